@@ -1,0 +1,2 @@
+//! imgbuild.
+fn main() {}

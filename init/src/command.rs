@@ -1,0 +1,1 @@
+//! Commands to a guest, one a line: `[@TAG ]WORD [ARGUMENT]`.
