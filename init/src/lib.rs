@@ -10,6 +10,8 @@
 extern crate std;
 
 pub mod command;
+pub mod duty;
 pub mod identity;
+pub mod lines;
 pub mod parameters;
 pub mod protocol;

@@ -3,3 +3,144 @@
 //! They are dotted (`tty.burn=50`), which the kernel takes for a module's
 //! parameter and passes over in silence (kernel document
 //! admin-guide/kernel-parameters).
+
+use core::fmt;
+
+use crate::duty::{Duty, digits};
+
+/// Most burn threads a guest starts.
+pub const MAX_THREADS: u16 = 64;
+
+/// What the kernel command line asks of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameters {
+    /// `tty.burn=PERCENT`: duty cycle of the burn, 100 by default.
+    pub burn: Duty,
+    /// `tty.threads=N`: burn threads, 1 by default, at most [`MAX_THREADS`].
+    pub threads: u16,
+    /// `tty.park`: stay parked until the command `identify`.
+    pub park: bool,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self {
+            burn: Duty::FULL,
+            threads: 1,
+            park: false,
+        }
+    }
+}
+
+/// A parameter that was passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rejected<'a> {
+    /// The word as it stands on the command line.
+    pub word: &'a str,
+    /// What would have been right.
+    pub want: &'static str,
+}
+
+impl fmt::Display for Rejected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: want {}", self.word, self.want)
+    }
+}
+
+impl Parameters {
+    /// Reads a kernel command line, the last of equal parameters winning.
+    ///
+    /// What is wrong goes to `reject` and leaves the value as it was.
+    pub fn parse(cmdline: &[u8], mut reject: impl FnMut(Rejected<'_>)) -> Self {
+        let mut parameters = Self::default();
+        for word in cmdline.split(u8::is_ascii_whitespace) {
+            if !word.starts_with(b"tty.") {
+                continue;
+            }
+            match core::str::from_utf8(word) {
+                Ok(word) => {
+                    if let Err(want) = parameters.set(word) {
+                        reject(Rejected { word, want });
+                    }
+                }
+                Err(_) => reject(Rejected {
+                    word: "tty.",
+                    want: "UTF-8 text",
+                }),
+            }
+        }
+        parameters
+    }
+
+    fn set(&mut self, word: &str) -> Result<(), &'static str> {
+        match word.split_once('=') {
+            Some(("tty.burn", value)) => {
+                self.burn = value.parse().or(Err("tty.burn=0 to 100"))?;
+            }
+            Some(("tty.threads", value)) => {
+                self.threads = digits(value)
+                    .filter(|threads| (1..=MAX_THREADS).contains(threads))
+                    .ok_or("tty.threads=1 to 64")?;
+            }
+            None if word == "tty.park" => self.park = true,
+            _ => return Err("tty.burn=, tty.threads= or tty.park"),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::{String, ToString};
+    use std::vec::Vec;
+
+    fn parse(cmdline: &[u8]) -> (Parameters, Vec<String>) {
+        let mut rejected = Vec::new();
+        let parameters = Parameters::parse(cmdline, |word| rejected.push(word.to_string()));
+        (parameters, rejected)
+    }
+
+    #[test]
+    fn defaults_stand_without_parameters() {
+        let kernels = b"console=ttyS0 quiet virtio_mmio.device=512@0xfeb00e00:12\n";
+        assert_eq!(parse(kernels), (Parameters::default(), Vec::new()));
+        assert_eq!(parse(b""), (Parameters::default(), Vec::new()));
+    }
+
+    #[test]
+    fn parameters_are_taken_and_the_last_wins() {
+        let (parameters, rejected) =
+            parse(b"quiet tty.burn=10 tty.threads=64 tty.park tty.burn=0\n");
+        assert_eq!(rejected, Vec::<String>::new());
+        assert_eq!(
+            parameters,
+            Parameters {
+                burn: "0".parse().unwrap(),
+                threads: MAX_THREADS,
+                park: true
+            }
+        );
+    }
+
+    #[test]
+    fn bad_values_are_named_and_leave_the_default() {
+        for bad in [
+            "tty.burn=101",
+            "tty.burn=",
+            "tty.burn",
+            "tty.threads=0",
+            "tty.threads=65",
+            "tty.threads=+1",
+            "tty.park=1",
+            "tty.brun=1",
+            "tty.",
+        ] {
+            let (parameters, rejected) = parse(bad.as_bytes());
+            assert_eq!(parameters, Parameters::default(), "{bad}");
+            assert_eq!(rejected.len(), 1, "{bad}");
+            assert!(rejected[0].starts_with(bad), "{rejected:?}");
+        }
+        assert_eq!(parse(b"tty.\xff").1, ["tty.: want UTF-8 text"]);
+    }
+}
