@@ -11,6 +11,8 @@ extern crate std;
 
 pub mod command;
 pub mod duty;
+#[cfg(any(test, feature = "host"))]
+pub mod host;
 pub mod identity;
 pub mod lines;
 pub mod parameters;

@@ -3,7 +3,9 @@
 //!
 //! A line that is not JSON is kernel or shell text, and is kept as log.
 
-use serde::Serialize;
+use core::fmt;
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 /// Longest line a guest writes, in bytes, its line feed included.
 ///
@@ -13,41 +15,44 @@ pub const LINE_MAX: usize = 1024;
 /// One message from a guest.
 ///
 /// `S` is the string type: `&str` in the guest, `String` on the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
-#[serde(tag = "event", rename_all = "lowercase")]
+#[cfg_attr(
+    any(test, feature = "host"),
+    serde(tag = "event", rename_all = "lowercase")
+)]
 pub enum Message<S> {
     /// The kernel is up and the console open; nothing else is started.
     Parked {
         /// Who says so, and when.
-        #[serde(flatten)]
+        #[cfg_attr(any(test, feature = "host"), serde(flatten))]
         stamp: Stamp<S>,
     },
     /// The guest took its identity (or goes on without one) and does its work.
     Ready {
         /// Who says so, and when.
-        #[serde(flatten)]
+        #[cfg_attr(any(test, feature = "host"), serde(flatten))]
         stamp: Stamp<S>,
         /// What the guest found and does.
-        #[serde(flatten)]
+        #[cfg_attr(any(test, feature = "host"), serde(flatten))]
         status: Status,
     },
     /// A sign of life, sent when asked for.
     Heartbeat {
         /// Who says so, and when.
-        #[serde(flatten)]
+        #[cfg_attr(any(test, feature = "host"), serde(flatten))]
         stamp: Stamp<S>,
         /// What the guest found and does.
-        #[serde(flatten)]
+        #[cfg_attr(any(test, feature = "host"), serde(flatten))]
         status: Status,
     },
     /// The answer to one command.
     Reply {
         /// Who says so, and when.
-        #[serde(flatten)]
+        #[cfg_attr(any(test, feature = "host"), serde(flatten))]
         stamp: Stamp<S>,
         /// The tag that the command carried, if any.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
+        #[cfg_attr(any(test, feature = "host"), serde(default))]
         tag: Option<u32>,
         /// Exit code: 0 done, 1 failed, 2 usage, 127 unknown command.
         code: u8,
@@ -57,7 +62,7 @@ pub enum Message<S> {
     /// The guest cannot go on; it powers off next.
     Fatal {
         /// Who says so, and when.
-        #[serde(flatten)]
+        #[cfg_attr(any(test, feature = "host"), serde(flatten))]
         stamp: Stamp<S>,
         /// What failed, on what, and why.
         reason: S,
@@ -65,7 +70,7 @@ pub enum Message<S> {
 }
 
 /// Who sent a message, and when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
 pub struct Stamp<S> {
     /// The guest's id from its identity; empty before it has one.
@@ -77,7 +82,7 @@ pub struct Stamp<S> {
 }
 
 /// What a guest found and does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
 pub struct Status {
     /// The identity given by the host.
@@ -91,9 +96,9 @@ pub struct Status {
 }
 
 /// What became of the identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
-#[serde(rename_all = "lowercase")]
+#[cfg_attr(any(test, feature = "host"), serde(rename_all = "lowercase"))]
 pub enum IdentityState {
     /// Taken, and its entropy credited to the kernel.
     Applied,
@@ -103,23 +108,53 @@ pub enum IdentityState {
     Malformed,
     /// Of a version that this guest does not know.
     Unsupported,
+    /// Sound, but its entropy could not be credited; a console line before
+    /// says why.
+    Failed,
+}
+
+impl IdentityState {
+    /// The state as it stands in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Unsupported => "unsupported",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// What became of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
-#[serde(rename_all = "lowercase")]
+#[cfg_attr(any(test, feature = "host"), serde(rename_all = "lowercase"))]
 pub enum DeviceState {
     /// In use.
     Up,
     /// Not there; never waited for.
     Absent,
-    /// There, but unusable; a console line before says why.
+    /// There, but unusable; a console line before says why. So is an `eth0`
+    /// for which the identity holds no address, or that has no identity.
     Failed,
 }
 
+impl DeviceState {
+    /// The state as it stands in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Absent => "absent",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The CPU burn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
 pub struct Burn {
     /// Share of the time that each thread burns, in percent; 0 is asleep.
@@ -141,4 +176,113 @@ impl<S> Message<S> {
             | Self::Fatal { stamp, .. } => stamp,
         }
     }
+
+    fn event(&self) -> &'static str {
+        match self {
+            Self::Parked { .. } => "parked",
+            Self::Ready { .. } => "ready",
+            Self::Heartbeat { .. } => "heartbeat",
+            Self::Reply { .. } => "reply",
+            Self::Fatal { .. } => "fatal",
+        }
+    }
 }
+
+impl<'a> Message<&'a str> {
+    /// Writes the message as one line, line feed included.
+    ///
+    /// An output or reason that would not fit into the line is cut short: a
+    /// command's sender must get its reply. `None` only if the id alone is too
+    /// long for the line.
+    pub fn encode(mut self, line: &mut [u8; LINE_MAX]) -> Option<&[u8]> {
+        let room = LINE_MAX - 1;
+        let length = if let Ok(length) = serde_json_core::to_slice(&self, &mut line[..room]) {
+            length
+        } else {
+            let text = core::mem::take(self.text()?);
+            let rest = serde_json_core::to_slice(&self, &mut line[..room]).ok()?;
+            *self.text()? = prefix_that_fits(text, room - rest);
+            serde_json_core::to_slice(&self, &mut line[..room]).ok()?
+        };
+        line[length] = b'\n';
+        Some(&line[..=length])
+    }
+
+    /// The text of free length, if the message has one.
+    fn text(&mut self) -> Option<&mut &'a str> {
+        match self {
+            Self::Reply { output: text, .. } | Self::Fatal { reason: text, .. } => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// The longest prefix whose JSON form takes no more than `room` bytes.
+fn prefix_that_fits(text: &str, mut room: usize) -> &str {
+    for (at, character) in text.char_indices() {
+        let width = match character {
+            '"' | '\\' | '\u{8}' | '\t' | '\n' | '\u{c}' | '\r' => 2,
+            '\0'..='\u{1f}' => "\\u0000".len(),
+            _ => character.len_utf8(),
+        };
+        match room.checked_sub(width) {
+            Some(rest) => room = rest,
+            None => return &text[..at],
+        }
+    }
+    text
+}
+
+// Written by hand because what serde derives for a flattened field needs an
+// allocator, which PID 1 has not.
+impl<S: Serialize> Serialize for Message<S> {
+    fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
+        let mut object = serializer.serialize_struct("Message", 8)?;
+        object.serialize_field("event", self.event())?;
+        let stamp = self.stamp();
+        object.serialize_field("id", &stamp.id)?;
+        object.serialize_field("ms", &stamp.ms)?;
+        object.serialize_field("seq", &stamp.seq)?;
+        match self {
+            Self::Parked { .. } => {}
+            Self::Ready { status, .. } | Self::Heartbeat { status, .. } => {
+                object.serialize_field("identity", status.identity.as_str())?;
+                object.serialize_field("disk", status.disk.as_str())?;
+                object.serialize_field("net", status.net.as_str())?;
+                object.serialize_field("burn", &status.burn)?;
+            }
+            Self::Reply {
+                tag, code, output, ..
+            } => {
+                if let Some(tag) = tag {
+                    object.serialize_field("tag", tag)?;
+                }
+                object.serialize_field("code", code)?;
+                object.serialize_field("output", output)?;
+            }
+            Self::Fatal { reason, .. } => object.serialize_field("reason", reason)?,
+        }
+        object.end()
+    }
+}
+
+/// `key=value` text, as the command `status` prints it.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Burn {
+            duty,
+            threads,
+            rounds,
+        } = self.burn;
+        write!(
+            f,
+            "burn={duty} threads={threads} rounds={rounds} disk={} net={} identity={}",
+            self.disk.as_str(),
+            self.net.as_str(),
+            self.identity.as_str(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;
