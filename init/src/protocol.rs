@@ -227,7 +227,7 @@ fn prefix_that_fits(text: &str, mut room: usize) -> &str {
         };
         match room.checked_sub(width) {
             Some(rest) => room = rest,
-            None => return &text[..at],
+            None => return text.get(..at).unwrap_or_default(),
         }
     }
     text

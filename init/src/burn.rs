@@ -1,0 +1,132 @@
+//! The CPU burn: threads that do rounds of arithmetic for a share of the time.
+
+use core::hint::black_box;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use rustix::thread::{Timespec, futex};
+use tty_init::duty::Duty;
+use tty_init::parameters::MAX_THREADS;
+use tty_init::protocol;
+
+use crate::failure::{Context, Failure};
+use crate::sys::{clock, thread};
+
+/// Steps of the generator in one round. Short against the 1 ms that one percent
+/// of a period lasts, long against a system call and the counting.
+const STEPS: u32 = 4096;
+
+const PERIOD_NS: u64 = 100_000_000;
+const PERCENT_NS: u64 = PERIOD_NS / 100;
+
+/// The burn yields to PID 1, so that the console answers at once.
+const NICE: i32 = 19;
+
+/// Percent of the time to burn; the futex that idle threads sleep on.
+static DUTY: AtomicU32 = AtomicU32::new(0);
+/// Rounds done by each thread.
+static ROUNDS: [AtomicU64; MAX_THREADS as usize] =
+    [const { AtomicU64::new(0) }; MAX_THREADS as usize];
+
+/// The burn threads.
+pub struct Burn {
+    /// Threads that burn, once any does.
+    threads: u16,
+    started: u16,
+}
+
+impl Burn {
+    /// No threads yet; `threads` of them from the first duty above 0.
+    pub fn new(threads: u16) -> Self {
+        Self {
+            threads,
+            started: 0,
+        }
+    }
+
+    /// Burns so much of the time from now on.
+    ///
+    /// Threads that the kernel refuses are done without.
+    pub fn set(&mut self, duty: Duty) -> Result<(), Failure> {
+        DUTY.store(duty.percent().into(), Ordering::Relaxed);
+        let _ = futex::wake(&DUTY, futex::Flags::PRIVATE, MAX_THREADS.into());
+        if duty.percent() == 0 {
+            return Ok(());
+        }
+        while self.started < self.threads {
+            if let Err(error) = thread::spawn(burn).context("burn thread") {
+                self.threads = self.started;
+                return Err(error);
+            }
+            self.started += 1;
+        }
+        Ok(())
+    }
+
+    /// What the burn does and did.
+    pub fn status(&self) -> protocol::Burn {
+        let rounds = ROUNDS.iter().map(|rounds| rounds.load(Ordering::Relaxed));
+        protocol::Burn {
+            duty: DUTY.load(Ordering::Relaxed).try_into().unwrap_or_default(),
+            threads: self.threads,
+            rounds: rounds.sum(),
+        }
+    }
+}
+
+/// Puts all threads to sleep.
+pub fn stop() {
+    DUTY.store(0, Ordering::Relaxed);
+}
+
+extern "C" fn burn(number: usize) -> ! {
+    // Refused to nobody: it asks for less.
+    let _ = rustix::process::setpriority_process(None, NICE);
+    let rounds = &ROUNDS[number % ROUNDS.len()];
+    loop {
+        match DUTY.load(Ordering::Relaxed) {
+            0 => {
+                let _ = futex::wait(&DUTY, futex::Flags::PRIVATE, 0, None);
+            }
+            100 => round(rounds),
+            duty => share(duty, rounds),
+        }
+    }
+}
+
+/// Burns for a share of each period until the duty is another.
+///
+/// Periods end at fixed times: a timer that comes late makes one of them late,
+/// not all that follow.
+fn share(duty: u32, rounds: &AtomicU64) {
+    let mut period_end = clock::monotonic_ns();
+    while DUTY.load(Ordering::Relaxed) == duty {
+        let now = clock::monotonic_ns();
+        period_end = period_end.max(now.saturating_sub(PERIOD_NS)) + PERIOD_NS;
+        let stop = now + u64::from(duty) * PERCENT_NS;
+        while clock::monotonic_ns() < stop && DUTY.load(Ordering::Relaxed) == duty {
+            round(rounds);
+        }
+        let left = period_end.saturating_sub(clock::monotonic_ns());
+        if let Ok(tv_nsec) = i64::try_from(left)
+            && left > 0
+        {
+            let left = Timespec { tv_sec: 0, tv_nsec };
+            let _ = futex::wait(&DUTY, futex::Flags::PRIVATE, duty, Some(&left));
+        }
+    }
+}
+
+/// One round: [`STEPS`] steps of a linear congruential generator (Knuth's
+/// MMIX), each of which needs the one before.
+fn round(rounds: &AtomicU64) {
+    let done = rounds.load(Ordering::Relaxed);
+    let mut state = done;
+    for _ in 0..STEPS {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+    }
+    black_box(state);
+    // Only this thread writes here.
+    rounds.store(done + 1, Ordering::Relaxed);
+}

@@ -1,0 +1,235 @@
+//! The console: messages and log lines out, bytes in, and never a wait.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::termios::{ControlModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::thread::{Timespec, nanosleep};
+use tty_init::identity::Id;
+use tty_init::protocol::{LINE_MAX, Message, Stamp, Status};
+
+use crate::sys::{clock, serial};
+use crate::text::Text;
+
+/// Bytes kept for a console that is not read. The kernel keeps 4 KiB before it
+/// refuses a write, so this holds the rest of a line that it took in part, and
+/// one more.
+const QUEUE: usize = 2 * LINE_MAX;
+
+/// How long the end waits for the last lines to leave, and how often it looks.
+const DRAIN_NS: u64 = 1_000_000_000;
+const DRAIN_STEP: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 2_000_000,
+};
+
+/// Messages so far; global, because a panic's message counts on from here.
+static SEQUENCE: AtomicU64 = AtomicU64::new(0);
+/// The two halves of the padded id; zero before the guest has one.
+static ID: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+/// Sets the id that every message from now on carries.
+pub fn set_id(id: Id) {
+    let padded = u128::from_ne_bytes(id.padded());
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of 128 bits")]
+    let halves = [padded as u64, (padded >> 64) as u64];
+    for (place, half) in ID.iter().zip(halves) {
+        place.store(half, Ordering::Relaxed);
+    }
+}
+
+/// The guest's id, once it has one.
+pub fn id() -> Option<Id> {
+    let [low, high] = [0, 1].map(|half| u128::from(ID[half].load(Ordering::Relaxed)));
+    Id::from_padded((high << 64 | low).to_ne_bytes()).ok()
+}
+
+fn stamp(id: Option<&Id>) -> Stamp<&str> {
+    Stamp {
+        id: id.map_or("", Id::as_str),
+        ms: clock::boottime_ms(),
+        seq: SEQUENCE.fetch_add(1, Ordering::Relaxed),
+    }
+}
+
+/// The console's device, and the lines that it has not taken yet.
+pub struct Console {
+    /// `None` when there is no console, or it hung up: what is written is lost
+    /// then, and the guest lives on.
+    tty: Option<OwnedFd>,
+    queue: [u8; QUEUE],
+    queued: usize,
+}
+
+impl Console {
+    /// Opens the serial line, or else whatever the kernel has for a console.
+    pub fn open() -> Self {
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let tty = [c"/dev/ttyS0", c"/dev/console"]
+            .into_iter()
+            .find_map(|path| rustix::fs::open(path, flags, Mode::empty()).ok());
+        if let Some(tty) = &tty {
+            // Not a terminal, or one without a line behind it: write all the same.
+            let _ = make_raw(tty);
+        }
+        Self {
+            tty,
+            queue: [0; QUEUE],
+            queued: 0,
+        }
+    }
+
+    /// What to wait for on the console's behalf, if there is one.
+    pub fn poll_fd(&self) -> Option<PollFd<'_>> {
+        let mut events = PollFlags::IN;
+        if self.queued > 0 {
+            events |= PollFlags::OUT;
+        }
+        self.tty.as_ref().map(|tty| PollFd::new(tty, events))
+    }
+
+    /// Reads what the host sent, if anything.
+    pub fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> &'b [u8] {
+        let Some(tty) = &self.tty else { return &[] };
+        match rustix::io::read(tty, &mut *buffer) {
+            Ok(count @ 1..) => &buffer[..count],
+            Err(Errno::AGAIN | Errno::INTR) => &[],
+            Ok(0) | Err(_) => {
+                self.hang_up();
+                &[]
+            }
+        }
+    }
+
+    /// Closes a console that ended: it would be readable for ever.
+    pub fn hang_up(&mut self) {
+        self.tty = None;
+        self.queued = 0;
+    }
+
+    /// Says that the guest is parked.
+    pub fn parked(&mut self) {
+        let id = id();
+        self.send(Message::Parked {
+            stamp: stamp(id.as_ref()),
+        });
+    }
+
+    /// Says that the guest does its work.
+    pub fn ready(&mut self, status: Status) {
+        let id = id();
+        self.send(Message::Ready {
+            stamp: stamp(id.as_ref()),
+            status,
+        });
+    }
+
+    /// Sends a sign of life.
+    pub fn heartbeat(&mut self, status: Status) {
+        let id = id();
+        self.send(Message::Heartbeat {
+            stamp: stamp(id.as_ref()),
+            status,
+        });
+    }
+
+    /// Answers a command.
+    pub fn reply(&mut self, tag: Option<u32>, code: u8, output: &str) {
+        let id = id();
+        self.send(Message::Reply {
+            stamp: stamp(id.as_ref()),
+            tag,
+            code,
+            output,
+        });
+    }
+
+    /// Says why the guest cannot go on.
+    pub fn fatal(&mut self, reason: &str) {
+        let id = id();
+        self.send(Message::Fatal {
+            stamp: stamp(id.as_ref()),
+            reason,
+        });
+    }
+
+    /// Writes a line of plain text.
+    pub fn log(&mut self, text: fmt::Arguments<'_>) {
+        let line = Text::<256>::line(format_args!("tty-init: {text}"));
+        self.put(line.as_str().as_bytes());
+    }
+
+    /// Writes as much of the queue as the console takes.
+    pub fn flush(&mut self) {
+        if self.queued > 0 {
+            let taken = write(&mut self.tty, &self.queue[..self.queued]);
+            self.queue.copy_within(taken..self.queued, 0);
+            self.queued -= taken;
+        }
+    }
+
+    /// Waits until the last line has left, a second at the most.
+    pub fn drain(&mut self) {
+        let end = clock::monotonic_ns() + DRAIN_NS;
+        loop {
+            self.flush();
+            let Some(tty) = &self.tty else { return };
+            // What cannot tell is taken for drained.
+            let drained = self.queued == 0 && serial::is_drained(tty).unwrap_or(true);
+            if drained || clock::monotonic_ns() >= end {
+                return;
+            }
+            let _ = nanosleep(&DRAIN_STEP);
+        }
+    }
+
+    fn send(&mut self, message: Message<&str>) {
+        let mut line = [0; LINE_MAX];
+        if let Some(line) = message.encode(&mut line) {
+            self.put(line);
+        }
+    }
+
+    /// Writes a line, or drops it whole: half a line would spoil the next.
+    fn put(&mut self, line: &[u8]) {
+        self.flush();
+        let taken = match self.queued {
+            0 => write(&mut self.tty, line),
+            _ => 0,
+        };
+        let rest = &line[taken..];
+        if let Some(room) = self.queue[self.queued..].get_mut(..rest.len()) {
+            room.copy_from_slice(rest);
+            self.queued += rest.len();
+        }
+    }
+}
+
+/// Writes to the console; gives the number of bytes taken, all of them if the
+/// console is gone.
+fn write(console: &mut Option<OwnedFd>, bytes: &[u8]) -> usize {
+    let Some(tty) = console else {
+        return bytes.len();
+    };
+    match rustix::io::write(tty, bytes) {
+        Ok(taken) => taken,
+        Err(Errno::AGAIN | Errno::INTR) => 0,
+        Err(_) => {
+            *console = None;
+            bytes.len()
+        }
+    }
+}
+
+/// Bytes as they are, and no echo: a host's commands must not come back to it.
+fn make_raw(tty: &OwnedFd) -> Result<(), Errno> {
+    let mut modes = tcgetattr(tty)?;
+    modes.make_raw();
+    // A host that goes away and comes back is no hang-up.
+    modes.control_modes |= ControlModes::CLOCAL;
+    tcsetattr(tty, OptionalActions::Now, &modes)
+}

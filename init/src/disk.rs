@@ -1,0 +1,41 @@
+//! The overlay disk.
+
+use rustix::fs::Access;
+use rustix::mount::{MountFlags, UnmountFlags};
+use tty_init::protocol::DeviceState;
+
+use crate::console::Console;
+use crate::failure::Context;
+
+/// Mounts the disk, if there is one.
+pub fn mount(console: &mut Console) -> DeviceState {
+    if rustix::fs::access(c"/dev/vda", Access::EXISTS).is_err() {
+        return DeviceState::Absent;
+    }
+    let mounted = rustix::mount::mount(
+        c"/dev/vda",
+        c"/disk",
+        c"ext4",
+        MountFlags::NOATIME,
+        // The kernel would write inode tables in the background: wakeups, and
+        // blocks in every overlay.
+        c"noinit_itable",
+    )
+    .context("/dev/vda: mount on /disk");
+    match mounted {
+        Ok(()) => DeviceState::Up,
+        Err(failure) => {
+            console.log(format_args!("{failure}"));
+            DeviceState::Failed
+        }
+    }
+}
+
+/// Leaves the disk clean, mounted or not.
+pub fn unmount() {
+    rustix::fs::sync();
+    if rustix::mount::unmount(c"/disk", UnmountFlags::empty()).is_err() {
+        // Somebody has a file open there.
+        let _ = rustix::mount::mount_remount(c"/disk", MountFlags::RDONLY, c"");
+    }
+}

@@ -1,0 +1,46 @@
+//! The end of a guest.
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::system::{RebootCommand, reboot};
+use rustix::thread::{Timespec, nanosleep};
+
+use crate::console::Console;
+use crate::text::Text;
+use crate::{burn, disk};
+
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Ends the guest with its disk clean and its last lines sent.
+pub fn off(console: &mut Console) -> ! {
+    burn::stop();
+    disk::unmount();
+    console.drain();
+    restart()
+}
+
+/// Says why, and ends the guest.
+pub fn panicked(reason: fmt::Arguments<'_>) -> ! {
+    if PANICKED.swap(true, Ordering::Relaxed) {
+        restart();
+    }
+    let mut console = Console::open();
+    // The old console may have stopped within a line: this one ends it.
+    console.log(format_args!("panic"));
+    console.fatal(Text::<512>::new(reason).as_str());
+    off(&mut console)
+}
+
+/// Restarts the machine, which QEMU's `-no-reboot` makes the VM's end: without
+/// ACPI there is no power to switch off.
+fn restart() -> ! {
+    loop {
+        let _ = reboot(RebootCommand::Restart);
+        // Refused by nothing that we know of; PID 1 must not return.
+        let _ = nanosleep(&Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        });
+    }
+}
