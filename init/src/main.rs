@@ -25,6 +25,7 @@ use text::Text;
 
 /// Where `_start` leads.
 extern "C" fn pid1() -> ! {
+    sys::fault::handle(fault);
     let mut guest = Guest::park();
     if let Err(failure) = guest.run() {
         let reason = Text::<128>::new(format_args!("{failure}"));
@@ -33,7 +34,11 @@ extern "C" fn pid1() -> ! {
     power::off(&mut guest.console)
 }
 
+extern "C" fn fault(signal: i32) -> ! {
+    power::died(format_args!("signal {signal}"))
+}
+
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    power::panicked(format_args!("{info}"))
+    power::died(format_args!("{info}"))
 }

@@ -10,7 +10,7 @@ use crate::console::Console;
 use crate::text::Text;
 use crate::{burn, disk};
 
-static PANICKED: AtomicBool = AtomicBool::new(false);
+static DEAD: AtomicBool = AtomicBool::new(false);
 
 /// Ends the guest with its disk clean and its last lines sent.
 pub fn off(console: &mut Console) -> ! {
@@ -20,14 +20,14 @@ pub fn off(console: &mut Console) -> ! {
     restart()
 }
 
-/// Says why, and ends the guest.
-pub fn panicked(reason: fmt::Arguments<'_>) -> ! {
-    if PANICKED.swap(true, Ordering::Relaxed) {
+/// Says why, and ends the guest, from a panic or a fault anywhere in it.
+pub fn died(reason: fmt::Arguments<'_>) -> ! {
+    if DEAD.swap(true, Ordering::Relaxed) {
         restart();
     }
     let mut console = Console::open();
     // The old console may have stopped within a line: this one ends it.
-    console.log(format_args!("panic"));
+    console.log(format_args!("PID 1 died"));
     console.fatal(Text::<512>::new(reason).as_str());
     off(&mut console)
 }

@@ -7,6 +7,7 @@ mod memory;
 mod start;
 
 pub mod clock;
+pub mod fault;
 pub mod fw_cfg;
 pub mod net;
 pub mod random;
