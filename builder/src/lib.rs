@@ -1,1 +1,2 @@
 //! imgbuild.
+pub mod digest;
