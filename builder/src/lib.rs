@@ -1,2 +1,3 @@
 //! imgbuild.
 pub mod digest;
+pub mod progress;
