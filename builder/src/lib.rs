@@ -1,3 +1,4 @@
 //! imgbuild.
 pub mod digest;
+pub mod interrupt;
 pub mod progress;
