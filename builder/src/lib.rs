@@ -1,4 +1,5 @@
 //! imgbuild.
 pub mod digest;
 pub mod interrupt;
+pub mod process;
 pub mod progress;
