@@ -11,6 +11,8 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::Digest as _;
 
+pub mod memo;
+
 const BUFFER: usize = 256 * 1024;
 
 /// A SHA-256 digest; printed, parsed and stored as 64 lower-case hex digits.
