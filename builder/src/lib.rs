@@ -1,5 +1,6 @@
 //! imgbuild.
 pub mod digest;
+pub mod download;
 pub mod interrupt;
 pub mod lock;
 pub mod process;
