@@ -107,8 +107,8 @@ pub enum DownloadError {
     },
     /// The transfer broke off each time.
     #[error(
-        "{url}: gave up after {ATTEMPTS} attempts, of which the last ended with: {reason}; \
-         run again to go on from {received} bytes"
+        "{url}: gave up after {ATTEMPTS} attempts: {reason}; check the network and run again \
+         ({received} bytes are kept)"
     )]
     Broken {
         /// What was asked for.

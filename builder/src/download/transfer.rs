@@ -112,10 +112,12 @@ fn request(
         .headers(headers)
         .send()
         .map_err(|error| {
-            if error.is_redirect() || error.is_builder() {
-                Broken::Address(reasons(&error))
+            let is_final = error.is_redirect() || error.is_builder();
+            let text = reasons(&error.without_url());
+            if is_final {
+                Broken::Address(text)
             } else {
-                Broken::Transfer(reasons(&error))
+                Broken::Transfer(text)
             }
         })?;
     let mut wanted = events.send(Ok(Event::Head(head(&response)))).is_ok();

@@ -45,7 +45,7 @@ impl Make<'_> {
         let mut objects = 0;
         let command = self.command(["--dry-run", target]);
         let result = process::run(command, self.interrupt, |_, line| {
-            let announced = line.strip_prefix("set -e;  echo '");
+            let announced = line.split_once("echo '").map(|(_, rest)| rest);
             objects += u64::from(announced.is_some_and(is_object));
         });
         match result {

@@ -17,7 +17,7 @@ enum Verdict {
 }
 
 /// The first prefix that fits decides; what none fits is kept.
-const RULES: [(&str, Verdict); 18] = [
+const RULES: [(&str, Verdict); 19] = [
     ("arch/x86/", Keep),
     // Kconfig reads the files of other architectures too, under `if ARM`.
     ("arch/", Build),
@@ -26,6 +26,7 @@ const RULES: [(&str, Verdict); 18] = [
     ("drivers/accel/habanalabs/", Build),
     ("drivers/gpu/drm/amd/", Build),
     ("samples/", Build),
+    ("tools/Makefile", Keep),
     ("tools/arch/x86/", Keep),
     ("tools/arch/", Skip),
     ("tools/bpf/resolve_btfids/", Keep),
@@ -87,6 +88,7 @@ mod tests {
             ("Documentation/index.rst", false),
             ("samples/Kconfig", true),
             ("samples/bpf/one.c", false),
+            ("tools/Makefile", true),
             ("tools/objtool/check.c", true),
             ("tools/include/linux/list.h", true),
             ("tools/testing/selftests/Makefile", false),

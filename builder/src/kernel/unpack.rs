@@ -21,6 +21,8 @@ use crate::{digest::Sha256, interrupt::Interrupt, lock::Lock, progress};
 const MAX_ENTRIES: usize = 1_000_000;
 /// Most bytes that an archive may grow to; Linux 6.12 has 1.6 GB.
 const MAX_BYTES: u64 = 16 << 30;
+/// Most blocks decoded at once; one of Debian's takes 24 MiB.
+const MAX_WORKERS: u32 = 8;
 const EXECUTABLE: u32 = 0o111;
 
 /// Why there is no source tree.
@@ -43,7 +45,10 @@ pub enum UnpackError {
     #[error("{} holds no kernel source: there is no Kconfig in its top folder", .0.display())]
     NoKernel(PathBuf),
     /// The archive is damaged, or the cache cannot be written.
-    #[error("cannot unpack {} into {}: {source}", .archive.display(), .into.display())]
+    #[error(
+        "cannot unpack {} into {}: {source}; check the archive, and the space there",
+        .archive.display(), .into.display()
+    )]
     Io {
         /// The archive.
         archive: PathBuf,
@@ -180,7 +185,7 @@ impl<'a> Unpacking<'a> {
     /// Blocks can be decoded side by side, but each is held in memory: a file of
     /// one block, as kernel.org's are, is decoded as a stream.
     fn decode_xz(&mut self, mut file: impl Read + Seek, jobs: NonZero<usize>) -> Result<(), Fault> {
-        let workers = u32::try_from(jobs.get()).unwrap_or(u32::MAX);
+        let workers = u32::try_from(jobs.get()).map_or(MAX_WORKERS, |jobs| jobs.min(MAX_WORKERS));
         let blocks = XzReaderMt::new(&mut file, true, workers)?.block_count();
         file.rewind()?;
         if blocks > 1 {
