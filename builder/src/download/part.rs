@@ -1,0 +1,113 @@
+//! The part of a download that has arrived.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use crate::digest::{Hasher, Sha256};
+
+/// An unfinished file, its digest so far, and what the server called its version.
+pub(super) struct Part {
+    file: File,
+    path: PathBuf,
+    len: u64,
+    hasher: Hasher,
+    /// The value for `If-Range` (RFC 9110, section 13.1.5).
+    validator: Option<String>,
+    /// Where the validator is kept for a later process.
+    note: PathBuf,
+}
+
+impl Part {
+    /// Opens what an earlier attempt left of the file at `path`, or begins it.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let note = path.with_extension("part.validator");
+        let path = path.with_extension("part");
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; 256 * 1024];
+        let mut len = 0;
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                read => {
+                    hasher.update(&buffer[..read]);
+                    len += read as u64;
+                }
+            }
+        }
+        let validator = fs::read_to_string(&note).ok();
+        Ok(Self {
+            file,
+            path,
+            len,
+            hasher,
+            validator,
+            note,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(super) fn validator(&self) -> Option<&str> {
+        self.validator.as_deref()
+    }
+
+    /// The digest of what has arrived.
+    pub(super) fn sha256(&self) -> Sha256 {
+        self.hasher.clone().finish()
+    }
+
+    /// Throws away what has arrived: what comes now has this validator.
+    pub(super) fn restart(&mut self, validator: Option<&str>) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.len = 0;
+        self.hasher = Hasher::default();
+        self.validator = validator.map(str::to_owned);
+        match validator {
+            Some(text) => fs::write(&self.note, text),
+            None => remove(&self.note),
+        }
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Gives the finished file its name, after its content is on the disk.
+    pub(super) fn commit(self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.path, path)?;
+        remove(&self.note)
+    }
+
+    /// Removes what is left; nothing to go on from.
+    pub(super) fn forget(&mut self) {
+        let _ = remove(&self.path);
+        let _ = remove(&self.note);
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

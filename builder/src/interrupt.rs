@@ -1,0 +1,128 @@
+//! The user's wish to stop, as a value that is passed to whatever may take long.
+//!
+//! The first SIGINT or SIGTERM is only recorded: work in progress sees it by
+//! [`Interrupt::requested`], or by polling [`Interrupt::as_fd`], and undoes what
+//! it began. A second SIGINT ends the process at once.
+
+use std::{
+    io::{self, Write as _},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag, low_level,
+};
+
+/// The exit code of a run that was interrupted.
+pub const EXIT_CODE: u8 = 130;
+
+/// Whether to stop; clones share one state.
+#[derive(Debug, Clone)]
+pub struct Interrupt {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    requested: Arc<AtomicBool>,
+    /// Never read from: a byte in it makes it readable for ever.
+    readable: UnixStream,
+    /// Kept open, since a closed peer would make `readable` readable.
+    writable: UnixStream,
+}
+
+impl Interrupt {
+    /// Takes over SIGINT and SIGTERM of this process.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left, or a signal handler cannot
+    /// be set.
+    pub fn install() -> io::Result<Self> {
+        let interrupt = Self::never()?;
+        let shared = &interrupt.shared;
+        // Before the flag is registered: it must see the state that earlier signals left.
+        flag::register_conditional_shutdown(
+            SIGINT,
+            i32::from(EXIT_CODE),
+            Arc::clone(&shared.requested),
+        )?;
+        for signal in [SIGINT, SIGTERM] {
+            flag::register(signal, Arc::clone(&shared.requested))?;
+            low_level::pipe::register(signal, shared.writable.try_clone()?)?;
+        }
+        Ok(interrupt)
+    }
+
+    /// One that no signal raises, for tests and for callers that handle signals
+    /// themselves.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn never() -> io::Result<Self> {
+        let (readable, writable) = UnixStream::pair()?;
+        writable.set_nonblocking(true)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                requested: Arc::default(),
+                readable,
+                writable,
+            }),
+        })
+    }
+
+    /// Does what the first signal does.
+    pub fn raise(&self) {
+        self.shared.requested.store(true, Ordering::SeqCst);
+        // A full buffer is readable already.
+        let _ = (&self.shared.writable).write(&[0]);
+    }
+
+    /// Whether a stop was asked for.
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.shared.requested.load(Ordering::SeqCst)
+    }
+}
+
+impl AsFd for Interrupt {
+    /// Becomes readable with the first signal, and stays so; do not read from it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.readable.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    fn readable(interrupt: &Interrupt) -> bool {
+        let mut fds = [PollFd::new(interrupt, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).unwrap() == 1
+    }
+
+    #[test]
+    fn is_quiet_until_raised_and_readable_for_ever_after() {
+        let interrupt = Interrupt::never().unwrap();
+        let clone = interrupt.clone();
+        assert!(!clone.requested() && !readable(&clone));
+        interrupt.raise();
+        assert!(clone.requested() && readable(&clone) && readable(&clone));
+    }
+
+    #[test]
+    fn a_signal_raises_it() {
+        let interrupt = Interrupt::install().unwrap();
+        low_level::raise(SIGTERM).unwrap();
+        assert!(interrupt.requested() && readable(&interrupt));
+    }
+}

@@ -1,0 +1,238 @@
+//! Guest kernels: from a source and configuration fragments, or ready-made.
+
+use std::{convert::Infallible, num::NonZero, path::PathBuf, str::FromStr};
+
+use reqwest::Url;
+
+use crate::{
+    digest::{Sha256, memo::Memo},
+    download::{DownloadError, Network},
+    interrupt::Interrupt,
+};
+
+mod build;
+mod cache;
+mod config;
+mod fragment;
+mod kconfig;
+mod make;
+mod prebuilt;
+mod rules;
+mod source;
+mod sources;
+mod toolchain;
+mod unpack;
+
+pub use build::BuildError;
+pub use config::{ConfigError, Overruled, Unknown};
+pub use fragment::{Fragment, FragmentError, Place, Setting, Value};
+pub use prebuilt::{Fault, Format, Prebuilt, PrebuiltError, inspect};
+pub use source::{Origin, Source, SourceError, SourceInfo};
+pub use sources::{Distribution, Pinned, Sources, SourcesError};
+pub use toolchain::Toolchain;
+pub use unpack::UnpackError;
+
+/// A file here or elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// On this machine.
+    Path(PathBuf),
+    /// To be downloaded.
+    Url(Url),
+}
+
+impl FromStr for Location {
+    type Err = Infallible;
+
+    /// What begins with a scheme that can be downloaded is an address, all else a
+    /// path.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let url = Url::parse(text).ok();
+        Ok(url
+            .filter(|url| matches!(url.scheme(), "http" | "https"))
+            .map_or_else(|| Self::Path(text.into()), Self::Url))
+    }
+}
+
+/// The kernel source that the user named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceChoice {
+    /// The pinned release, whatever else is there.
+    Pinned,
+    /// A tarball, or an unpacked tree.
+    At(Location),
+}
+
+impl FromStr for SourceChoice {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        match text {
+            "pinned" => Ok(Self::Pinned),
+            _ => text.parse().map(Self::At),
+        }
+    }
+}
+
+/// Which kernel.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// A ready kernel, which leaves nothing to build.
+    pub prebuilt: Option<Location>,
+    /// The digest of the ready kernel, or of the source that is named.
+    pub sha256: Option<Sha256>,
+    /// A source; without one, the best that is at hand.
+    pub source: Option<SourceChoice>,
+    /// What to configure, on top of `tinyconfig`.
+    pub fragments: Vec<Fragment>,
+    /// Compilers to run at once.
+    pub jobs: NonZero<usize>,
+}
+
+/// What a build has around it.
+#[derive(Debug, Clone)]
+pub struct Env {
+    /// The cache folder.
+    pub cache: PathBuf,
+    /// Whether to download.
+    pub network: Network,
+    /// Stops whatever is under way.
+    pub interrupt: Interrupt,
+    /// Where sources come from.
+    pub sources: Sources,
+    /// The time that the kernel says it was built, in seconds since 1970:
+    /// `SOURCE_DATE_EPOCH`.
+    pub epoch: u64,
+}
+
+/// A kernel on this machine.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// Its file.
+    pub image: PathBuf,
+    /// The form of the file.
+    pub format: Format,
+    /// The digest of the file.
+    pub sha256: Sha256,
+    /// What `uname -r` prints in it, where that can be told.
+    pub version: Option<String>,
+    /// Where it came from.
+    pub source: SourceInfo,
+    /// Its whole configuration, where it was built here.
+    pub config: Option<String>,
+    /// The configuration's digest.
+    pub config_digest: Option<Sha256>,
+    /// What built it, where it was built here.
+    pub toolchain: Option<Toolchain>,
+    /// Whether nothing had to be built.
+    pub cached: bool,
+}
+
+/// Why there is no kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// There is no source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The source does not become a kernel.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The ready kernel is none.
+    #[error(transparent)]
+    Prebuilt(#[from] PrebuiltError),
+    /// The ready kernel cannot be downloaded.
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+}
+
+impl KernelError {
+    /// Whether the user stopped it.
+    #[must_use]
+    pub fn is_interrupt(&self) -> bool {
+        use crate::process::ProcessError;
+        matches!(
+            self,
+            Self::Download(DownloadError::Interrupted { .. })
+                | Self::Source(SourceError::Download(DownloadError::Interrupted { .. }))
+                | Self::Build(
+                    BuildError::Interrupted
+                        | BuildError::Unpack(UnpackError::Interrupted(_))
+                        | BuildError::Tool(ProcessError::Interrupted { .. })
+                )
+        )
+    }
+}
+
+/// The kernel that `request` describes: given, cached, or built.
+pub fn obtain(request: &Request, env: &Env) -> Result<Kernel, KernelError> {
+    if let Some(location) = &request.prebuilt {
+        return obtain_prebuilt(location, request.sha256, env);
+    }
+    let source = source::resolve(request, env)?;
+    Ok(build::build(request, env, &source)?)
+}
+
+/// The whole configuration that the request's fragments give.
+pub fn configure(request: &Request, env: &Env) -> Result<String, KernelError> {
+    let source = source::resolve(request, env)?;
+    Ok(build::configure(request, env, &source)?)
+}
+
+/// The source that a build would use, downloaded if need be.
+pub fn fetch(request: &Request, env: &Env) -> Result<Source, KernelError> {
+    Ok(source::resolve(request, env)?)
+}
+
+fn obtain_prebuilt(
+    location: &Location,
+    sha256: Option<Sha256>,
+    env: &Env,
+) -> Result<Kernel, KernelError> {
+    let (image, origin) = match location {
+        Location::Path(path) => (path.clone(), Origin::PrebuiltFile),
+        Location::Url(url) => {
+            let sha256 = sha256.ok_or_else(|| SourceError::NoDigest(url.clone()))?;
+            let origin = Origin::PrebuiltUrl {
+                url: url.to_string(),
+            };
+            (source::download(url, sha256, env)?, origin)
+        }
+    };
+    let Prebuilt { format, version } = inspect(&image)?;
+    let sha256 = source::file_digest(&Memo::in_cache(&env.cache), &image, sha256)?;
+    Ok(Kernel {
+        source: SourceInfo {
+            origin,
+            version: version.clone(),
+            sha256: Some(sha256),
+        },
+        image,
+        format,
+        sha256,
+        version,
+        config: None,
+        config_digest: None,
+        toolchain: None,
+        cached: true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_told_from_a_path() {
+        let at = |text: &str| text.parse::<Location>().unwrap();
+        assert!(matches!(at("https://example.org/x"), Location::Url(_)));
+        for path in [
+            "linux.tar.xz",
+            "/usr/src/a:b",
+            "ftp://example.org/x",
+            "file:x",
+        ] {
+            assert_eq!(at(path), Location::Path(path.into()));
+        }
+        assert_eq!("pinned".parse(), Ok(SourceChoice::Pinned));
+    }
+}

@@ -1,0 +1,295 @@
+//! From source and fragments to a stripped `vmlinux`.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+use tracing::info;
+
+use super::{
+    Env, Kernel, Request,
+    cache::{Entry, Record},
+    config::{self, ConfigError},
+    fragment::{self, FragmentError, Setting},
+    make::{self, Make},
+    prebuilt::{self, PrebuiltError},
+    source::{self, Source, SourceError},
+    toolchain::{self, Toolchain},
+    unpack::{self, UnpackError},
+};
+use crate::{
+    digest::Sha256,
+    lock::Lock,
+    process::{self, ProcessError},
+    progress,
+};
+
+/// Raised whenever this module makes other bytes from the same inputs, so that
+/// kernels built before are not taken for its own.
+const RECIPE: u32 = 1;
+
+/// Why there is no kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Build tools are missing.
+    #[error("a kernel build needs more tools: on Debian, `apt install {}`", .0.join(" "))]
+    Tools(Vec<&'static str>),
+    /// The fragments are wrong in themselves.
+    #[error(transparent)]
+    Fragment(#[from] FragmentError),
+    /// The fragments do not fit the source.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The source could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The source could not be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// A tool could not be run, or was stopped.
+    #[error(transparent)]
+    Tool(ProcessError),
+    /// make or a compiler failed.
+    #[error("the kernel does not build; {hint}the whole log is {}: {source}", .log.display())]
+    Compile {
+        /// The log.
+        log: PathBuf,
+        /// What to do about it, where that is known.
+        hint: &'static str,
+        /// The last lines.
+        source: ProcessError,
+    },
+    /// What was built is no kernel for a guest.
+    #[error(transparent)]
+    Result(#[from] PrebuiltError),
+    /// The cache cannot be used.
+    #[error("cannot keep the build in {}: {source}", .path.display())]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The user asked to stop.
+    #[error("interrupted while waiting for another kernel build")]
+    Interrupted,
+}
+
+/// The kernel of `source` and the request's fragments: from the cache, or built.
+pub(super) fn build(request: &Request, env: &Env, source: &Source) -> Result<Kernel, BuildError> {
+    let settings = fragment::settings(&request.fragments)?;
+    require_tools()?;
+    let toolchain = Toolchain::detect(&env.interrupt).map_err(BuildError::Tool)?;
+    let key = key(source, &settings, &toolchain, env.epoch);
+    let entry = Entry::new(&env.cache, &key);
+    if let Some(kernel) = entry.load() {
+        info!("kernel {key}: taken from the cache");
+        return Ok(kernel);
+    }
+    let _lock = Lock::acquire(&entry.lock_path(), "this kernel", &env.interrupt)
+        .map_err(cache_error(&env.cache))?
+        .ok_or(BuildError::Interrupted)?;
+    if let Some(kernel) = entry.load() {
+        return Ok(kernel);
+    }
+    let site = Site::prepare(request, env, source, &key)?;
+    let make = site.make(request, env);
+    let config = site.configure(&make, &settings)?;
+    let image = site.compile(&make)?;
+    let version = site.release()?;
+    let record = Record {
+        image_sha256: Sha256::of_file(&image).map_err(cache_error(&image))?,
+        config_sha256: Sha256::of_bytes(&config),
+        source: source.info(source::version(&site.tree)?),
+        version,
+        toolchain,
+    };
+    entry
+        .store(&image, &config, &record)
+        .map_err(cache_error(&env.cache))?;
+    let kernel = entry.load().ok_or_else(|| {
+        cache_error(&env.cache)(io::Error::other("the kernel just stored is damaged"))
+    })?;
+    Ok(Kernel {
+        cached: false,
+        ..kernel
+    })
+}
+
+/// The `.config` that `build` would use.
+pub(super) fn configure(
+    request: &Request,
+    env: &Env,
+    source: &Source,
+) -> Result<String, BuildError> {
+    let settings = fragment::settings(&request.fragments)?;
+    require_tools()?;
+    let toolchain = Toolchain::detect(&env.interrupt).map_err(BuildError::Tool)?;
+    let key = key(source, &settings, &toolchain, env.epoch);
+    let lock = Entry::new(&env.cache, &key).lock_path();
+    let _lock = Lock::acquire(&lock, "this kernel", &env.interrupt)
+        .map_err(cache_error(&env.cache))?
+        .ok_or(BuildError::Interrupted)?;
+    let site = Site::prepare(request, env, source, &key)?;
+    site.configure(&site.make(request, env), &settings)
+}
+
+fn require_tools() -> Result<(), BuildError> {
+    match toolchain::missing_packages() {
+        missing if missing.is_empty() => Ok(()),
+        missing => Err(BuildError::Tools(missing)),
+    }
+}
+
+/// What names a kernel in the cache: everything that its bytes depend on.
+fn key(source: &Source, settings: &[Setting], toolchain: &Toolchain, epoch: u64) -> Sha256 {
+    let Toolchain { compiler, linker } = toolchain;
+    Sha256::of_bytes(format!(
+        "recipe {RECIPE}\narch x86_64\nsource {}\ncompiler {compiler}\nlinker {linker}\n\
+         epoch {epoch}\n{}",
+        source.digest,
+        config::normalised(settings)
+    ))
+}
+
+fn cache_error(path: &Path) -> impl Fn(io::Error) -> BuildError {
+    let path = path.to_owned();
+    move |source| BuildError::Cache {
+        path: path.clone(),
+        source,
+    }
+}
+
+/// Where one build happens: a source tree, an output folder that goes when the
+/// build ends, and a log that stays.
+struct Site {
+    tree: PathBuf,
+    output: TempDir,
+    log: File,
+    log_path: PathBuf,
+}
+
+impl Site {
+    fn prepare(
+        request: &Request,
+        env: &Env,
+        source: &Source,
+        key: &Sha256,
+    ) -> Result<Self, BuildError> {
+        let tree = if source.path.is_dir() {
+            source.path.clone()
+        } else {
+            unpack::unpack(
+                &source.path,
+                &source.digest,
+                &env.cache,
+                request.jobs,
+                &env.interrupt,
+            )?
+        };
+        let folder = env.cache.join("build");
+        let log_path = folder.join(format!("{key}.log"));
+        let prefix = format!("{key}.tmp-");
+        let open = || {
+            fs::create_dir_all(&folder)?;
+            unpack::remove_leftovers(&folder, &prefix)?;
+            let output = tempfile::Builder::new()
+                .prefix(&prefix)
+                .tempdir_in(&folder)?;
+            Ok((output, File::create(&log_path)?))
+        };
+        let (output, log) = open().map_err(cache_error(&folder))?;
+        Ok(Self {
+            tree,
+            output,
+            log,
+            log_path,
+        })
+    }
+
+    fn make<'a>(&'a self, request: &Request, env: &'a Env) -> Make<'a> {
+        Make {
+            source: &self.tree,
+            output: self.output.path(),
+            jobs: request.jobs,
+            epoch: env.epoch,
+            interrupt: &env.interrupt,
+            log: &self.log,
+        }
+    }
+
+    fn configure(&self, make: &Make<'_>, settings: &[Setting]) -> Result<String, BuildError> {
+        info!("configuring the kernel: {} settings", settings.len());
+        match config::configure(make, settings) {
+            Err(ConfigError::Make(error)) => Err(self.tool_error(error)),
+            other => Ok(other?),
+        }
+    }
+
+    /// Builds, strips and checks the kernel.
+    fn compile(&self, make: &Make<'_>) -> Result<PathBuf, BuildError> {
+        let failed = |error| self.tool_error(error);
+        info!(
+            "building the kernel; the log is {}",
+            self.log_path.display()
+        );
+        // First what the others include, without which make cannot list them.
+        make.run(["prepare"], |_| {}).map_err(failed)?;
+        let total = make.count_objects("vmlinux").map_err(failed)?;
+        let bar = progress::bar(total, "building the kernel");
+        let result = make.run(["vmlinux"], |line| {
+            if make::is_object(line) {
+                bar.inc(1);
+            }
+        });
+        bar.finish_and_clear();
+        result.map_err(failed)?;
+        let stripped = self.output.path().join("vmlinux.stripped");
+        let mut strip = make::clean("strip");
+        strip
+            .arg("--strip-all")
+            .arg("-o")
+            .arg(&stripped)
+            .arg(self.output.path().join("vmlinux"));
+        process::run(strip, make.interrupt, |_, _| {}).map_err(failed)?;
+        prebuilt::inspect(&stripped)?;
+        Ok(stripped)
+    }
+
+    /// What `uname -r` will print.
+    fn release(&self) -> Result<String, BuildError> {
+        let path = self.output.path().join("include/config/kernel.release");
+        let text = fs::read_to_string(&path).map_err(cache_error(&path))?;
+        Ok(text.trim().to_owned())
+    }
+
+    fn tool_error(&self, error: ProcessError) -> BuildError {
+        match &error {
+            ProcessError::Failed { tail, .. } => BuildError::Compile {
+                log: self.log_path.clone(),
+                hint: hint(tail),
+                source: error,
+            },
+            _ => BuildError::Tool(error),
+        }
+    }
+}
+
+/// What helps against failures whose last lines do not say.
+fn hint(tail: &str) -> &'static str {
+    if tail.contains("gelf.h") || tail.contains("libelf") {
+        "objtool needs libelf: on Debian, `apt install libelf-dev`; "
+    } else if tail.contains("source tree is not clean") {
+        "the given tree was built in: run `make mrproper` there; "
+    } else if tail.contains("No space left on device") {
+        "free space, or set XDG_CACHE_HOME to another file system; "
+    } else {
+        ""
+    }
+}
+
+#[cfg(test)]
+mod tests;

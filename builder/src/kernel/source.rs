@@ -1,0 +1,280 @@
+//! Which kernel source to build, and what is known of it.
+
+use std::{
+    fs, io,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+use super::{Env, Location, Request, SourceChoice};
+use crate::{
+    digest::{Hasher, Sha256, memo::Memo},
+    download::{self, DownloadError, Options},
+};
+
+/// Where a kernel came from; holds no path, since two machines may keep the same
+/// file in different places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Origin {
+    /// The pinned release.
+    Pinned {
+        /// Its address.
+        url: String,
+    },
+    /// A tarball downloaded by digest.
+    Url {
+        /// Its address.
+        url: String,
+    },
+    /// A tarball that a distribution's package installed.
+    Distribution {
+        /// The package.
+        package: String,
+    },
+    /// A tarball given by path.
+    Tarball,
+    /// An unpacked tree given by path.
+    Tree,
+    /// A ready kernel given by path.
+    PrebuiltFile,
+    /// A ready kernel downloaded by digest.
+    PrebuiltUrl {
+        /// Its address.
+        url: String,
+    },
+}
+
+/// What the manifest says of a kernel's source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceInfo {
+    /// Where it came from.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// The kernel's version, where it can be told.
+    pub version: Option<String>,
+    /// The digest of the tarball or the ready kernel; a tree has none.
+    pub sha256: Option<Sha256>,
+}
+
+/// A kernel source on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Where it came from.
+    pub origin: Origin,
+    /// The tarball, or the top of the tree.
+    pub path: PathBuf,
+    /// The tarball's digest; of a tree, a fingerprint of its files' names, sizes
+    /// and times, which holds on this machine only.
+    pub digest: Sha256,
+}
+
+impl Source {
+    /// What the manifest says of it, `version` being known.
+    #[must_use]
+    pub fn info(&self, version: String) -> SourceInfo {
+        SourceInfo {
+            origin: self.origin.clone(),
+            version: Some(version),
+            sha256: (self.origin != Origin::Tree).then_some(self.digest),
+        }
+    }
+}
+
+/// Why there is no source.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Its file cannot be read.
+    #[error("cannot read the kernel source {}: {source}; check --kernel-source", .path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An address says nothing of what will come.
+    #[error("{0} needs its digest: add --kernel-sha256 HEX, so that what arrives can be checked")]
+    NoDigest(Url),
+    /// The file is not the one that was asked for.
+    #[error("{}: sha256 is {actual}, not {expected} as given", .path.display())]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// The digest given.
+        expected: Sha256,
+        /// The digest found.
+        actual: Sha256,
+    },
+    /// A tree has no digest.
+    #[error("--kernel-sha256 is for a file, and {} is a folder: drop the option", .0.display())]
+    TreeDigest(PathBuf),
+    /// The tree's Makefile does not say which kernel it is.
+    #[error("{} is no kernel source: its Makefile has no VERSION", .0.display())]
+    NoVersion(PathBuf),
+    /// It could not be downloaded.
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+}
+
+/// Finds the source that `request` asks for, downloading it if it must: the one
+/// named; else the pinned one if it was downloaded before; else a distribution's;
+/// else the pinned one.
+pub fn resolve(request: &Request, env: &Env) -> Result<Source, SourceError> {
+    let memo = Memo::in_cache(&env.cache);
+    let source = match &request.source {
+        Some(SourceChoice::Pinned) => pinned(env)?,
+        Some(SourceChoice::At(Location::Path(path))) if path.is_dir() => {
+            if request.sha256.is_some() {
+                return Err(SourceError::TreeDigest(path.clone()));
+            }
+            Source {
+                origin: Origin::Tree,
+                path: fs::canonicalize(path).map_err(unreadable(path))?,
+                digest: fingerprint(path).map_err(unreadable(path))?,
+            }
+        }
+        Some(SourceChoice::At(Location::Path(path))) => Source {
+            origin: Origin::Tarball,
+            path: path.clone(),
+            digest: file_digest(&memo, path, request.sha256)?,
+        },
+        Some(SourceChoice::At(Location::Url(url))) => {
+            let digest = request
+                .sha256
+                .ok_or_else(|| SourceError::NoDigest(url.clone()))?;
+            Source {
+                origin: Origin::Url {
+                    url: url.to_string(),
+                },
+                path: download(url, digest, env)?,
+                digest,
+            }
+        }
+        None => {
+            let cached = download::cached_path(&env.cache, &env.sources.pinned.sha256);
+            match env.sources.installed() {
+                Some((distribution, path)) if !cached.is_file() => Source {
+                    origin: Origin::Distribution {
+                        package: distribution.package.clone(),
+                    },
+                    digest: file_digest(&memo, &path, None)?,
+                    path,
+                },
+                _ => pinned(env)?,
+            }
+        }
+    };
+    info!(
+        "kernel source: {} (sha256 {})",
+        source.path.display(),
+        source.digest
+    );
+    Ok(source)
+}
+
+fn pinned(env: &Env) -> Result<Source, SourceError> {
+    let pinned = &env.sources.pinned;
+    Ok(Source {
+        origin: Origin::Pinned {
+            url: pinned.url.to_string(),
+        },
+        path: download(&pinned.url, pinned.sha256, env)?,
+        digest: pinned.sha256,
+    })
+}
+
+/// Downloads a file as the options of `env` allow.
+pub(super) fn download(url: &Url, sha256: Sha256, env: &Env) -> Result<PathBuf, DownloadError> {
+    let options = Options::new(env.network, env.interrupt.clone());
+    download::fetch(url, sha256, &env.cache, &options)
+}
+
+/// The digest of a file, which must be `expected` if one is given.
+pub(super) fn file_digest(
+    memo: &Memo,
+    path: &Path,
+    expected: Option<Sha256>,
+) -> Result<Sha256, SourceError> {
+    let actual = memo.of_file(path).map_err(unreadable(path))?;
+    match expected {
+        Some(expected) if expected != actual => Err(SourceError::Digest {
+            path: path.to_owned(),
+            expected,
+            actual,
+        }),
+        _ => Ok(actual),
+    }
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> SourceError {
+    let path = path.to_owned();
+    move |source| SourceError::Read { path, source }
+}
+
+/// What changes when any file of a tree does; reading all contents would take as
+/// long as a part of the build.
+fn fingerprint(tree: &Path) -> io::Result<Sha256> {
+    let mut hasher = Hasher::default();
+    let mut folders = vec![tree.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let mut entries = fs::read_dir(&folder)?.collect::<io::Result<Vec<_>>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let metadata = entry.metadata()?;
+            let path = entry.path();
+            if metadata.is_dir() {
+                if entry.file_name() != ".git" {
+                    folders.push(path);
+                }
+                continue;
+            }
+            let name = path.strip_prefix(tree).unwrap_or(&path);
+            hasher.update(name.as_os_str().as_bytes());
+            hasher.update([0]);
+            for number in [
+                metadata.size(),
+                metadata.mode().into(),
+                metadata.mtime().cast_unsigned(),
+                metadata.mtime_nsec().cast_unsigned(),
+            ] {
+                hasher.update(number.to_le_bytes());
+            }
+        }
+    }
+    Ok(hasher.finish())
+}
+
+/// The version that a tree's Makefile states, as `make kernelversion` prints it.
+pub(super) fn version(tree: &Path) -> Result<String, SourceError> {
+    let path = tree.join("Makefile");
+    let text = fs::read_to_string(&path).map_err(unreadable(&path))?;
+    parse_version(&text).ok_or_else(|| SourceError::NoVersion(tree.to_owned()))
+}
+
+fn parse_version(makefile: &str) -> Option<String> {
+    let value = |name: &str| {
+        makefile.lines().take(20).find_map(|line| {
+            let (key, value) = line.split_once('=')?;
+            (key.trim() == name).then(|| value.trim())
+        })
+    };
+    let numbers: Vec<_> = ["VERSION", "PATCHLEVEL", "SUBLEVEL"]
+        .into_iter()
+        .map_while(value)
+        .filter(|number| !number.is_empty())
+        .collect();
+    (!numbers.is_empty()).then(|| {
+        format!(
+            "{}{}",
+            numbers.join("."),
+            value("EXTRAVERSION").unwrap_or("")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,392 @@
+//! External tools: run to their end, watched line by line, and never left behind.
+//!
+//! A tool runs in a process group of its own, so a Ctrl-C in the terminal reaches
+//! only this process, which then ends the whole group. Should this process die
+//! without a chance to do so, the kernel sends the tool SIGTERM, which make(1)
+//! passes on to its jobs.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsStr,
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{
+        Pid, PidfdFlags, Signal, getpid, getppid, kill_process_group, pidfd_open,
+        set_parent_process_death_signal,
+    },
+};
+
+use crate::interrupt::Interrupt;
+
+/// Output lines kept for the message of a tool that fails.
+const TAIL_LINES: usize = 30;
+/// Longest line handed on, in bytes; the rest of a longer one is dropped.
+const LINE_LIMIT: usize = 4096;
+/// Most output that [`output`] keeps, in bytes.
+const OUTPUT_LIMIT: usize = 1024 * 1024;
+/// What a pipe holds, in bytes: the default of pipe(7).
+const PIPE_CAPACITY: usize = 64 * 1024;
+/// What a group gets between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Tools and the Debian packages that hold them, where the names differ.
+const PACKAGES: [(&str, &str); 10] = [
+    ("ld", "binutils"),
+    ("mke2fs", "e2fsprogs"),
+    ("objcopy", "binutils"),
+    ("qemu-img", "qemu-utils"),
+    ("qemu-io", "qemu-utils"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("scp", "openssh-client"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+    ("strip", "binutils"),
+];
+
+/// Why a tool did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The tool is not on this machine.
+    #[error("`{program}` is not installed: on Debian, `apt install {package}` provides it")]
+    Missing {
+        /// The tool.
+        program: String,
+        /// The Debian package that holds it.
+        package: String,
+    },
+    /// The tool did not start.
+    #[error("cannot start `{program}`: {source}")]
+    Start {
+        /// The tool.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The tool ended with an error.
+    #[error("`{command}` failed ({status}); its last lines were:\n{tail}")]
+    Failed {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines it wrote.
+        tail: String,
+    },
+    /// The tool could not be watched.
+    #[error("lost track of `{program}`, which was stopped: {source}")]
+    Watch {
+        /// The tool.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The user asked to stop; the tool was ended.
+    #[error("interrupted while `{program}` was running; it was stopped")]
+    Interrupted {
+        /// The tool.
+        program: String,
+    },
+}
+
+/// Where a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// The Debian package that holds `program`.
+#[must_use]
+pub fn debian_package(program: &str) -> &str {
+    PACKAGES
+        .iter()
+        .find(|(tool, _)| *tool == program)
+        .map_or(program, |(_, package)| package)
+}
+
+/// The error for a `command` that did not start, which names the package to
+/// install when the tool is missing.
+#[must_use]
+pub fn start_error(command: &Command, source: io::Error) -> ProcessError {
+    let program = command.get_program().to_string_lossy().into_owned();
+    // A folder that is not there is reported by the same errno as a missing tool.
+    let has_folder = command.get_current_dir().is_none_or(Path::is_dir);
+    if source.kind() == io::ErrorKind::NotFound && has_folder && !program.contains('/') {
+        let package = debian_package(&program).to_owned();
+        return ProcessError::Missing { program, package };
+    }
+    ProcessError::Start { program, source }
+}
+
+/// Runs `command` to its end in the C locale, with nothing on its standard input,
+/// and hands each line it writes to `on_line`.
+///
+/// Whatever the outcome, no process of its group is left when this returns.
+pub fn run(
+    mut command: Command,
+    interrupt: &Interrupt,
+    mut on_line: impl FnMut(Stream, &str),
+) -> Result<(), ProcessError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut tail = VecDeque::with_capacity(TAIL_LINES);
+    let outcome = Group::spawn(&mut command)?.watch(interrupt, &mut |stream, line| {
+        if tail.len() == TAIL_LINES {
+            tail.pop_front();
+        }
+        tail.push_back(line.to_owned());
+        on_line(stream, line);
+    });
+    match outcome {
+        Err(source) => Err(ProcessError::Watch { program, source }),
+        Ok(None) => Err(ProcessError::Interrupted { program }),
+        Ok(Some(status)) if status.success() => Ok(()),
+        Ok(Some(status)) => Err(ProcessError::Failed {
+            command: shown(&command),
+            status,
+            tail: Vec::from(tail).join("\n"),
+        }),
+    }
+}
+
+/// Runs `command` as [`run`] does and returns the first megabyte of its standard
+/// output.
+pub fn output(command: Command, interrupt: &Interrupt) -> Result<String, ProcessError> {
+    let mut text = String::new();
+    run(command, interrupt, |stream, line| {
+        if stream == Stream::Stdout && text.len() + line.len() < OUTPUT_LIMIT {
+            text.push_str(line);
+            text.push('\n');
+        }
+    })?;
+    Ok(text)
+}
+
+/// The command as a user would type it, for messages.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// A running tool and all it started; dropped, it is killed and reaped.
+struct Group {
+    child: Child,
+    pid: Pid,
+    /// Readable once the child has ended, while its group still has its number.
+    exited: OwnedFd,
+    reaped: bool,
+}
+
+impl Group {
+    fn spawn(command: &mut Command) -> Result<Self, ProcessError> {
+        command
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let parent = getpid();
+        // SAFETY: the closure runs between fork and exec, and makes two system calls;
+        // it takes no lock and allocates nothing.
+        unsafe {
+            command.pre_exec(move || {
+                set_parent_process_death_signal(Some(Signal::TERM))?;
+                // The parent may have died before the line above took effect.
+                if getppid() == Some(parent) {
+                    Ok(())
+                } else {
+                    Err(Errno::SRCH.into())
+                }
+            })
+        };
+        let mut child = command
+            .spawn()
+            .map_err(|source| start_error(command, source))?;
+        let pid = Pid::from_child(&child);
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(exited) => Ok(Self {
+                child,
+                pid,
+                exited,
+                reaped: false,
+            }),
+            Err(errno) => {
+                let _ = kill_process_group(pid, Signal::KILL);
+                let _ = child.wait();
+                Err(ProcessError::Start {
+                    program: command.get_program().to_string_lossy().into_owned(),
+                    source: errno.into(),
+                })
+            }
+        }
+    }
+
+    /// Passes lines on until the child ends; `None` when it was interrupted.
+    fn watch(
+        mut self,
+        interrupt: &Interrupt,
+        on_line: &mut dyn FnMut(Stream, &str),
+    ) -> io::Result<Option<ExitStatus>> {
+        let stdout = self.child.stdout.take().map(OwnedFd::from);
+        let stderr = self.child.stderr.take().map(OwnedFd::from);
+        let mut pipes = [
+            Pipe::new(Stream::Stdout, stdout)?,
+            Pipe::new(Stream::Stderr, stderr)?,
+        ];
+        let mut kill_at = None;
+        loop {
+            let [exited, interrupted] = self.wait_for_news(&pipes, interrupt, kill_at)?;
+            for pipe in &mut pipes {
+                pipe.drain(on_line)?;
+            }
+            if exited {
+                break;
+            }
+            if kill_at.is_some_and(|at| Instant::now() >= at) {
+                kill_process_group(self.pid, Signal::KILL)?;
+                kill_at = Some(Instant::now() + GRACE);
+            } else if interrupted {
+                kill_process_group(self.pid, Signal::TERM)?;
+                kill_at = Some(Instant::now() + GRACE);
+            }
+        }
+        for pipe in &mut pipes {
+            pipe.drain(on_line)?;
+            pipe.finish(on_line);
+        }
+        let status = self.reap()?;
+        Ok(kill_at.is_none().then_some(status))
+    }
+
+    /// Whether the child has ended, and whether the interrupt came (which is no
+    /// longer looked at once `kill_at` is set).
+    fn wait_for_news(
+        &self,
+        pipes: &[Pipe; 2],
+        interrupt: &Interrupt,
+        kill_at: Option<Instant>,
+    ) -> io::Result<[bool; 2]> {
+        let watched = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut fds = vec![watched(self.exited.as_fd())];
+        if kill_at.is_none() {
+            fds.push(watched(interrupt.as_fd()));
+        }
+        fds.extend(pipes.iter().filter_map(Pipe::as_fd).map(watched));
+        let timeout = kill_at.map(|at| {
+            let left = at.saturating_duration_since(Instant::now());
+            Timespec {
+                tv_sec: left.as_secs().cast_signed(),
+                tv_nsec: left.subsec_nanos().into(),
+            }
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready = |index: usize| !fds[index].revents().is_empty();
+        Ok([ready(0), kill_at.is_none() && ready(1)])
+    }
+
+    /// Kills what is left of the group, then reaps the child: until then the
+    /// group's number cannot belong to anybody else.
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        let status = self.child.wait()?;
+        self.reaped = true;
+        Ok(status)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !self.reaped {
+            let _ = self.reap();
+        }
+    }
+}
+
+/// One of the tool's output streams, cut into lines.
+struct Pipe {
+    stream: Stream,
+    /// `None` once the other end is closed.
+    fd: Option<OwnedFd>,
+    line: Vec<u8>,
+}
+
+impl Pipe {
+    fn new(stream: Stream, fd: Option<OwnedFd>) -> io::Result<Self> {
+        if let Some(fd) = &fd {
+            rustix::io::ioctl_fionbio(fd, true)?;
+        }
+        Ok(Self {
+            stream,
+            fd,
+            line: Vec::new(),
+        })
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Reads what is there, up to what a pipe holds, so that no stream starves
+    /// the other.
+    fn drain(&mut self, on_line: &mut dyn FnMut(Stream, &str)) -> io::Result<()> {
+        let mut buffer = [0; 16 * 1024];
+        for _ in 0..PIPE_CAPACITY / buffer.len() {
+            let Some(fd) = &self.fd else { break };
+            match rustix::io::read(fd, &mut buffer) {
+                Ok(0) => self.fd = None,
+                Ok(read) => self.split(&buffer[..read], on_line),
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn split(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(Stream, &str)) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ended) = match piece.split_last() {
+                Some((b'\n', text)) => (text, true),
+                _ => (piece, false),
+            };
+            let room = LINE_LIMIT.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&text[..text.len().min(room)]);
+            if ended {
+                self.emit(on_line);
+            }
+        }
+    }
+
+    /// Hands on a last line that no newline ended.
+    fn finish(&mut self, on_line: &mut dyn FnMut(Stream, &str)) {
+        if !self.line.is_empty() {
+            self.emit(on_line);
+        }
+    }
+
+    fn emit(&mut self, on_line: &mut dyn FnMut(Stream, &str)) {
+        on_line(self.stream, &String::from_utf8_lossy(&self.line));
+        self.line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+use std::{fs, panic::AssertUnwindSafe, thread};
+
+use super::*;
+
+fn sh(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    command
+}
+
+fn quiet() -> Interrupt {
+    Interrupt::never().unwrap()
+}
+
+/// Whether the process ends within a second: a signal takes effect only when its
+/// target runs next.
+fn ends(pid: &str) -> bool {
+    let path = format!("/proc/{}/stat", pid.trim());
+    (0..100).any(|_| {
+        thread::sleep(Duration::from_millis(10));
+        fs::read_to_string(&path).map_or(true, |stat| stat.contains(") Z"))
+    })
+}
+
+#[test]
+fn passes_on_lines_of_both_streams_and_an_unended_last_one() {
+    let mut lines = Vec::new();
+    run(
+        sh("echo one; echo two >&2; printf three"),
+        &quiet(),
+        |stream, line| {
+            lines.push((stream, line.to_owned()));
+        },
+    )
+    .unwrap();
+    lines.sort_by(|a, b| a.1.cmp(&b.1));
+    assert_eq!(
+        lines,
+        [
+            (Stream::Stdout, "one".to_owned()),
+            (Stream::Stdout, "three".to_owned()),
+            (Stream::Stderr, "two".to_owned()),
+        ]
+    );
+}
+
+#[test]
+fn hands_on_every_line_of_a_long_output() {
+    let mut lines = 0;
+    run(sh("seq 100000"), &quiet(), |_, _| lines += 1).unwrap();
+    assert_eq!(lines, 100_000);
+}
+
+#[test]
+fn cuts_an_endless_line_short() {
+    let text = output(
+        sh("head -c 200000 /dev/zero | tr '\\0' x; echo; echo end"),
+        &quiet(),
+    )
+    .unwrap();
+    assert_eq!(
+        text.lines().map(str::len).collect::<Vec<_>>(),
+        [LINE_LIMIT, 3]
+    );
+}
+
+#[test]
+fn a_missing_tool_names_its_package() {
+    assert_eq!(debian_package("qemu-img"), "qemu-utils");
+    assert_eq!(debian_package("flex"), "flex");
+    let error = run(Command::new("no-such-tool"), &quiet(), |_, _| {}).unwrap_err();
+    assert!(
+        error.to_string().contains("apt install no-such-tool"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_missing_folder_is_not_taken_for_a_missing_tool() {
+    let mut command = sh("true");
+    command.current_dir("/no/such/folder");
+    let error = run(command, &quiet(), |_, _| {}).unwrap_err();
+    assert!(matches!(error, ProcessError::Start { .. }), "{error}");
+}
+
+#[test]
+fn a_failure_shows_the_last_lines() {
+    let error = run(sh("seq 100; exit 7"), &quiet(), |_, _| {}).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("exit status: 7") && text.contains("\n71\n") && text.ends_with("\n100"),
+        "{text}"
+    );
+    assert!(!text.contains("\n70\n"), "{text}");
+}
+
+#[test]
+fn an_interrupt_ends_the_whole_group() {
+    let interrupt = quiet();
+    let mut pid = String::new();
+    let started = Instant::now();
+    let raiser = interrupt.clone();
+    let error = run(sh("sleep 100 & echo $!; wait"), &interrupt, |_, line| {
+        line.clone_into(&mut pid);
+        raiser.raise();
+    })
+    .unwrap_err();
+    assert!(matches!(error, ProcessError::Interrupted { .. }), "{error}");
+    assert!(started.elapsed() < GRACE && ends(&pid));
+}
+
+#[test]
+fn a_tool_deaf_to_sigterm_is_killed() {
+    let interrupt = quiet();
+    let raiser = interrupt.clone();
+    let started = Instant::now();
+    let script = "trap '' TERM; echo ready; while :; do sleep 100; done";
+    let error = run(sh(script), &interrupt, |_, _| raiser.raise()).unwrap_err();
+    assert!(matches!(error, ProcessError::Interrupted { .. }), "{error}");
+    assert!(started.elapsed() >= GRACE && started.elapsed() < 3 * GRACE);
+}
+
+#[test]
+fn a_panic_in_the_callback_leaves_nothing_behind() {
+    let mut pid = String::new();
+    let caught = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let _ = run(sh("sleep 100 & echo $!; wait"), &quiet(), |_, line| {
+            line.clone_into(&mut pid);
+            panic!("a callback's own fault");
+        });
+    }));
+    assert!(caught.is_err() && !pid.is_empty());
+    assert!(ends(&pid));
+}
+
+#[test]
+fn what_a_tool_leaves_in_its_group_dies_with_it() {
+    let pid = output(sh("sleep 100 & echo $!"), &quiet()).unwrap();
+    assert!(ends(&pid));
+}

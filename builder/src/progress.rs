@@ -1,0 +1,58 @@
+//! Progress bars: all of them belong to one display on stderr, which draws
+//! nothing unless stderr is a terminal.
+//!
+//! Whatever else writes to stderr while a bar may be up goes through
+//! [`suspend`], or the bar and the text would overwrite each other.
+
+use std::{borrow::Cow, sync::LazyLock};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+static DISPLAY: LazyLock<MultiProgress> =
+    LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+
+/// Shows no bar from here on, as `--quiet` asks.
+pub fn hide() {
+    DISPLAY.set_draw_target(ProgressDrawTarget::hidden());
+}
+
+/// Runs `write` with the bars taken off the terminal.
+pub fn suspend<T>(write: impl FnOnce() -> T) -> T {
+    DISPLAY.suspend(write)
+}
+
+/// A bar that counts `total` steps.
+#[must_use]
+pub fn bar(total: u64, label: &str) -> ProgressBar {
+    styled(Some(total), label, "{msg} {wide_bar} {pos}/{len} {eta}")
+}
+
+/// A bar that counts bytes; without a `total` it shows only what has passed.
+#[must_use]
+pub fn bytes(total: Option<u64>, label: &str) -> ProgressBar {
+    let template = match total {
+        Some(_) => "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
+        None => "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}",
+    };
+    styled(total, label, template)
+}
+
+fn styled(total: Option<u64>, label: &str, template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden())
+        .with_message(Cow::Owned(label.to_owned()));
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    DISPLAY.add(bar)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn counts_even_where_nothing_is_drawn() {
+        let bar = super::bar(3, "objects");
+        bar.inc(2);
+        assert_eq!((bar.position(), bar.length()), (2, Some(3)));
+        assert_eq!(super::bytes(None, "download").length(), None);
+    }
+}
