@@ -3,3 +3,4 @@ pub mod digest;
 pub mod interrupt;
 pub mod process;
 pub mod progress;
+pub mod units;
