@@ -1,5 +1,6 @@
 //! imgbuild.
 pub mod digest;
+pub mod disk;
 pub mod interrupt;
 pub mod process;
 pub mod progress;
