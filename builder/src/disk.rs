@@ -1,6 +1,7 @@
 //! Disks: a base image with an empty file system, and copy-on-write overlays
 //! for guests.
 
+pub mod convert;
 pub mod overlay;
 pub mod qcow2;
 
