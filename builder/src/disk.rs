@@ -1,7 +1,9 @@
 //! Disks: a base image with an empty file system, and copy-on-write overlays
 //! for guests.
 
+pub mod base;
 pub mod convert;
+pub mod ext4;
 pub mod overlay;
 pub mod qcow2;
 
