@@ -8,7 +8,7 @@ pub mod overlay;
 pub mod qcow2;
 
 #[cfg(test)]
-mod tool {
+pub(crate) mod tool {
     use std::{ffi::OsStr, process::Command};
 
     /// What `program` printed on both streams; a test fails loudly without it.
