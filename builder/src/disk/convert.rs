@@ -302,6 +302,24 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_stored_beyond_the_end_of_the_disk() {
+        // A full chunk, and a sector in the cluster after it.
+        let content = b"x".repeat((1 << 20) + 512);
+        let dir = tempfile::tempdir().unwrap();
+        let size = content.len() as u64;
+        let raw = raw_disk(dir.path(), size, &[(0, &content)]);
+        let image = converted(dir.path(), &raw, size);
+        check(dir.path());
+        // Header, L1, 257 of data, L2, refcount block and table.
+        assert_eq!(image.len(), 262 * 4096);
+        assert!(
+            image[258 * 4096 + 512..259 * 4096]
+                .iter()
+                .all(|byte| *byte == 0)
+        );
+    }
+
+    #[test]
     fn a_raw_disk_of_another_length_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let raw = raw_disk(dir.path(), 1024, &[]);

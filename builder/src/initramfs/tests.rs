@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{self, Read as _},
     os::unix::fs::{FileExt as _, MetadataExt as _, symlink},
     path::Path,
 };
@@ -391,16 +392,17 @@ fn hostile_sizes_cost_neither_memory_nor_time() {
     // An endless extension header, which the tar crate would hold in memory.
     let mut tree = Tree::new();
     for kind in [Type::XHeader, Type::GNULongName, Type::GNULongLink] {
-        let start = claim(kind, 1 << 40);
-        let endless = std::io::Read::chain(&start[..], std::io::repeat(b'x'));
+        let start = io::Cursor::new(claim(kind, 1 << 40));
+        let long = io::repeat(b'x').take(64 << 20);
+        let endless = start.chain(long);
         let error = tree.add_rootfs_tar(endless, "endless.tar").unwrap_err();
         assert!(
             error.to_string().contains("no end to its headers"),
             "{error}"
         );
     }
-    let end = crafted(&[]);
-    let padded = std::io::Read::chain(&end[..], std::io::repeat(0));
+    let end = io::Cursor::new(crafted(&[]));
+    let padded = end.chain(io::repeat(0));
     assert!(tree.add_rootfs_tar(padded, "padded.tar").is_err());
 }
 
