@@ -1,0 +1,25 @@
+//! Disks: a base image with an empty file system, and copy-on-write overlays
+//! for guests.
+
+pub mod base;
+pub mod convert;
+pub mod ext4;
+pub mod overlay;
+pub mod qcow2;
+
+#[cfg(test)]
+pub(crate) mod tool {
+    use std::{ffi::OsStr, process::Command};
+
+    /// What `program` printed on both streams; a test fails loudly without it.
+    #[track_caller]
+    pub fn run<A: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = A>) -> String {
+        let output = Command::new(program).args(args).env("LC_ALL", "C").output();
+        let output =
+            output.unwrap_or_else(|error| panic!("`{program}` must be installed: {error}"));
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(output.status.success(), "{program}: {text}");
+        text
+    }
+}

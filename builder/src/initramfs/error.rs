@@ -1,0 +1,151 @@
+//! What can be wrong with the files of an initramfs.
+
+use std::io;
+
+/// Why an entry is not in a tree.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// The entry itself is at fault.
+    #[error("`{path}` cannot be packed: {problem}")]
+    Entry {
+        /// Its path in the guest, with control characters escaped.
+        path: String,
+        /// What is wrong with it.
+        problem: Problem,
+    },
+    /// Its content could not be read.
+    #[error("cannot read the content of `{path}`: {source}")]
+    Read {
+        /// Its path in the guest.
+        path: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// There is no room to keep its content until it is packed.
+    #[error("cannot keep `{path}` in a temporary file: {source}; point TMPDIR to a disk with room")]
+    Spool {
+        /// Its path in the guest.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The content would not fit in a guest's memory.
+    #[error(
+        "`{path}` brings the initramfs above 4 GiB, all of which a guest would hold in memory: \
+         put the files on the base disk"
+    )]
+    TooMuchContent {
+        /// The path that went too far.
+        path: String,
+    },
+    /// The entries would not fit in this process's memory.
+    #[error("`{path}` is one entry too many: the names of an initramfs may take 256 MiB")]
+    TooManyEntries {
+        /// The path that went too far.
+        path: String,
+    },
+}
+
+/// What is wrong with an entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// `..` in the path.
+    #[error("its path leads through `..`")]
+    PathClimbs,
+    /// The path or a link's target has over 4,095 bytes.
+    #[error("its path or target is longer than 4,095 bytes, which the kernel would skip silently")]
+    PathTooLong,
+    /// A name has over 255 bytes.
+    #[error("a name in its path is longer than 255 bytes")]
+    NameTooLong,
+    /// A NUL byte in a path or target.
+    #[error("its path or target holds a NUL byte")]
+    Nul,
+    /// Bytes that are not text in a path or target.
+    #[error("its path or target is not UTF-8: rename it")]
+    NotUtf8,
+    /// The name that ends an archive.
+    #[error("that name marks the end of a cpio archive: rename it")]
+    Trailer,
+    /// The root, as something else than a directory.
+    #[error("the root of the tree can only be a directory")]
+    Root,
+    /// A link without a target.
+    #[error("it is a link to nothing")]
+    NoTarget,
+    /// A link out of the tree.
+    #[error("it links to `{target}`, which climbs out of the root file system")]
+    LinkClimbs {
+        /// Where it leads.
+        target: String,
+    },
+    /// Links that lead to each other.
+    #[error("its path is a loop of symbolic links")]
+    LinkLoop,
+    /// A parent that holds no entries.
+    #[error("`{parent}` is in its path and is not a directory")]
+    ParentNotDirectory {
+        /// The parent.
+        parent: String,
+    },
+    /// A directory in the way.
+    #[error("a directory of that name holds entries already")]
+    DirectoryNotEmpty,
+    /// A hard link to what is not there.
+    #[error("it is a hard link to `{target}`, which is no file that came before it")]
+    NoSuchFile {
+        /// What it links to.
+        target: String,
+    },
+    /// Too large for cpio.
+    #[error(
+        "it has {size} bytes, and a cpio archive holds files below 4 GiB: put it on the base disk"
+    )]
+    TooLarge {
+        /// Its size.
+        size: u64,
+    },
+    /// Device numbers that Linux does not have.
+    #[error("there is no device {major}:{minor}")]
+    DeviceNumber {
+        /// The major number.
+        major: u32,
+        /// The minor number.
+        minor: u32,
+    },
+    /// A kind of entry that an initramfs here cannot have.
+    #[error("it is {kind}, which is not supported: remove it from the archive")]
+    Unsupported {
+        /// What it is.
+        kind: String,
+    },
+    /// A field of an archive's header makes no sense.
+    #[error("its header is damaged: {reason}")]
+    Header {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The archive ended within the content.
+    #[error("its content ends after {found} of {size} bytes")]
+    Truncated {
+        /// How many bytes were there.
+        found: u64,
+        /// How many its header promised.
+        size: u64,
+    },
+}
+
+impl TreeError {
+    /// The error of the entry at `path`.
+    pub(super) fn entry(path: &str, problem: Problem) -> Self {
+        Self::Entry {
+            path: shown(path),
+            problem,
+        }
+    }
+}
+
+/// A path as a message shows it: an archive's names may hold anything.
+pub(super) fn shown(path: &str) -> String {
+    path.escape_debug().to_string()
+}

@@ -1,0 +1,83 @@
+//! What can stand behind a path of an initramfs.
+
+use super::{error::Problem, spool::Spooled};
+
+/// Largest device numbers that Linux has: 12 and 20 bits.
+const MAX_MAJOR: u32 = (1 << 12) - 1;
+const MAX_MINOR: u32 = (1 << 20) - 1;
+
+/// Who may do what with an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attributes {
+    /// Permission bits, with set-id and sticky bits.
+    pub(super) mode: u16,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+impl Attributes {
+    pub(super) const fn root(mode: u16) -> Self {
+        Self {
+            mode,
+            uid: 0,
+            gid: 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DeviceClass {
+    Block,
+    Character,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Device {
+    pub(super) class: DeviceClass,
+    pub(super) major: u32,
+    pub(super) minor: u32,
+}
+
+impl Device {
+    /// Whether Linux has such a device at all.
+    pub(super) const fn check(self) -> Result<(), Problem> {
+        let Self { major, minor, .. } = self;
+        if major > MAX_MAJOR || minor > MAX_MINOR {
+            Err(Problem::DeviceNumber { major, minor })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// What stands behind a path; the hard links of a file share one.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) attributes: Attributes,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    Directory,
+    File(Content),
+    Symlink(String),
+    Device(Device),
+}
+
+/// A file's bytes: our own in memory, an archive's on disk.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    Memory { bytes: Vec<u8>, size: u32 },
+    Spooled(Spooled),
+}
+
+impl Content {
+    /// How many bytes it has.
+    pub(super) const fn size(&self) -> u32 {
+        match self {
+            Self::Memory { size, .. } => *size,
+            Self::Spooled(spooled) => spooled.size,
+        }
+    }
+}
