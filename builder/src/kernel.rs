@@ -85,6 +85,9 @@ pub struct Request {
     pub source: Option<SourceChoice>,
     /// What to configure, on top of `tinyconfig`.
     pub fragments: Vec<Fragment>,
+    /// A C header to be included ahead of the kernel's linker script; may be
+    /// empty.
+    pub layout: String,
     /// Compilers to run at once.
     pub jobs: NonZero<usize>,
 }

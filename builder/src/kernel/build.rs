@@ -1,6 +1,7 @@
 //! From source and fragments to a stripped `vmlinux`.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -29,7 +30,7 @@ use crate::{
 
 /// Raised whenever this module makes other bytes from the same inputs, so that
 /// kernels built before are not taken for its own.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// Why there is no kernel.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +84,7 @@ pub(super) fn build(request: &Request, env: &Env, source: &Source) -> Result<Ker
     let settings = fragment::settings(&request.fragments)?;
     require_tools()?;
     let toolchain = Toolchain::detect(&env.interrupt).map_err(BuildError::Tool)?;
-    let key = key(source, &settings, &toolchain, env.epoch);
+    let key = key(source, &settings, &request.layout, &toolchain, env.epoch);
     let entry = Entry::new(&env.cache, &key);
     if let Some(kernel) = entry.load() {
         info!("kernel {key}: taken from the cache");
@@ -98,7 +99,7 @@ pub(super) fn build(request: &Request, env: &Env, source: &Source) -> Result<Ker
     let site = Site::prepare(request, env, source, &key)?;
     let make = site.make(request, env);
     let config = site.configure(&make, &settings)?;
-    let image = site.compile(&make)?;
+    let image = site.compile(&make, &request.layout)?;
     let version = site.release()?;
     let record = Record {
         image_sha256: Sha256::of_file(&image).map_err(cache_error(&image))?,
@@ -128,7 +129,7 @@ pub(super) fn configure(
     let settings = fragment::settings(&request.fragments)?;
     require_tools()?;
     let toolchain = Toolchain::detect(&env.interrupt).map_err(BuildError::Tool)?;
-    let key = key(source, &settings, &toolchain, env.epoch);
+    let key = key(source, &settings, &request.layout, &toolchain, env.epoch);
     let lock = Entry::new(&env.cache, &key).lock_path();
     let _lock = Lock::acquire(&lock, "this kernel", &env.interrupt)
         .map_err(cache_error(&env.cache))?
@@ -145,12 +146,19 @@ fn require_tools() -> Result<(), BuildError> {
 }
 
 /// What names a kernel in the cache: everything that its bytes depend on.
-fn key(source: &Source, settings: &[Setting], toolchain: &Toolchain, epoch: u64) -> Sha256 {
+fn key(
+    source: &Source,
+    settings: &[Setting],
+    layout: &str,
+    toolchain: &Toolchain,
+    epoch: u64,
+) -> Sha256 {
     let Toolchain { compiler, linker } = toolchain;
     Sha256::of_bytes(format!(
         "recipe {RECIPE}\narch x86_64\nsource {}\ncompiler {compiler}\nlinker {linker}\n\
-         epoch {epoch}\n{}",
+         epoch {epoch}\nlayout {}\n{}",
         source.digest,
+        Sha256::of_bytes(layout),
         config::normalised(settings)
     ))
 }
@@ -230,7 +238,7 @@ impl Site {
     }
 
     /// Builds, strips and checks the kernel.
-    fn compile(&self, make: &Make<'_>) -> Result<PathBuf, BuildError> {
+    fn compile(&self, make: &Make<'_>, layout: &str) -> Result<PathBuf, BuildError> {
         let failed = |error| self.tool_error(error);
         info!(
             "building the kernel; the log is {}",
@@ -240,7 +248,7 @@ impl Site {
         make.run(["prepare"], |_| {}).map_err(failed)?;
         let total = make.count_objects("vmlinux").map_err(failed)?;
         let bar = progress::bar(total, "building the kernel");
-        let result = make.run(["vmlinux"], |line| {
+        let result = make.run(["vmlinux".into(), self.layout(layout)?], |line| {
             if make::is_object(line) {
                 bar.inc(1);
             }
@@ -257,6 +265,17 @@ impl Site {
         process::run(strip, make.interrupt, |_, _| {}).map_err(failed)?;
         prebuilt::inspect(&stripped)?;
         Ok(stripped)
+    }
+
+    /// The make variable that has `layout` included ahead of the linker script.
+    /// It replaces the Makefile's own value, which undefines a name that the
+    /// script's output architecture uses.
+    fn layout(&self, layout: &str) -> Result<OsString, BuildError> {
+        let header = self.output.path().join("layout.h");
+        fs::write(&header, layout).map_err(cache_error(&header))?;
+        let mut variable = OsString::from("CPPFLAGS_vmlinux.lds=-Ux86_64 -include ");
+        variable.push(header);
+        Ok(variable)
     }
 
     /// What `uname -r` will print.

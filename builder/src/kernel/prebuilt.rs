@@ -40,6 +40,17 @@ pub enum Format {
     BzImage,
 }
 
+impl Format {
+    /// The name that a kernel of this form goes by.
+    #[must_use]
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Elf => "vmlinux",
+            Self::BzImage => "bzImage",
+        }
+    }
+}
+
 /// What a kernel file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prebuilt {

@@ -1,7 +1,7 @@
 //! Which kernel source to build, and what is known of it.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
@@ -47,6 +47,20 @@ pub enum Origin {
         /// Its address.
         url: String,
     },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pinned { url } => write!(f, "from the pinned {url}"),
+            Self::Url { url } => write!(f, "from {url}"),
+            Self::Distribution { package } => write!(f, "from the package {package}"),
+            Self::Tarball => f.write_str("from a given tarball"),
+            Self::Tree => f.write_str("from a given tree"),
+            Self::PrebuiltFile => f.write_str("given ready-made"),
+            Self::PrebuiltUrl { url } => write!(f, "ready-made from {url}"),
+        }
+    }
 }
 
 /// What the manifest says of a kernel's source.

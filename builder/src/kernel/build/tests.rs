@@ -58,6 +58,7 @@ impl Case {
             sha256: None,
             source: Some(SourceChoice::At(Location::Path(tree))),
             fragments: Vec::new(),
+            layout: String::new(),
             jobs: NonZero::<usize>::MIN,
         };
         Self {
@@ -191,21 +192,21 @@ fn what_decides_the_bytes_decides_the_key() {
     let mut key_of = |text: &str| {
         case.ask(text);
         let settings = fragment::settings(&case.request.fragments).unwrap();
-        key(&case.source(), &settings, &toolchain, 0)
+        key(&case.source(), &settings, "", &toolchain, 0)
     };
     let first = key_of("# Why.\nCONFIG_A=y\n");
     assert_eq!(key_of("CONFIG_A=y\n\n"), first);
     assert_ne!(key_of("CONFIG_A=m\n"), first);
     assert_ne!(
-        key(&case.source(), &[], &toolchain, 0),
-        key(&case.source(), &[], &toolchain, 1)
+        key(&case.source(), &[], "", &toolchain, 0),
+        key(&case.source(), &[], "", &toolchain, 1)
     );
     let newer = Toolchain {
         compiler: "gcc 13".to_owned(),
         ..toolchain.clone()
     };
     assert_ne!(
-        key(&case.source(), &[], &toolchain, 0),
-        key(&case.source(), &[], &newer, 0)
+        key(&case.source(), &[], "", &toolchain, 0),
+        key(&case.source(), &[], "", &newer, 0)
     );
 }

@@ -39,6 +39,7 @@ impl Case {
             sha256: None,
             source: None,
             fragments: Vec::new(),
+            layout: String::new(),
             jobs: NonZero::<usize>::MIN,
         };
         Self {
