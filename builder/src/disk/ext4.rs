@@ -6,6 +6,8 @@
 
 use std::{fmt, path::Path, process::Command, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     digest::Hasher,
     interrupt::Interrupt,
@@ -55,8 +57,23 @@ pub enum Ext4Error {
 }
 
 /// The name of a file system, as `blkid` and `/dev/disk/by-label` show it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Label(String);
+
+impl TryFrom<String> for Label {
+    type Error = Ext4Error;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Label> for String {
+    fn from(label: Label) -> Self {
+        label.0
+    }
+}
 
 impl FromStr for Label {
     type Err = Ext4Error;
