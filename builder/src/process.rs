@@ -174,6 +174,25 @@ pub fn output(command: Command, interrupt: &Interrupt) -> Result<String, Process
     Ok(text)
 }
 
+/// Has the kernel send `signal` to the process when the thread that starts it
+/// ends, however it ends (prctl(2), `PR_SET_PDEATHSIG`).
+pub fn die_with_parent(command: &mut Command, signal: Signal) {
+    let parent = getpid();
+    // SAFETY: the closure runs between fork and exec, and makes two system calls;
+    // it takes no lock and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            set_parent_process_death_signal(Some(signal))?;
+            // The parent may have died before the line above took effect.
+            if getppid() == Some(parent) {
+                Ok(())
+            } else {
+                Err(Errno::SRCH.into())
+            }
+        })
+    };
+}
+
 /// The command as a user would type it, for messages.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -200,20 +219,7 @@ impl Group {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        let parent = getpid();
-        // SAFETY: the closure runs between fork and exec, and makes two system calls;
-        // it takes no lock and allocates nothing.
-        unsafe {
-            command.pre_exec(move || {
-                set_parent_process_death_signal(Some(Signal::TERM))?;
-                // The parent may have died before the line above took effect.
-                if getppid() == Some(parent) {
-                    Ok(())
-                } else {
-                    Err(Errno::SRCH.into())
-                }
-            })
-        };
+        die_with_parent(command, Signal::TERM);
         let mut child = command
             .spawn()
             .map_err(|source| start_error(command, source))?;

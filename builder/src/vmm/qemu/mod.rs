@@ -1,0 +1,72 @@
+//! QEMU: the only place that names one of its options.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use command_fds::{CommandFdExt as _, FdMapping};
+
+use crate::interrupt::Interrupt;
+use crate::process::{self, ProcessError};
+
+pub mod argv;
+
+/// The emulator that is looked up in PATH.
+pub const BINARY: &str = "qemu-system-x86_64";
+
+/// What QEMU prints when KVM cannot run the guest's code; it does not exit.
+pub const KVM_INTERNAL_ERROR: &str = "KVM internal error";
+
+/// Descriptor in QEMU at which it finds the console's listening socket.
+const CONSOLE_FD: i32 = 3;
+
+/// Whether a guest outlives the process that started it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// It is killed when that process ends, however it ends.
+    WithParent,
+}
+
+/// Starts QEMU with `arguments`; it finds its console at `console`.
+///
+/// The caller binds and listens, so that it can connect at once and nothing
+/// that the guest says is lost: QEMU waits for the connection (`wait=on`).
+pub fn spawn(
+    arguments: &[OsString],
+    console: UnixListener,
+    lifetime: Lifetime,
+) -> io::Result<(Child, ChildStderr)> {
+    let mut command = Command::new(BINARY);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // Ctrl-C is for the launcher, which stops its guests in order.
+        .process_group(0)
+        .fd_mappings(vec![FdMapping {
+            parent_fd: OwnedFd::from(console),
+            child_fd: CONSOLE_FD,
+        }])
+        .map_err(io::Error::other)?;
+    match lifetime {
+        Lifetime::WithParent => {
+            process::die_with_parent(&mut command, rustix::process::Signal::KILL);
+        }
+    }
+    let mut child = command.spawn()?;
+    let stderr = child.stderr.take().expect("stderr is piped");
+    Ok((child, stderr))
+}
+
+/// The first line of QEMU's `--version`; fails, naming the package, where
+/// QEMU is not installed.
+pub fn version(interrupt: &Interrupt) -> Result<String, ProcessError> {
+    let mut command = Command::new(BINARY);
+    command.arg("--version");
+    let text = process::output(command, interrupt)?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
