@@ -1,0 +1,179 @@
+//! Boot verification: one guest from the built artifacts must come up.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::folder::Folder;
+use super::guest::State;
+use super::launch::{Artifacts, Common, KVM_BOOT_TIMEOUT, LaunchError};
+use super::supervisor::{First, Observation, Pace, Supervisor};
+use crate::directories::Directories;
+use crate::host::kvm;
+use crate::interrupt::Interrupt;
+use crate::vmm::{Accel, Net, Sharing, qemu};
+
+/// How long the guest burns between two looks at its counter.
+const BURN: Duration = Duration::from_millis(300);
+/// How long it may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long it may take to power off.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What a verified guest showed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// What ran its code.
+    pub accel: Accel,
+    /// Why KVM did not, if it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kvm_unusable: Option<String>,
+    /// Seconds from start to ready.
+    pub ready_after: f64,
+    /// Its burn counter, looked at twice.
+    pub rounds: [u64; 2],
+    /// The lines it said on the way.
+    pub words: Vec<String>,
+}
+
+/// A guest that did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// It failed.
+    #[error(
+        "the guest does not boot under {}: {reason}; console:\n{console}\n\
+         mend the recipe or kernel; --no-boot keeps the artifacts unverified",
+        accel.name()
+    )]
+    Failed {
+        /// What ran its code.
+        accel: Accel,
+        /// What was seen.
+        reason: String,
+        /// What it had said.
+        console: String,
+    },
+    /// It is ready, but does not burn.
+    #[error("the guest is ready, but its burn counter stands at {rounds} rounds")]
+    NotBurning {
+        /// The counter.
+        rounds: u64,
+    },
+    /// The user ended it.
+    #[error("interrupted during boot verification")]
+    Interrupted,
+    /// It could not be started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// No folder for its disk and console.
+    #[error("cannot make a temporary folder: {0}; set TMPDIR to one that takes files")]
+    Temporary(io::Error),
+}
+
+/// Boots one guest from the artifacts in `folder`: under KVM where KVM runs it,
+/// else under TCG.
+pub fn verify(folder: &Path, interrupt: &Interrupt) -> Result<Report, BootError> {
+    qemu::version(interrupt).map_err(LaunchError::from)?;
+    let artifacts = Artifacts::open(folder)?;
+    let kvm_unusable = match kvm::access(Path::new("/")) {
+        Ok(()) => match attempt(&artifacts, Accel::Kvm, interrupt) {
+            Err(BootError::Failed { reason, .. }) => {
+                format!("/dev/kvm opens, but a guest does not boot under it: {reason}")
+            }
+            other => return other,
+        },
+        Err(error) => error.to_string(),
+    };
+    tracing::info!("not KVM: {kvm_unusable}; verifying under TCG");
+    let report = attempt(&artifacts, Accel::Tcg, interrupt)?;
+    Ok(Report {
+        kvm_unusable: Some(kvm_unusable),
+        ..report
+    })
+}
+
+fn attempt(
+    artifacts: &Artifacts,
+    accel: Accel,
+    interrupt: &Interrupt,
+) -> Result<Report, BootError> {
+    let temporary = tempfile::Builder::new()
+        .prefix("imgbuild-")
+        .tempdir()
+        .map_err(BootError::Temporary)?;
+    let directories = Directories {
+        cache: temporary.path().join("cache"),
+        state: temporary.path().join("state"),
+        runtime: temporary.path().to_path_buf(),
+    };
+    let folder = Folder::create("boot", &directories).map_err(LaunchError::from)?;
+    let recipe = &artifacts.manifest.recipe;
+    let plans = Common {
+        artifacts,
+        folder: &folder,
+        accel,
+        sharing: Sharing::None,
+        net: Net::User,
+        memory: recipe.memory,
+        parameters: "",
+    }
+    .plan(1, interrupt)?;
+    let pace = Pace {
+        parallel: 1,
+        boot_timeout: match accel {
+            Accel::Kvm => KVM_BOOT_TIMEOUT,
+            Accel::Tcg => recipe.boot_timeout(),
+        },
+        first: First::Ordinary,
+    };
+    let mut supervisor =
+        Supervisor::new(plans, pace, interrupt.clone()).map_err(LaunchError::from)?;
+    let mut words = Vec::new();
+    let mut listen = |_: &_, observation: Observation<'_>| match observation {
+        Observation::Message(message) => {
+            words.push(serde_json::to_string(message).expect("a message is plain data"));
+        }
+        Observation::Text(text) if !text.is_empty() => words.push(text.to_owned()),
+        Observation::Text(_) | Observation::State => {}
+    };
+    let mut rounds = [0; 2];
+    supervisor
+        .start_all(&mut listen)
+        .map_err(LaunchError::from)?;
+    for look in &mut rounds {
+        if *supervisor.members()[0].guest().state() == State::Ready {
+            supervisor
+                .hold(Some(Instant::now() + BURN), &mut |_, _| {})
+                .and_then(|()| supervisor.ask_all(Instant::now() + ANSWER, &mut |_, _| {}))
+                .map_err(LaunchError::from)?;
+            let status = supervisor.members()[0].guest().status();
+            *look = status.map_or(0, |status| status.burn.rounds);
+        }
+    }
+    supervisor
+        .stop_all(GRACE, &mut |_, _| {})
+        .map_err(LaunchError::from)?;
+    let member = &supervisor.members()[0];
+    if interrupt.requested() {
+        return Err(BootError::Interrupted);
+    }
+    if let State::Failed(failure) = member.guest().state() {
+        return Err(BootError::Failed {
+            accel,
+            reason: failure.to_string(),
+            console: member.guest().tail().collect::<Vec<_>>().join("\n"),
+        });
+    }
+    if recipe.burn.duty > 0 && rounds[1] <= rounds[0] {
+        return Err(BootError::NotBurning { rounds: rounds[1] });
+    }
+    Ok(Report {
+        accel,
+        kvm_unusable: None,
+        ready_after: member.ready_after().unwrap_or_default().as_secs_f64(),
+        rounds,
+        words,
+    })
+}

@@ -1,0 +1,444 @@
+//! `launch`: a fleet from an output folder, in the foreground.
+
+use std::io;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tty_init::identity::Identity;
+use tty_init::protocol::Burn;
+
+use super::folder::{Folder, FolderError};
+use super::guest::{Failure, State};
+use super::identity;
+use super::supervisor::{First, Member, Observation, Pace, Plan, Supervisor};
+use crate::artifact::{self, Manifest, ManifestError};
+use crate::digest::Sha256;
+use crate::directories::Directories;
+use crate::disk::overlay::{Overlay, OverlayError, write_overlays};
+use crate::disk::qcow2::{Backing, BackingFormat, Qcow2Error};
+use crate::host::{kvm, tsc};
+use crate::interrupt::Interrupt;
+use crate::process::ProcessError;
+use crate::units::{ByteSize, GuestIndexError, GuestRange};
+use crate::vmm::{Accel, GuestSpec, Net, Sharing, qemu};
+
+/// How long a guest may take to report ready under KVM. One that KVM really
+/// runs takes well under a second.
+pub const KVM_BOOT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Least time for a fleet's guests to answer or to power off.
+const ANSWER_MIN: Duration = Duration::from_secs(10);
+/// CPU time within which a guest answers.
+const ANSWER_CPU: Duration = Duration::from_millis(100);
+
+/// What to launch.
+#[derive(Debug, Clone)]
+pub struct LaunchOptions {
+    /// The output folder.
+    pub out: PathBuf,
+    /// Number of guests.
+    pub count: u32,
+    /// Name of the fleet; the recipe's by default.
+    pub name: Option<String>,
+    /// How long to keep the fleet after its start; until the interrupt by
+    /// default.
+    pub keep: Option<Duration>,
+    /// What runs the guests' code.
+    pub accel: Accel,
+    /// What KSM may merge.
+    pub sharing: Sharing,
+    /// How guests are connected.
+    pub net: Net,
+    /// RAM of a guest; the recipe's by default.
+    pub memory: Option<ByteSize>,
+}
+
+/// What a launch tells as it goes.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum LaunchEvent {
+    /// A guest's state changed, or it was asked how it does.
+    Guest {
+        /// Its id.
+        id: String,
+        /// Its state.
+        state: &'static str,
+        /// Process id of its VMM.
+        pid: Option<u32>,
+        /// Seconds from its start to ready.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ready_after: Option<f64>,
+        /// What it said of its burn.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        burn: Option<Burn>,
+        /// Why it failed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// The launch is over.
+    Summary(Summary),
+}
+
+/// How a launch went.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// The fleet.
+    pub fleet: String,
+    /// Guests asked for.
+    pub count: usize,
+    /// Guests that were ready until they were stopped.
+    pub ready: usize,
+    /// Guests whose burn counter advanced.
+    pub burning: usize,
+    /// Guests that never got ready.
+    pub failed: usize,
+    /// Guests that ended by themselves after they had been ready.
+    pub exited: usize,
+    /// Seconds until the last guest was ready or had failed.
+    pub start_seconds: f64,
+    /// What ran the guests' code.
+    pub accel: Accel,
+    /// What KSM might merge.
+    pub sharing: Sharing,
+    /// How guests were connected.
+    pub net: Net,
+    /// RAM of a guest.
+    pub memory: ByteSize,
+    /// Whether the user ended it.
+    pub interrupted: bool,
+}
+
+/// A fleet that could not be launched.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The host cannot run guests this way.
+    #[error("this host is not ready for --accel {}: {reason}", accel.name())]
+    HostNotReady {
+        /// What was asked for.
+        accel: Accel,
+        /// What stands in the way, and what to do.
+        reason: String,
+    },
+    /// The output folder's manifest is not usable.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// An artifact is not what the manifest says.
+    #[error("{}: {reason}; `imgbuild verify` tells more, and building again mends it", path.display())]
+    Artifact {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The fleet's folders could not be made.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// More guests than can be numbered.
+    #[error(transparent)]
+    Count(#[from] GuestIndexError),
+    /// The overlays cannot be laid out.
+    #[error(transparent)]
+    Layout(#[from] Qcow2Error),
+    /// The overlays could not be written.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    /// QEMU cannot be run.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The system refused what a supervisor needs.
+    #[error("cannot supervise the fleet: {0}")]
+    System(#[from] io::Error),
+}
+
+/// The artifacts that a guest runs from, checked against their manifest.
+#[derive(Debug)]
+pub struct Artifacts {
+    /// The output folder, absolute.
+    pub folder: PathBuf,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
+impl Artifacts {
+    /// Opens an output folder and re-hashes what guests run from.
+    pub fn open(folder: &Path) -> Result<Self, LaunchError> {
+        let manifest = Manifest::load(folder)?;
+        let folder = std::path::absolute(folder)?;
+        for file in [
+            manifest.kernel.file.as_str(),
+            artifact::INITRAMFS,
+            artifact::BASE,
+        ] {
+            let path = folder.join(file);
+            let wrong = |reason: String| LaunchError::Artifact {
+                path: path.clone(),
+                reason,
+            };
+            let record = manifest
+                .files
+                .get(file)
+                .ok_or_else(|| wrong("not in the manifest".to_owned()))?;
+            let found = Sha256::of_file(&path).map_err(|error| wrong(error.to_string()))?;
+            if found != record.sha256 {
+                return Err(wrong(format!(
+                    "sha256 {found}, and the manifest says {}",
+                    record.sha256
+                )));
+            }
+        }
+        Ok(Self { folder, manifest })
+    }
+}
+
+/// What all guests of a fleet have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Common<'a> {
+    /// The artifacts they run from.
+    pub artifacts: &'a Artifacts,
+    /// The fleet's folders.
+    pub folder: &'a Folder,
+    /// What runs their code.
+    pub accel: Accel,
+    /// What KSM may merge.
+    pub sharing: Sharing,
+    /// How they are connected.
+    pub net: Net,
+    /// RAM of each.
+    pub memory: ByteSize,
+    /// Kernel parameters after the artifacts' own.
+    pub parameters: &'a str,
+}
+
+impl Common<'_> {
+    /// Writes the overlays and identities of `count` guests, and plans them.
+    pub fn plan(&self, count: u32, interrupt: &Interrupt) -> Result<Vec<Plan>, LaunchError> {
+        let manifest = &self.artifacts.manifest;
+        let base = self.artifacts.folder.join(artifact::BASE);
+        let backing = Backing::new(base, BackingFormat::Qcow2)?;
+        let overlay = Overlay::new(&backing, manifest.options.disk_size)?;
+        let guests = GuestRange::first(count)?;
+        write_overlays(&self.folder.overlays(), guests, &overlay, interrupt, || {})?;
+        let command_line = format!(
+            "{} tsc_early_khz={} {}",
+            manifest.command_line,
+            tsc::measure_khz(),
+            self.parameters
+        );
+        guests
+            .iter()
+            .map(|index| {
+                let identity: Identity =
+                    identity::create(index, self.net).map_err(io::Error::from)?;
+                Ok(Plan {
+                    index,
+                    console: self.folder.console(index),
+                    spec: GuestSpec {
+                        id: index.to_string(),
+                        memory: self.memory,
+                        kernel: self.artifacts.folder.join(&manifest.kernel.file),
+                        kernel_format: manifest.kernel.format,
+                        initramfs: self.artifacts.folder.join(artifact::INITRAMFS),
+                        command_line: command_line.trim_end().to_owned(),
+                        disk: Some(self.folder.overlay(index)),
+                        net: self.net,
+                        identity: Some(
+                            self.folder
+                                .write_identity(index, identity.encode().as_slice())?,
+                        ),
+                        accel: self.accel,
+                        sharing: self.sharing,
+                    },
+                })
+            })
+            .collect()
+    }
+}
+
+/// Launches a fleet, keeps it, ends it, and tells how it went.
+pub fn launch(
+    options: &LaunchOptions,
+    directories: &Directories,
+    interrupt: &Interrupt,
+    emit: &mut impl FnMut(&LaunchEvent),
+) -> Result<Summary, LaunchError> {
+    if options.accel == Accel::Kvm {
+        kvm::access(Path::new("/")).map_err(|error| LaunchError::HostNotReady {
+            accel: options.accel,
+            reason: error.to_string(),
+        })?;
+    }
+    qemu::version(interrupt)?;
+    let artifacts = Artifacts::open(&options.out)?;
+    let recipe = &artifacts.manifest.recipe;
+    let name = options.name.as_ref().unwrap_or(&recipe.name);
+    let folder = Folder::create(name, directories)?;
+    let memory = options.memory.unwrap_or(recipe.memory);
+    let common = Common {
+        artifacts: &artifacts,
+        folder: &folder,
+        accel: options.accel,
+        sharing: options.sharing,
+        net: options.net,
+        memory,
+        // Guests come up quiet, so that those who burn do not hold up the rest.
+        parameters: "tty.burn=0",
+    };
+    let plans = common.plan(options.count, interrupt)?;
+    let mut supervisor = Supervisor::new(
+        plans,
+        pace(options.accel, recipe.boot_timeout()),
+        interrupt.clone(),
+    )?;
+    let began = Instant::now();
+    let mut tell = |member: &Member, observation: Observation<'_>| {
+        if matches!(observation, Observation::State) {
+            emit(&guest_event(member));
+        }
+    };
+    supervisor.start_all(&mut tell)?;
+    let start_seconds = began.elapsed().as_secs_f64();
+    refuse_broken_kvm(options.accel, &supervisor)?;
+
+    let answer = answer_time(options.count, parallelism());
+    if recipe.burn.duty > 0 {
+        supervisor.tell_all(&format!("burn {}", recipe.burn.duty));
+    }
+    supervisor.hold(options.keep.map(|keep| Instant::now() + keep), &mut tell)?;
+    let interrupted = interrupt.requested();
+    supervisor.ask_all(Instant::now() + answer, &mut tell)?;
+    let summary = summarize(
+        options,
+        name,
+        memory,
+        &supervisor,
+        start_seconds,
+        interrupted,
+    );
+    for member in supervisor
+        .members()
+        .iter()
+        .filter(|member| *member.guest().state() == State::Ready)
+    {
+        emit(&guest_event(member));
+    }
+    // From here on an exit is what was asked for, not news.
+    supervisor.stop_all(answer, &mut |_, _| {})?;
+    emit(&LaunchEvent::Summary(summary.clone()));
+    Ok(summary)
+}
+
+/// How fast to start guests.
+///
+/// Booting is work for a CPU, so more guests at a time than CPUs only slow
+/// each other down; one more keeps the CPUs busy while another is set up.
+fn pace(accel: Accel, boot_timeout: Duration) -> Pace {
+    Pace {
+        parallel: parallelism() + 1,
+        boot_timeout: match accel {
+            Accel::Kvm => KVM_BOOT_TIMEOUT,
+            Accel::Tcg => boot_timeout,
+        },
+        first: match accel {
+            Accel::Kvm => First::Canary,
+            Accel::Tcg => First::Ordinary,
+        },
+    }
+}
+
+/// CPUs that this process may use.
+fn parallelism() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// How long `count` burning guests on `cpus` CPUs may take to answer:
+/// max(10 s, 4 × guests ÷ CPUs × 0.1 s of CPU).
+fn answer_time(count: u32, cpus: usize) -> Duration {
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
+    ANSWER_MIN.max(4 * ANSWER_CPU * count / cpus)
+}
+
+/// An error when KVM could not run the first guest, with what it said last.
+///
+/// A guest that got as far as a kernel panic ran; that is not the host's doing.
+fn refuse_broken_kvm(accel: Accel, supervisor: &Supervisor) -> Result<(), LaunchError> {
+    let Some(first) = supervisor.members().first() else {
+        return Ok(());
+    };
+    match (accel, first.guest().state()) {
+        (
+            Accel::Kvm,
+            State::Failed(
+                failure @ (Failure::KvmInternalError(_) | Failure::Silent(_) | Failure::Ended(_)),
+            ),
+        ) => Err(LaunchError::HostNotReady {
+            accel,
+            reason: format!(
+                "/dev/kvm opens, but the first guest did not boot under it: {}; \
+                 use --accel tcg, or a host whose KVM runs a guest's kernel",
+                with_last_line(failure.to_string(), first.guest().tail().last())
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn guest_event(member: &Member) -> LaunchEvent {
+    let guest = member.guest();
+    LaunchEvent::Guest {
+        id: member.index().to_string(),
+        state: guest.state().name(),
+        pid: member.pid(),
+        ready_after: member.ready_after().map(|time| time.as_secs_f64()),
+        burn: guest.status().map(|status| status.burn),
+        reason: match guest.state() {
+            State::Failed(failure) => {
+                Some(with_last_line(failure.to_string(), guest.tail().last()))
+            }
+            _ => None,
+        },
+    }
+}
+
+fn with_last_line(reason: String, last: Option<&str>) -> String {
+    match last {
+        Some(line) if !reason.contains(line) => format!("{reason}; last line: {line}"),
+        _ => reason,
+    }
+}
+
+fn summarize(
+    options: &LaunchOptions,
+    name: &str,
+    memory: ByteSize,
+    supervisor: &Supervisor,
+    start_seconds: f64,
+    interrupted: bool,
+) -> Summary {
+    let count = |wanted: fn(&Member) -> bool| {
+        supervisor
+            .members()
+            .iter()
+            .filter(|member| wanted(member))
+            .count()
+    };
+    Summary {
+        fleet: name.to_owned(),
+        count: supervisor.members().len(),
+        ready: count(|member| *member.guest().state() == State::Ready),
+        burning: count(|member| {
+            member
+                .guest()
+                .status()
+                .is_some_and(|status| status.burn.rounds > 0)
+        }),
+        failed: count(|member| matches!(member.guest().state(), State::Failed(_))),
+        exited: count(|member| *member.guest().state() == State::Exited),
+        start_seconds,
+        accel: options.accel,
+        sharing: options.sharing,
+        net: options.net,
+        memory,
+        interrupted,
+    }
+}

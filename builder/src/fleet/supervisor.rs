@@ -1,0 +1,586 @@
+//! One thread that starts guests, listens to them and ends them.
+//!
+//! Everything arrives as an event of one poll set: console output, a VMM's
+//! last words, a VMM's end (by pidfd) and the user's interrupt. Nothing here
+//! waits for a single guest.
+
+use std::collections::VecDeque;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use mio::net::UnixStream;
+use mio::unix::SourceFd;
+use mio::unix::pipe::Receiver;
+use mio::{Events, Interest, Poll, Registry, Token};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tty_init::host;
+use tty_init::protocol::Message;
+
+use super::guest::{Event, Guest, State};
+use crate::interrupt::Interrupt;
+use crate::lines::LineBuffer;
+use crate::units::GuestIndex;
+use crate::vmm::GuestSpec;
+use crate::vmm::qemu::{self, Lifetime, argv::argv};
+
+/// Most bytes taken from one stream in a turn, so that a flood starves nobody.
+const READ_MAX: usize = 64 * 1024;
+/// How long after SIGKILL a process may take to end.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+
+const INTERRUPT: Token = Token(usize::MAX);
+/// Poll tokens a guest: console, VMM's stderr, VMM's end.
+const TOKENS: usize = 3;
+
+/// What the supervisor is told of a guest before it starts.
+#[derive(Debug)]
+pub struct Plan {
+    /// Its place in the fleet.
+    pub index: GuestIndex,
+    /// The guest.
+    pub spec: GuestSpec,
+    /// Where to put its console socket.
+    pub console: PathBuf,
+}
+
+/// A guest of the fleet.
+#[derive(Debug)]
+pub struct Member {
+    plan: Plan,
+    guest: Guest,
+    running: Option<Running>,
+    pid: Option<u32>,
+    started: Option<Instant>,
+    ready_after: Option<Duration>,
+    /// A heartbeat was asked for and has not come.
+    asked: bool,
+}
+
+/// What belongs to a guest that runs.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    pidfd: OwnedFd,
+    console: UnixStream,
+    console_lines: LineBuffer,
+    /// What the console did not take at once.
+    outgoing: Vec<u8>,
+    stderr: Receiver,
+    stderr_lines: LineBuffer,
+}
+
+/// Who wrote a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Console,
+    Vmm,
+}
+
+/// What the supervisor tells its caller, as it happens.
+#[derive(Debug)]
+pub enum Observation<'a> {
+    /// The guest's state changed.
+    State,
+    /// The guest sent a message.
+    Message(&'a Message<String>),
+    /// The guest's console carried text that is no message.
+    Text(&'a str),
+}
+
+/// How a fleet is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Most guests that boot at the same time.
+    pub parallel: usize,
+    /// How long a guest may take to report ready.
+    pub boot_timeout: Duration,
+    /// Whether the rest waits for the first guest.
+    pub first: First,
+}
+
+/// What the first guest means for the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    /// One guest among many.
+    Ordinary,
+    /// The rest starts only when it is ready, and not at all when it fails.
+    Canary,
+}
+
+/// Starts guests, listens to them, ends them.
+#[derive(Debug)]
+pub struct Supervisor {
+    poll: Poll,
+    events: Events,
+    members: Vec<Member>,
+    /// Guests that boot, in the order of their deadlines.
+    deadlines: VecDeque<(Instant, usize)>,
+    /// Streams that had more to say than one turn takes.
+    unfinished: Vec<Token>,
+    pace: Pace,
+    next: usize,
+    booting: usize,
+    interrupt: Interrupt,
+}
+
+impl Member {
+    /// Its place in the fleet.
+    #[must_use]
+    pub fn index(&self) -> GuestIndex {
+        self.plan.index
+    }
+
+    /// Its state machine.
+    #[must_use]
+    pub fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// Process id of its VMM, once started.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// Time from its start to its report of being ready.
+    #[must_use]
+    pub fn ready_after(&self) -> Option<Duration> {
+        self.ready_after
+    }
+
+    fn is_ready(&self) -> bool {
+        *self.guest.state() == State::Ready
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(running) = &self.running {
+            // It may have ended in between, which is what is wanted.
+            let _ = pidfd_send_signal(&running.pidfd, signal);
+        }
+    }
+}
+
+impl Supervisor {
+    /// A supervisor of guests yet to be started.
+    pub fn new(plans: Vec<Plan>, pace: Pace, interrupt: Interrupt) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        poll.registry().register(
+            &mut SourceFd(&interrupt.as_fd().as_raw_fd()),
+            INTERRUPT,
+            Interest::READABLE,
+        )?;
+        let members = plans
+            .into_iter()
+            .map(|plan| Member {
+                plan,
+                guest: Guest::default(),
+                running: None,
+                pid: None,
+                started: None,
+                ready_after: None,
+                asked: false,
+            })
+            .collect();
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(256),
+            members,
+            deadlines: VecDeque::new(),
+            unfinished: Vec::new(),
+            pace,
+            next: 0,
+            booting: 0,
+            interrupt,
+        })
+    }
+
+    /// The guests, in order.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Starts all guests and returns when each is ready or has failed, when
+    /// the canary failed, or when the user interrupts.
+    pub fn start_all(
+        &mut self,
+        observe: &mut impl FnMut(&Member, Observation<'_>),
+    ) -> io::Result<()> {
+        loop {
+            while self.next < self.members.len() && self.booting < self.admitted() {
+                self.start(self.next, observe)?;
+                self.next += 1;
+            }
+            let done =
+                self.booting == 0 && (self.next == self.members.len() || self.admitted() == 0);
+            if done || self.interrupt.requested() {
+                return Ok(());
+            }
+            self.turn(self.deadlines.front().map(|(at, _)| *at), observe)?;
+        }
+    }
+
+    /// Listens until `until` (for ever without), until no guest is left, or
+    /// until the user interrupts.
+    pub fn hold(
+        &mut self,
+        until: Option<Instant>,
+        observe: &mut impl FnMut(&Member, Observation<'_>),
+    ) -> io::Result<()> {
+        while self.members.iter().any(|member| member.running.is_some())
+            && until.is_none_or(|at| Instant::now() < at)
+            && !self.interrupt.requested()
+        {
+            self.turn(until, observe)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a command to every guest that is ready.
+    pub fn tell_all(&mut self, command: &str) {
+        for member in self.members.iter_mut().filter(|member| member.is_ready()) {
+            if let Some(running) = &mut member.running {
+                running.send(command);
+            }
+        }
+    }
+
+    /// Asks every guest that is ready for a heartbeat, and returns when all
+    /// have answered or at `until`.
+    pub fn ask_all(
+        &mut self,
+        until: Instant,
+        observe: &mut impl FnMut(&Member, Observation<'_>),
+    ) -> io::Result<()> {
+        for member in &mut self.members {
+            member.asked = member.is_ready();
+        }
+        self.tell_all("heartbeat");
+        while self
+            .members
+            .iter()
+            .any(|member| member.asked && member.is_ready())
+            && Instant::now() < until
+        {
+            self.turn(Some(until), observe)?;
+        }
+        Ok(())
+    }
+
+    /// Ends all guests: those that are ready by their own `poweroff`, and what
+    /// is left after `grace` by force.
+    pub fn stop_all(
+        &mut self,
+        grace: Duration,
+        observe: &mut impl FnMut(&Member, Observation<'_>),
+    ) -> io::Result<()> {
+        self.next = self.members.len();
+        self.tell_all("poweroff");
+        for member in self.members.iter().filter(|member| !member.is_ready()) {
+            member.signal(Signal::TERM);
+        }
+        self.wait_for_ends(grace, observe)?;
+        for member in &self.members {
+            member.signal(Signal::KILL);
+        }
+        self.wait_for_ends(KILL_WAIT, observe)
+    }
+
+    fn wait_for_ends(
+        &mut self,
+        grace: Duration,
+        observe: &mut impl FnMut(&Member, Observation<'_>),
+    ) -> io::Result<()> {
+        let until = Instant::now() + grace;
+        while self.members.iter().any(|member| member.running.is_some()) && Instant::now() < until {
+            self.turn(Some(until), observe)?;
+        }
+        Ok(())
+    }
+
+    /// How many guests may boot at the same time, now.
+    fn admitted(&self) -> usize {
+        if self.pace.first == First::Ordinary {
+            return self.pace.parallel;
+        }
+        match self.members.first().map(|member| member.guest.state()) {
+            Some(State::Planned | State::Booting) => 1,
+            Some(State::Failed(_)) => 0,
+            _ => self.pace.parallel,
+        }
+    }
+
+    fn start(
+        &mut self,
+        which: usize,
+        observe: &mut impl FnMut(&Member, Observation<'_>),
+    ) -> io::Result<()> {
+        let member = &mut self.members[which];
+        let now = Instant::now();
+        member.started = Some(now);
+        match Running::spawn(&member.plan) {
+            Ok(mut running) => {
+                running.register(self.poll.registry(), which)?;
+                member.pid = Some(running.child.id());
+                member.running = Some(running);
+                self.booting += 1;
+                self.deadlines
+                    .push_back((now + self.pace.boot_timeout, which));
+                self.apply(which, &Event::Spawned, observe);
+            }
+            Err(error) => self.apply(which, &Event::SpawnFailed(error.to_string()), observe),
+        }
+        Ok(())
+    }
+
+    /// Waits for events until `until`, and handles what came.
+    fn turn(
+        &mut self,
+        until: Option<Instant>,
+        observe: &mut impl FnMut(&Member, Observation<'_>),
+    ) -> io::Result<()> {
+        let timeout = if self.unfinished.is_empty() {
+            until.map(|at| at.saturating_duration_since(Instant::now()))
+        } else {
+            Some(Duration::ZERO)
+        };
+        if let Err(error) = self.poll.poll(&mut self.events, timeout)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            return Err(error);
+        }
+        let mut tokens = std::mem::take(&mut self.unfinished);
+        tokens.extend(self.events.iter().map(mio::event::Event::token));
+        tokens.sort_unstable();
+        tokens.dedup();
+        for token in tokens {
+            if token != INTERRUPT {
+                self.handle(token, observe);
+            }
+        }
+        self.expire(observe);
+        Ok(())
+    }
+
+    fn handle(&mut self, token: Token, observe: &mut impl FnMut(&Member, Observation<'_>)) {
+        let (which, kind) = (token.0 / TOKENS, token.0 % TOKENS);
+        let Some(running) = &mut self.members[which].running else {
+            return;
+        };
+        let mut lines = Vec::new();
+        let (more, source) = match kind {
+            0 => {
+                running.flush();
+                (running.read_console(&mut lines), Source::Console)
+            }
+            1 => (running.read_stderr(&mut lines), Source::Vmm),
+            _ => return self.reap(which, observe),
+        };
+        if more {
+            self.unfinished.push(token);
+        }
+        self.take_lines(which, source, &lines, observe);
+    }
+
+    /// Fails the guests whose time to boot is over.
+    fn expire(&mut self, observe: &mut impl FnMut(&Member, Observation<'_>)) {
+        let now = Instant::now();
+        while let Some((at, which)) = self.deadlines.front().copied() {
+            let booting = *self.members[which].guest.state() == State::Booting;
+            if booting && at > now {
+                return;
+            }
+            self.deadlines.pop_front();
+            self.apply(which, &Event::Deadline(self.pace.boot_timeout), observe);
+        }
+    }
+
+    fn take_lines(
+        &mut self,
+        which: usize,
+        source: Source,
+        lines: &[Vec<u8>],
+        observe: &mut impl FnMut(&Member, Observation<'_>),
+    ) {
+        for line in lines {
+            match (source, host::parse(line)) {
+                (Source::Console, Ok(message)) => {
+                    self.apply(which, &Event::Message(&message), observe);
+                    let member = &mut self.members[which];
+                    if matches!(message, Message::Heartbeat { .. }) {
+                        member.asked = false;
+                    }
+                    observe(member, Observation::Message(&message));
+                }
+                (Source::Console, Err(_)) => {
+                    let text = printable(line);
+                    self.apply(which, &Event::Text(&text), observe);
+                    observe(&self.members[which], Observation::Text(&text));
+                }
+                (Source::Vmm, _) => {
+                    self.apply(which, &Event::VmmText(&printable(line)), observe);
+                }
+            }
+        }
+    }
+
+    /// Takes the end of a VMM, after the last words still in its streams.
+    fn reap(&mut self, which: usize, observe: &mut impl FnMut(&Member, Observation<'_>)) {
+        let Some(mut running) = self.members[which].running.take() else {
+            return;
+        };
+        let (mut said, mut last_words) = (Vec::new(), Vec::new());
+        while running.read_console(&mut said) {}
+        while running.read_stderr(&mut last_words) {}
+        said.push(running.console_lines.rest().to_vec());
+        last_words.push(running.stderr_lines.rest().to_vec());
+        self.take_lines(which, Source::Console, &said, observe);
+        self.take_lines(which, Source::Vmm, &last_words, observe);
+        let status = running
+            .child
+            .wait()
+            .map_or_else(|error| error.to_string(), |status| status.to_string());
+        self.apply(which, &Event::Ended(status), observe);
+    }
+
+    /// Feeds the state machine, keeps the counters and tells of a change.
+    fn apply(
+        &mut self,
+        which: usize,
+        event: &Event<'_>,
+        observe: &mut impl FnMut(&Member, Observation<'_>),
+    ) {
+        let member = &mut self.members[which];
+        let was_booting = *member.guest.state() == State::Booting;
+        if !member.guest.apply(event) {
+            return;
+        }
+        if was_booting {
+            self.booting -= 1;
+        }
+        match member.guest.state() {
+            State::Ready => member.ready_after = member.started.map(|at| at.elapsed()),
+            // Nothing more is expected of it, and it holds memory.
+            State::Failed(_) => member.signal(Signal::KILL),
+            _ => {}
+        }
+        observe(member, Observation::State);
+    }
+}
+
+impl Drop for Supervisor {
+    /// Whatever happened, no guest is left.
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            member.signal(Signal::KILL);
+        }
+        for running in self
+            .members
+            .iter_mut()
+            .filter_map(|member| member.running.as_mut())
+        {
+            let _ = running.child.wait();
+        }
+    }
+}
+
+impl Running {
+    fn spawn(plan: &Plan) -> io::Result<Self> {
+        let listener = UnixListener::bind(&plan.console)?;
+        let console = std::os::unix::net::UnixStream::connect(&plan.console)?;
+        console.set_nonblocking(true)?;
+        let (mut child, stderr) = qemu::spawn(&argv(&plan.spec), listener, Lifetime::WithParent)?;
+        let stderr = Receiver::from(stderr);
+        let prepared = pidfd_open(Pid::from_child(&child), PidfdFlags::NONBLOCK)
+            .map_err(io::Error::from)
+            .and_then(|pidfd| stderr.set_nonblocking(true).map(|()| pidfd));
+        match prepared {
+            Ok(pidfd) => Ok(Self {
+                child,
+                pidfd,
+                console: UnixStream::from_std(console),
+                console_lines: LineBuffer::default(),
+                outgoing: Vec::new(),
+                stderr,
+                stderr_lines: LineBuffer::default(),
+            }),
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn register(&mut self, registry: &Registry, which: usize) -> io::Result<()> {
+        let token = |kind| Token(which * TOKENS + kind);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut self.console, token(0), both)?;
+        registry.register(&mut self.stderr, token(1), Interest::READABLE)?;
+        let mut pidfd = SourceFd(&self.pidfd.as_raw_fd());
+        registry.register(&mut pidfd, token(2), Interest::READABLE)
+    }
+
+    /// Reads console lines; tells whether there may be more at once.
+    fn read_console(&mut self, lines: &mut Vec<Vec<u8>>) -> bool {
+        read_lines(&mut self.console, &mut self.console_lines, lines)
+    }
+
+    /// Reads lines that the VMM wrote; tells whether there may be more at once.
+    fn read_stderr(&mut self, lines: &mut Vec<Vec<u8>>) -> bool {
+        read_lines(&mut self.stderr, &mut self.stderr_lines, lines)
+    }
+
+    /// Sends a command; what the console does not take now goes later.
+    fn send(&mut self, command: &str) {
+        self.outgoing.extend_from_slice(command.as_bytes());
+        self.outgoing.push(b'\n');
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while !self.outgoing.is_empty() {
+            match self.console.write(&self.outgoing) {
+                Ok(written) => drop(self.outgoing.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Full: the poll set tells when it takes more. Broken: the
+                // VMM is about to end, and its end is an event of its own.
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Reads what is there, up to [`READ_MAX`]; tells whether there may be more.
+fn read_lines(
+    stream: &mut impl io::Read,
+    buffer: &mut LineBuffer,
+    lines: &mut Vec<Vec<u8>>,
+) -> bool {
+    let mut chunk = [0; 4096];
+    let mut taken = 0;
+    while taken < READ_MAX {
+        match stream.read(&mut chunk) {
+            Ok(0) => return false,
+            Ok(read) => {
+                taken += read;
+                buffer.push(&chunk[..read], |line| lines.push(line.to_vec()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// A console line made safe to print: no control characters, no bad UTF-8.
+fn printable(line: &[u8]) -> String {
+    String::from_utf8_lossy(line)
+        .chars()
+        .filter(|character| !character.is_control())
+        .collect()
+}
