@@ -1,0 +1,334 @@
+//! A recipe → a whole output folder.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::manifest::{FileRecord, KernelRecord, MANIFEST_VERSION, Manifest, Options};
+use super::staging::{Staging, StagingError};
+use super::{BASE, INITRAMFS, KERNEL_CONFIG, ManifestError, OVERLAYS};
+use crate::assets;
+use crate::digest::Sha256;
+use crate::disk::base::{BaseError, write_base};
+use crate::disk::ext4::Ext4;
+use crate::disk::overlay::{Overlay, OverlayError, write_overlays};
+use crate::disk::qcow2::{Backing, BackingFormat, Qcow2Error};
+use crate::fleet::boot::{self, BootError};
+use crate::initramfs::{PackError, RootfsError, Tree, TreeError, pack};
+use crate::interrupt::Interrupt;
+use crate::kernel::{self, KernelError};
+use crate::progress;
+use crate::recipe::Recipe;
+use crate::units::{ByteSize, GuestRange};
+
+/// What to build besides the recipe.
+#[derive(Debug)]
+pub struct BuildOptions {
+    /// The output folder.
+    pub out: PathBuf,
+    /// Folder that the recipe's paths are relative to.
+    pub recipe_folder: PathBuf,
+    /// Number of overlays.
+    pub overlays: u32,
+    /// Virtual size of the disk; the recipe's by default.
+    pub disk_size: Option<ByteSize>,
+    /// Where the kernel comes from.
+    pub kernel: kernel::Request,
+    /// Whether a guest must boot from the artifacts before they are put in place.
+    pub boot: Boot,
+    /// Timestamp of everything that carries one, in seconds since 1970.
+    pub source_date_epoch: u32,
+}
+
+/// Whether to boot a guest from what was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boot {
+    /// It must come up.
+    Verify,
+    /// Not even tried.
+    Skip,
+}
+
+/// What a build made.
+#[derive(Debug)]
+pub struct Built {
+    /// The output folder, absolute.
+    pub folder: PathBuf,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Whether the kernel came from the cache.
+    pub kernel_cached: bool,
+    /// What the guest showed, if one was booted.
+    pub boot: Option<boot::Report>,
+}
+
+/// A build that failed; the previous output is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The initramfs cannot hold what the recipe asks for.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The recipe's root file system.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// The initramfs cannot be written.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// The base image.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The layout of overlays.
+    #[error(transparent)]
+    Layout(#[from] Qcow2Error),
+    /// The overlays.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    /// Manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The output folder.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    /// The guest does not come up.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// A file named by the recipe cannot be read.
+    #[error("recipe {recipe}: {key} = {}: {source}", path.display())]
+    Input {
+        /// The recipe.
+        recipe: String,
+        /// The key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of the output cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The user ended it.
+    #[error("interrupted; the previous output is untouched")]
+    Interrupted,
+}
+
+/// Builds `recipe` into `options.out`.
+pub fn build(
+    recipe: &Recipe,
+    options: &BuildOptions,
+    environment: &kernel::Env,
+) -> Result<Built, BuildError> {
+    // First, so that an unwritable folder costs no kernel build.
+    let staging = Staging::new(&options.out)?;
+    let kernel = kernel::obtain(&options.kernel, environment)?;
+    let interrupt = &environment.interrupt;
+    let disk_size = options.disk_size.unwrap_or(recipe.disk.size);
+    let mut output = Output::new(&staging);
+
+    let kernel_file = kernel.format.file_name();
+    output.copy(&kernel.image, kernel_file)?;
+    if let Some(config) = &kernel.config {
+        output.write(KERNEL_CONFIG, config.as_bytes())?;
+    }
+    output.initramfs(&tree(recipe, options)?, options.source_date_epoch)?;
+    output.base(recipe, disk_size, options.source_date_epoch, interrupt)?;
+    output.overlays(options.overlays, disk_size, interrupt)?;
+
+    let manifest = Manifest {
+        manifest_version: MANIFEST_VERSION,
+        imgbuild: env!("CARGO_PKG_VERSION").to_owned(),
+        recipe: recipe.clone(),
+        options: Options {
+            overlays: options.overlays,
+            disk_size,
+            source_date_epoch: options.source_date_epoch,
+        },
+        kernel: KernelRecord {
+            file: kernel_file.to_owned(),
+            format: kernel.format,
+            source: kernel.source,
+            config_digest: kernel.config_digest,
+            toolchain: kernel.toolchain,
+        },
+        command_line: recipe.command_line(),
+        files: output.files,
+    };
+    manifest.store(staging.path())?;
+    let boot = match options.boot {
+        Boot::Verify => Some(boot::verify(staging.path(), interrupt)?),
+        Boot::Skip => None,
+    };
+    if interrupt.requested() {
+        return Err(BuildError::Interrupted);
+    }
+    Ok(Built {
+        folder: staging.commit()?,
+        manifest,
+        kernel_cached: kernel.cached,
+        boot,
+    })
+}
+
+/// Puts together what goes into the initramfs.
+fn tree(recipe: &Recipe, options: &BuildOptions) -> Result<Tree, BuildError> {
+    let input = |key, path: &Path, source| BuildError::Input {
+        recipe: recipe.name.clone(),
+        key,
+        path: path.to_path_buf(),
+        source,
+    };
+    let mut tree = Tree::new();
+    if let Some(rootfs) = &recipe.initramfs.rootfs {
+        let path = options.recipe_folder.join(rootfs);
+        let archive =
+            File::open(&path).map_err(|source| input("initramfs.rootfs", &path, source))?;
+        tree.add_rootfs_tar(archive, &path.to_string_lossy())?;
+    }
+    tree.add_base(assets::INIT.to_vec())?;
+    for file in &recipe.initramfs.files {
+        let path = options.recipe_folder.join(&file.source);
+        let content =
+            fs::read(&path).map_err(|source| input("initramfs.files.source", &path, source))?;
+        tree.add_file(&file.path, file.mode, content)?;
+    }
+    Ok(tree)
+}
+
+/// The files of an output folder as they are written.
+struct Output<'a> {
+    staging: &'a Staging,
+    files: BTreeMap<String, FileRecord>,
+}
+
+impl<'a> Output<'a> {
+    fn new(staging: &'a Staging) -> Self {
+        Self {
+            staging,
+            files: BTreeMap::new(),
+        }
+    }
+
+    fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), BuildError> {
+        let path = self.staging.path().join(name);
+        write_read_only(&path, bytes).map_err(|source| BuildError::Output { path, source })?;
+        self.files.insert(
+            name.to_owned(),
+            FileRecord {
+                sha256: Sha256::of_bytes(bytes),
+                size: bytes.len() as u64,
+            },
+        );
+        Ok(())
+    }
+
+    fn copy(&mut self, from: &Path, name: &str) -> Result<(), BuildError> {
+        let bytes = fs::read(from).map_err(|source| BuildError::Output {
+            path: from.to_path_buf(),
+            source,
+        })?;
+        self.write(name, &bytes)
+    }
+
+    fn initramfs(&mut self, tree: &Tree, epoch: u32) -> Result<(), BuildError> {
+        let path = self.staging.path().join(INITRAMFS);
+        let file = create_read_only(&path).map_err(|source| BuildError::Output { path, source })?;
+        pack(tree, epoch, file)?;
+        let record = self.record(INITRAMFS)?;
+        self.files.insert(INITRAMFS.to_owned(), record);
+        Ok(())
+    }
+
+    fn base(
+        &mut self,
+        recipe: &Recipe,
+        size: ByteSize,
+        epoch: u32,
+        interrupt: &Interrupt,
+    ) -> Result<(), BuildError> {
+        let path = self.staging.path().join(BASE);
+        let ext4 = Ext4 {
+            label: recipe.disk.label.clone(),
+            size,
+            epoch,
+        };
+        write_base(&path, &ext4, interrupt)?;
+        let record = self.record(BASE)?;
+        self.files.insert(BASE.to_owned(), record);
+        Ok(())
+    }
+
+    /// Writes overlays, all of the same bytes, and records the first for all.
+    fn overlays(
+        &mut self,
+        count: u32,
+        size: ByteSize,
+        interrupt: &Interrupt,
+    ) -> Result<(), BuildError> {
+        let path = self.staging.path().join(OVERLAYS);
+        DirBuilder::new()
+            .mode(0o755)
+            .create(&path)
+            .map_err(|source| BuildError::Output {
+                path: path.clone(),
+                source,
+            })?;
+        // Relative, so that the folder can be moved.
+        let backing = Backing::new(Path::new("..").join(BASE), BackingFormat::Qcow2)?;
+        let overlay = Overlay::new(&backing, size)?;
+        let guests = GuestRange::first(count).expect("the command line bounds the count");
+        let bar = progress::bar(count.into(), "overlays");
+        write_overlays(&path, guests, &overlay, interrupt, || bar.inc(1))?;
+        bar.finish_and_clear();
+        let mut first = None;
+        for guest in guests.iter() {
+            let name = format!("{OVERLAYS}/{}", guest.overlay_name());
+            let record = match &first {
+                Some(record) => FileRecord::clone(record),
+                None => first.insert(self.record(&name)?).clone(),
+            };
+            self.files.insert(name, record);
+        }
+        Ok(())
+    }
+
+    /// Hashes a file of the folder.
+    fn record(&self, name: &str) -> Result<FileRecord, BuildError> {
+        let path = self.staging.path().join(name);
+        let hash = || {
+            Ok(FileRecord {
+                sha256: Sha256::of_file(&path)?,
+                size: fs::metadata(&path)?.len(),
+            })
+        };
+        hash().map_err(|source| BuildError::Output {
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
+/// Writes a file that is not written again.
+pub fn write_read_only(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    create_read_only(path)?.write_all(bytes)
+}
+
+/// Creates a file that only the handle can write, whatever the umask.
+fn create_read_only(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o444)
+        .open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o444))?;
+    Ok(file)
+}

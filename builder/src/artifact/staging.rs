@@ -1,0 +1,165 @@
+//! A folder that appears whole or not at all.
+//!
+//! Everything is written into a hidden sibling and exchanged with the final
+//! folder by one `renameat2(RENAME_EXCHANGE)`, so an interrupted or failed
+//! build leaves the previous output as it was. A sibling left behind by a
+//! killed build is known by its lock, which died with its owner, and is
+//! removed by the next one.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+/// Name of the lock file inside a staging folder.
+const LOCK: &str = ".lock";
+
+/// A folder under construction, removed again unless [`Staging::commit`]ted.
+#[derive(Debug)]
+pub struct Staging {
+    target: PathBuf,
+    folder: PathBuf,
+    /// Held for as long as the folder is being written.
+    lock: File,
+}
+
+/// The output folder could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum StagingError {
+    /// The parent folder does not take a new folder.
+    #[error("cannot write the output folder {}: {source}; choose another with --out", path.display())]
+    Unwritable {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The target is there and not ours to replace.
+    #[error(
+        "{} is there and holds no {}; imgbuild replaces only its own output: \
+         remove it or choose another with --out",
+        path.display(), super::MANIFEST
+    )]
+    NotOurs {
+        /// The target.
+        path: PathBuf,
+    },
+}
+
+impl Staging {
+    /// Starts a folder that will become `target`.
+    pub fn new(target: &Path) -> Result<Self, StagingError> {
+        let unwritable = |source| StagingError::Unwritable {
+            path: target.to_path_buf(),
+            source,
+        };
+        let target = std::path::absolute(target).map_err(unwritable)?;
+        if !replaceable(&target) {
+            return Err(StagingError::NotOurs { path: target });
+        }
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(StagingError::NotOurs { path: target });
+        };
+        fs::create_dir_all(parent).map_err(unwritable)?;
+        let prefix = format!(".{}.staging-", name.to_string_lossy());
+        remove_stale(parent, &prefix);
+        let folder = parent.join(format!("{prefix}{}", std::process::id()));
+        DirBuilder::new()
+            .mode(0o755)
+            .create(&folder)
+            .map_err(unwritable)?;
+        let lock = File::create(folder.join(LOCK)).map_err(unwritable)?;
+        lock.lock().map_err(unwritable)?;
+        Ok(Self {
+            target,
+            folder,
+            lock,
+        })
+    }
+
+    /// Where to write.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Puts the folder in the place of its target, and removes what was there.
+    pub fn commit(self) -> Result<PathBuf, StagingError> {
+        let unwritable = |source| StagingError::Unwritable {
+            path: self.target.clone(),
+            source,
+        };
+        fs::remove_file(self.folder.join(LOCK)).map_err(unwritable)?;
+        match renameat_with(CWD, &self.folder, CWD, &self.target, RenameFlags::NOREPLACE) {
+            // Some file systems know no flags; an empty place needs none.
+            Err(rustix::io::Errno::INVAL) if !self.target.exists() => {
+                fs::rename(&self.folder, &self.target).map_err(unwritable)?;
+            }
+            Err(rustix::io::Errno::EXIST | rustix::io::Errno::INVAL) => {
+                self.replace().map_err(unwritable)?;
+            }
+            other => other.map_err(|errno| unwritable(errno.into()))?,
+        }
+        Ok(self.target.clone())
+    }
+
+    /// Exchanges the folder with the one that stands in its place; what was
+    /// there goes with `self`.
+    fn replace(&self) -> io::Result<()> {
+        match renameat_with(CWD, &self.folder, CWD, &self.target, RenameFlags::EXCHANGE) {
+            Err(rustix::io::Errno::INVAL) => {
+                let old = self.folder.with_extension("old");
+                fs::rename(&self.target, &old)?;
+                fs::rename(&self.folder, &self.target)
+                    .inspect_err(|_| drop(fs::rename(&old, &self.target)))?;
+                fs::remove_dir_all(old)
+            }
+            other => other.map_err(io::Error::from),
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // After a commit this is the previous output, or nothing.
+        if let Err(error) = fs::remove_dir_all(&self.folder)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("{} is left behind: {error}", self.folder.display());
+        }
+        // Unlocking only now keeps another build from taking it for stale.
+        let _ = self.lock.unlock();
+    }
+}
+
+/// Whether the target may be replaced: absent, empty, or an earlier output.
+fn replaceable(target: &Path) -> bool {
+    match fs::read_dir(target) {
+        Ok(mut entries) => entries.next().is_none() || target.join(super::MANIFEST).is_file(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Removes staging folders whose owner is gone.
+fn remove_stale(parent: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(parent) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(prefix) {
+            continue;
+        }
+        let stale = match File::open(entry.path().join(LOCK)).map(|lock| lock.try_lock()) {
+            Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))) => false,
+            Ok(Ok(())) | Err(_) => true,
+        };
+        if stale && fs::remove_dir_all(entry.path()).is_ok() {
+            tracing::info!(
+                "removed {}, left by a build that was killed",
+                entry.path().display()
+            );
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Re-hashes an output folder and says what differs from its manifest.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::manifest::{FileRecord, Manifest, ManifestError};
+use super::{MANIFEST, SHA256SUMS};
+use crate::digest::Sha256;
+
+/// One way in which a folder is not what its manifest says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(tag = "difference", rename_all = "kebab-case")]
+pub enum Difference {
+    /// Listed, but not there.
+    #[error("{file}: missing")]
+    Missing {
+        /// Path in the folder.
+        file: String,
+    },
+    /// There, but not listed.
+    #[error("{file}: not in the manifest")]
+    Extra {
+        /// Path in the folder.
+        file: String,
+    },
+    /// Another length.
+    #[error("{file}: {found} bytes, and the manifest says {expected}")]
+    Size {
+        /// Path in the folder.
+        file: String,
+        /// Bytes listed.
+        expected: u64,
+        /// Bytes found.
+        found: u64,
+    },
+    /// Another content of the same length.
+    #[error("{file}: sha256 {found}, and the manifest says {expected}")]
+    Digest {
+        /// Path in the folder.
+        file: String,
+        /// Digest listed.
+        expected: Sha256,
+        /// Digest found.
+        found: Sha256,
+    },
+}
+
+/// A folder that cannot be judged.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// Its manifest is not usable.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Re-hashes every file of `folder`; an empty list means that nothing differs.
+pub fn verify(folder: &Path) -> Result<Vec<Difference>, VerifyError> {
+    let (manifest, text) = Manifest::load_with_text(folder)?;
+    let mut differences = Vec::new();
+    for (file, record) in &manifest.files {
+        differences.extend(compare(folder, file, record)?);
+    }
+    let sums = manifest.sums(&text);
+    differences.extend(compare(
+        folder,
+        SHA256SUMS,
+        &FileRecord {
+            sha256: Sha256::of_bytes(sums.as_bytes()),
+            size: sums.len() as u64,
+        },
+    )?);
+    let listed: BTreeSet<&str> = manifest
+        .files
+        .keys()
+        .map(String::as_str)
+        .chain([MANIFEST, SHA256SUMS])
+        .collect();
+    let mut found = BTreeSet::new();
+    list(folder, Path::new(""), &mut found)?;
+    differences.extend(
+        found
+            .into_iter()
+            .filter(|file| !listed.contains(file.as_str()))
+            .map(|file| Difference::Extra { file }),
+    );
+    Ok(differences)
+}
+
+/// Compares one file with what is recorded of it.
+fn compare(
+    folder: &Path,
+    file: &str,
+    record: &FileRecord,
+) -> Result<Option<Difference>, VerifyError> {
+    let path = folder.join(file);
+    let file = file.to_owned();
+    let unreadable = |source| VerifyError::Unreadable {
+        path: path.clone(),
+        source,
+    };
+    let found = match fs::symlink_metadata(&path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Some(Difference::Missing { file }));
+        }
+        Err(error) => return Err(unreadable(error)),
+    };
+    if found != record.size {
+        return Ok(Some(Difference::Size {
+            file,
+            expected: record.size,
+            found,
+        }));
+    }
+    let found = Sha256::of_file(&path).map_err(unreadable)?;
+    Ok((found != record.sha256).then_some(Difference::Digest {
+        file,
+        expected: record.sha256,
+        found,
+    }))
+}
+
+/// Lists the files below `folder`, by path in it.
+fn list(folder: &Path, below: &Path, found: &mut BTreeSet<String>) -> Result<(), VerifyError> {
+    let path = folder.join(below);
+    let unreadable = |source| VerifyError::Unreadable {
+        path: path.clone(),
+        source,
+    };
+    for entry in fs::read_dir(&path).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let name = below.join(entry.file_name());
+        if entry.file_type().map_err(unreadable)?.is_dir() {
+            list(folder, &name, found)?;
+        } else {
+            found.insert(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Recipes and kernel fragments: the embedded ones, or those of a folder.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::recipe::{Recipe, RecipeError};
+
+mod embedded {
+    include!(concat!(env!("OUT_DIR"), "/assets.rs"));
+}
+
+/// The guest's PID 1, a static ELF.
+pub const INIT: &[u8] = include_bytes!(env!("IMGBUILD_INIT"));
+
+/// Largest kernel fragment or sources file, in bytes.
+const FILE_MAX: u64 = 1 << 20;
+
+/// A folder of ours that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum AssetError {
+    /// The folder or a file in it cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is larger than such a file can be.
+    #[error("{}: {size} bytes; such a file has at most {FILE_MAX}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+}
+
+/// Text files by name, without their extension.
+pub type Texts = Vec<(String, String)>;
+
+/// The built-in recipes, in order of name.
+pub fn recipes() -> Result<Vec<Recipe>, RecipeError> {
+    embedded::RECIPES
+        .iter()
+        .map(|(file, text)| Recipe::parse(&Path::new("images").join(file), text))
+        .collect()
+}
+
+/// A built-in recipe.
+pub fn recipe(name: &str) -> Result<Recipe, RecipeError> {
+    let recipes = recipes()?;
+    let known = recipes.iter().map(|recipe| recipe.name.clone()).collect();
+    recipes
+        .into_iter()
+        .find(|recipe| recipe.name == name)
+        .ok_or_else(|| RecipeError::Unknown {
+            name: name.to_owned(),
+            known,
+        })
+}
+
+/// The kernel fragments: every `*.config` of `folder`, or the embedded ones.
+pub fn fragments(folder: Option<&Path>) -> Result<Texts, AssetError> {
+    folder.map_or_else(
+        || Ok(texts(embedded::FRAGMENTS)),
+        |folder| read_folder(folder, "config"),
+    )
+}
+
+/// `sources.toml`: the one of `folder`, or the embedded one.
+pub fn sources(folder: Option<&Path>) -> Result<String, AssetError> {
+    one("sources.toml", embedded::SOURCES, folder)
+}
+
+/// `layout.h`, which goes ahead of the kernel's linker script: the one of
+/// `folder`, or the embedded one.
+pub fn layout(folder: Option<&Path>) -> Result<String, AssetError> {
+    one("layout.h", embedded::LAYOUT, folder)
+}
+
+fn one(name: &str, embedded: &[(&str, &str)], folder: Option<&Path>) -> Result<String, AssetError> {
+    match folder {
+        Some(folder) => read_file(&folder.join(name)),
+        None => Ok(embedded
+            .iter()
+            .find(|(file, _)| *file == name)
+            .expect("the build script embeds it")
+            .1
+            .to_owned()),
+    }
+}
+
+fn texts(files: &[(&str, &str)]) -> Texts {
+    files
+        .iter()
+        .map(|(file, text)| (stem(Path::new(file)), (*text).to_owned()))
+        .collect()
+}
+
+fn read_folder(folder: &Path, extension: &str) -> Result<Texts, AssetError> {
+    let unreadable = |source| AssetError::Unreadable {
+        path: folder.to_path_buf(),
+        source,
+    };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|found| found == extension) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| Ok((stem(&path), read_file(&path)?)))
+        .collect()
+}
+
+fn read_file(path: &Path) -> Result<String, AssetError> {
+    let unreadable = |source| AssetError::Unreadable {
+        path: path.to_path_buf(),
+        source,
+    };
+    let size = fs::metadata(path).map_err(unreadable)?.len();
+    if size > FILE_MAX {
+        let path = path.to_path_buf();
+        return Err(AssetError::TooLarge { path, size });
+    }
+    fs::read_to_string(path).map_err(unreadable)
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_recipes_are_valid_and_named_like_their_files() {
+        let names: Vec<String> = recipes()
+            .unwrap()
+            .into_iter()
+            .map(|recipe| recipe.name)
+            .collect();
+        let files: Vec<String> = texts(embedded::RECIPES)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(names, files);
+        assert!(names.contains(&"tty-burn".to_owned()));
+    }
+
+    #[test]
+    fn built_in_recipes_name_fragments_that_are_there() {
+        let known: Vec<String> = fragments(None)
+            .unwrap()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        for recipe in recipes().unwrap() {
+            for fragment in &recipe.kernel.fragments {
+                assert!(known.contains(fragment), "{}: {fragment}", recipe.name);
+            }
+        }
+    }
+
+    #[test]
+    fn init_is_a_small_static_elf() {
+        assert_eq!(&INIT[..4], b"\x7fELF");
+        assert!(INIT.len() < 64 * 1024, "{} bytes", INIT.len());
+    }
+}
