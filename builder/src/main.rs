@@ -1,2 +1,7 @@
-//! imgbuild.
-fn main() {}
+//! Parses the command line, dispatches, sets the exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    imgbuild::cli::main()
+}

@@ -1,0 +1,190 @@
+//! `imgbuild tty-burn` and `imgbuild build`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::kernel::KernelArgs;
+use super::{Context, DEFAULT_OUT, Exit, Failure, print};
+use crate::artifact::{self, Boot, BuildOptions, Built};
+use crate::assets;
+use crate::recipe::{Recipe, is_name};
+use crate::units::ByteSize;
+
+/// Arguments of `tty-burn`.
+#[derive(Debug, Args)]
+pub struct TtyBurn {
+    /// Folder to write the artifacts into
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_OUT, env = "IMGBUILD_OUT")]
+    out: PathBuf,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Arguments of `build`.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// A recipe file, or the name of a built-in recipe
+    recipe: PathBuf,
+
+    /// Folder to write the artifacts into [default: out/<recipe>]
+    #[arg(long, value_name = "DIR", env = "IMGBUILD_OUT")]
+    out: Option<PathBuf>,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Number of overlays to write, for other tools
+    #[arg(long, value_name = "N", default_value_t = 1, env = "IMGBUILD_OVERLAYS",
+        value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    overlays: u32,
+
+    /// Virtual size of base and overlays, such as 1G [default: the recipe's]
+    #[arg(long, value_name = "SIZE", env = "IMGBUILD_DISK_SIZE")]
+    disk_size: Option<ByteSize>,
+
+    /// Do not boot a guest from the artifacts
+    #[arg(long)]
+    no_boot: bool,
+
+    /// Print what was built as one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    kernel: KernelArgs,
+}
+
+impl TtyBurn {
+    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let recipe = assets::recipe("tty-burn")?;
+        self.common
+            .build(&recipe, Path::new("."), self.out, context)
+    }
+}
+
+impl Build {
+    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let (recipe, folder) = find_recipe(&self.recipe)?;
+        let out = self
+            .out
+            .unwrap_or_else(|| Path::new("out").join(&recipe.name));
+        self.common.build(&recipe, &folder, out, context)
+    }
+}
+
+/// A recipe by name or path, and the folder that its paths are relative to.
+pub fn find_recipe(named: &Path) -> Result<(Recipe, PathBuf), Failure> {
+    match named.to_str() {
+        Some(name) if is_name(name) => Ok((assets::recipe(name)?, PathBuf::from("."))),
+        _ => {
+            let folder = named.parent().unwrap_or(Path::new("."));
+            Ok((Recipe::load(named)?, folder.to_path_buf()))
+        }
+    }
+}
+
+impl Common {
+    fn build(
+        self,
+        recipe: &Recipe,
+        recipe_folder: &Path,
+        out: PathBuf,
+        context: &Context,
+    ) -> Result<Exit, Failure> {
+        let options = BuildOptions {
+            out,
+            recipe_folder: recipe_folder.to_path_buf(),
+            overlays: self.overlays,
+            disk_size: self.disk_size,
+            kernel: self.kernel.request(&recipe.kernel.fragments)?,
+            boot: if self.no_boot {
+                Boot::Skip
+            } else {
+                Boot::Verify
+            },
+            source_date_epoch: source_date_epoch()?,
+        };
+        let environment = self
+            .kernel
+            .environment(context, options.source_date_epoch)?;
+        let built = artifact::build(recipe, &options, &environment)?;
+        if self.json {
+            print(&json(&built))?;
+        } else {
+            for line in sentences(&built) {
+                print(&line)?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// `SOURCE_DATE_EPOCH` (reproducible-builds.org), or 0.
+pub fn source_date_epoch() -> Result<u32, Failure> {
+    let name = "SOURCE_DATE_EPOCH";
+    match std::env::var(name) {
+        Err(std::env::VarError::NotPresent) => Ok(0),
+        Ok(value) => value.parse().map_err(|_| {
+            Failure::usage(format!(
+                "{name} = {value:?}: must be seconds since 1970, below 2^32"
+            ))
+        }),
+        Err(error) => Err(Failure::usage(format!("{name}: {error}"))),
+    }
+}
+
+fn json(built: &Built) -> String {
+    json!({
+        "out": built.folder,
+        "kernel_cached": built.kernel_cached,
+        "boot": built.boot,
+        "manifest": built.manifest,
+    })
+    .to_string()
+}
+
+/// What was built, for people.
+fn sentences(built: &Built) -> Vec<String> {
+    let kernel = &built.manifest.kernel;
+    let mut lines = vec![format!(
+        "kernel     Linux {}, {}{}",
+        kernel
+            .source
+            .version
+            .as_deref()
+            .unwrap_or("of unknown version"),
+        kernel.source.origin,
+        if built.kernel_cached {
+            ", built before"
+        } else {
+            ""
+        }
+    )];
+    for (file, record) in &built.manifest.files {
+        if !file.starts_with(artifact::OVERLAYS) {
+            lines.push(format!("{:>9}  {file}", record.size));
+        }
+    }
+    lines.push(format!(
+        "{:>9}  overlays of {}",
+        built.manifest.options.overlays, built.manifest.options.disk_size
+    ));
+    if let Some(boot) = &built.boot {
+        lines.extend(boot.words.iter().map(|line| format!("guest      {line}")));
+        lines.push(format!(
+            "booted     under {} in {:.2} s; burn counter {} → {} rounds",
+            boot.accel.name(),
+            boot.ready_after,
+            boot.rounds[0],
+            boot.rounds[1]
+        ));
+    }
+    lines.push(format!("output     {}", built.folder.display()));
+    lines
+}

@@ -1,0 +1,80 @@
+//! Exit codes, and which error leads to which.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use crate::fleet::launch::LaunchError;
+use crate::interrupt::{self, Interrupt};
+use crate::recipe::RecipeError;
+
+/// How a run of imgbuild ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// Failed.
+    Failed,
+    /// The command line was wrong.
+    Usage,
+    /// The host cannot run guests this way.
+    HostNotReady,
+    /// Only part of the fleet came up.
+    PartOfFleet,
+    /// The user ended it.
+    Interrupted,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::HostNotReady => 3,
+            Exit::PartOfFleet => 4,
+            Exit::Interrupted => interrupt::EXIT_CODE,
+        })
+    }
+}
+
+/// An error on its way to the user.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    /// A command line that parses but makes no sense.
+    #[must_use]
+    pub fn usage(message: String) -> Self {
+        Self {
+            exit: Exit::Usage,
+            error: anyhow::Error::msg(message),
+        }
+    }
+
+    /// Says it on stderr, and tells how the run ends.
+    ///
+    /// What fails once the user has asked to stop failed because of that.
+    pub fn report(&self, interrupt: &Interrupt) -> Exit {
+        if self.exit == Exit::Failed && interrupt.requested() {
+            tracing::warn!("{:#}", self.error);
+            return Exit::Interrupted;
+        }
+        tracing::error!("{:#}", self.error);
+        self.exit
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = anyhow::Error::from(error);
+        let exit = match error.downcast_ref() {
+            Some(LaunchError::HostNotReady { .. }) => Exit::HostNotReady,
+            _ if error.is::<RecipeError>() => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        Self { exit, error }
+    }
+}

@@ -1,0 +1,261 @@
+//! `imgbuild kernel`, and the flags about kernels that builds share with it.
+
+use std::fs;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{Context, Exit, Failure, print};
+use crate::artifact;
+use crate::assets;
+use crate::digest::Sha256;
+use crate::download::Network;
+use crate::kernel::{self, Env, Fragment, Request, Sources};
+
+/// Flags that say where the kernel comes from.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Kernel")]
+pub struct KernelArgs {
+    /// Use this kernel: an ELF vmlinux with a PVH note, or a bzImage
+    #[arg(
+        long,
+        value_name = "PATH|URL",
+        env = "IMGBUILD_KERNEL",
+        conflicts_with = "kernel_source"
+    )]
+    kernel: Option<kernel::Location>,
+
+    /// Digest that a downloaded kernel or source must have
+    #[arg(long, value_name = "HEX", env = "IMGBUILD_KERNEL_SHA256")]
+    kernel_sha256: Option<Sha256>,
+
+    #[command(flatten)]
+    source: SourceArgs,
+}
+
+/// Flags of everything that builds a kernel.
+#[derive(Debug, Args)]
+struct SourceArgs {
+    /// Build this source: a tarball, a folder, or `pinned` for kernel.org's
+    #[arg(long, value_name = "PATH|URL|pinned", env = "IMGBUILD_KERNEL_SOURCE")]
+    kernel_source: Option<kernel::SourceChoice>,
+
+    /// Folder of fragments and sources.toml instead of the built-in ones
+    #[arg(long, value_name = "DIR", env = "IMGBUILD_KERNEL_CONFIG")]
+    kernel_config: Option<PathBuf>,
+
+    /// Never touch the network
+    #[arg(long, env = "IMGBUILD_OFFLINE")]
+    offline: bool,
+
+    /// Compilers to run at the same time [default: one a CPU]
+    #[arg(short, long, value_name = "N", env = "IMGBUILD_JOBS")]
+    jobs: Option<NonZero<usize>>,
+}
+
+impl KernelArgs {
+    /// The kernel that a recipe with these fragments asks for.
+    pub fn request(&self, fragments: &[String]) -> Result<Request, Failure> {
+        Ok(Request {
+            prebuilt: self.kernel.clone(),
+            sha256: self.kernel_sha256,
+            source: self.source.kernel_source.clone(),
+            fragments: self.source.fragments(fragments)?,
+            layout: assets::layout(self.source.kernel_config.as_deref())?,
+            jobs: self.source.jobs(),
+        })
+    }
+
+    /// What the kernel is built in.
+    pub fn environment(&self, context: &Context, epoch: u32) -> Result<Env, Failure> {
+        self.source.environment(context, epoch)
+    }
+}
+
+impl SourceArgs {
+    /// The named fragments' texts, in order.
+    fn fragments(&self, names: &[String]) -> Result<Vec<Fragment>, Failure> {
+        let known = assets::fragments(self.kernel_config.as_deref())?;
+        names
+            .iter()
+            .map(|name| {
+                let found = known.iter().find(|(known, _)| known == name);
+                found
+                    .map(|(name, text)| Fragment {
+                        name: name.clone(),
+                        text: text.clone(),
+                    })
+                    .ok_or_else(|| {
+                        let known: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
+                        Failure::usage(format!(
+                            "no kernel fragment named {name}; there are {}",
+                            known.join(", ")
+                        ))
+                    })
+            })
+            .collect()
+    }
+
+    fn environment(&self, context: &Context, epoch: u32) -> Result<Env, Failure> {
+        Ok(Env {
+            cache: context.directories.cache.clone(),
+            network: if self.offline {
+                Network::Offline
+            } else {
+                Network::Online
+            },
+            interrupt: context.interrupt.clone(),
+            sources: Sources::parse(&assets::sources(self.kernel_config.as_deref())?)?,
+            epoch: epoch.into(),
+        })
+    }
+
+    fn jobs(&self) -> NonZero<usize> {
+        self.jobs
+            .or_else(|| std::thread::available_parallelism().ok())
+            .unwrap_or(NonZero::<usize>::MIN)
+    }
+}
+
+/// Arguments of `kernel`.
+#[derive(Debug, Args)]
+pub struct Kernel {
+    #[command(subcommand)]
+    verb: KernelVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum KernelVerb {
+    /// Build the kernel of a recipe, or find it in the cache
+    Build(Build),
+    /// Print the whole configuration that a recipe's fragments give
+    Config(Common),
+    /// Find the source that a build would use, downloading it if need be
+    Fetch(Fetch),
+}
+
+/// What every verb about kernels takes.
+#[derive(Debug, Args)]
+struct Common {
+    /// The built-in recipe, or recipe file, whose kernel it is
+    #[arg(long, value_name = "RECIPE", default_value = "tty-burn")]
+    recipe: PathBuf,
+
+    /// Digest that a downloaded source must have
+    #[arg(long, value_name = "HEX", env = "IMGBUILD_KERNEL_SHA256")]
+    kernel_sha256: Option<Sha256>,
+
+    #[command(flatten)]
+    source: SourceArgs,
+}
+
+#[derive(Debug, Args)]
+struct Build {
+    #[command(flatten)]
+    common: Common,
+
+    /// Copy the kernel and its configuration into this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Print what was built as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Fetch {
+    #[command(flatten)]
+    common: Common,
+
+    /// Print what was found as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Kernel {
+    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+        match self.verb {
+            KernelVerb::Build(command) => command.run(context)?,
+            KernelVerb::Config(command) => {
+                let config =
+                    kernel::configure(&command.request()?, &command.environment(context)?)?;
+                print(config.trim_end())?;
+            }
+            KernelVerb::Fetch(command) => command.run(context)?,
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl Common {
+    fn request(&self) -> Result<Request, Failure> {
+        let (recipe, _) = super::build::find_recipe(&self.recipe)?;
+        Ok(Request {
+            prebuilt: None,
+            sha256: self.kernel_sha256,
+            source: self.source.kernel_source.clone(),
+            fragments: self.source.fragments(&recipe.kernel.fragments)?,
+            layout: assets::layout(self.source.kernel_config.as_deref())?,
+            jobs: self.source.jobs(),
+        })
+    }
+
+    fn environment(&self, context: &Context) -> Result<Env, Failure> {
+        self.source
+            .environment(context, super::build::source_date_epoch()?)
+    }
+}
+
+impl Build {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let kernel = kernel::obtain(&self.common.request()?, &self.common.environment(context)?)?;
+        let file = match &self.out {
+            None => kernel.image.clone(),
+            Some(folder) => copy(&kernel, folder)?,
+        };
+        if self.json {
+            print(
+                &json!({
+                    "file": file,
+                    "sha256": kernel.sha256,
+                    "version": kernel.version,
+                    "source": kernel.source,
+                    "config_digest": kernel.config_digest,
+                    "toolchain": kernel.toolchain,
+                    "cached": kernel.cached,
+                })
+                .to_string(),
+            )
+        } else {
+            print(&format!("{}  {}", kernel.sha256, file.display()))
+        }
+    }
+}
+
+/// Copies a kernel and its configuration into `folder`.
+fn copy(kernel: &kernel::Kernel, folder: &Path) -> Result<PathBuf, Failure> {
+    fs::create_dir_all(folder)?;
+    let file = folder.join(kernel.format.file_name());
+    fs::copy(&kernel.image, &file)?;
+    if let Some(config) = &kernel.config {
+        fs::write(folder.join(artifact::KERNEL_CONFIG), config)?;
+    }
+    Ok(file)
+}
+
+impl Fetch {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let source = kernel::fetch(&self.common.request()?, &self.common.environment(context)?)?;
+        if self.json {
+            print(
+                &json!({ "path": source.path, "sha256": source.digest, "origin": source.origin })
+                    .to_string(),
+            )
+        } else {
+            print(&format!("{}  {}", source.digest, source.path.display()))
+        }
+    }
+}

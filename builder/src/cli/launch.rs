@@ -1,0 +1,174 @@
+//! `imgbuild launch`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::ProgressBar;
+
+use super::{Context, DEFAULT_OUT, Exit, Failure, print};
+use crate::fleet::launch::{LaunchEvent, LaunchOptions, Summary, launch};
+use crate::progress;
+use crate::units::ByteSize;
+use crate::vmm::{Accel, Net, Sharing};
+
+/// Arguments of `launch`.
+#[derive(Debug, Args)]
+pub struct Launch {
+    /// The output folder to launch guests from
+    #[arg(default_value = DEFAULT_OUT)]
+    out: PathBuf,
+
+    /// Number of guests
+    #[arg(long, value_name = "N", env = "IMGBUILD_COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    count: u32,
+
+    /// Name of the fleet [default: the recipe's]
+    #[arg(long, value_name = "FLEET", env = "IMGBUILD_NAME", value_parser = fleet_name)]
+    name: Option<String>,
+
+    /// End the fleet this long after its start [default: at Ctrl-C]
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    keep: Option<Duration>,
+
+    /// What runs the guests' code
+    #[arg(long, default_value = "kvm", env = "IMGBUILD_ACCEL")]
+    accel: Accel,
+
+    /// What kernel samepage merging (KSM) may merge
+    #[arg(long, default_value = "guest", env = "IMGBUILD_SHARING")]
+    sharing: Sharing,
+
+    /// How guests are connected
+    #[arg(long, default_value = "user", env = "IMGBUILD_NET")]
+    net: Net,
+
+    /// RAM of a guest, such as 128M [default: the recipe's]
+    #[arg(long, value_name = "SIZE", env = "IMGBUILD_MEMORY")]
+    memory: Option<ByteSize>,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Launch {
+    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let options = LaunchOptions {
+            out: self.out,
+            count: self.count,
+            name: self.name,
+            keep: self.keep,
+            accel: self.accel,
+            sharing: self.sharing,
+            net: self.net,
+            memory: self.memory,
+        };
+        let mut printer = Printer::new(self.json, self.count);
+        let summary = launch(
+            &options,
+            &context.directories,
+            &context.interrupt,
+            &mut |event| printer.event(event),
+        )?;
+        printer.outcome?;
+        Ok(exit(&summary))
+    }
+}
+
+/// The exit code that a launch leads to.
+fn exit(summary: &Summary) -> Exit {
+    if summary.interrupted {
+        Exit::Interrupted
+    } else if summary.ready == summary.count {
+        Exit::Done
+    } else if summary.ready == 0 && summary.exited == 0 {
+        Exit::Failed
+    } else {
+        Exit::PartOfFleet
+    }
+}
+
+/// Prints events as they come, and a bar while guests start.
+struct Printer {
+    json: bool,
+    bar: ProgressBar,
+    /// The first failure to print.
+    outcome: Result<(), Failure>,
+}
+
+impl Printer {
+    fn new(json: bool, count: u32) -> Self {
+        Self {
+            json,
+            bar: progress::bar(count.into(), "guests ready"),
+            outcome: Ok(()),
+        }
+    }
+
+    fn event(&mut self, event: &LaunchEvent) {
+        let line = if self.json {
+            serde_json::to_string(event).map_err(Failure::from)
+        } else {
+            Ok(sentence(event))
+        };
+        if let LaunchEvent::Guest { state, .. } = event
+            && matches!(*state, "ready" | "failed")
+            && self.bar.position() < self.bar.length().unwrap_or_default()
+        {
+            self.bar.inc(1);
+        }
+        let printed = line.and_then(|line| {
+            if line.is_empty() {
+                Ok(())
+            } else {
+                print(&line)
+            }
+        });
+        if self.outcome.is_ok() {
+            self.outcome = printed;
+        }
+    }
+}
+
+/// An event for people; empty for what the progress bar shows already.
+fn sentence(event: &LaunchEvent) -> String {
+    match event {
+        LaunchEvent::Guest {
+            id,
+            state,
+            ready_after,
+            burn,
+            reason,
+            ..
+        } => match (*state, reason, ready_after, burn) {
+            (_, Some(reason), ..) => format!("{id} {state}: {reason}"),
+            ("ready", None, Some(seconds), Some(burn)) => format!(
+                "{id} ready after {seconds:.2} s, burn {} %, {} rounds",
+                burn.duty, burn.rounds
+            ),
+            ("exited", ..) => format!("{id} exited"),
+            _ => String::new(),
+        },
+        LaunchEvent::Summary(summary) => format!(
+            "{}: {} of {} ready in {:.1} s, {} burning, {} failed, {} exited; all stopped",
+            summary.fleet,
+            summary.ready,
+            summary.count,
+            summary.start_seconds,
+            summary.burning,
+            summary.failed,
+            summary.exited
+        ),
+    }
+}
+
+/// A fleet's name, as a recipe's.
+fn fleet_name(text: &str) -> Result<String, String> {
+    if crate::recipe::is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("use 1 to 32 characters of a-z, 0-9 and -, starting with a letter".to_owned())
+    }
+}

@@ -1,0 +1,28 @@
+//! `imgbuild list`.
+
+use clap::Args;
+
+use super::{Exit, Failure, print};
+use crate::assets;
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Print the resolved recipes as one JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    pub fn run(self) -> Result<Exit, Failure> {
+        let recipes = assets::recipes()?;
+        if self.json {
+            print(&serde_json::to_string_pretty(&recipes)?)?;
+        } else {
+            for recipe in recipes {
+                print(&format!("{:16} {}", recipe.name, recipe.description))?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}

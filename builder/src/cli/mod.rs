@@ -1,0 +1,144 @@
+//! The command line: arguments in, a library call, output out.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::directories::Directories;
+use crate::interrupt::Interrupt;
+use crate::progress;
+
+mod build;
+mod completions;
+mod exit;
+mod kernel;
+mod launch;
+mod list;
+mod logging;
+mod man;
+mod verify;
+
+pub use exit::{Exit, Failure};
+
+/// Output folder of the reference recipe.
+const DEFAULT_OUT: &str = "out/tty-burn";
+
+/// Build tiny guests for VM density experiments and launch fleets of them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "imgbuild",
+    version,
+    help_expected = true,
+    max_term_width = 80,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 host not ready, \
+                  4 only part of the fleet came up, 130 interrupted."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    talk: Talk,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// How much is said on stderr, and how.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Messages")]
+struct Talk {
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+
+    /// Say more
+    #[arg(short, long, global = true)]
+    verbose: bool,
+
+    /// How messages on stderr are written
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "IMGBUILD_LOG_FORMAT"
+    )]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// One sentence a line
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build the reference guest: kernel, initramfs, disks; boot-verified
+    TtyBurn(build::TtyBurn),
+    /// Build another recipe
+    Build(build::Build),
+    /// List the built-in recipes
+    List(list::List),
+    /// Re-hash an output folder and say what differs
+    Verify(verify::Verify),
+    /// Start a fleet of guests and keep it until Ctrl-C
+    Launch(launch::Launch),
+    /// Only the kernel: build it, configure it, or fetch its source
+    Kernel(kernel::Kernel),
+    /// Print a shell's completion script
+    Completions(completions::Completions),
+    /// Write the man pages
+    Man(man::Man),
+}
+
+/// What every verb is given.
+struct Context {
+    directories: Directories,
+    interrupt: Interrupt,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::install(&cli.talk);
+    if cli.talk.quiet {
+        progress::hide();
+    }
+    let interrupt = match Interrupt::install() {
+        Ok(interrupt) => interrupt,
+        Err(error) => {
+            tracing::error!("cannot handle signals: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    let exit = run(cli.verb, &interrupt).unwrap_or_else(|failure| failure.report(&interrupt));
+    exit.into()
+}
+
+fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
+    let context = Context {
+        directories: Directories::from_environment()?,
+        interrupt: interrupt.clone(),
+    };
+    match verb {
+        Verb::TtyBurn(command) => command.run(&context),
+        Verb::Build(command) => command.run(&context),
+        Verb::List(command) => command.run(),
+        Verb::Verify(command) => command.run(),
+        Verb::Launch(command) => command.run(&context),
+        Verb::Kernel(command) => command.run(&context),
+        Verb::Completions(command) => command.run(),
+        Verb::Man(command) => command.run(),
+    }
+}
+
+/// Writes a line to stdout; a reader that went away is no failure of ours.
+fn print(line: &str) -> Result<(), Failure> {
+    let written = progress::suspend(|| writeln!(io::stdout().lock(), "{line}"));
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}

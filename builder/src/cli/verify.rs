@@ -1,0 +1,45 @@
+//! `imgbuild verify`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{DEFAULT_OUT, Exit, Failure, print};
+use crate::artifact;
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The output folder
+    #[arg(default_value = DEFAULT_OUT)]
+    out: PathBuf,
+
+    /// Print the differences as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verify {
+    pub fn run(self) -> Result<Exit, Failure> {
+        let differences = artifact::verify(&self.out)?;
+        if self.json {
+            print(&json!({ "out": self.out, "differences": differences }).to_string())?;
+        } else {
+            for difference in &differences {
+                print(&difference.to_string())?;
+            }
+            if differences.is_empty() {
+                print(&format!(
+                    "{}: every file is as its manifest says",
+                    self.out.display()
+                ))?;
+            }
+        }
+        Ok(if differences.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Failed
+        })
+    }
+}
