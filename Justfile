@@ -1,0 +1,46 @@
+# Every command a developer types. `./bootstrap NAME` installs what is missing first.
+
+imgbuild := "target/release/imgbuild"
+
+# List the commands
+default:
+    @just --list --unsorted
+
+# Build the reference guest into out/tty-burn and boot it
+tty-burn *ARGS: build
+    {{imgbuild}} tty-burn {{ARGS}}
+
+# Build imgbuild
+build:
+    cargo build --release --locked
+
+# Run every test; real guests under TCG
+test *ARGS: build
+    IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --workspace {{ARGS}}
+
+# Check format, lints and shell scripts
+lint:
+    cargo fmt --all --check
+    cargo clippy --release --locked --workspace --all-targets -- -D warnings
+    cargo clippy --locked --profile init --package tty-init --bin tty-init --features pid1 -- -D warnings
+
+# Measure every budget, beside what a user would run otherwise
+bench *ARGS: build
+    IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo run --release --locked --package imgbuild-tests --bin bench -- {{ARGS}}
+
+# Build the kernel twice in different folders and compare
+repro: build
+    IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --package imgbuild-tests --test repro -- --ignored
+
+# Write the command reference and man pages from the command line
+docs: build
+    {{imgbuild}} man docs/man
+
+# Fail if the generated documents are not what the command line says
+docs-check: build
+    rm -rf target/man
+    {{imgbuild}} man target/man
+    diff -r docs/man target/man
+
+# What CI runs
+ci: lint docs-check test
