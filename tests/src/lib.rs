@@ -1,1 +1,302 @@
-//! Integration tests of imgbuild.
+//! What integration tests share: an environment of their own, in which they
+//! run what a user types and see what a user sees.
+
+pub mod bench;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a command may take before the test gives it up. Far beyond what
+/// any takes: it only keeps a hang from lasting for ever.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Marks every process that a test starts, and those that they start.
+const MARK: &str = "IMGBUILD_TEST_MARK";
+
+/// A folder, an environment and the processes of one test.
+#[derive(Debug)]
+pub struct TestEnv {
+    folder: TempDir,
+    mark: String,
+}
+
+/// How a command ended and what it said.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to stdout.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+impl TestEnv {
+    /// A new, empty environment.
+    #[must_use]
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("imgbuild-test-")
+            .tempdir()
+            .expect("a temporary folder can be made");
+        let mark = folder.path().display().to_string();
+        for sub in ["state", "run"] {
+            fs::create_dir(folder.path().join(sub)).expect("the folder is ours");
+        }
+        Self { folder, mark }
+    }
+
+    /// The environment's folder, which is also where commands run.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `imgbuild` with arguments; built kernels are shared with the user's.
+    #[must_use]
+    pub fn imgbuild<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.command(binary());
+        command.args(arguments);
+        command
+    }
+
+    /// Any program, in this environment.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(self.path())
+            .env("XDG_STATE_HOME", self.path().join("state"))
+            .env("XDG_RUNTIME_DIR", self.path().join("run"))
+            .env(MARK, &self.mark)
+            .env_remove("SOURCE_DATE_EPOCH")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Builds a recipe into `out` without booting it, and returns the folder.
+    #[must_use]
+    pub fn artifacts(&self, recipe: &str) -> PathBuf {
+        let out = self.path().join("out").join(recipe);
+        if !out.exists() {
+            run(self
+                .imgbuild(["build", recipe, "--no-boot", "--out"])
+                .arg(&out))
+            .succeeds();
+        }
+        out
+    }
+
+    /// Processes that this test started, directly or not, and that live.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let wanted = format!("{MARK}={}", self.mark);
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").expect("/proc is mounted").flatten() {
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            let marked = fs::read(entry.path().join("environ")).is_ok_and(|environment| {
+                environment
+                    .split(|byte| *byte == 0)
+                    .any(|variable| variable == wanted.as_bytes())
+            });
+            if marked && pid != std::process::id() {
+                found.push(pid);
+            }
+        }
+        found
+    }
+
+    /// Asserts that no process of this test is left, after a short wait for
+    /// those that are ending.
+    pub fn assert_no_process_left(&self) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while !self.processes().is_empty() {
+            assert!(
+                Instant::now() < until,
+                "left behind: {:?}",
+                self.processes()
+                    .into_iter()
+                    .map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                        .unwrap_or_default()
+                        .replace('\0', " "))
+                    .collect::<Vec<_>>()
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Asserts that no fleet left a file or folder.
+    pub fn assert_no_fleet_left(&self) {
+        for folder in ["state/imgbuild/fleets", "run/imgbuild"] {
+            let left: Vec<_> = fs::read_dir(self.path().join(folder))
+                .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+                .unwrap_or_default();
+            assert!(left.is_empty(), "left behind: {left:?}");
+        }
+    }
+}
+
+impl Default for TestEnv {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for TestEnv {
+    /// A test that fails leaves no guest to the next one.
+    fn drop(&mut self) {
+        for pid in self.processes() {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
+/// The `imgbuild` under test: `IMGBUILD_BIN`, or what cargo builds.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(given) = std::env::var_os("IMGBUILD_BIN") {
+            return PathBuf::from(given);
+        }
+        let workspace = workspace();
+        let status = Command::new(env!("CARGO"))
+            .current_dir(&workspace)
+            .args(["build", "--release", "--locked", "--package", "imgbuild"])
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "imgbuild does not build");
+        workspace.join("target/release/imgbuild")
+    })
+}
+
+/// The folder of the checkout.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the workspace")
+        .to_path_buf()
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Finished {
+    finish(start(command))
+}
+
+/// Starts a command, its output kept for [`finish`].
+pub fn start(command: &mut Command) -> Child {
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Waits for a command, killing it when it takes beyond all patience.
+pub fn finish(mut child: Child) -> Finished {
+    let stdout = collect(child.stdout.take().expect("piped by start"));
+    let stderr = collect(child.stderr.take().expect("piped by start"));
+    let until = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("the child is ours") {
+            break status;
+        }
+        if Instant::now() > until {
+            child.kill().expect("the child is ours");
+            child.wait().expect("the child is ours");
+            panic!(
+                "gave up after {PATIENCE:?}: {}",
+                stderr.join().expect("reader")
+            );
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    Finished {
+        status,
+        stdout: stdout.join().expect("reader"),
+        stderr: stderr.join().expect("reader"),
+    }
+}
+
+fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("a pipe can be read");
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// Waits until `condition` holds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < until, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+impl Finished {
+    /// The exit code; a death by signal fails the test.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        self.status
+            .code()
+            .unwrap_or_else(|| panic!("{}: {}", self.status, self.stderr))
+    }
+
+    /// Asserts success and gives back what it said.
+    pub fn succeeds(self) -> Self {
+        self.exits(0)
+    }
+
+    /// Asserts an exit code and gives back what it said.
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(
+            self.code(),
+            code,
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+
+    /// Asserts that stderr holds every one of `parts`.
+    pub fn says(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(
+                self.stderr.contains(part),
+                "{part:?} is not in stderr:\n{}",
+                self.stderr
+            );
+        }
+        self
+    }
+
+    /// Its stdout as JSON, one value a line.
+    #[must_use]
+    pub fn json_lines(&self) -> Vec<serde_json::Value> {
+        self.stdout
+            .lines()
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,160 @@
+//! `imgbuild launch`: real guests under TCG.
+
+use std::collections::HashMap;
+
+use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn twenty_guests_burn_and_leave_nothing_behind() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-burn");
+    let finished = run(env
+        .imgbuild([
+            "launch", "--count", "20", "--accel", "tcg", "--for", "20s", "--json",
+        ])
+        .arg(&out))
+    .succeeds();
+
+    let mut rounds: HashMap<String, Vec<u64>> = HashMap::new();
+    let events = finished.json_lines();
+    for event in events
+        .iter()
+        .filter(|event| event["event"] == "guest" && event["state"] == "ready")
+    {
+        assert!(event["pid"].as_u64().is_some(), "{event}");
+        rounds
+            .entry(event["id"].as_str().unwrap().to_owned())
+            .or_default()
+            .push(event["burn"]["rounds"].as_u64().unwrap());
+    }
+    assert_eq!(rounds.len(), 20);
+    for (guest, rounds) in rounds {
+        assert!(rounds.first() < rounds.last(), "{guest}: {rounds:?}");
+    }
+    let summary = events.last().unwrap();
+    assert_eq!(summary["event"], "summary");
+    assert_eq!(
+        [&summary["ready"], &summary["burning"], &summary["failed"]],
+        [20, 20, 0]
+    );
+    env.assert_no_process_left();
+    env.assert_no_fleet_left();
+    run(env.imgbuild(["verify"]).arg(&out)).succeeds();
+}
+
+#[test]
+fn interrupt_stops_the_fleet() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let launch = start(
+        env.imgbuild(["launch", "--count", "3", "--accel", "tcg"])
+            .arg(&out),
+    );
+    wait_until("a guest runs", || env.processes().len() > 1);
+    kill_process(Pid::from_child(&launch), Signal::INT).unwrap();
+    finish(launch).exits(130);
+    env.assert_no_process_left();
+    env.assert_no_fleet_left();
+}
+
+#[test]
+fn guests_die_with_a_launcher_that_is_killed() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let launch = start(
+        env.imgbuild(["launch", "--count", "2", "--accel", "tcg"])
+            .arg(&out),
+    );
+    wait_until("both guests run", || env.processes().len() > 2);
+    kill_process(Pid::from_child(&launch), Signal::KILL).unwrap();
+    assert_eq!(finish(launch).status.code(), None);
+    env.assert_no_process_left();
+
+    // The next fleet of that name clears what was left and takes its place.
+    run(env
+        .imgbuild(["launch", "--count", "1", "--accel", "tcg", "--for", "1s"])
+        .arg(&out))
+    .succeeds();
+    env.assert_no_fleet_left();
+}
+
+#[test]
+fn two_fleets_of_one_name_are_refused() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let first = start(
+        env.imgbuild(["launch", "--count", "1", "--accel", "tcg"])
+            .arg(&out),
+    );
+    wait_until("a guest runs", || env.processes().len() > 1);
+    run(env
+        .imgbuild(["launch", "--count", "1", "--accel", "tcg"])
+        .arg(&out))
+    .exits(1)
+    .says(&["a fleet named tty-idle is running", "--name"]);
+    run(env
+        .imgbuild([
+            "launch", "--count", "1", "--accel", "tcg", "--for", "1s", "--name", "other",
+        ])
+        .arg(&out))
+    .succeeds();
+    kill_process(Pid::from_child(&first), Signal::INT).unwrap();
+    finish(first).exits(130);
+}
+
+/// KVM on the machines of CI opens and does not run a kernel; elsewhere it may
+/// be absent, or work. In each case the answer is the one that the host earns.
+#[test]
+fn kvm_is_used_or_refused_and_never_replaced() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let finished = run(env
+        .imgbuild(["launch", "--count", "2", "--for", "1s", "--json"])
+        .arg(&out));
+    match finished.code() {
+        0 => assert_eq!(finished.json_lines().last().unwrap()["accel"], "kvm"),
+        3 => {
+            let finished = finished.says(&["/dev/kvm", "--accel tcg"]);
+            assert!(!finished.stdout.contains("\"state\":\"ready\""));
+        }
+        code => panic!("exit code {code}: {}", finished.stderr),
+    }
+    env.assert_no_process_left();
+    env.assert_no_fleet_left();
+}
+
+#[test]
+fn a_broken_artifact_is_named() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let initramfs = out.join("initramfs.cpio.gz");
+    let bytes = std::fs::read(&initramfs).unwrap();
+    std::fs::remove_file(&initramfs).unwrap();
+    std::fs::write(&initramfs, &bytes[..bytes.len() - 1]).unwrap();
+    run(env
+        .imgbuild(["launch", "--count", "1", "--accel", "tcg"])
+        .arg(&out))
+    .exits(1)
+    .says(&["initramfs.cpio.gz", "imgbuild verify"]);
+    run(env.imgbuild(["verify"]).arg(&out)).exits(1);
+}
+
+#[test]
+fn usage_is_checked_before_anything_starts() {
+    let env = TestEnv::new();
+    for arguments in [
+        &["launch"][..],
+        &["launch", "--count", "0"],
+        &["launch", "--count", "100001"],
+        &["launch", "--count", "1", "--accel", "hvf"],
+        &["launch", "--count", "1", "--name", "../x"],
+        &["launch", "--count", "1", "--for", "soon"],
+        &["launch", "--count", "1", "--memory", "many"],
+    ] {
+        run(&mut env.imgbuild(arguments)).exits(2);
+    }
+    run(&mut env.imgbuild(["launch", "--count", "1", "--accel", "tcg"]))
+        .exits(1)
+        .says(&["manifest.json", "tty-burn"]);
+}
