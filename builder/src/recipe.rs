@@ -285,15 +285,16 @@ impl Rules {
         }
     }
 
-    fn size(&mut self, key: &str, value: &str, range: [ByteSize; 2]) -> ByteSize {
-        let [min, max] = range;
-        let (size, rule) = match ByteSize::from_str(value) {
-            Ok(size) if (min..=max).contains(&size) => return size,
-            Ok(size) => (size, format!("must be {min} to {max}")),
-            Err(error) => (min, error.to_string()),
-        };
-        self.hold(false, key, format!("{value:?}"), &rule);
-        size
+    fn size(
+        &mut self,
+        key: &str,
+        value: &str,
+        read: impl Fn(&str) -> Result<ByteSize, String>,
+    ) -> ByteSize {
+        read(value).unwrap_or_else(|rule| {
+            self.hold(false, key, format!("{value:?}"), &rule);
+            size(1)
+        })
     }
 
     fn integer<T: TryFrom<i64> + Default>(
@@ -355,13 +356,7 @@ impl RecipeFile {
             format!("{:?}", self.description),
             "must be one line of at most 200 bytes",
         );
-        let memory = rules.size("guest.memory", &self.guest.memory, MEMORY);
-        rules.hold(
-            memory.bytes() % (1 << 20) == 0,
-            "guest.memory",
-            format!("{:?}", self.guest.memory),
-            "must be whole MiB, as QEMU counts RAM",
-        );
+        let memory = rules.size("guest.memory", &self.guest.memory, guest_memory);
         let timeout = humantime::parse_duration(&self.guest.boot_timeout).unwrap_or_default();
         rules.hold(
             (1..=3600).contains(&timeout.as_secs()) && timeout.subsec_nanos() == 0,
@@ -373,13 +368,7 @@ impl RecipeFile {
             duty: rules.integer("burn.duty", self.burn.duty, 0, 100),
             threads: rules.integer("burn.threads", self.burn.threads, 1, 64),
         };
-        let size = rules.size("disk.size", &self.disk.size, DISK);
-        rules.hold(
-            size.bytes() % 4096 == 0,
-            "disk.size",
-            format!("{:?}", self.disk.size),
-            "must be a multiple of 4 KiB, ext4's block",
-        );
+        let size = rules.size("disk.size", &self.disk.size, disk_size);
         let label = Label::from_str(&self.disk.label);
         rules.hold(
             label.is_ok(),
@@ -432,6 +421,32 @@ impl RecipeFile {
                 rootfs: self.initramfs.rootfs,
             },
         })
+    }
+}
+
+/// Reads a guest's RAM, as a recipe and `--memory` give it.
+pub fn guest_memory(text: &str) -> Result<ByteSize, String> {
+    size_within(text, MEMORY, size(1 << 20), "QEMU counts RAM in whole MiB")
+}
+
+/// Reads a disk's virtual size, as a recipe and `--disk-size` give it.
+pub fn disk_size(text: &str) -> Result<ByteSize, String> {
+    size_within(text, DISK, size(4096), "ext4 counts in blocks of 4 KiB")
+}
+
+fn size_within(
+    text: &str,
+    [min, max]: [ByteSize; 2],
+    unit: ByteSize,
+    why: &str,
+) -> Result<ByteSize, String> {
+    let size = ByteSize::from_str(text).map_err(|error| error.to_string())?;
+    if !(min..=max).contains(&size) {
+        Err(format!("must be {min} to {max}"))
+    } else if size.bytes() % unit.bytes() != 0 {
+        Err(format!("must be a multiple of {unit}: {why}"))
+    } else {
+        Ok(size)
     }
 }
 

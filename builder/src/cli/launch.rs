@@ -9,6 +9,7 @@ use indicatif::ProgressBar;
 use super::{Context, DEFAULT_OUT, Exit, Failure, print};
 use crate::fleet::launch::{LaunchEvent, LaunchOptions, Summary, launch};
 use crate::progress;
+use crate::recipe;
 use crate::units::ByteSize;
 use crate::vmm::{Accel, Net, Sharing};
 
@@ -45,7 +46,8 @@ pub struct Launch {
     net: Net,
 
     /// RAM of a guest, such as 128M [default: the recipe's]
-    #[arg(long, value_name = "SIZE", env = "IMGBUILD_MEMORY")]
+    #[arg(long, value_name = "SIZE", env = "IMGBUILD_MEMORY",
+        value_parser = recipe::guest_memory)]
     memory: Option<ByteSize>,
 
     /// Print one JSON object a line
@@ -166,7 +168,7 @@ fn sentence(event: &LaunchEvent) -> String {
 
 /// A fleet's name, as a recipe's.
 fn fleet_name(text: &str) -> Result<String, String> {
-    if crate::recipe::is_name(text) {
+    if recipe::is_name(text) {
         Ok(text.to_owned())
     } else {
         Err("use 1 to 32 characters of a-z, 0-9 and -, starting with a letter".to_owned())

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{
     Env, Kernel, Request,
@@ -87,7 +87,7 @@ pub(super) fn build(request: &Request, env: &Env, source: &Source) -> Result<Ker
     let key = key(source, &settings, &request.layout, &toolchain, env.epoch);
     let entry = Entry::new(&env.cache, &key);
     if let Some(kernel) = entry.load() {
-        info!("kernel {key}: taken from the cache");
+        debug!("kernel {key}: taken from the cache");
         return Ok(kernel);
     }
     let _lock = Lock::acquire(&entry.lock_path(), "this kernel", &env.interrupt)

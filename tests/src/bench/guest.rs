@@ -1,11 +1,10 @@
 //! What a guest costs: CPU to boot, memory touched, wakeups when idle.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::process::Child;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -19,58 +18,34 @@ use imgbuild::vmm::{Accel, Net, Sharing};
 use tempfile::TempDir;
 
 use super::{Budget, Row, Samples};
-use crate::TestEnv;
+use crate::{TestEnv, wait_until};
 
 /// Guests booted for each mean.
 const BOOTS: usize = 10;
 /// Time for a guest to settle before its wakeups are counted.
-const SETTLE: Duration = Duration::from_secs(8);
-/// For how long they are counted.
+const SETTLE: Duration = Duration::from_secs(30);
+/// For how long they are counted, and how often.
 const WATCH: Duration = Duration::from_secs(10);
+const WINDOWS: usize = 3;
 
 /// How QEMU is run.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Way {
-    /// As `imgbuild launch` does.
-    Ours,
+    /// As `imgbuild launch` does, with overlay and identity.
+    Ours(Net),
     /// The same kernel and initramfs on QEMU's default machine, as in the
     /// reference experiment: 1 GiB of RAM and the default devices.
     Plain,
 }
 
-/// What one guest cost.
-struct Cost {
-    cpu_seconds: f64,
-    touched_mib: f64,
-}
-
 /// A guest that is killed with this value.
 struct Guest {
     child: Child,
+    /// Bytes of RAM.
     ram: u64,
     _console: UnixStream,
-    _folder: Folder,
+    _folder: Option<Folder>,
     _temporary: TempDir,
-}
-
-/// QEMU's arguments as a user would type them, with the same kernel.
-fn plain(artifacts: &Artifacts) -> Vec<OsString> {
-    let file = |name: &str| artifacts.folder.join(name).into_os_string();
-    let mut arguments: Vec<OsString> = [
-        "-m 1G -display none -no-reboot",
-        "-chardev socket,id=console,fd=3,server=on,wait=on -serial chardev:console",
-    ]
-    .iter()
-    .flat_map(|words| words.split(' '))
-    .map(OsString::from)
-    .collect();
-    arguments.extend(["-kernel".into(), file(&artifacts.manifest.kernel.file)]);
-    arguments.extend(["-initrd".into(), file(INITRAMFS)]);
-    arguments.extend([
-        "-append".into(),
-        "console=ttyS0 quiet reboot=t panic=-1 tty.burn=0".into(),
-    ]);
-    arguments
 }
 
 /// Every row about a single guest.
@@ -78,52 +53,100 @@ fn plain(artifacts: &Artifacts) -> Vec<OsString> {
 pub fn all() -> Vec<Row> {
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
-    let measure = |way| -> (Samples, Samples) {
-        let costs: Vec<Cost> = (0..BOOTS).map(|_| Guest::boot(&out, way).cost()).collect();
-        (
-            Samples::of(
-                &costs
-                    .iter()
-                    .map(|cost| cost.cpu_seconds)
-                    .collect::<Vec<_>>(),
-            ),
-            Samples::of(
-                &costs
-                    .iter()
-                    .map(|cost| cost.touched_mib)
-                    .collect::<Vec<_>>(),
-            ),
-        )
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    // By turns, so that both meet the same noise.
+    for _ in 0..BOOTS {
+        for (way, costs) in [(Way::Ours(Net::User), &mut ours), (Way::Plain, &mut others)] {
+            let guest = Guest::boot(&out, way);
+            costs.push([guest.cpu_seconds(), guest.touched_mib()]);
+        }
+    }
+    let column = |costs: &[[f64; 2]], which: usize| {
+        Samples::of(&costs.iter().map(|cost| cost[which]).collect::<Vec<_>>())
     };
-    let (our_cpu, our_touched) = measure(Way::Ours);
-    let (plain_cpu, plain_touched) = measure(Way::Plain);
-    let other_is = "the same kernel on QEMU's default machine, 1 GiB";
+    let row = |what, unit, ours, other, budget| Row {
+        what,
+        unit,
+        ours,
+        other,
+        other_is: "the same kernel on QEMU's default machine, 1 GiB",
+        budget,
+    };
+    let plain = Guest::boot(&out, Way::Plain).wakeups();
+    let with_nic = Guest::boot(&out, Way::Ours(Net::User)).wakeups();
+    let without_nic = Guest::boot(&out, Way::Ours(Net::None)).wakeups();
     vec![
-        Row {
-            what: "boot to ready (TCG)",
-            unit: "CPU s",
-            ours: our_cpu,
-            other: plain_cpu,
-            other_is,
-            budget: Some(Budget::AtMost(0.7)),
-        },
-        Row {
-            what: "guest RAM touched at ready",
-            unit: "MiB",
-            ours: our_touched,
-            other: plain_touched,
-            other_is,
-            budget: None,
-        },
-        Row {
-            what: "wakeups of an idle guest",
-            unit: "1/s",
-            ours: Guest::boot(&out, Way::Ours).wakeups(),
-            other: Guest::boot(&out, Way::Plain).wakeups(),
-            other_is,
-            budget: Some(Budget::AtMost(0.05)),
-        },
+        row(
+            "boot to ready (TCG)",
+            "CPU s",
+            column(&ours, 0),
+            column(&others, 0),
+            Some(Budget::AtMost(0.7)),
+        ),
+        row(
+            "guest RAM touched at ready",
+            "MiB",
+            column(&ours, 1),
+            column(&others, 1),
+            None,
+        ),
+        row(
+            "idle guest without NIC, wakeups",
+            "1/s",
+            without_nic,
+            plain.clone(),
+            Some(Budget::AtMost(0.0)),
+        ),
+        row("idle guest with NIC, wakeups", "1/s", with_nic, plain, None),
     ]
+}
+
+/// Starts QEMU as `imgbuild launch` does, connected to its console.
+fn ours(artifacts: &Artifacts, folder: &Folder, net: Net) -> (Child, UnixStream) {
+    let plan = Common {
+        artifacts,
+        folder,
+        accel: Accel::Tcg,
+        sharing: Sharing::None,
+        net,
+        memory: artifacts.manifest.recipe.memory,
+        parameters: "",
+    }
+    .plan(1, &Interrupt::never().expect("two descriptors"))
+    .expect("one guest")
+    .remove(0);
+    let listener = UnixListener::bind(&plan.console).expect("the folder is ours");
+    let console = UnixStream::connect(&plan.console).expect("it listens");
+    let (child, _) =
+        qemu::spawn(&argv(&plan.spec), listener, Lifetime::WithParent).expect("QEMU starts");
+    (child, console)
+}
+
+/// Starts QEMU as a user would type it, connected to its console.
+fn plain(artifacts: &Artifacts, folder: &Path) -> (Child, UnixStream) {
+    let file = |name: &str| -> PathBuf { artifacts.folder.join(name) };
+    let socket = folder.join("console");
+    let child = Command::new(qemu::BINARY)
+        .args(["-m", "1G", "-display", "none", "-no-reboot", "-kernel"])
+        .arg(file(&artifacts.manifest.kernel.file))
+        .arg("-initrd")
+        .arg(file(INITRAMFS))
+        .args([
+            "-append",
+            "console=ttyS0 quiet reboot=t panic=-1 tty.burn=0",
+        ])
+        .arg("-serial")
+        .arg(format!("unix:{},server=on,wait=on", socket.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("QEMU starts");
+    let mut console = None;
+    wait_until("QEMU listens", || {
+        console = UnixStream::connect(&socket).ok();
+        console.is_some()
+    });
+    (child, console.expect("connected"))
 }
 
 impl Guest {
@@ -131,57 +154,41 @@ impl Guest {
     fn boot(out: &Path, way: Way) -> Self {
         let temporary = tempfile::tempdir().expect("a temporary folder can be made");
         let artifacts = Artifacts::open(out).expect("built for this");
-        let memory = artifacts.manifest.recipe.memory;
         let directories = Directories {
             cache: temporary.path().join("cache"),
             state: temporary.path().join("state"),
             runtime: temporary.path().to_path_buf(),
         };
-        let folder = Folder::create("bench", &directories).expect("the folder is ours");
-        let plan = Common {
-            artifacts: &artifacts,
-            folder: &folder,
-            accel: Accel::Tcg,
-            sharing: Sharing::None,
-            net: Net::User,
-            memory,
-            parameters: "",
-        }
-        .plan(1, &Interrupt::never().expect("two descriptors"))
-        .expect("one guest")
-        .remove(0);
-        let (arguments, ram) = match way {
-            Way::Ours => (argv(&plan.spec), memory.bytes()),
-            Way::Plain => (plain(&artifacts), 1 << 30),
+        let (child, console, ram, folder) = match way {
+            Way::Ours(net) => {
+                let folder = Folder::create("bench", &directories).expect("the folder is ours");
+                let (child, console) = ours(&artifacts, &folder, net);
+                let ram = artifacts.manifest.recipe.memory.bytes();
+                (child, console, ram, Some(folder))
+            }
+            Way::Plain => {
+                let (child, console) = plain(&artifacts, temporary.path());
+                (child, console, 1 << 30, None)
+            }
         };
-        let listener = UnixListener::bind(&plan.console).expect("the folder is ours");
-        let console = UnixStream::connect(&plan.console).expect("it listens");
-        let (child, _) =
-            qemu::spawn(&arguments, listener, Lifetime::WithParent).expect("QEMU starts");
-        let ready = BufReader::new(console.try_clone().expect("a descriptor"))
+        let guest = Self {
+            child,
+            ram,
+            _console: console.try_clone().expect("a descriptor"),
+            _folder: folder,
+            _temporary: temporary,
+        };
+        let ready = BufReader::new(console)
             .lines()
             .map_while(Result::ok)
             .any(|line| line.contains("\"event\":\"ready\""));
         assert!(ready, "the guest ended before it was ready");
-        Self {
-            child,
-            _console: console,
-            _folder: folder,
-            _temporary: temporary,
-            ram,
-        }
+        guest
     }
 
     fn proc(&self, file: &str) -> String {
         let path = format!("/proc/{}/{file}", self.child.id());
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-    }
-
-    fn cost(&self) -> Cost {
-        Cost {
-            cpu_seconds: self.cpu_seconds(),
-            touched_mib: self.touched_mib(),
-        }
     }
 
     /// User and system time of all of QEMU's threads (proc_pid_stat(5)).
@@ -212,13 +219,19 @@ impl Guest {
         kib / 1024.0
     }
 
-    /// Times a second that any thread of QEMU was put on a CPU.
+    /// Times a second that any thread of QEMU was put on a CPU, in each of
+    /// several windows.
     fn wakeups(&self) -> Samples {
         sleep(SETTLE);
-        let before = self.switches();
-        sleep(WATCH);
-        let count = u32::try_from(self.switches() - before).expect("few switches");
-        Samples::of(&[f64::from(count) / WATCH.as_secs_f64()])
+        let windows: Vec<f64> = (0..WINDOWS)
+            .map(|_| {
+                let before = self.switches();
+                sleep(WATCH);
+                let count = u32::try_from(self.switches() - before).expect("few switches");
+                f64::from(count) / WATCH.as_secs_f64()
+            })
+            .collect();
+        Samples::of(&windows)
     }
 
     fn switches(&self) -> u64 {

@@ -8,6 +8,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use rustix::process::Signal;
+use rustix::thread::disable_transparent_huge_pages;
 
 use crate::interrupt::Interrupt;
 use crate::process::{self, ProcessError};
@@ -52,14 +54,25 @@ pub fn spawn(
             child_fd: CONSOLE_FD,
         }])
         .map_err(io::Error::other)?;
+    without_huge_pages(&mut command);
     match lifetime {
         Lifetime::WithParent => {
-            process::die_with_parent(&mut command, rustix::process::Signal::KILL);
+            process::die_with_parent(&mut command, Signal::KILL);
         }
     }
     let mut child = command.spawn()?;
     let stderr = child.stderr.take().expect("stderr is piped");
     Ok((child, stderr))
+}
+
+/// Keeps QEMU's memory in 4 KiB pages (prctl(2), `PR_SET_THP_DISABLE`).
+///
+/// QEMU asks for huge pages for a guest's RAM, and a tiny guest would be given
+/// 2 MiB wherever it touches a byte.
+fn without_huge_pages(command: &mut Command) {
+    // SAFETY: the closure runs between fork and exec and makes one system call;
+    // it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(|| Ok(disable_transparent_huge_pages(true)?)) };
 }
 
 /// The first line of QEMU's `--version`; fails, naming the package, where
