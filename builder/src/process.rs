@@ -27,12 +27,10 @@ use rustix::{
     },
 };
 
-use crate::interrupt::Interrupt;
+use crate::{interrupt::Interrupt, lines::LineBuffer};
 
 /// Output lines kept for the message of a tool that fails.
 const TAIL_LINES: usize = 30;
-/// Longest line handed on, in bytes; the rest of a longer one is dropped.
-const LINE_LIMIT: usize = 4096;
 /// Most output that [`output`] keeps, in bytes.
 const OUTPUT_LIMIT: usize = 1024 * 1024;
 /// What a pipe holds, in bytes: the default of pipe(7).
@@ -331,7 +329,7 @@ struct Pipe {
     stream: Stream,
     /// `None` once the other end is closed.
     fd: Option<OwnedFd>,
-    line: Vec<u8>,
+    lines: LineBuffer,
 }
 
 impl Pipe {
@@ -342,7 +340,7 @@ impl Pipe {
         Ok(Self {
             stream,
             fd,
-            line: Vec::new(),
+            lines: LineBuffer::default(),
         })
     }
 
@@ -358,7 +356,9 @@ impl Pipe {
             let Some(fd) = &self.fd else { break };
             match rustix::io::read(fd, &mut buffer) {
                 Ok(0) => self.fd = None,
-                Ok(read) => self.split(&buffer[..read], on_line),
+                Ok(read) => self.lines.push(&buffer[..read], |line| {
+                    on_line(self.stream, &String::from_utf8_lossy(line));
+                }),
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -367,30 +367,12 @@ impl Pipe {
         Ok(())
     }
 
-    fn split(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(Stream, &str)) {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ended) = match piece.split_last() {
-                Some((b'\n', text)) => (text, true),
-                _ => (piece, false),
-            };
-            let room = LINE_LIMIT.saturating_sub(self.line.len());
-            self.line.extend_from_slice(&text[..text.len().min(room)]);
-            if ended {
-                self.emit(on_line);
-            }
-        }
-    }
-
     /// Hands on a last line that no newline ended.
     fn finish(&mut self, on_line: &mut dyn FnMut(Stream, &str)) {
-        if !self.line.is_empty() {
-            self.emit(on_line);
+        let rest = self.lines.rest();
+        if !rest.is_empty() {
+            on_line(self.stream, &String::from_utf8_lossy(rest));
         }
-    }
-
-    fn emit(&mut self, on_line: &mut dyn FnMut(Stream, &str)) {
-        on_line(self.stream, &String::from_utf8_lossy(&self.line));
-        self.line.clear();
     }
 }
 

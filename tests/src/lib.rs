@@ -120,6 +120,16 @@ impl TestEnv {
         found
     }
 
+    /// Guests that this test started and that live.
+    pub fn guests(&self) -> Vec<u32> {
+        let mut found = self.processes();
+        found.retain(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.contains("\0-name\0g"))
+        });
+        found
+    }
+
     /// Asserts that no process of this test is left, after a short wait for
     /// those that are ending.
     pub fn assert_no_process_left(&self) {

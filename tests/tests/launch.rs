@@ -51,7 +51,7 @@ fn interrupt_stops_the_fleet() {
         env.imgbuild(["launch", "--count", "3", "--accel", "tcg"])
             .arg(&out),
     );
-    wait_until("a guest runs", || env.processes().len() > 1);
+    wait_until("a guest runs", || !env.guests().is_empty());
     kill_process(Pid::from_child(&launch), Signal::INT).unwrap();
     finish(launch).exits(130);
     env.assert_no_process_left();
@@ -66,7 +66,7 @@ fn guests_die_with_a_launcher_that_is_killed() {
         env.imgbuild(["launch", "--count", "2", "--accel", "tcg"])
             .arg(&out),
     );
-    wait_until("both guests run", || env.processes().len() > 2);
+    wait_until("both guests run", || env.guests().len() == 2);
     kill_process(Pid::from_child(&launch), Signal::KILL).unwrap();
     assert_eq!(finish(launch).status.code(), None);
     env.assert_no_process_left();
@@ -87,7 +87,7 @@ fn two_fleets_of_one_name_are_refused() {
         env.imgbuild(["launch", "--count", "1", "--accel", "tcg"])
             .arg(&out),
     );
-    wait_until("a guest runs", || env.processes().len() > 1);
+    wait_until("a guest runs", || !env.guests().is_empty());
     run(env
         .imgbuild(["launch", "--count", "1", "--accel", "tcg"])
         .arg(&out))
@@ -122,6 +122,43 @@ fn kvm_is_used_or_refused_and_never_replaced() {
     }
     env.assert_no_process_left();
     env.assert_no_fleet_left();
+}
+
+#[test]
+fn kvm_that_cannot_be_opened_is_refused() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    run(env.command("chmod").args(["-R", "a+rwX", "."])).succeeds();
+    // As nobody, who is in no group that owns the device.
+    let imgbuild = env.imgbuild(["launch", "--count", "1"]);
+    run(env
+        .command("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(imgbuild.get_program())
+        .args(imgbuild.get_args())
+        .arg(&out))
+    .exits(3)
+    .says(&["/dev/kvm cannot be opened", "group", "--accel tcg"]);
+}
+
+#[test]
+fn kvm_that_is_absent_is_refused() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let imgbuild = env.imgbuild(["launch", "--count", "1"]);
+    // A /dev of its own, in a mount namespace of its own, without the device.
+    run(env
+        .command("unshare")
+        .args(["--mount", "sh", "-ec"])
+        .arg(
+            "mount -t tmpfs dev /dev; mknod /dev/null c 1 3; mknod /dev/urandom c 1 9; exec \"$@\"",
+        )
+        .arg("sh")
+        .arg(imgbuild.get_program())
+        .args(imgbuild.get_args())
+        .arg(&out))
+    .exits(3)
+    .says(&["/dev/kvm is absent", "--accel tcg"]);
 }
 
 #[test]

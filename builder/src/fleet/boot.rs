@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::folder::Folder;
 use super::guest::State;
-use super::launch::{Artifacts, Common, KVM_BOOT_TIMEOUT, LaunchError};
+use super::launch::{KVM_BOOT_TIMEOUT, LaunchError};
+use super::plan::{Artifacts, Common};
 use super::supervisor::{First, Observation, Pace, Supervisor};
 use crate::directories::Directories;
 use crate::host::kvm;
@@ -152,17 +153,24 @@ fn attempt(
             *look = status.map_or(0, |status| status.burn.rounds);
         }
     }
+    let failure = match supervisor.members()[0].guest().state() {
+        State::Ready => None,
+        State::Failed(failure) => Some(failure.to_string()),
+        State::Planned | State::Booting | State::Exited => {
+            Some("it ended after it had been ready".to_owned())
+        }
+    };
     supervisor
         .stop_all(GRACE, &mut |_, _| {})
         .map_err(LaunchError::from)?;
-    let member = &supervisor.members()[0];
     if interrupt.requested() {
         return Err(BootError::Interrupted);
     }
-    if let State::Failed(failure) = member.guest().state() {
+    let member = &supervisor.members()[0];
+    if let Some(reason) = failure {
         return Err(BootError::Failed {
             accel,
-            reason: failure.to_string(),
+            reason,
             console: member.guest().tail().collect::<Vec<_>>().join("\n"),
         });
     }

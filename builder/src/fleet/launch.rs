@@ -6,23 +6,21 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tty_init::identity::Identity;
 use tty_init::protocol::Burn;
 
 use super::folder::{Folder, FolderError};
 use super::guest::{Failure, State};
-use super::identity;
-use super::supervisor::{First, Member, Observation, Pace, Plan, Supervisor};
-use crate::artifact::{self, Manifest, ManifestError};
-use crate::digest::Sha256;
+use super::plan::{Artifacts, Common};
+use super::supervisor::{First, Member, Observation, Pace, Supervisor};
+use crate::artifact::ManifestError;
 use crate::directories::Directories;
-use crate::disk::overlay::{Overlay, OverlayError, write_overlays};
-use crate::disk::qcow2::{Backing, BackingFormat, Qcow2Error};
-use crate::host::{kvm, tsc};
+use crate::disk::overlay::OverlayError;
+use crate::disk::qcow2::Qcow2Error;
+use crate::host::kvm;
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
-use crate::units::{ByteSize, GuestIndexError, GuestRange};
-use crate::vmm::{Accel, GuestSpec, Net, Sharing, qemu};
+use crate::units::{ByteSize, GuestIndexError};
+use crate::vmm::{Accel, Net, Sharing, qemu};
 
 /// How long a guest may take to report ready under KVM. One that KVM really
 /// runs takes well under a second.
@@ -149,110 +147,6 @@ pub enum LaunchError {
     /// The system refused what a supervisor needs.
     #[error("cannot supervise the fleet: {0}")]
     System(#[from] io::Error),
-}
-
-/// The artifacts that a guest runs from, checked against their manifest.
-#[derive(Debug)]
-pub struct Artifacts {
-    /// The output folder, absolute.
-    pub folder: PathBuf,
-    /// Its manifest.
-    pub manifest: Manifest,
-}
-
-impl Artifacts {
-    /// Opens an output folder and re-hashes what guests run from.
-    pub fn open(folder: &Path) -> Result<Self, LaunchError> {
-        let manifest = Manifest::load(folder)?;
-        let folder = std::path::absolute(folder)?;
-        for file in [
-            manifest.kernel.file.as_str(),
-            artifact::INITRAMFS,
-            artifact::BASE,
-        ] {
-            let path = folder.join(file);
-            let wrong = |reason: String| LaunchError::Artifact {
-                path: path.clone(),
-                reason,
-            };
-            let record = manifest
-                .files
-                .get(file)
-                .ok_or_else(|| wrong("not in the manifest".to_owned()))?;
-            let found = Sha256::of_file(&path).map_err(|error| wrong(error.to_string()))?;
-            if found != record.sha256 {
-                return Err(wrong(format!(
-                    "sha256 {found}, and the manifest says {}",
-                    record.sha256
-                )));
-            }
-        }
-        Ok(Self { folder, manifest })
-    }
-}
-
-/// What all guests of a fleet have in common.
-#[derive(Debug, Clone, Copy)]
-pub struct Common<'a> {
-    /// The artifacts they run from.
-    pub artifacts: &'a Artifacts,
-    /// The fleet's folders.
-    pub folder: &'a Folder,
-    /// What runs their code.
-    pub accel: Accel,
-    /// What KSM may merge.
-    pub sharing: Sharing,
-    /// How they are connected.
-    pub net: Net,
-    /// RAM of each.
-    pub memory: ByteSize,
-    /// Kernel parameters after the artifacts' own.
-    pub parameters: &'a str,
-}
-
-impl Common<'_> {
-    /// Writes the overlays and identities of `count` guests, and plans them.
-    pub fn plan(&self, count: u32, interrupt: &Interrupt) -> Result<Vec<Plan>, LaunchError> {
-        let manifest = &self.artifacts.manifest;
-        let base = self.artifacts.folder.join(artifact::BASE);
-        let backing = Backing::new(base, BackingFormat::Qcow2)?;
-        let overlay = Overlay::new(&backing, manifest.options.disk_size)?;
-        let guests = GuestRange::first(count)?;
-        write_overlays(&self.folder.overlays(), guests, &overlay, interrupt, || {})?;
-        let command_line = format!(
-            "{} tsc_early_khz={} {}",
-            manifest.command_line,
-            tsc::measure_khz(),
-            self.parameters
-        );
-        guests
-            .iter()
-            .map(|index| {
-                let identity: Identity =
-                    identity::create(index, self.net).map_err(io::Error::from)?;
-                Ok(Plan {
-                    index,
-                    console: self.folder.console(index),
-                    spec: GuestSpec {
-                        id: index.to_string(),
-                        memory: self.memory,
-                        kernel: self.artifacts.folder.join(&manifest.kernel.file),
-                        kernel_format: manifest.kernel.format,
-                        initramfs: self.artifacts.folder.join(artifact::INITRAMFS),
-                        command_line: command_line.trim_end().to_owned(),
-                        disk: Some(self.folder.overlay(index)),
-                        net: self.net,
-                        identity: Some(
-                            self.folder
-                                .write_identity(index, identity.encode().as_slice())?,
-                        ),
-                        accel: self.accel,
-                        sharing: self.sharing,
-                    },
-                })
-            })
-            .collect()
-    }
 }
 
 /// Launches a fleet, keeps it, ends it, and tells how it went.

@@ -5,4 +5,6 @@ pub mod folder;
 pub mod guest;
 pub mod identity;
 pub mod launch;
+pub mod plan;
+mod running;
 pub mod supervisor;

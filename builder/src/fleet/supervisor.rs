@@ -5,36 +5,29 @@
 //! waits for a single guest.
 
 use std::collections::VecDeque;
-use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::PathBuf;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
-use mio::net::UnixStream;
 use mio::unix::SourceFd;
-use mio::unix::pipe::Receiver;
-use mio::{Events, Interest, Poll, Registry, Token};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use mio::{Events, Interest, Poll, Token};
+use rustix::process::Signal;
 use tty_init::host;
 use tty_init::protocol::Message;
 
 use super::guest::{Event, Guest, State};
+use super::running::{Running, Source};
 use crate::interrupt::Interrupt;
-use crate::lines::LineBuffer;
 use crate::units::GuestIndex;
 use crate::vmm::GuestSpec;
-use crate::vmm::qemu::{self, Lifetime, argv::argv};
 
-/// Most bytes taken from one stream in a turn, so that a flood starves nobody.
-const READ_MAX: usize = 64 * 1024;
 /// How long after SIGKILL a process may take to end.
 const KILL_WAIT: Duration = Duration::from_secs(10);
 
 const INTERRUPT: Token = Token(usize::MAX);
-/// Poll tokens a guest: console, VMM's stderr, VMM's end.
-const TOKENS: usize = 3;
+/// What a guest's poll tokens stand for, in order.
+const SOURCES: [Source; 3] = [Source::Console, Source::Vmm, Source::End];
 
 /// What the supervisor is told of a guest before it starts.
 #[derive(Debug)]
@@ -58,26 +51,6 @@ pub struct Member {
     ready_after: Option<Duration>,
     /// A heartbeat was asked for and has not come.
     asked: bool,
-}
-
-/// What belongs to a guest that runs.
-#[derive(Debug)]
-struct Running {
-    child: Child,
-    pidfd: OwnedFd,
-    console: UnixStream,
-    console_lines: LineBuffer,
-    /// What the console did not take at once.
-    outgoing: Vec<u8>,
-    stderr: Receiver,
-    stderr_lines: LineBuffer,
-}
-
-/// Who wrote a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Console,
-    Vmm,
 }
 
 /// What the supervisor tells its caller, as it happens.
@@ -158,8 +131,7 @@ impl Member {
 
     fn signal(&self, signal: Signal) {
         if let Some(running) = &self.running {
-            // It may have ended in between, which is what is wanted.
-            let _ = pidfd_send_signal(&running.pidfd, signal);
+            running.signal(signal);
         }
     }
 }
@@ -324,8 +296,8 @@ impl Supervisor {
         member.started = Some(now);
         match Running::spawn(&member.plan) {
             Ok(mut running) => {
-                running.register(self.poll.registry(), which)?;
-                member.pid = Some(running.child.id());
+                running.register(self.poll.registry(), |source| token(which, source))?;
+                member.pid = Some(running.pid());
                 member.running = Some(running);
                 self.booting += 1;
                 self.deadlines
@@ -367,20 +339,16 @@ impl Supervisor {
     }
 
     fn handle(&mut self, token: Token, observe: &mut impl FnMut(&Member, Observation<'_>)) {
-        let (which, kind) = (token.0 / TOKENS, token.0 % TOKENS);
+        let (which, source) = untoken(token);
         let Some(running) = &mut self.members[which].running else {
             return;
         };
+        if source == Source::End {
+            return self.reap(which, observe);
+        }
+        running.flush();
         let mut lines = Vec::new();
-        let (more, source) = match kind {
-            0 => {
-                running.flush();
-                (running.read_console(&mut lines), Source::Console)
-            }
-            1 => (running.read_stderr(&mut lines), Source::Vmm),
-            _ => return self.reap(which, observe),
-        };
-        if more {
+        if running.read(source, &mut lines) {
             self.unfinished.push(token);
         }
         self.take_lines(which, source, &lines, observe);
@@ -421,7 +389,7 @@ impl Supervisor {
                     self.apply(which, &Event::Text(&text), observe);
                     observe(&self.members[which], Observation::Text(&text));
                 }
-                (Source::Vmm, _) => {
+                (Source::Vmm | Source::End, _) => {
                     self.apply(which, &Event::VmmText(&printable(line)), observe);
                 }
             }
@@ -433,15 +401,11 @@ impl Supervisor {
         let Some(mut running) = self.members[which].running.take() else {
             return;
         };
-        let (mut said, mut last_words) = (Vec::new(), Vec::new());
-        while running.read_console(&mut said) {}
-        while running.read_stderr(&mut last_words) {}
-        said.push(running.console_lines.rest().to_vec());
-        last_words.push(running.stderr_lines.rest().to_vec());
-        self.take_lines(which, Source::Console, &said, observe);
-        self.take_lines(which, Source::Vmm, &last_words, observe);
+        for source in [Source::Console, Source::Vmm] {
+            let lines = running.read_rest(source);
+            self.take_lines(which, source, &lines, observe);
+        }
         let status = running
-            .child
             .wait()
             .map_or_else(|error| error.to_string(), |status| status.to_string());
         self.apply(which, &Event::Ended(status), observe);
@@ -472,109 +436,14 @@ impl Supervisor {
     }
 }
 
-impl Drop for Supervisor {
-    /// Whatever happened, no guest is left.
-    fn drop(&mut self) {
-        for member in &mut self.members {
-            member.signal(Signal::KILL);
-        }
-        for running in self
-            .members
-            .iter_mut()
-            .filter_map(|member| member.running.as_mut())
-        {
-            let _ = running.child.wait();
-        }
-    }
+/// The poll token of one of a guest's sources.
+fn token(which: usize, source: Source) -> Token {
+    Token(which * SOURCES.len() + source as usize)
 }
 
-impl Running {
-    fn spawn(plan: &Plan) -> io::Result<Self> {
-        let listener = UnixListener::bind(&plan.console)?;
-        let console = std::os::unix::net::UnixStream::connect(&plan.console)?;
-        console.set_nonblocking(true)?;
-        let (mut child, stderr) = qemu::spawn(&argv(&plan.spec), listener, Lifetime::WithParent)?;
-        let stderr = Receiver::from(stderr);
-        let prepared = pidfd_open(Pid::from_child(&child), PidfdFlags::NONBLOCK)
-            .map_err(io::Error::from)
-            .and_then(|pidfd| stderr.set_nonblocking(true).map(|()| pidfd));
-        match prepared {
-            Ok(pidfd) => Ok(Self {
-                child,
-                pidfd,
-                console: UnixStream::from_std(console),
-                console_lines: LineBuffer::default(),
-                outgoing: Vec::new(),
-                stderr,
-                stderr_lines: LineBuffer::default(),
-            }),
-            Err(error) => {
-                child.kill()?;
-                child.wait()?;
-                Err(error)
-            }
-        }
-    }
-
-    fn register(&mut self, registry: &Registry, which: usize) -> io::Result<()> {
-        let token = |kind| Token(which * TOKENS + kind);
-        let both = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut self.console, token(0), both)?;
-        registry.register(&mut self.stderr, token(1), Interest::READABLE)?;
-        let mut pidfd = SourceFd(&self.pidfd.as_raw_fd());
-        registry.register(&mut pidfd, token(2), Interest::READABLE)
-    }
-
-    /// Reads console lines; tells whether there may be more at once.
-    fn read_console(&mut self, lines: &mut Vec<Vec<u8>>) -> bool {
-        read_lines(&mut self.console, &mut self.console_lines, lines)
-    }
-
-    /// Reads lines that the VMM wrote; tells whether there may be more at once.
-    fn read_stderr(&mut self, lines: &mut Vec<Vec<u8>>) -> bool {
-        read_lines(&mut self.stderr, &mut self.stderr_lines, lines)
-    }
-
-    /// Sends a command; what the console does not take now goes later.
-    fn send(&mut self, command: &str) {
-        self.outgoing.extend_from_slice(command.as_bytes());
-        self.outgoing.push(b'\n');
-        self.flush();
-    }
-
-    fn flush(&mut self) {
-        while !self.outgoing.is_empty() {
-            match self.console.write(&self.outgoing) {
-                Ok(written) => drop(self.outgoing.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Full: the poll set tells when it takes more. Broken: the
-                // VMM is about to end, and its end is an event of its own.
-                Err(_) => return,
-            }
-        }
-    }
-}
-
-/// Reads what is there, up to [`READ_MAX`]; tells whether there may be more.
-fn read_lines(
-    stream: &mut impl io::Read,
-    buffer: &mut LineBuffer,
-    lines: &mut Vec<Vec<u8>>,
-) -> bool {
-    let mut chunk = [0; 4096];
-    let mut taken = 0;
-    while taken < READ_MAX {
-        match stream.read(&mut chunk) {
-            Ok(0) => return false,
-            Ok(read) => {
-                taken += read;
-                buffer.push(&chunk[..read], |line| lines.push(line.to_vec()));
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return false,
-        }
-    }
-    true
+/// What a poll token stands for.
+fn untoken(token: Token) -> (usize, Source) {
+    (token.0 / SOURCES.len(), SOURCES[token.0 % SOURCES.len()])
 }
 
 /// A console line made safe to print: no control characters, no bad UTF-8.

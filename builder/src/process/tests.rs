@@ -60,7 +60,7 @@ fn cuts_an_endless_line_short() {
     .unwrap();
     assert_eq!(
         text.lines().map(str::len).collect::<Vec<_>>(),
-        [LINE_LIMIT, 3]
+        [crate::lines::LINE_MAX, 3]
     );
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use imgbuild::artifact::INITRAMFS;
 use imgbuild::directories::Directories;
 use imgbuild::fleet::folder::Folder;
-use imgbuild::fleet::launch::{Artifacts, Common};
+use imgbuild::fleet::plan::{Artifacts, Common};
 use imgbuild::interrupt::Interrupt;
 use imgbuild::vmm::qemu::{self, Lifetime, argv::argv};
 use imgbuild::vmm::{Accel, Net, Sharing};
@@ -139,6 +139,7 @@ fn plain(artifacts: &Artifacts, folder: &Path) -> (Child, UnixStream) {
         .arg(format!("unix:{},server=on,wait=on", socket.display()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .expect("QEMU starts");
     let mut console = None;

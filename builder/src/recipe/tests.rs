@@ -1,0 +1,153 @@
+use super::*;
+
+const GOOD: &str = r#"
+name = "mine"
+
+[guest]
+memory = "64MiB"
+
+[burn]
+duty = 50
+threads = 2
+
+[disk]
+size = "1GiB"
+label = "mine"
+
+[kernel]
+fragments = ["base"]
+command_line = "loglevel=7"
+
+[[initramfs.files]]
+path = "/etc/motd"
+source = "motd"
+"#;
+
+fn parse(text: &str) -> Result<Recipe, String> {
+    Recipe::parse(Path::new("mine.toml"), text).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_good_recipe_is_resolved() {
+    let recipe = parse(GOOD).unwrap();
+    assert_eq!(recipe.memory.bytes(), 64 << 20);
+    assert_eq!(
+        recipe.burn,
+        Burn {
+            duty: 50,
+            threads: 2
+        }
+    );
+    assert_eq!(recipe.initramfs.files[0].mode, 0o644);
+    assert_eq!(recipe.boot_timeout_seconds, 60);
+    assert_eq!(
+        recipe.command_line(),
+        "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable loglevel=7 tty.burn=50 tty.threads=2"
+    );
+}
+
+#[test]
+fn each_wrong_field_is_named_with_value_and_rule() {
+    for (from, to, key, rule) in [
+        (
+            r#"name = "mine""#,
+            r#"name = "Mine""#,
+            "name = \"Mine\"",
+            "a-z",
+        ),
+        (
+            r#"name = "mine""#,
+            r#"name = "../x""#,
+            "name = \"../x\"",
+            "a-z",
+        ),
+        (r#"name = "mine""#, "name = 7", "invalid type", "name = 7"),
+        ("64MiB", "16MiB", "guest.memory = \"16MiB\"", "32"),
+        ("64MiB", "lots", "guest.memory = \"lots\"", ""),
+        ("64MiB", "65000K", "guest.memory = \"65000K\"", "whole MiB"),
+        ("duty = 50", "duty = 101", "burn.duty = 101", "0 to 100"),
+        ("duty = 50", "duty = -1", "burn.duty = -1", "0 to 100"),
+        ("threads = 2", "threads = 0", "burn.threads = 0", "1 to 64"),
+        ("1GiB", "1MiB", "disk.size = \"1MiB\"", "16"),
+        ("1GiB", "1073741825", "disk.size = \"1073741825\"", "4 KiB"),
+        (
+            "label = \"mine\"",
+            "label = \"seventeen letters\"",
+            "disk.label",
+            "16",
+        ),
+        (
+            "[\"base\"]",
+            "[\"../base\"]",
+            "kernel.fragments = \"../base\"",
+            "kernel-config",
+        ),
+        ("[\"base\"]", "[]", "kernel.fragments", "at least one"),
+        ("loglevel=7", "a\\nb", "kernel.command_line", "printable"),
+        (
+            "/etc/motd",
+            "etc/motd",
+            "initramfs.files.path = \"etc/motd\"",
+            "absolute",
+        ),
+        (
+            "source = \"motd\"",
+            "source = \"motd\"\nmode = \"0999\"",
+            "initramfs.files.mode = \"0999\"",
+            "octal",
+        ),
+        (
+            "memory = \"64MiB\"",
+            "memory = \"64MiB\"\nboot_timeout = \"0s\"",
+            "guest.boot_timeout = \"0s\"",
+            "1s",
+        ),
+        (
+            "threads = 2",
+            "threads = 2\nfrequency = 3",
+            "unknown field `frequency`",
+            "line",
+        ),
+    ] {
+        let text = GOOD.replace(from, to);
+        assert_ne!(text, GOOD, "{from}");
+        let message = parse(&text).expect_err(to);
+        assert!(message.contains("mine.toml"), "{message}");
+        assert!(message.contains(key), "{key} is not in: {message}");
+        assert!(message.contains(rule), "{rule} is not in: {message}");
+    }
+}
+
+#[test]
+fn every_broken_rule_is_told_at_once() {
+    let text = GOOD
+        .replace("duty = 50", "duty = 500")
+        .replace("64MiB", "1MiB");
+    let message = parse(&text).unwrap_err();
+    assert!(
+        message.contains("burn.duty") && message.contains("guest.memory"),
+        "{message}"
+    );
+}
+
+#[test]
+fn truncated_and_hostile_files_are_refused() {
+    for end in 0..GOOD.len() - 1 {
+        // What is cut off may have been optional; it must only not panic.
+        let _ = parse(&GOOD[..end]);
+    }
+    parse("").unwrap_err();
+    parse("\0\u{1}").unwrap_err();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("big.toml");
+    std::fs::write(&path, vec![b'#'; 1 << 20]).unwrap();
+    assert!(matches!(
+        Recipe::load(&path),
+        Err(RecipeError::TooLarge { .. })
+    ));
+    std::fs::write(&path, [0xff, 0xfe]).unwrap();
+    assert!(matches!(
+        Recipe::load(&path),
+        Err(RecipeError::Unreadable { .. })
+    ));
+}
