@@ -15,13 +15,48 @@ use crate::units::ByteSize;
 
 /// Largest recipe file, in bytes; a recipe is a page of text.
 const FILE_MAX: u64 = 64 * 1024;
-/// Memory of a guest: least, in which its kernel boots, and most.
-const MEMORY: [ByteSize; 2] = [size(32 << 20), size(1 << 40)];
-/// Disk of a guest: least, which ext4 wants, and most.
-const DISK: [ByteSize; 2] = [size(16 << 20), size(2 << 40)];
+/// RAM of a guest: from the least in which its kernel boots.
+pub const MEMORY: SizeRule = SizeRule {
+    min: size(32 << 20),
+    max: size(1 << 40),
+    unit: 1 << 20,
+    unit_rule: "must be whole MiB, as QEMU counts RAM",
+};
+/// Disk of a guest: from the least that ext4 wants.
+pub const DISK: SizeRule = SizeRule {
+    min: size(16 << 20),
+    max: size(2 << 40),
+    unit: 4096,
+    unit_rule: "must be a multiple of 4 KiB, ext4's block",
+};
 
 const fn size(bytes: u64) -> ByteSize {
     ByteSize::new(bytes).expect("it is not zero")
+}
+
+/// What a size must be, in a recipe as on the command line.
+#[derive(Debug)]
+pub struct SizeRule {
+    min: ByteSize,
+    max: ByteSize,
+    /// What it is a multiple of, in bytes.
+    unit: u64,
+    /// The same as a sentence.
+    unit_rule: &'static str,
+}
+
+impl SizeRule {
+    /// Reads a size; the error is the rule that it breaks.
+    pub fn parse(&self, text: &str) -> Result<ByteSize, String> {
+        let size = ByteSize::from_str(text).map_err(|error| error.to_string())?;
+        if !(self.min..=self.max).contains(&size) {
+            Err(format!("must be {} to {}", self.min, self.max))
+        } else if !size.bytes().is_multiple_of(self.unit) {
+            Err(self.unit_rule.to_owned())
+        } else {
+            Ok(size)
+        }
+    }
 }
 
 /// What to build, as resolved from a recipe file.
@@ -285,15 +320,11 @@ impl Rules {
         }
     }
 
-    fn size(&mut self, key: &str, value: &str, range: [ByteSize; 2]) -> ByteSize {
-        let [min, max] = range;
-        let (size, rule) = match ByteSize::from_str(value) {
-            Ok(size) if (min..=max).contains(&size) => return size,
-            Ok(size) => (size, format!("must be {min} to {max}")),
-            Err(error) => (min, error.to_string()),
-        };
-        self.hold(false, key, format!("{value:?}"), &rule);
-        size
+    fn size(&mut self, key: &str, value: &str, rule: &SizeRule) -> ByteSize {
+        rule.parse(value).unwrap_or_else(|broken| {
+            self.hold(false, key, format!("{value:?}"), &broken);
+            rule.min
+        })
     }
 
     fn integer<T: TryFrom<i64> + Default>(
@@ -355,13 +386,7 @@ impl RecipeFile {
             format!("{:?}", self.description),
             "must be one line of at most 200 bytes",
         );
-        let memory = rules.size("guest.memory", &self.guest.memory, MEMORY);
-        rules.hold(
-            memory.bytes() % (1 << 20) == 0,
-            "guest.memory",
-            format!("{:?}", self.guest.memory),
-            "must be whole MiB, as QEMU counts RAM",
-        );
+        let memory = rules.size("guest.memory", &self.guest.memory, &MEMORY);
         let timeout = humantime::parse_duration(&self.guest.boot_timeout).unwrap_or_default();
         rules.hold(
             (1..=3600).contains(&timeout.as_secs()) && timeout.subsec_nanos() == 0,
@@ -373,13 +398,7 @@ impl RecipeFile {
             duty: rules.integer("burn.duty", self.burn.duty, 0, 100),
             threads: rules.integer("burn.threads", self.burn.threads, 1, 64),
         };
-        let size = rules.size("disk.size", &self.disk.size, DISK);
-        rules.hold(
-            size.bytes() % 4096 == 0,
-            "disk.size",
-            format!("{:?}", self.disk.size),
-            "must be a multiple of 4 KiB, ext4's block",
-        );
+        let size = rules.size("disk.size", &self.disk.size, &DISK);
         let label = Label::from_str(&self.disk.label);
         rules.hold(
             label.is_ok(),

@@ -9,7 +9,7 @@ use super::kernel::KernelArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure, print};
 use crate::artifact::{self, Boot, BuildOptions, Built};
 use crate::assets;
-use crate::recipe::{Recipe, is_name};
+use crate::recipe::{DISK, Recipe, is_name};
 use crate::units::ByteSize;
 
 /// Arguments of `tty-burn`.
@@ -45,7 +45,8 @@ struct Common {
     overlays: u32,
 
     /// Virtual size of base and overlays, such as 1G [default: the recipe's]
-    #[arg(long, value_name = "SIZE", env = "IMGBUILD_DISK_SIZE")]
+    #[arg(long, value_name = "SIZE", env = "IMGBUILD_DISK_SIZE",
+        value_parser = |text: &str| DISK.parse(text))]
     disk_size: Option<ByteSize>,
 
     /// Do not boot a guest from the artifacts

@@ -9,6 +9,7 @@ use indicatif::ProgressBar;
 use super::{Context, DEFAULT_OUT, Exit, Failure, print};
 use crate::fleet::launch::{LaunchEvent, LaunchOptions, Summary, launch};
 use crate::progress;
+use crate::recipe::MEMORY;
 use crate::units::ByteSize;
 use crate::vmm::{Accel, Net, Sharing};
 
@@ -45,7 +46,8 @@ pub struct Launch {
     net: Net,
 
     /// RAM of a guest, such as 128M [default: the recipe's]
-    #[arg(long, value_name = "SIZE", env = "IMGBUILD_MEMORY")]
+    #[arg(long, value_name = "SIZE", env = "IMGBUILD_MEMORY",
+        value_parser = |text: &str| MEMORY.parse(text))]
     memory: Option<ByteSize>,
 
     /// Print one JSON object a line
