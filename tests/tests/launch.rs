@@ -188,6 +188,9 @@ fn usage_is_checked_before_anything_starts() {
         &["launch", "--count", "1", "--name", "../x"],
         &["launch", "--count", "1", "--for", "soon"],
         &["launch", "--count", "1", "--memory", "many"],
+        // QEMU would be told 0M, which it takes for its default.
+        &["launch", "--count", "1", "--memory", "4K"],
+        &["launch", "--count", "1", "--memory", "33554433"],
     ] {
         run(&mut env.imgbuild(arguments)).exits(2);
     }

@@ -1,9 +1,9 @@
 //! A recipe → a whole output folder.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::manifest::{FileRecord, KernelRecord, MANIFEST_VERSION, Manifest, Options};
@@ -275,9 +275,8 @@ impl<'a> Output<'a> {
         interrupt: &Interrupt,
     ) -> Result<(), BuildError> {
         let path = self.staging.path().join(OVERLAYS);
-        DirBuilder::new()
-            .mode(0o755)
-            .create(&path)
+        fs::create_dir(&path)
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
             .map_err(|source| BuildError::Output {
                 path: path.clone(),
                 source,
@@ -329,6 +328,6 @@ fn create_read_only(path: &Path) -> io::Result<File> {
         .create_new(true)
         .mode(0o444)
         .open(path)?;
-    file.set_permissions(fs::Permissions::from_mode(0o444))?;
+    file.set_permissions(Permissions::from_mode(0o444))?;
     Ok(file)
 }

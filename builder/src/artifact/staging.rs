@@ -6,23 +6,20 @@
 //! killed build is known by its lock, which died with its owner, and is
 //! removed by the next one.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-
-/// Name of the lock file inside a staging folder.
-const LOCK: &str = ".lock";
 
 /// A folder under construction, removed again unless [`Staging::commit`]ted.
 #[derive(Debug)]
 pub struct Staging {
     target: PathBuf,
     folder: PathBuf,
-    /// Held for as long as the folder is being written.
-    lock: File,
+    /// The folder itself, locked for as long as it is being written.
+    _lock: File,
 }
 
 /// The output folder could not be written.
@@ -66,16 +63,11 @@ impl Staging {
         let prefix = format!(".{}.staging-", name.to_string_lossy());
         remove_stale(parent, &prefix);
         let folder = parent.join(format!("{prefix}{}", std::process::id()));
-        DirBuilder::new()
-            .mode(0o755)
-            .create(&folder)
-            .map_err(unwritable)?;
-        let lock = File::create(folder.join(LOCK)).map_err(unwritable)?;
-        lock.lock().map_err(unwritable)?;
+        let lock = create_locked(&folder).map_err(unwritable)?;
         Ok(Self {
             target,
             folder,
-            lock,
+            _lock: lock,
         })
     }
 
@@ -91,7 +83,6 @@ impl Staging {
             path: self.target.clone(),
             source,
         };
-        fs::remove_file(self.folder.join(LOCK)).map_err(unwritable)?;
         match renameat_with(CWD, &self.folder, CWD, &self.target, RenameFlags::NOREPLACE) {
             // Some file systems know no flags; an empty place needs none.
             Err(rustix::io::Errno::INVAL) if !self.target.exists() => {
@@ -129,8 +120,30 @@ impl Drop for Staging {
         {
             tracing::warn!("{} is left behind: {error}", self.folder.display());
         }
-        // Unlocking only now keeps another build from taking it for stale.
-        let _ = self.lock.unlock();
+    }
+}
+
+/// Creates a folder, readable by all whatever the umask, and locks it.
+///
+/// The lock is on the folder itself: there is no moment without it but the one
+/// between creation and lock, and a folder that another build took for stale
+/// in that moment is made anew.
+fn create_locked(path: &Path) -> io::Result<File> {
+    loop {
+        fs::create_dir(path)?;
+        let folder = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        // Where folders take no lock (nfs(5)), none is taken for stale either.
+        if let Err(error) = folder.lock() {
+            tracing::debug!("{}: not locked: {error}", path.display());
+        }
+        let ours = folder.metadata()?.ino();
+        if fs::metadata(path).is_ok_and(|found| found.ino() == ours) {
+            folder.set_permissions(Permissions::from_mode(0o755))?;
+            return Ok(folder);
+        }
     }
 }
 
@@ -151,11 +164,11 @@ fn remove_stale(parent: &Path, prefix: &str) {
         if !entry.file_name().to_string_lossy().starts_with(prefix) {
             continue;
         }
-        let stale = match File::open(entry.path().join(LOCK)).map(|lock| lock.try_lock()) {
-            Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))) => false,
-            Ok(Ok(())) | Err(_) => true,
+        // Its owner, if it lives, has the lock or finds the folder gone.
+        let Ok(folder) = File::open(entry.path()) else {
+            continue;
         };
-        if stale && fs::remove_dir_all(entry.path()).is_ok() {
+        if folder.try_lock().is_ok() && fs::remove_dir_all(entry.path()).is_ok() {
             tracing::info!(
                 "removed {}, left by a build that was killed",
                 entry.path().display()

@@ -1,11 +1,9 @@
 //! `imgbuild completions`.
 
-use std::io::{self, Write as _};
-
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Cli, Exit, Failure};
+use super::{Cli, Exit, Failure, print};
 
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
@@ -18,7 +16,7 @@ impl Completions {
     pub fn run(self) -> Result<Exit, Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "imgbuild", &mut script);
-        io::stdout().write_all(&script)?;
+        print(String::from_utf8_lossy(&script).trim_end())?;
         Ok(Exit::Done)
     }
 }

@@ -54,15 +54,16 @@ impl Failure {
         }
     }
 
-    /// Says it on stderr, and tells how the run ends.
+    /// Says it on stderr, and tells how the run ends. Every error's own message
+    /// holds its cause, so the chain of causes would only repeat it.
     ///
     /// What fails once the user has asked to stop failed because of that.
     pub fn report(&self, interrupt: &Interrupt) -> Exit {
         if self.exit == Exit::Failed && interrupt.requested() {
-            tracing::warn!("{:#}", self.error);
+            tracing::warn!("{}", self.error);
             return Exit::Interrupted;
         }
-        tracing::error!("{:#}", self.error);
+        tracing::error!("{}", self.error);
         self.exit
     }
 }
