@@ -107,7 +107,7 @@ fn options_are_checked_before_anything_is_written() {
         (&["--disk-size", "big"], "disk-size"),
         (&["--disk-size", "1M"], "must be 16M to 2T"),
         (&["--disk-size", "3T"], "must be 16M to 2T"),
-        (&["--disk-size", "16777217"], "multiple of 4 KiB"),
+        (&["--disk-size", "16777217"], "blocks of 4 KiB"),
         (&["--jobs", "0"], "jobs"),
         (&["--kernel-sha256", "abc"], "kernel-sha256"),
         (
