@@ -115,11 +115,15 @@ impl Printer {
         } else {
             Ok(sentence(event))
         };
-        if let LaunchEvent::Guest { state, .. } = event
-            && matches!(*state, "ready" | "failed")
-            && self.bar.position() < self.bar.length().unwrap_or_default()
+        if let LaunchEvent::Guest {
+            state, ready_after, ..
+        } = event
+            && (ready_after.is_some() || *state == "failed")
         {
             self.bar.inc(1);
+            if Some(self.bar.position()) == self.bar.length() {
+                self.bar.finish_and_clear();
+            }
         }
         let printed = line.and_then(|line| {
             if line.is_empty() {
@@ -146,10 +150,10 @@ fn sentence(event: &LaunchEvent) -> String {
             ..
         } => match (*state, reason, ready_after, burn) {
             (_, Some(reason), ..) => format!("{id} {state}: {reason}"),
-            ("ready", None, Some(seconds), Some(burn)) => format!(
-                "{id} ready after {seconds:.2} s, burn {} %, {} rounds",
-                burn.duty, burn.rounds
-            ),
+            ("ready", None, Some(seconds), _) => format!("{id} ready after {seconds:.2} s"),
+            ("ready", None, None, Some(burn)) => {
+                format!("{id} burned {} rounds, duty {} %", burn.rounds, burn.duty)
+            }
             ("exited", ..) => format!("{id} exited"),
             _ => String::new(),
         },

@@ -64,7 +64,7 @@ pub enum LaunchEvent {
         state: &'static str,
         /// Process id of its VMM.
         pid: Option<u32>,
-        /// Seconds from its start to ready.
+        /// Seconds from its start to ready, when it just got there.
         #[serde(skip_serializing_if = "Option::is_none")]
         ready_after: Option<f64>,
         /// What it said of its burn.
@@ -187,7 +187,7 @@ pub fn launch(
     let began = Instant::now();
     let mut tell = |member: &Member, observation: Observation<'_>| {
         if matches!(observation, Observation::State) {
-            emit(&guest_event(member));
+            emit(&changed(member));
         }
     };
     supervisor.start_all(&mut tell)?;
@@ -214,7 +214,7 @@ pub fn launch(
         .iter()
         .filter(|member| *member.guest().state() == State::Ready)
     {
-        emit(&guest_event(member));
+        emit(&asked(member));
     }
     // From here on an exit is what was asked for, not news.
     supervisor.stop_all(answer, &mut |_, _| {})?;
@@ -277,13 +277,29 @@ fn refuse_broken_kvm(accel: Accel, supervisor: &Supervisor) -> Result<(), Launch
     }
 }
 
-fn guest_event(member: &Member) -> LaunchEvent {
+/// A guest whose state just changed.
+fn changed(member: &Member) -> LaunchEvent {
+    guest_event(
+        member,
+        match member.guest().state() {
+            State::Ready => member.ready_after(),
+            _ => None,
+        },
+    )
+}
+
+/// A guest that was asked how it does.
+fn asked(member: &Member) -> LaunchEvent {
+    guest_event(member, None)
+}
+
+fn guest_event(member: &Member, ready_after: Option<Duration>) -> LaunchEvent {
     let guest = member.guest();
     LaunchEvent::Guest {
         id: member.index().to_string(),
         state: guest.state().name(),
         pid: member.pid(),
-        ready_after: member.ready_after().map(|time| time.as_secs_f64()),
+        ready_after: ready_after.map(|time| time.as_secs_f64()),
         burn: guest.status().map(|status| status.burn),
         reason: match guest.state() {
             State::Failed(failure) => {
