@@ -10,7 +10,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::{MANIFEST, SHA256SUMS};
@@ -215,7 +214,8 @@ pub(super) fn listed(folder: &Path) -> Option<BTreeSet<String>> {
     struct Listed {
         #[serde(rename = "manifest_version")]
         _version: u64,
-        files: BTreeMap<String, IgnoredAny>,
+        // Only the keys matter, but JSON has no sets.
+        files: BTreeMap<String, serde_json::Value>,
     }
     let path = folder.join(MANIFEST);
     if fs::metadata(&path).ok()?.len() > FILE_MAX {
