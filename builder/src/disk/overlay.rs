@@ -255,21 +255,37 @@ mod tests {
         check(&second);
     }
 
+    /// Names the folder in which a test that runs itself again does its work.
+    const CHILD: &str = "IMGBUILD_TEST_DIR";
+
+    /// Runs the named test of this module again with [`CHILD`] set to `dir`,
+    /// behind a shell script that ends in `exec "$@"`.
+    fn run_again(name: &str, dir: &Path, program: &str, options: &[&str], script: &str) {
+        let status = Command::new(program)
+            .args(options)
+            .args(["-c", script, "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("disk::overlay::tests::{name}")])
+            .env(CHILD, dir)
+            .status();
+        let status = status.unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(status.success(), "{name} failed in its child");
+    }
+
     #[test]
     fn overlays_are_separate_files_of_mode_0644_whatever_the_umask() {
+        if let Some(dir) = std::env::var_os(CHILD) {
+            return write(Path::new(&dir), 3, "1G").unwrap();
+        }
         let dir = tempfile::tempdir().unwrap();
         // The umask belongs to the whole process, so a process of its own sets it.
-        let status = Command::new("sh")
-            .args(["-c", "umask 077; exec \"$@\"", "sh"])
-            .arg(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "--ignored",
-                "disk::overlay::tests::child_writes_three",
-            ])
-            .env("IMGBUILD_TEST_DIR", dir.path())
-            .status();
-        assert!(status.unwrap().success());
+        run_again(
+            "overlays_are_separate_files_of_mode_0644_whatever_the_umask",
+            dir.path(),
+            "sh",
+            &[],
+            "umask 077; exec \"$@\"",
+        );
         for index in 0..3 {
             let name = GuestIndex::new(index).unwrap().overlay_name();
             let meta = fs::metadata(dir.path().join(name)).unwrap();
@@ -281,33 +297,17 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "run by another test, in a process with a umask of its own"]
-    fn child_writes_three() {
-        let dir = std::env::var_os("IMGBUILD_TEST_DIR").unwrap();
-        write(Path::new(&dir), 3, "1G").unwrap();
-    }
-
-    #[test]
     fn a_full_disk_names_the_file_and_leaves_nothing_behind() {
-        let dir = tempfile::tempdir().unwrap();
-        let script = "mount -t tmpfs -o size=64k none \"$IMGBUILD_TEST_DIR\" && exec \"$@\"";
-        let status = Command::new("unshare")
-            .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
-            .arg(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "--ignored",
-                "disk::overlay::tests::child_fills_a_disk",
-            ])
-            .env("IMGBUILD_TEST_DIR", dir.path())
-            .status();
-        assert!(status.expect("unshare(1) must be installed").success());
-    }
-
-    #[test]
-    #[ignore = "run by another test, on a file system of 64 KiB"]
-    fn child_fills_a_disk() {
-        let dir = std::env::var_os("IMGBUILD_TEST_DIR").unwrap();
+        let Some(dir) = std::env::var_os(CHILD) else {
+            let dir = tempfile::tempdir().unwrap();
+            return run_again(
+                "a_full_disk_names_the_file_and_leaves_nothing_behind",
+                dir.path(),
+                "unshare",
+                &["--map-root-user", "--mount", "sh"],
+                "mount -t tmpfs -o size=64k none \"$IMGBUILD_TEST_DIR\" && exec \"$@\"",
+            );
+        };
         let error = write(Path::new(&dir), 10, "1G").unwrap_err().to_string();
         // Five overlays of 12 KiB fit, a sixth does not.
         assert!(error.contains("/00005.qcow2: No space left"), "{error}");
