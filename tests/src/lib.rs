@@ -2,6 +2,8 @@
 //! run what a user types and see what a user sees.
 
 pub mod bench;
+pub mod stand_in;
+pub mod tree;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -284,6 +286,18 @@ impl Finished {
                 self.stderr.contains(part),
                 "{part:?} is not in stderr:\n{}",
                 self.stderr
+            );
+        }
+        self
+    }
+
+    /// Asserts that stdout holds every one of `parts`.
+    pub fn shows(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(
+                self.stdout.contains(part),
+                "{part:?} is not in stdout:\n{}",
+                self.stdout
             );
         }
         self
