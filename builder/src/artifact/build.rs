@@ -77,8 +77,13 @@ pub enum BuildError {
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
     /// The initramfs cannot be written.
-    #[error(transparent)]
-    Pack(#[from] PackError),
+    #[error("{}: {source}", path.display())]
+    Pack {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: PackError,
+    },
     /// The base image.
     #[error(transparent)]
     Base(#[from] BaseError),
@@ -241,8 +246,11 @@ impl<'a> Output<'a> {
 
     fn initramfs(&mut self, tree: &Tree, epoch: u32) -> Result<(), BuildError> {
         let path = self.staging.path().join(INITRAMFS);
-        let file = create_read_only(&path).map_err(|source| BuildError::Output { path, source })?;
-        pack(tree, epoch, file)?;
+        let file = match create_read_only(&path) {
+            Ok(file) => file,
+            Err(source) => return Err(BuildError::Output { path, source }),
+        };
+        pack(tree, epoch, file).map_err(|source| BuildError::Pack { path, source })?;
         let record = self.record(INITRAMFS)?;
         self.files.insert(INITRAMFS.to_owned(), record);
         Ok(())
