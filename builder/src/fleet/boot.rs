@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tty_init::protocol::DeviceState;
 
 use super::folder::Folder;
 use super::guest::State;
@@ -60,6 +61,15 @@ pub enum BootError {
     NotBurning {
         /// The counter.
         rounds: u64,
+    },
+    /// It is ready, but cannot use its disk.
+    #[error(
+        "the guest is ready, but cannot mount its disk; it said:\n{words}\n\
+         mend the recipe or kernel; --no-boot keeps the artifacts unverified"
+    )]
+    Disk {
+        /// What it had said.
+        words: String,
     },
     /// The user ended it.
     #[error("interrupted during boot verification")]
@@ -165,6 +175,11 @@ fn attempt(
             reason: failure.to_string(),
             console: member.guest().tail().collect::<Vec<_>>().join("\n"),
         });
+    }
+    let status = member.guest().status();
+    if status.is_some_and(|status| status.disk == DeviceState::Failed) {
+        let words = words.join("\n");
+        return Err(BootError::Disk { words });
     }
     if recipe.burn.duty > 0 && rounds[1] <= rounds[0] {
         return Err(BootError::NotBurning { rounds: rounds[1] });
