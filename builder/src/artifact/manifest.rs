@@ -4,7 +4,7 @@
 //! Nothing in it depends on the clock, a path, the cache or the number of
 //! jobs, so equal inputs give equal bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -205,6 +205,24 @@ impl Manifest {
         writeln!(sums, "{}  {MANIFEST}", Sha256::of_bytes(json)).expect("a String takes it");
         sums
     }
+}
+
+/// The files of an output folder by its manifest, of whatever version; `None`
+/// where it has none that imgbuild wrote.
+pub(super) fn listed(folder: &Path) -> Option<BTreeSet<String>> {
+    #[derive(Deserialize)]
+    struct Listed {
+        #[serde(rename = "manifest_version")]
+        _version: u64,
+        files: serde_json::Map<String, serde_json::Value>,
+    }
+    let path = folder.join(MANIFEST);
+    if fs::metadata(&path).ok()?.len() > FILE_MAX {
+        return None;
+    }
+    let manifest: Listed = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let own = [MANIFEST, SHA256SUMS].map(str::to_owned);
+    Some(manifest.files.keys().cloned().chain(own).collect())
 }
 
 /// Writes a file that is not written again.

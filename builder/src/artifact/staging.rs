@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use super::verify::list;
+use super::{MANIFEST, manifest};
+
 /// A folder under construction, removed again unless [`Staging::commit`]ted.
 #[derive(Debug)]
 pub struct Staging {
@@ -35,13 +38,15 @@ pub enum StagingError {
     },
     /// The target is there and not ours to replace.
     #[error(
-        "{} is there and holds no {}; imgbuild replaces only its own output: \
+        "{} {reason}; imgbuild replaces only its own output: \
          remove it or choose another with --out",
-        path.display(), super::MANIFEST
+        path.display()
     )]
     NotOurs {
         /// The target.
         path: PathBuf,
+        /// What is there instead.
+        reason: String,
     },
 }
 
@@ -52,12 +57,18 @@ impl Staging {
             path: target.to_path_buf(),
             source,
         };
-        let target = std::path::absolute(target).map_err(unwritable)?;
-        if !replaceable(&target) {
-            return Err(StagingError::NotOurs { path: target });
+        // Behind a link is where the user wants it.
+        let target = fs::canonicalize(target)
+            .or_else(|_| std::path::absolute(target))
+            .map_err(unwritable)?;
+        if let Err(reason) = replaceable(&target) {
+            let path = target;
+            return Err(StagingError::NotOurs { path, reason });
         }
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-            return Err(StagingError::NotOurs { path: target });
+            let reason = "is no folder in another".to_owned();
+            let path = target;
+            return Err(StagingError::NotOurs { path, reason });
         };
         fs::create_dir_all(parent).map_err(unwritable)?;
         let prefix = format!(".{}.staging-", name.to_string_lossy());
@@ -147,11 +158,21 @@ fn create_locked(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether the target may be replaced: absent, empty, or an earlier output.
-fn replaceable(target: &Path) -> bool {
-    match fs::read_dir(target) {
-        Ok(mut entries) => entries.next().is_none() || target.join(super::MANIFEST).is_file(),
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
+/// Whether the target may be replaced: absent, empty, or an earlier output
+/// with nothing added; the error is what it is instead.
+fn replaceable(target: &Path) -> Result<(), String> {
+    match fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => return Ok(()),
+        Ok(false) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(format!("is there and is no folder to look into ({error})")),
+    }
+    let listed = manifest::listed(target)
+        .ok_or_else(|| format!("is there and holds no {MANIFEST} of imgbuild"))?;
+    let found = list(target).map_err(|error| error.to_string())?;
+    match found.difference(&listed).next() {
+        None => Ok(()),
+        Some(file) => Err(format!("holds {file}, which is not in its {MANIFEST}")),
     }
 }
 

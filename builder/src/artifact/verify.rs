@@ -87,10 +87,8 @@ pub fn verify(folder: &Path) -> Result<Vec<Difference>, VerifyError> {
         .map(String::as_str)
         .chain([MANIFEST, SHA256SUMS])
         .collect();
-    let mut found = BTreeSet::new();
-    list(folder, Path::new(""), &mut found)?;
     differences.extend(
-        found
+        list(folder)?
             .into_iter()
             .filter(|file| !listed.contains(file.as_str()))
             .map(|file| Difference::Extra { file }),
@@ -133,7 +131,17 @@ fn compare(
 }
 
 /// Lists the files below `folder`, by path in it.
-fn list(folder: &Path, below: &Path, found: &mut BTreeSet<String>) -> Result<(), VerifyError> {
+pub(super) fn list(folder: &Path) -> Result<BTreeSet<String>, VerifyError> {
+    let mut found = BTreeSet::new();
+    list_below(folder, Path::new(""), &mut found)?;
+    Ok(found)
+}
+
+fn list_below(
+    folder: &Path,
+    below: &Path,
+    found: &mut BTreeSet<String>,
+) -> Result<(), VerifyError> {
     let path = folder.join(below);
     let unreadable = |source| VerifyError::Unreadable {
         path: path.clone(),
@@ -143,7 +151,7 @@ fn list(folder: &Path, below: &Path, found: &mut BTreeSet<String>) -> Result<(),
         let entry = entry.map_err(unreadable)?;
         let name = below.join(entry.file_name());
         if entry.file_type().map_err(unreadable)?.is_dir() {
-            list(folder, &name, found)?;
+            list_below(folder, &name, found)?;
         } else {
             found.insert(name.to_string_lossy().into_owned());
         }
