@@ -50,7 +50,7 @@ impl TestEnv {
             .tempdir()
             .expect("a temporary folder can be made");
         let mark = folder.path().display().to_string();
-        for sub in ["state", "run"] {
+        for sub in ["state", "run", "tmp"] {
             fs::create_dir(folder.path().join(sub)).expect("the folder is ours");
         }
         Self { folder, mark }
@@ -78,6 +78,7 @@ impl TestEnv {
             .current_dir(self.path())
             .env("XDG_STATE_HOME", self.path().join("state"))
             .env("XDG_RUNTIME_DIR", self.path().join("run"))
+            .env("TMPDIR", self.path().join("tmp"))
             .env(MARK, &self.mark)
             .env_remove("SOURCE_DATE_EPOCH")
             .stdin(Stdio::null());
@@ -122,6 +123,16 @@ impl TestEnv {
         found
     }
 
+    /// The command lines of those processes, words parted by spaces.
+    #[must_use]
+    pub fn command_lines(&self) -> Vec<String> {
+        self.processes()
+            .into_iter()
+            .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).ok())
+            .map(|line| line.replace('\0', " "))
+            .collect()
+    }
+
     /// Asserts that no process of this test is left, after a short wait for
     /// those that are ending.
     pub fn assert_no_process_left(&self) {
@@ -130,20 +141,15 @@ impl TestEnv {
             assert!(
                 Instant::now() < until,
                 "left behind: {:?}",
-                self.processes()
-                    .into_iter()
-                    .map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                        .unwrap_or_default()
-                        .replace('\0', " "))
-                    .collect::<Vec<_>>()
+                self.command_lines()
             );
             thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// Asserts that no fleet left a file or folder.
+    /// Asserts that no fleet, nor a boot verification, left a file or folder.
     pub fn assert_no_fleet_left(&self) {
-        for folder in ["state/imgbuild/fleets", "run/imgbuild"] {
+        for folder in ["state/imgbuild/fleets", "run/imgbuild", "tmp"] {
             let left: Vec<_> = fs::read_dir(self.path().join(folder))
                 .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
                 .unwrap_or_default();
