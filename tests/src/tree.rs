@@ -48,7 +48,7 @@ impl Tree {
 }
 
 fn list(folder: &Path, prefix: &str, entries: &mut BTreeMap<String, Entry>) {
-    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder:?}: {error}")) {
+    for entry in fs::read_dir(folder).expect("the folder is there") {
         let path = entry.expect("the folder can be listed").path();
         let name = path.file_name().expect("it has a name").to_string_lossy();
         let name = format!("{prefix}{name}");

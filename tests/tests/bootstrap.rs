@@ -20,15 +20,15 @@ impl Machine {
         let env = TestEnv::new();
         fs::copy(workspace().join("bootstrap"), env.path().join("bootstrap")).unwrap();
         let machine = Self { env };
-        let known: String = installed
-            .iter()
-            .map(|package| format!("{package}) echo \"{package} ii \" ;;\n"))
-            .collect();
         // One that was removed keeps its record.
         machine.env.stand_in(
             "dpkg-query",
             &format!(
-                "for package; do case $package in\n{known}bc) echo 'bc rc ' ;;\nesac; done; exit 1"
+                "for package; do case ' {} ' in\n\
+                 *\" $package \"*) echo \"$package ii \" ;;\n\
+                 *) [ $package != bc ] || echo 'bc rc ' ;;\n\
+                 esac; done; exit 1",
+                installed.join(" ")
             ),
         );
         machine.env.stand_in("id", "echo 0");
