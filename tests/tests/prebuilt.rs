@@ -76,7 +76,7 @@ fn kernel_record(out: &Path) -> Value {
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     let kernel = &manifest["kernel"];
     let file = kernel["file"].as_str().unwrap();
-    let sha256 = Sha256::of_file(&out.join(file)).unwrap().to_string();
+    let sha256 = Sha256::of_file(out.join(file)).unwrap().to_string();
     assert_eq!(
         [
             &manifest["files"][file]["sha256"],
