@@ -1,7 +1,7 @@
 //! Ready kernels: what a file given by `--kernel` is, told from its headers.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
@@ -110,17 +110,17 @@ pub enum Fault {
 /// Looks at the kernel at `path`.
 pub fn inspect(path: &Path) -> Result<Prebuilt, PrebuiltError> {
     let read = || -> io::Result<Result<Prebuilt, Fault>> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
+        // Looked at before it is opened: opening a FIFO waits for its writer.
+        if !fs::metadata(path)?.is_file() {
             return Ok(Err(Fault::NotAFile));
         }
+        let file = File::open(path)?;
         let mut head = Vec::new();
         (&file).take(4096).read_to_end(&mut head)?;
         let kernel = Image {
             file: &file,
             head: &head,
-            size: metadata.len(),
+            size: file.metadata()?.len(),
         };
         kernel.inspect()
     };

@@ -213,6 +213,13 @@ pub(super) fn file_digest(
     path: &Path,
     expected: Option<Sha256>,
 ) -> Result<Sha256, SourceError> {
+    // Looked at before it is read: a FIFO would wait for its writer, and a device
+    // has no end.
+    let metadata = fs::metadata(path).map_err(unreadable(path))?;
+    if !metadata.is_file() {
+        let fault = io::Error::other("it is no regular file");
+        return Err(unreadable(path)(fault));
+    }
     let actual = memo.of_file(path).map_err(unreadable(path))?;
     match expected {
         Some(expected) if expected != actual => Err(SourceError::Digest {
