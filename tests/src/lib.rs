@@ -2,6 +2,8 @@
 //! run what a user types and see what a user sees.
 
 pub mod bench;
+pub mod http;
+pub mod small_kernel;
 pub mod stand_in;
 pub mod tree;
 
@@ -85,6 +87,17 @@ impl TestEnv {
         command
     }
 
+    /// A cache folder of the test's own, empty at first.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.path().join("cache/imgbuild")
+    }
+
+    /// Has `command` keep its downloads and kernels in [`TestEnv::cache`].
+    pub fn own_cache<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("XDG_CACHE_HOME", self.path().join("cache"))
+    }
+
     /// Builds a recipe into `out` without booting it, and returns the folder.
     #[must_use]
     pub fn artifacts(&self, recipe: &str) -> PathBuf {
@@ -98,10 +111,12 @@ impl TestEnv {
         out
     }
 
-    /// Processes that this test started, directly or not, and that live.
+    /// Processes that this test started, directly or not, and that live: those
+    /// whose environment names the test's folder, be it in PATH, since a kernel
+    /// build is given little else.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
-        let wanted = format!("{MARK}={}", self.mark);
+        let wanted = self.mark.as_bytes();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").expect("/proc is mounted").flatten() {
             let Some(pid) = entry
@@ -113,8 +128,8 @@ impl TestEnv {
             };
             let marked = fs::read(entry.path().join("environ")).is_ok_and(|environment| {
                 environment
-                    .split(|byte| *byte == 0)
-                    .any(|variable| variable == wanted.as_bytes())
+                    .windows(wanted.len())
+                    .any(|bytes| bytes == wanted)
             });
             if marked && pid != std::process::id() {
                 found.push(pid);
