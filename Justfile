@@ -30,7 +30,7 @@ bench *ARGS: build
 
 # Build the kernel twice in different folders and compare
 repro: build
-    IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --package imgbuild-tests --test repro -- --ignored
+    IMGBUILD_REPRO=1 IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --package imgbuild-tests --test repro -- --nocapture
 
 # Write the command reference and man pages from the command line
 docs: build
