@@ -8,6 +8,7 @@ use crate::{
     digest::{Sha256, memo::Memo},
     download::{DownloadError, Network},
     interrupt::Interrupt,
+    units::ByteSize,
 };
 
 mod build;
@@ -119,6 +120,8 @@ pub struct Kernel {
     pub sha256: Sha256,
     /// What `uname -r` prints in it, where that can be told.
     pub version: Option<String>,
+    /// Least memory of a guest that it starts in, where its file says.
+    pub memory: Option<ByteSize>,
     /// Where it came from.
     pub source: SourceInfo,
     /// Its whole configuration, where it was built here.
@@ -201,7 +204,11 @@ fn obtain_prebuilt(
             (source::download(url, sha256, env)?, origin)
         }
     };
-    let Prebuilt { format, version } = inspect(&image)?;
+    let Prebuilt {
+        format,
+        version,
+        memory,
+    } = inspect(&image)?;
     let sha256 = source::file_digest(&Memo::in_cache(&env.cache), &image, sha256)?;
     Ok(Kernel {
         source: SourceInfo {
@@ -213,6 +220,7 @@ fn obtain_prebuilt(
         format,
         sha256,
         version,
+        memory,
         config: None,
         config_digest: None,
         toolchain: None,

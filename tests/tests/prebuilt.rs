@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use imgbuild::digest::Sha256;
 use imgbuild_tests::tree::Tree;
@@ -13,7 +14,12 @@ use serde_json::Value;
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
 /// A kernel as Debian ships it: fetched once and never installed.
-fn debian_kernel(env: &TestEnv) -> PathBuf {
+fn debian_kernel(env: &TestEnv) -> &'static Path {
+    static KERNEL: OnceLock<PathBuf> = OnceLock::new();
+    KERNEL.get_or_init(|| fetch_debian_kernel(env))
+}
+
+fn fetch_debian_kernel(env: &TestEnv) -> PathBuf {
     let depends = run(env.command("apt-cache").args(["depends", PACKAGE])).succeeds();
     let package = depends
         .stdout
@@ -76,7 +82,7 @@ fn kernel_record(out: &Path) -> Value {
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     let kernel = &manifest["kernel"];
     let file = kernel["file"].as_str().unwrap();
-    let sha256 = Sha256::of_file(out.join(file)).unwrap().to_string();
+    let sha256 = Sha256::of_file(&out.join(file)).unwrap().to_string();
     assert_eq!(
         [
             &manifest["files"][file]["sha256"],
@@ -127,6 +133,24 @@ fn a_distribution_kernel_reaches_ready_with_a_serial_console_alone() {
     ];
     let fleet = run(env.imgbuild(launch).arg(&out)).succeeds().json_lines();
     assert_eq!(fleet.last().unwrap()["burning"], 1);
+}
+
+#[test]
+fn a_guest_too_small_for_its_kernel_is_warned_of() {
+    let env = TestEnv::new();
+    let kernel = debian_kernel(&env);
+    run(&mut with_kernel(&env, &kernel)).succeeds().says(&[
+        "warning: ",
+        "gives the guest 64M",
+        "guest.memory",
+    ]);
+    let mut roomy = env.imgbuild(["build", "--no-boot", "--out", "roomy", "--kernel"]);
+    roomy.arg(&kernel).arg(roomy_recipe(&env));
+    let finished = run(&mut roomy).succeeds();
+    assert!(finished.stderr.is_empty(), "{}", finished.stderr);
+    // Nobody here built it.
+    let kernel = finished.stdout.lines().next().unwrap();
+    assert!(kernel.ends_with("given ready-made"), "{kernel}");
 }
 
 #[test]

@@ -136,6 +136,14 @@ pub fn build(
     // First, so that an unwritable folder costs no kernel build.
     let staging = Staging::new(&options.out)?;
     let kernel = kernel::obtain(&options.kernel, environment)?;
+    if let Some(needed) = kernel.memory.filter(|needed| *needed > recipe.memory) {
+        tracing::warn!(
+            "this kernel does not start in less than {needed} of memory, and recipe {} gives the \
+             guest {}: raise its guest.memory, or give --memory at launch",
+            recipe.name,
+            recipe.memory
+        );
+    }
     let interrupt = &environment.interrupt;
     let disk_size = options.disk_size.unwrap_or(recipe.disk.size);
     let mut output = Output::new(&staging);

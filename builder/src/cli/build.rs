@@ -161,7 +161,7 @@ fn sentences(built: &Built) -> Vec<String> {
             .as_deref()
             .unwrap_or("of unknown version"),
         kernel.source.origin,
-        if built.kernel_cached {
+        if built.kernel_cached && kernel.toolchain.is_some() {
             ", built before"
         } else {
             ""

@@ -57,6 +57,7 @@ impl Entry {
             format: Format::Elf,
             sha256: record.image_sha256,
             version: Some(record.version),
+            memory: None,
             source: record.source,
             config: Some(config),
             config_digest: Some(record.config_sha256),

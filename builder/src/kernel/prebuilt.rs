@@ -9,6 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::units::ByteSize;
+
 /// Largest kernel file accepted, in bytes.
 const SIZE_LIMIT: u64 = 512 << 20;
 /// Largest note segment read, in bytes.
@@ -28,6 +30,8 @@ const PROTOCOL: usize = 0x206;
 const KERNEL_VERSION: usize = 0x20e;
 const LOADFLAGS: usize = 0x211;
 const XLOADFLAGS: usize = 0x236;
+const PREF_ADDRESS: usize = 0x258;
+const INIT_SIZE: usize = 0x260;
 const BANNER: &[u8] = b"Linux version ";
 
 /// The form of a kernel file.
@@ -58,6 +62,9 @@ pub struct Prebuilt {
     pub format: Format,
     /// The version it carries, if it says.
     pub version: Option<String>,
+    /// Least memory of a guest in which it can unpack itself; an ELF file is
+    /// unpacked.
+    pub memory: Option<ByteSize>,
 }
 
 /// Why a file is not taken for a kernel.
@@ -152,6 +159,7 @@ impl Image<'_> {
                 Ok(()) => Ok(Prebuilt {
                     format: Format::Elf,
                     version: self.banner()?,
+                    memory: None,
                 }),
                 Err(fault) => Err(fault),
             },
@@ -159,6 +167,7 @@ impl Image<'_> {
                 self.check_bzimage().map(|()| Prebuilt {
                     format: Format::BzImage,
                     version: self.header_version(),
+                    memory: self.memory_to_unpack(),
                 })
             }
             [0x1f, 0x8b, ..] | [0xfd, b'7', b'z', ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] => {
@@ -229,6 +238,14 @@ impl Image<'_> {
     fn setup_size(&self) -> u32 {
         let sectors = self.head.get(SETUP_SECTS).copied().unwrap_or(0);
         (u32::from(if sectors == 0 { 4 } else { sectors }) + 1) * 512
+    }
+
+    /// The end of what the kernel uses before it reads its memory map, in whole
+    /// MiB.
+    fn memory_to_unpack(&self) -> Option<ByteSize> {
+        let size = u64::from(u32_at(self.head, INIT_SIZE)?);
+        let end = u64_at(self.head, PREF_ADDRESS)?.checked_add(size)?;
+        ByteSize::new(end.checked_next_multiple_of(1 << 20)?)
     }
 
     /// The version string that the header points to.

@@ -69,6 +69,15 @@ fn knows_an_elf_kernel_and_its_version() {
 }
 
 #[test]
+fn tells_how_much_memory_a_bzimage_unpacks_itself_in() {
+    let placed = with(bzimage(), PREF_ADDRESS, &0x100_0000u64.to_le_bytes());
+    let kernel = look(&with(placed, INIT_SIZE, &0x10_0001u32.to_le_bytes())).unwrap();
+    assert_eq!(kernel.memory, ByteSize::new(18 << 20));
+    let endless = with(bzimage(), PREF_ADDRESS, &[0xff; 12]);
+    assert_eq!(look(&endless).unwrap().memory, None);
+}
+
+#[test]
 fn finds_a_banner_across_pieces_of_the_file() {
     let mut bytes = elf(&note(*b"Xen\0", NOTE_PVH));
     bytes.truncate(120 + 24);
