@@ -82,7 +82,7 @@ fn kernel_record(out: &Path) -> Value {
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     let kernel = &manifest["kernel"];
     let file = kernel["file"].as_str().unwrap();
-    let sha256 = Sha256::of_file(&out.join(file)).unwrap().to_string();
+    let sha256 = Sha256::of_file(out.join(file)).unwrap().to_string();
     assert_eq!(
         [
             &manifest["files"][file]["sha256"],
@@ -100,7 +100,7 @@ fn a_distribution_kernel_reaches_ready_with_a_serial_console_alone() {
     let out = env.path().join("out");
     let mut command = env.imgbuild(["build", "--json", "--kernel"]);
     command
-        .arg(&kernel)
+        .arg(kernel)
         .arg(roomy_recipe(&env))
         .arg("--out")
         .arg(&out);
@@ -139,13 +139,13 @@ fn a_distribution_kernel_reaches_ready_with_a_serial_console_alone() {
 fn a_guest_too_small_for_its_kernel_is_warned_of() {
     let env = TestEnv::new();
     let kernel = debian_kernel(&env);
-    run(&mut with_kernel(&env, &kernel)).succeeds().says(&[
+    run(&mut with_kernel(&env, kernel)).succeeds().says(&[
         "warning: ",
         "gives the guest 64M",
         "guest.memory",
     ]);
     let mut roomy = env.imgbuild(["build", "--no-boot", "--out", "roomy", "--kernel"]);
-    roomy.arg(&kernel).arg(roomy_recipe(&env));
+    roomy.arg(kernel).arg(roomy_recipe(&env));
     let finished = run(&mut roomy).succeeds();
     assert!(finished.stderr.is_empty(), "{}", finished.stderr);
     // Nobody here built it.
