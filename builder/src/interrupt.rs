@@ -1,6 +1,6 @@
 //! The user's wish to stop, as a value that is passed to whatever may take long.
 //!
-//! The first SIGINT or SIGTERM is only recorded: work in progress sees it by
+//! The first SIGINT, SIGTERM or SIGHUP is only recorded: work in progress sees it by
 //! [`Interrupt::requested`], or by polling [`Interrupt::as_fd`], and undoes what
 //! it began. A second SIGINT ends the process at once.
 
@@ -17,7 +17,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     flag, low_level,
 };
 
@@ -40,7 +40,7 @@ struct Shared {
 }
 
 impl Interrupt {
-    /// Takes over SIGINT and SIGTERM of this process.
+    /// Takes over SIGINT, SIGTERM and SIGHUP of this process.
     ///
     /// # Errors
     /// When the process has no file descriptor left, or a signal handler cannot
@@ -54,7 +54,7 @@ impl Interrupt {
             i32::from(EXIT_CODE),
             Arc::clone(&shared.requested),
         )?;
-        for signal in [SIGINT, SIGTERM] {
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
             flag::register(signal, Arc::clone(&shared.requested))?;
             low_level::pipe::register(signal, shared.writable.try_clone()?)?;
         }

@@ -20,9 +20,9 @@ pub fn measure_khz() -> u64 {
     let (clock_start, tsc_start) = sample();
     sleep(WINDOW);
     let (clock_end, tsc_end) = sample();
-    let nanoseconds = clock_end - clock_start;
-    u64::try_from(u128::from(tsc_end - tsc_start) * 1_000_000 / nanoseconds)
-        .expect("a TSC runs at a few GHz")
+    let nanoseconds = clock_end.saturating_sub(clock_start);
+    let ticks = u128::from(tsc_end.saturating_sub(tsc_start));
+    u64::try_from(ticks * 1_000_000 / nanoseconds.max(1)).unwrap_or(u64::MAX)
 }
 
 /// Reads clock and counter together: the closest pair of several, since the
@@ -32,8 +32,9 @@ fn sample() -> (u128, u64) {
         .map(|_| {
             let before = rdtsc();
             let clock = nanoseconds(clock_gettime(ClockId::MonotonicRaw));
-            let after = rdtsc();
-            (after - before, (clock, before + (after - before) / 2))
+            // A move to a CPU with another TSC must not wrap around.
+            let width = rdtsc().saturating_sub(before);
+            (width, (clock, before + width / 2))
         })
         .min_by_key(|(width, _)| *width)
         .expect("there are samples")
