@@ -192,6 +192,19 @@ impl Recipe {
         line
     }
 
+    /// The same recipe with the names of its files and not their folders, which
+    /// differ from machine to machine.
+    #[must_use]
+    pub fn without_paths(&self) -> Self {
+        let name = |path: &PathBuf| path.file_name().map(PathBuf::from).unwrap_or_default();
+        let mut recipe = self.clone();
+        recipe.initramfs.rootfs = recipe.initramfs.rootfs.as_ref().map(name);
+        for file in &mut recipe.initramfs.files {
+            file.source = name(&file.source);
+        }
+        recipe
+    }
+
     /// How long a guest may take to report ready.
     #[must_use]
     pub fn boot_timeout(&self) -> Duration {

@@ -153,14 +153,15 @@ pub fn build(
     if let Some(config) = &kernel.config {
         output.write(KERNEL_CONFIG, config.as_bytes())?;
     }
-    output.initramfs(&tree(recipe, options)?, options.source_date_epoch)?;
+    let (tree, inputs) = tree(recipe, options)?;
+    output.initramfs(&tree, options.source_date_epoch)?;
     output.base(recipe, disk_size, options.source_date_epoch, interrupt)?;
     output.overlays(options.overlays, disk_size, interrupt)?;
 
     let manifest = Manifest {
         manifest_version: MANIFEST_VERSION,
         imgbuild: env!("CARGO_PKG_VERSION").to_owned(),
-        recipe: recipe.clone(),
+        recipe: recipe.without_paths(),
         options: Options {
             overlays: options.overlays,
             disk_size,
@@ -174,6 +175,7 @@ pub fn build(
             toolchain: kernel.toolchain,
         },
         command_line: recipe.command_line(),
+        inputs,
         files: output.files,
     };
     manifest.store(staging.path())?;
@@ -192,29 +194,55 @@ pub fn build(
     })
 }
 
-/// Puts together what goes into the initramfs.
-fn tree(recipe: &Recipe, options: &BuildOptions) -> Result<Tree, BuildError> {
-    let input = |key, path: &Path, source| BuildError::Input {
-        recipe: recipe.name.clone(),
-        key,
-        path: path.to_path_buf(),
-        source,
+/// Puts together what goes into the initramfs, and records the recipe's files
+/// among it: the root file system as `rootfs`, the others by path in the guest.
+fn tree(
+    recipe: &Recipe,
+    options: &BuildOptions,
+) -> Result<(Tree, BTreeMap<String, FileRecord>), BuildError> {
+    let mut inputs = BTreeMap::new();
+    let mut record = |name: &str, key, source: &Path| {
+        let path = options.recipe_folder.join(source);
+        let record = input_record(&path).map_err(|source| bad_input(recipe, key, &path, source))?;
+        inputs.insert(name.to_owned(), record);
+        Ok::<_, BuildError>(path)
     };
     let mut tree = Tree::new();
     if let Some(rootfs) = &recipe.initramfs.rootfs {
-        let path = options.recipe_folder.join(rootfs);
-        let archive =
-            File::open(&path).map_err(|source| input("initramfs.rootfs", &path, source))?;
+        let path = record("rootfs", "initramfs.rootfs", rootfs)?;
+        let archive = File::open(&path)
+            .map_err(|source| bad_input(recipe, "initramfs.rootfs", &path, source))?;
         tree.add_rootfs_tar(archive, &path.to_string_lossy())?;
     }
     tree.add_base(assets::INIT.to_vec())?;
     for file in &recipe.initramfs.files {
-        let path = options.recipe_folder.join(&file.source);
-        let content =
-            fs::read(&path).map_err(|source| input("initramfs.files.source", &path, source))?;
+        let path = record(&file.path, "initramfs.files.source", &file.source)?;
+        let content = fs::read(&path)
+            .map_err(|source| bad_input(recipe, "initramfs.files.source", &path, source))?;
         tree.add_file(&file.path, file.mode, content)?;
     }
-    Ok(tree)
+    Ok((tree, inputs))
+}
+
+fn bad_input(recipe: &Recipe, key: &'static str, path: &Path, source: io::Error) -> BuildError {
+    BuildError::Input {
+        recipe: recipe.name.clone(),
+        key,
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+/// Size and digest of a file that a recipe names.
+fn input_record(path: &Path) -> io::Result<FileRecord> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a file"));
+    }
+    Ok(FileRecord {
+        sha256: Sha256::of_file(path)?,
+        size: metadata.len(),
+    })
 }
 
 /// The files of an output folder as they are written.

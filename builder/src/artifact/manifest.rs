@@ -39,6 +39,10 @@ pub struct Manifest {
     pub kernel: KernelRecord,
     /// Kernel command line of a guest, before what the launcher adds.
     pub command_line: String,
+    /// The recipe's own files that were packed: the root file system as
+    /// `rootfs`, the others by path in the guest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, FileRecord>,
     /// Every file but this one and `SHA256SUMS`, by path in the folder.
     pub files: BTreeMap<String, FileRecord>,
 }

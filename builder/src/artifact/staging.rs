@@ -100,6 +100,11 @@ impl Staging {
                 fs::rename(&self.folder, &self.target).map_err(unwritable)?;
             }
             Err(rustix::io::Errno::EXIST | rustix::io::Errno::INVAL) => {
+                // Much may have happened to it since the build began.
+                if let Err(reason) = replaceable(&self.target) {
+                    let path = self.target.clone();
+                    return Err(StagingError::NotOurs { path, reason });
+                }
                 self.replace().map_err(unwritable)?;
             }
             other => other.map_err(|errno| unwritable(errno.into()))?,
@@ -111,12 +116,19 @@ impl Staging {
     /// there goes with `self`.
     fn replace(&self) -> io::Result<()> {
         match renameat_with(CWD, &self.folder, CWD, &self.target, RenameFlags::EXCHANGE) {
+            // A file system that cannot exchange: for a moment there is no
+            // output, and a kill in it leaves the previous one under this name.
             Err(rustix::io::Errno::INVAL) => {
-                let old = self.folder.with_extension("old");
-                fs::rename(&self.target, &old)?;
+                let mut previous = self.target.clone().into_os_string();
+                previous.push(format!(".previous-{}", std::process::id()));
+                let previous = PathBuf::from(previous);
+                fs::rename(&self.target, &previous)?;
                 fs::rename(&self.folder, &self.target)
-                    .inspect_err(|_| drop(fs::rename(&old, &self.target)))?;
-                fs::remove_dir_all(old)
+                    .inspect_err(|_| drop(fs::rename(&previous, &self.target)))?;
+                if let Err(error) = fs::remove_dir_all(&previous) {
+                    tracing::warn!("{} is left behind: {error}", previous.display());
+                }
+                Ok(())
             }
             other => other.map_err(io::Error::from),
         }
