@@ -151,24 +151,6 @@ pub enum KernelError {
     Download(#[from] DownloadError),
 }
 
-impl KernelError {
-    /// Whether the user stopped it.
-    #[must_use]
-    pub fn is_interrupt(&self) -> bool {
-        use crate::process::ProcessError;
-        matches!(
-            self,
-            Self::Download(DownloadError::Interrupted { .. })
-                | Self::Source(SourceError::Download(DownloadError::Interrupted { .. }))
-                | Self::Build(
-                    BuildError::Interrupted
-                        | BuildError::Unpack(UnpackError::Interrupted(_))
-                        | BuildError::Tool(ProcessError::Interrupted { .. })
-                )
-        )
-    }
-}
-
 /// The kernel that `request` describes: given, cached, or built.
 pub fn obtain(request: &Request, env: &Env) -> Result<Kernel, KernelError> {
     if let Some(location) = &request.prebuilt {

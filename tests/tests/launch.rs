@@ -162,6 +162,22 @@ fn kvm_that_is_absent_is_refused() {
 }
 
 #[test]
+fn more_guests_than_open_files_allow_are_refused() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let imgbuild = env.imgbuild(["launch", "--count", "50", "--accel", "tcg"]);
+    run(env
+        .command("prlimit")
+        .arg("--nofile=100:200")
+        .arg(imgbuild.get_program())
+        .args(imgbuild.get_args())
+        .arg(&out))
+    .exits(3)
+    .says(&["50 guests need 214 open files", "hard limit is 200"]);
+    env.assert_no_fleet_left();
+}
+
+#[test]
 fn a_broken_artifact_is_named() {
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");

@@ -131,7 +131,7 @@ fn a_wrong_digest_is_told_with_both_values_and_the_file_is_set_aside() {
 fn an_address_without_a_digest_is_not_even_asked() {
     let served = Served::by(|_, request, kernel| Answer::serve(kernel, request));
     run(&mut served.without_digest(&served.server.url("/vmlinux")))
-        .exits(1)
+        .exits(2)
         .says(&[&served.server.url("/vmlinux"), "--kernel-sha256"]);
     assert!(served.asked().is_empty());
     served.assert_no_output();

@@ -3,8 +3,10 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use crate::artifact::BuildError;
 use crate::fleet::launch::LaunchError;
 use crate::interrupt::{self, Interrupt};
+use crate::kernel::{KernelError, SourceError};
 use crate::recipe::RecipeError;
 
 /// How a run of imgbuild ends.
@@ -73,9 +75,18 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
         let error = anyhow::Error::from(error);
         let exit = match error.downcast_ref() {
             Some(LaunchError::HostNotReady { .. }) => Exit::HostNotReady,
-            _ if error.is::<RecipeError>() => Exit::Usage,
+            _ if error.is::<RecipeError>() || asks_for_a_digest(&error) => Exit::Usage,
             _ => Exit::Failed,
         };
         Self { exit, error }
     }
+}
+
+/// Whether an address was given without the digest that goes with it.
+fn asks_for_a_digest(error: &anyhow::Error) -> bool {
+    let kernel = match error.downcast_ref() {
+        Some(BuildError::Kernel(kernel)) => Some(kernel),
+        _ => error.downcast_ref(),
+    };
+    matches!(kernel, Some(KernelError::Source(SourceError::NoDigest(_))))
 }

@@ -83,7 +83,7 @@ impl Launch {
 fn exit(summary: &Summary) -> Exit {
     if summary.interrupted {
         Exit::Interrupted
-    } else if summary.ready == summary.count {
+    } else if summary.ready == summary.count && summary.silent == 0 {
         Exit::Done
     } else if summary.ready == 0 && summary.exited == 0 {
         Exit::Failed
@@ -158,14 +158,17 @@ fn sentence(event: &LaunchEvent) -> String {
             _ => String::new(),
         },
         LaunchEvent::Summary(summary) => format!(
-            "{}: {} of {} ready in {:.1} s, {} burning, {} failed, {} exited; all stopped",
+            "{}: {} of {} ready in {:.1} s, {} burning, {} failed, {} exited, {} not started, \
+             {} without an answer; all stopped",
             summary.fleet,
             summary.ready,
             summary.count,
             summary.start_seconds,
             summary.burning,
             summary.failed,
-            summary.exited
+            summary.exited,
+            summary.planned,
+            summary.silent
         ),
     }
 }

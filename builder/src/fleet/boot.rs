@@ -19,6 +19,8 @@ use crate::vmm::{Accel, Net, Sharing, qemu};
 
 /// How long the guest burns between two looks at its counter.
 const BURN: Duration = Duration::from_millis(300);
+/// Most lines of text that are kept of what it says.
+const WORDS_MAX: usize = 64;
 /// How long it may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may take to power off.
@@ -93,6 +95,9 @@ pub fn verify(folder: &Path, interrupt: &Interrupt) -> Result<Report, BootError>
             Err(BootError::Failed { reason, .. }) => {
                 format!("/dev/kvm opens, but a guest does not boot under it: {reason}")
             }
+            Err(error @ BootError::NotBurning { .. }) => {
+                format!("/dev/kvm opens, but a guest does not work under it: {error}")
+            }
             other => return other,
         },
         Err(error) => error.to_string(),
@@ -143,11 +148,14 @@ fn attempt(
         Supervisor::new(plans, pace, interrupt.clone()).map_err(LaunchError::from)?;
     let mut words = Vec::new();
     let mut listen = |_: &_, observation: Observation<'_>| match observation {
-        Observation::Message(message) => {
+        // One message in each phase, however much text a kernel writes between.
+        Observation::Message(message) if words.len() < WORDS_MAX + 2 => {
             words.push(serde_json::to_string(message).expect("a message is plain data"));
         }
-        Observation::Text(text) if !text.is_empty() => words.push(text.to_owned()),
-        Observation::Text(_) | Observation::State => {}
+        Observation::Text(text) if !text.is_empty() && words.len() < WORDS_MAX => {
+            words.push(text.to_owned());
+        }
+        Observation::Message(_) | Observation::Text(_) | Observation::State => {}
     };
     let mut rounds = [0; 2];
     supervisor

@@ -94,6 +94,14 @@ pub enum Event<'a> {
     Ended(String),
 }
 
+/// What a guest says made safe to print: no control characters.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|character| !character.is_control())
+        .collect()
+}
+
 /// A guest as its console and its process show it.
 #[derive(Debug)]
 pub struct Guest {
@@ -130,6 +138,12 @@ impl Guest {
         self.status
     }
 
+    /// Whether its console ever said anything.
+    #[must_use]
+    pub fn spoke(&self) -> bool {
+        self.spoke
+    }
+
     /// The last lines of text from its console or its VMM.
     pub fn tail(&self) -> impl Iterator<Item = &str> {
         self.tail.iter().map(String::as_str)
@@ -152,15 +166,16 @@ impl Guest {
             Event::VmmText(line) => {
                 self.keep(line);
                 // QEMU only stops the vCPU and waits; nothing more will come.
-                (self.state == State::Booting && line.contains(KVM_INTERNAL_ERROR))
-                    .then(|| State::Failed(Failure::KvmInternalError((*line).to_owned())))
+                let stopped = matches!(self.state, State::Booting | State::Ready)
+                    && line.contains(KVM_INTERNAL_ERROR);
+                stopped.then(|| State::Failed(Failure::KvmInternalError((*line).to_owned())))
             }
-            Event::Deadline(time) => (self.state == State::Booting).then_some({
-                State::Failed(if self.spoke {
+            Event::Deadline(time) => (self.state == State::Booting).then(|| {
+                State::Failed(self.omen.take().unwrap_or(if self.spoke {
                     Failure::NotReady(*time)
                 } else {
                     Failure::Silent(*time)
-                })
+                }))
             }),
             Event::Ended(status) => match self.state {
                 State::Planned | State::Booting => Some(State::Failed(
@@ -193,7 +208,7 @@ impl Guest {
                 None
             }
             Message::Fatal { reason, .. } => {
-                self.omen = Some(Failure::Fatal(reason.clone()));
+                self.omen = Some(Failure::Fatal(printable(reason)));
                 None
             }
             Message::Parked { .. } | Message::Reply { .. } => None,
@@ -245,7 +260,7 @@ mod tests {
     fn states_follow_what_is_seen() {
         let kvm = "qemu: KVM internal error. Suberror: 1";
         let ended = || Failure::Ended("exit status: 0".to_owned());
-        let table: [(&[&str], State); 12] = [
+        let table: [(&[&str], State); 14] = [
             (&[], State::Booting),
             (&[READY], State::Ready),
             (&[READY, "~"], State::Ready),
@@ -270,6 +285,14 @@ mod tests {
                 &[kvm],
                 State::Failed(Failure::KvmInternalError(kvm.to_owned())),
             ),
+            (
+                &[READY, kvm],
+                State::Failed(Failure::KvmInternalError(kvm.to_owned())),
+            ),
+            (
+                &[PANIC, "~"],
+                State::Failed(Failure::KernelPanic("No working init found.".to_owned())),
+            ),
         ];
         for (lines, state) in table {
             assert_eq!(*after(lines).state(), state, "{lines:?}");
@@ -277,6 +300,18 @@ mod tests {
         assert_eq!(
             *after(&[FATAL, "!"]).state(),
             State::Failed(Failure::Fatal("mount /proc: no such device".to_owned()))
+        );
+    }
+
+    #[test]
+    fn what_a_guest_says_cannot_move_the_cursor() {
+        let fatal = FATAL.replace("mount", "\\u001b[2J\\u0007mount");
+        let State::Failed(failure) = after(&[&fatal, "!"]).state().clone() else {
+            panic!("it failed");
+        };
+        assert_eq!(
+            failure.to_string(),
+            "init gave up: [2Jmount /proc: no such device"
         );
     }
 

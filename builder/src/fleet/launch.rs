@@ -5,6 +5,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tty_init::protocol::Burn;
 
@@ -25,10 +26,18 @@ use crate::vmm::{Accel, Net, Sharing, qemu};
 /// How long a guest may take to report ready under KVM. One that KVM really
 /// runs takes well under a second.
 pub const KVM_BOOT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Least time for a fleet's guests to answer or to power off.
+/// Least time for a fleet's guests to answer.
 const ANSWER_MIN: Duration = Duration::from_secs(10);
+/// How long guests may take to power off before they are ended by force. Their
+/// disks are thrown away, so nothing is lost by force.
+const STOP_GRACE: Duration = Duration::from_secs(10);
 /// CPU time within which a guest answers.
 const ANSWER_CPU: Duration = Duration::from_millis(100);
+
+/// Open files that a guest takes here: console, VMM's stderr, pidfd.
+const DESCRIPTORS_A_GUEST: u64 = 3;
+/// Open files besides: streams, poll set, locks, and some in passing.
+const DESCRIPTORS_BESIDE: u64 = 64;
 
 /// What to launch.
 #[derive(Debug, Clone)]
@@ -93,6 +102,11 @@ pub struct Summary {
     pub failed: usize,
     /// Guests that ended by themselves after they had been ready.
     pub exited: usize,
+    /// Guests that were not started, since the first one failed or the user
+    /// ended the launch.
+    pub planned: usize,
+    /// Guests that were ready, but did not answer in the end.
+    pub silent: usize,
     /// Seconds until the last guest was ready or had failed.
     pub start_seconds: f64,
     /// What ran the guests' code.
@@ -162,6 +176,10 @@ pub fn launch(
             reason: error.to_string(),
         })?;
     }
+    allow_descriptors(options.count).map_err(|reason| LaunchError::HostNotReady {
+        accel: options.accel,
+        reason,
+    })?;
     qemu::version(interrupt)?;
     let artifacts = Artifacts::open(&options.out)?;
     let recipe = &artifacts.manifest.recipe;
@@ -195,12 +213,18 @@ pub fn launch(
     refuse_broken_kvm(options.accel, &supervisor)?;
 
     let answer = answer_time(options.count, parallelism());
-    if recipe.burn.duty > 0 {
+    if recipe.burn.duty > 0 && !interrupt.requested() {
         supervisor.tell_all(&format!("burn {}", recipe.burn.duty));
     }
-    supervisor.hold(options.keep.map(|keep| Instant::now() + keep), &mut tell)?;
+    // A time beyond what a clock holds is for ever.
+    let until = options
+        .keep
+        .and_then(|keep| Instant::now().checked_add(keep));
+    supervisor.hold(until, &mut tell)?;
     let interrupted = interrupt.requested();
-    supervisor.ask_all(Instant::now() + answer, &mut tell)?;
+    if !interrupted {
+        supervisor.ask_all(Instant::now() + answer, &mut tell)?;
+    }
     let summary = summarize(
         options,
         name,
@@ -217,9 +241,30 @@ pub fn launch(
         emit(&asked(member));
     }
     // From here on an exit is what was asked for, not news.
-    supervisor.stop_all(answer, &mut |_, _| {})?;
+    supervisor.stop_all(STOP_GRACE, &mut |_, _| {})?;
     emit(&LaunchEvent::Summary(summary.clone()));
     Ok(summary)
+}
+
+/// Raises the limit of open files to what `guests` need, or says why not.
+fn allow_descriptors(guests: u32) -> Result<(), String> {
+    let needed = u64::from(guests) * DESCRIPTORS_A_GUEST + DESCRIPTORS_BESIDE;
+    let limits = getrlimit(Resource::Nofile);
+    if limits.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let raised = Rlimit {
+        current: limits.maximum,
+        maximum: limits.maximum,
+    };
+    match limits.maximum {
+        Some(maximum) if maximum < needed => Err(format!(
+            "{guests} guests need {needed} open files, and the hard limit is {maximum}; raise it \
+             (ulimit -Hn, or LimitNOFILE= of a systemd unit), or launch fewer"
+        )),
+        _ => setrlimit(Resource::Nofile, raised)
+            .map_err(|errno| format!("cannot raise the limit of open files: {errno}")),
+    }
 }
 
 /// How fast to start guests.
@@ -265,7 +310,7 @@ fn refuse_broken_kvm(accel: Accel, supervisor: &Supervisor) -> Result<(), Launch
             State::Failed(
                 failure @ (Failure::KvmInternalError(_) | Failure::Silent(_) | Failure::Ended(_)),
             ),
-        ) => Err(LaunchError::HostNotReady {
+        ) if !first.guest().spoke() => Err(LaunchError::HostNotReady {
             accel,
             reason: format!(
                 "/dev/kvm opens, but the first guest did not boot under it: {}; \
@@ -344,6 +389,8 @@ fn summarize(
         }),
         failed: count(|member| matches!(member.guest().state(), State::Failed(_))),
         exited: count(|member| *member.guest().state() == State::Exited),
+        planned: count(|member| *member.guest().state() == State::Planned),
+        silent: count(Member::owes_an_answer),
         start_seconds,
         accel: options.accel,
         sharing: options.sharing,

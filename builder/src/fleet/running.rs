@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::supervisor::Plan;
 use crate::lines::LineBuffer;
-use crate::vmm::qemu::{self, Lifetime, argv::argv};
+use crate::vmm::qemu::{self, argv::argv};
 
 /// Most bytes taken from one stream in a turn, so that a flood starves nobody.
 const READ_MAX: usize = 64 * 1024;
@@ -47,7 +47,7 @@ impl Running {
         let listener = UnixListener::bind(&plan.console)?;
         let console = std::os::unix::net::UnixStream::connect(&plan.console)?;
         console.set_nonblocking(true)?;
-        let (mut child, stderr) = qemu::spawn(&argv(&plan.spec), listener, Lifetime::WithParent)?;
+        let (mut child, stderr) = qemu::spawn(&argv(&plan.spec), listener)?;
         let stderr = Receiver::from(stderr);
         let prepared = pidfd_open(Pid::from_child(&child), PidfdFlags::NONBLOCK)
             .map_err(io::Error::from)
@@ -63,8 +63,8 @@ impl Running {
                 stderr_lines: LineBuffer::default(),
             }),
             Err(error) => {
-                child.kill()?;
-                child.wait()?;
+                let _ = child.kill();
+                let _ = child.wait();
                 Err(error)
             }
         }

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use tty_init::host;
 use tty_init::protocol::Message;
 
-use super::guest::{Event, Guest, State};
+use super::guest::{Event, Guest, State, printable};
 use super::running::{Running, Source};
 use crate::interrupt::Interrupt;
 use crate::units::GuestIndex;
@@ -125,6 +125,12 @@ impl Member {
         self.ready_after
     }
 
+    /// Whether it was asked for a heartbeat that has not come.
+    #[must_use]
+    pub fn owes_an_answer(&self) -> bool {
+        self.asked && self.is_ready()
+    }
+
     fn is_ready(&self) -> bool {
         *self.guest.state() == State::Ready
     }
@@ -222,7 +228,7 @@ impl Supervisor {
     }
 
     /// Asks every guest that is ready for a heartbeat, and returns when all
-    /// have answered or at `until`.
+    /// have answered, at `until`, or when the user interrupts.
     pub fn ask_all(
         &mut self,
         until: Instant,
@@ -232,11 +238,9 @@ impl Supervisor {
             member.asked = member.is_ready();
         }
         self.tell_all("heartbeat");
-        while self
-            .members
-            .iter()
-            .any(|member| member.asked && member.is_ready())
+        while self.members.iter().any(Member::owes_an_answer)
             && Instant::now() < until
+            && !self.interrupt.requested()
         {
             self.turn(Some(until), observe)?;
         }
@@ -385,12 +389,16 @@ impl Supervisor {
                     observe(member, Observation::Message(&message));
                 }
                 (Source::Console, Err(_)) => {
-                    let text = printable(line);
+                    let text = printable(&String::from_utf8_lossy(line));
                     self.apply(which, &Event::Text(&text), observe);
                     observe(&self.members[which], Observation::Text(&text));
                 }
                 (Source::Vmm | Source::End, _) => {
-                    self.apply(which, &Event::VmmText(&printable(line)), observe);
+                    self.apply(
+                        which,
+                        &Event::VmmText(&printable(&String::from_utf8_lossy(line))),
+                        observe,
+                    );
                 }
             }
         }
@@ -444,12 +452,4 @@ fn token(which: usize, source: Source) -> Token {
 /// What a poll token stands for.
 fn untoken(token: Token) -> (usize, Source) {
     (token.0 / SOURCES.len(), SOURCES[token.0 % SOURCES.len()])
-}
-
-/// A console line made safe to print: no control characters, no bad UTF-8.
-fn printable(line: &[u8]) -> String {
-    String::from_utf8_lossy(line)
-        .chars()
-        .filter(|character| !character.is_control())
-        .collect()
 }

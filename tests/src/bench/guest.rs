@@ -13,7 +13,7 @@ use imgbuild::directories::Directories;
 use imgbuild::fleet::folder::Folder;
 use imgbuild::fleet::plan::{Artifacts, Common};
 use imgbuild::interrupt::Interrupt;
-use imgbuild::vmm::qemu::{self, Lifetime, argv::argv};
+use imgbuild::vmm::qemu::{self, argv::argv};
 use imgbuild::vmm::{Accel, Net, Sharing};
 use tempfile::TempDir;
 
@@ -117,8 +117,7 @@ fn ours(artifacts: &Artifacts, folder: &Folder, net: Net) -> (Child, UnixStream)
     .remove(0);
     let listener = UnixListener::bind(&plan.console).expect("the folder is ours");
     let console = UnixStream::connect(&plan.console).expect("it listens");
-    let (child, _) =
-        qemu::spawn(&argv(&plan.spec), listener, Lifetime::WithParent).expect("QEMU starts");
+    let (child, _) = qemu::spawn(&argv(&plan.spec), listener).expect("QEMU starts");
     (child, console)
 }
 

@@ -25,22 +25,12 @@ pub const KVM_INTERNAL_ERROR: &str = "KVM internal error";
 /// Descriptor in QEMU at which it finds the console's listening socket.
 const CONSOLE_FD: i32 = 3;
 
-/// Whether a guest outlives the process that started it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifetime {
-    /// It is killed when that process ends, however it ends.
-    WithParent,
-}
-
-/// Starts QEMU with `arguments`; it finds its console at `console`.
+/// Starts QEMU with `arguments`; it finds its console at `console`, and is
+/// killed when the thread that starts it ends, however it ends.
 ///
 /// The caller binds and listens, so that it can connect at once and nothing
 /// that the guest says is lost: QEMU waits for the connection (`wait=on`).
-pub fn spawn(
-    arguments: &[OsString],
-    console: UnixListener,
-    lifetime: Lifetime,
-) -> io::Result<(Child, ChildStderr)> {
+pub fn spawn(arguments: &[OsString], console: UnixListener) -> io::Result<(Child, ChildStderr)> {
     let mut command = Command::new(BINARY);
     command
         .args(arguments)
@@ -55,11 +45,7 @@ pub fn spawn(
         }])
         .map_err(io::Error::other)?;
     without_huge_pages(&mut command);
-    match lifetime {
-        Lifetime::WithParent => {
-            process::die_with_parent(&mut command, Signal::KILL);
-        }
-    }
+    process::die_with_parent(&mut command, Signal::KILL);
     let mut child = command.spawn()?;
     let stderr = child.stderr.take().expect("stderr is piped");
     Ok((child, stderr))
