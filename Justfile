@@ -16,6 +16,8 @@ build:
 
 # Run every test; real guests under TCG
 test *ARGS: build
+    # Once, with its progress, rather than in whichever test comes first.
+    {{imgbuild}} kernel build
     IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --workspace {{ARGS}}
 
 # Check format, lints and shell scripts

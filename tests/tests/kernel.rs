@@ -237,7 +237,6 @@ fn what_is_no_kernel_source_is_refused() {
         ("text", "no .tar.xz or .tar.gz"),
         ("files.tar.gz", "holds no kernel source"),
         ("empty", "Kconfig"),
-        ("https://example.org/linux.tar.xz", "--kernel-sha256"),
     ] {
         run(kernel
             .verb_without_source("build")
@@ -245,5 +244,11 @@ fn what_is_no_kernel_source_is_refused() {
         .exits(1)
         .says(&[source, reason]);
     }
+    let address = "https://example.org/linux.tar.xz";
+    run(kernel
+        .verb_without_source("build")
+        .args(["--kernel-source", address]))
+    .exits(2)
+    .says(&[address, "--kernel-sha256"]);
     assert!(kernel.kept().is_empty() && kernel.unfinished().is_empty());
 }
