@@ -30,8 +30,10 @@ pub fn overlays() -> Vec<Row> {
     let overlay = Overlay::new(&backing, "1G".parse().expect("a size")).expect("a layout");
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     let mut allocated = [0.0; 2];
-    // By turns, so that both meet the same noise.
+    // By turns, so that both meet the same noise, and with nothing left to
+    // write back, which would slow down whoever comes next.
     for _ in 0..BATCHES {
+        rustix::fs::sync();
         let folder = tempfile::tempdir_in(env.path()).expect("the folder is ours");
         let began = Instant::now();
         let guests = GuestRange::first(OURS).expect("few enough");
