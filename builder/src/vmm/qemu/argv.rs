@@ -34,9 +34,10 @@ pub fn argv(guest: &GuestSpec) -> Vec<OsString> {
             argv.option("-cpu", "host");
         }
         Accel::Tcg => {
-            // A tiny guest needs no more translated code than this, and
-            // every byte of it is the guest's own.
-            argv.option("-accel", "tcg,tb-size=4");
+            // MiB of translated code, every byte the guest's own. With 4 the
+            // boot's code does not fit and is translated again: 0.76 s of CPU
+            // to ready instead of 0.62; with 16 it is 0.72.
+            argv.option("-accel", "tcg,tb-size=8");
             argv.option("-cpu", "qemu64");
         }
     }
@@ -153,7 +154,7 @@ mod tests {
         assert_eq!(
             line(&guest()),
             "-name g00007 -machine microvm,acpi=off,rtc=on,mem-merge=off \
-             -accel tcg,tb-size=4 -cpu qemu64 -m 64M -nodefaults -no-user-config -no-reboot \
+             -accel tcg,tb-size=8 -cpu qemu64 -m 64M -nodefaults -no-user-config -no-reboot \
              -display none -kernel /out/vmlinux -initrd /out/initramfs.cpio.gz \
              -append console=ttyS0 tty.burn=100 \
              -chardev socket,id=console,fd=3,server=on,wait=on -serial chardev:console \
