@@ -13,6 +13,7 @@ pub mod command;
 pub mod duty;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
+pub mod host_key;
 pub mod identity;
 pub mod lines;
 pub mod parameters;
