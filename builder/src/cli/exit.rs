@@ -74,7 +74,8 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = anyhow::Error::from(error);
         let exit = match error.downcast_ref() {
-            Some(LaunchError::HostNotReady { .. }) => Exit::HostNotReady,
+            Some(LaunchError::HostNotReady { .. } | LaunchError::Ports(_)) => Exit::HostNotReady,
+            Some(LaunchError::Key(_)) => Exit::Usage,
             _ if error.is::<RecipeError>() || asks_for_a_digest(&error) => Exit::Usage,
             _ => Exit::Failed,
         };
