@@ -10,5 +10,6 @@ pub mod launch;
 pub mod plan;
 pub mod ports;
 mod running;
+pub mod ssh;
 pub mod ssh_config;
 pub mod supervisor;
