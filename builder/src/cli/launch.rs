@@ -126,7 +126,10 @@ impl Printer {
             ..
         } = event
         {
-            tracing::info!("log in with `imgbuild ssh`, or ssh -F {}", config.display());
+            tracing::info!(
+                "log in with `imgbuild ssh`, or ssh -F '{}'",
+                config.display()
+            );
         }
         if let LaunchEvent::Guest {
             state, ready_after, ..
