@@ -31,8 +31,8 @@ use crate::{interrupt::Interrupt, lines::LineBuffer};
 
 /// Output lines kept for the message of a tool that fails.
 const TAIL_LINES: usize = 30;
-/// Most output that [`output`] keeps, in bytes.
-const OUTPUT_LIMIT: usize = 1024 * 1024;
+/// Most of a stream that [`output`] and [`capture`] keep, in bytes.
+pub const OUTPUT_LIMIT: usize = 1024 * 1024;
 /// What a pipe holds, in bytes: the default of pipe(7).
 const PIPE_CAPACITY: usize = 64 * 1024;
 /// What a group gets between SIGTERM and SIGKILL.
@@ -106,6 +106,19 @@ pub enum Stream {
     Stderr,
 }
 
+/// How a tool ended, whatever its status, and what it wrote.
+#[derive(Debug)]
+pub struct Captured {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output, up to [`OUTPUT_LIMIT`].
+    pub stdout: Vec<u8>,
+    /// Its standard error, up to [`OUTPUT_LIMIT`].
+    pub stderr: Vec<u8>,
+    /// Whether it wrote more than that to either.
+    pub cut: bool,
+}
+
 /// The Debian package that holds `program`.
 #[must_use]
 pub fn debian_package(program: &str) -> &str {
@@ -138,24 +151,66 @@ pub fn run(
     interrupt: &Interrupt,
     mut on_line: impl FnMut(Stream, &str),
 ) -> Result<(), ProcessError> {
-    let program = command.get_program().to_string_lossy().into_owned();
     let mut tail = VecDeque::with_capacity(TAIL_LINES);
-    let outcome = Group::spawn(&mut command)?.watch(interrupt, &mut |stream, line| {
+    let mut take = |stream, line: &[u8]| {
+        let line = String::from_utf8_lossy(line);
         if tail.len() == TAIL_LINES {
             tail.pop_front();
         }
-        tail.push_back(line.to_owned());
-        on_line(stream, line);
-    });
-    match outcome {
+        on_line(stream, &line);
+        tail.push_back(line.into_owned());
+    };
+    let mut partial = [LineBuffer::default(), LineBuffer::default()];
+    let status = watch(&mut command, interrupt, |stream, bytes| {
+        partial[stream as usize].push(bytes, |line| take(stream, line));
+    })?;
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        let rest = partial[stream as usize].rest();
+        if !rest.is_empty() {
+            take(stream, rest);
+        }
+    }
+    if status.success() {
+        return Ok(());
+    }
+    Err(ProcessError::Failed {
+        command: shown(&command),
+        status,
+        tail: Vec::from(tail).join("\n"),
+    })
+}
+
+/// Runs `command` as [`run`] does, but takes any status, and keeps the first
+/// megabyte of each stream as it is.
+pub fn capture(mut command: Command, interrupt: &Interrupt) -> Result<Captured, ProcessError> {
+    let mut kept = [Vec::new(), Vec::new()];
+    let mut cut = false;
+    let status = watch(&mut command, interrupt, |stream, bytes| {
+        let kept = &mut kept[stream as usize];
+        let room = bytes.len().min(OUTPUT_LIMIT - kept.len());
+        kept.extend_from_slice(&bytes[..room]);
+        cut |= room < bytes.len();
+    })?;
+    let [stdout, stderr] = kept;
+    Ok(Captured {
+        status,
+        stdout,
+        stderr,
+        cut,
+    })
+}
+
+/// Runs `command` to its end and hands on what it writes, as it comes.
+fn watch(
+    command: &mut Command,
+    interrupt: &Interrupt,
+    mut on_output: impl FnMut(Stream, &[u8]),
+) -> Result<ExitStatus, ProcessError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    match Group::spawn(command)?.watch(interrupt, &mut on_output) {
         Err(source) => Err(ProcessError::Watch { program, source }),
         Ok(None) => Err(ProcessError::Interrupted { program }),
-        Ok(Some(status)) if status.success() => Ok(()),
-        Ok(Some(status)) => Err(ProcessError::Failed {
-            command: shown(&command),
-            status,
-            tail: Vec::from(tail).join("\n"),
-        }),
+        Ok(Some(status)) => Ok(status),
     }
 }
 
@@ -240,11 +295,11 @@ impl Group {
         }
     }
 
-    /// Passes lines on until the child ends; `None` when it was interrupted.
+    /// Passes output on until the child ends; `None` when it was interrupted.
     fn watch(
         mut self,
         interrupt: &Interrupt,
-        on_line: &mut dyn FnMut(Stream, &str),
+        on_output: &mut dyn FnMut(Stream, &[u8]),
     ) -> io::Result<Option<ExitStatus>> {
         let stdout = self.child.stdout.take().map(OwnedFd::from);
         let stderr = self.child.stderr.take().map(OwnedFd::from);
@@ -256,7 +311,7 @@ impl Group {
         loop {
             let [exited, interrupted] = self.wait_for_news(&pipes, interrupt, kill_at)?;
             for pipe in &mut pipes {
-                pipe.drain(on_line)?;
+                pipe.drain(on_output)?;
             }
             if exited {
                 break;
@@ -270,8 +325,7 @@ impl Group {
             }
         }
         for pipe in &mut pipes {
-            pipe.drain(on_line)?;
-            pipe.finish(on_line);
+            pipe.drain(on_output)?;
         }
         let status = self.reap()?;
         Ok(kill_at.is_none().then_some(status))
@@ -324,12 +378,11 @@ impl Drop for Group {
     }
 }
 
-/// One of the tool's output streams, cut into lines.
+/// One of the tool's output streams.
 struct Pipe {
     stream: Stream,
     /// `None` once the other end is closed.
     fd: Option<OwnedFd>,
-    lines: LineBuffer,
 }
 
 impl Pipe {
@@ -337,11 +390,7 @@ impl Pipe {
         if let Some(fd) = &fd {
             rustix::io::ioctl_fionbio(fd, true)?;
         }
-        Ok(Self {
-            stream,
-            fd,
-            lines: LineBuffer::default(),
-        })
+        Ok(Self { stream, fd })
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -350,29 +399,19 @@ impl Pipe {
 
     /// Reads what is there, up to what a pipe holds, so that no stream starves
     /// the other.
-    fn drain(&mut self, on_line: &mut dyn FnMut(Stream, &str)) -> io::Result<()> {
+    fn drain(&mut self, on_output: &mut dyn FnMut(Stream, &[u8])) -> io::Result<()> {
         let mut buffer = [0; 16 * 1024];
         for _ in 0..PIPE_CAPACITY / buffer.len() {
             let Some(fd) = &self.fd else { break };
             match rustix::io::read(fd, &mut buffer) {
                 Ok(0) => self.fd = None,
-                Ok(read) => self.lines.push(&buffer[..read], |line| {
-                    on_line(self.stream, &String::from_utf8_lossy(line));
-                }),
+                Ok(read) => on_output(self.stream, &buffer[..read]),
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
         Ok(())
-    }
-
-    /// Hands on a last line that no newline ended.
-    fn finish(&mut self, on_line: &mut dyn FnMut(Stream, &str)) {
-        let rest = self.lines.rest();
-        if !rest.is_empty() {
-            on_line(self.stream, &String::from_utf8_lossy(rest));
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod http;
+pub mod kex;
 pub mod small_kernel;
 pub mod stand_in;
 pub mod tree;

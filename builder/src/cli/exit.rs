@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::artifact::BuildError;
 use crate::fleet::launch::LaunchError;
+use crate::fleet::ssh::SshError;
 use crate::interrupt::{self, Interrupt};
 use crate::kernel::{KernelError, SourceError};
 use crate::recipe::RecipeError;
@@ -20,7 +21,7 @@ pub enum Exit {
     Usage,
     /// The host cannot run guests this way.
     HostNotReady,
-    /// Only part of the fleet came up.
+    /// Only part of the fleet came up, or did what was asked.
     PartOfFleet,
     /// The user ended it.
     Interrupted,
@@ -74,7 +75,15 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = anyhow::Error::from(error);
         let exit = match error.downcast_ref() {
-            Some(LaunchError::HostNotReady { .. }) => Exit::HostNotReady,
+            Some(LaunchError::HostNotReady { .. } | LaunchError::Ports(_)) => Exit::HostNotReady,
+            Some(LaunchError::Key(_)) => Exit::Usage,
+            _ if matches!(
+                error.downcast_ref(),
+                Some(SshError::Several { .. } | SshError::UnknownGuest { .. })
+            ) =>
+            {
+                Exit::Usage
+            }
             _ if error.is::<RecipeError>() || asks_for_a_digest(&error) => Exit::Usage,
             _ => Exit::Failed,
         };

@@ -45,6 +45,11 @@ pub struct Launch {
     #[arg(long, default_value = "user", env = "IMGBUILD_NET")]
     net: Net,
 
+    /// Your own ssh-ed25519 key to log in with, private, or public if your agent
+    /// holds the other half [default: one made for the fleet]
+    #[arg(long, value_name = "PATH", env = "IMGBUILD_SSH_KEY")]
+    ssh_key: Option<PathBuf>,
+
     /// RAM of a guest, such as 128M [default: the recipe's]
     #[arg(long, value_name = "SIZE", env = "IMGBUILD_MEMORY",
         value_parser = recipe::guest_memory)]
@@ -66,6 +71,7 @@ impl Launch {
             sharing: self.sharing,
             net: self.net,
             memory: self.memory,
+            ssh_key: self.ssh_key,
         };
         let mut printer = Printer::new(self.json, self.count);
         let summary = launch(
@@ -115,6 +121,16 @@ impl Printer {
         } else {
             Ok(sentence(event))
         };
+        if let LaunchEvent::Fleet {
+            ssh_config: Some(config),
+            ..
+        } = event
+        {
+            tracing::info!(
+                "log in with `imgbuild ssh`, or ssh -F '{}'",
+                config.display()
+            );
+        }
         if let LaunchEvent::Guest {
             state, ready_after, ..
         } = event
@@ -141,6 +157,7 @@ impl Printer {
 /// An event for people; empty for what the progress bar shows already.
 fn sentence(event: &LaunchEvent) -> String {
     match event {
+        LaunchEvent::Fleet { .. } => String::new(),
         LaunchEvent::Guest {
             id,
             state,
@@ -174,7 +191,7 @@ fn sentence(event: &LaunchEvent) -> String {
 }
 
 /// A fleet's name, as a recipe's.
-fn fleet_name(text: &str) -> Result<String, String> {
+pub(super) fn fleet_name(text: &str) -> Result<String, String> {
     if recipe::is_name(text) {
         Ok(text.to_owned())
     } else {

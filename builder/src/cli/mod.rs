@@ -17,6 +17,7 @@ mod launch;
 mod list;
 mod logging;
 mod man;
+mod ssh;
 mod verify;
 
 pub use exit::{Exit, Failure};
@@ -32,7 +33,7 @@ const DEFAULT_OUT: &str = "out/tty-burn";
     help_expected = true,
     max_term_width = 80,
     after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 host not ready, \
-                  4 only part of the fleet came up, 130 interrupted."
+                  4 only part of the fleet, 130 interrupted."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -85,6 +86,8 @@ enum Verb {
     Verify(verify::Verify),
     /// Start a fleet of guests and keep it until Ctrl-C
     Launch(launch::Launch),
+    /// Log in to a guest of a running fleet, or run a command on all
+    Ssh(ssh::Ssh),
     /// Only the kernel: build it, configure it, or fetch its source
     Kernel(kernel::Kernel),
     /// Print a shell's completion script
@@ -128,6 +131,7 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::List(command) => command.run(),
         Verb::Verify(command) => command.run(),
         Verb::Launch(command) => command.run(&context),
+        Verb::Ssh(command) => command.run(&context),
         Verb::Kernel(command) => command.run(&context),
         Verb::Completions(command) => command.run(),
         Verb::Man(command) => command.run(),

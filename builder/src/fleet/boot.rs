@@ -134,6 +134,7 @@ fn attempt(
         net: Net::User,
         memory: recipe.memory,
         parameters: "",
+        login: None,
     }
     .plan(1, interrupt)?;
     let pace = Pace {

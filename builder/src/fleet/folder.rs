@@ -17,6 +17,8 @@ const SOCKET_PATH_MAX: usize = 107;
 
 const IDENTITIES: &str = "identities";
 const OVERLAYS: &str = "overlays";
+pub(super) const SSH_CONFIG: &str = "ssh_config";
+pub(super) const KNOWN_HOSTS: &str = "known_hosts";
 
 /// The folders of one fleet, removed when dropped.
 #[derive(Debug)]
@@ -52,6 +54,14 @@ pub enum FolderError {
         /// The path.
         path: PathBuf,
     },
+    /// A folder or file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A folder or file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Unwritable {
@@ -66,7 +76,7 @@ impl Folder {
     /// Makes the folders of the fleet `name`, clearing what a killed launch of
     /// that name left behind.
     pub fn create(name: &str, directories: &Directories) -> Result<Self, FolderError> {
-        let state = directories.state.join("fleets").join(name);
+        let state = state(directories, name);
         let runtime = directories.runtime.join(name);
         let last = runtime.join("g99999.console");
         if last.as_os_str().len() > SOCKET_PATH_MAX {
@@ -77,18 +87,18 @@ impl Folder {
         }
         let lock = claim(&state, name)?;
         // Whoever held the claim is gone, and its guests with it.
-        for stale in [
-            state.join(IDENTITIES),
-            state.join(OVERLAYS),
-            runtime.clone(),
-        ] {
-            if let Err(source) = fs::remove_dir_all(&stale)
+        let mut left_behind = entries(&state)?;
+        left_behind.push(runtime.clone());
+        for path in left_behind {
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            if let Err(source) = removed
                 && source.kind() != io::ErrorKind::NotFound
             {
-                return Err(FolderError::Unwritable {
-                    path: stale,
-                    source,
-                });
+                return Err(FolderError::Unwritable { path, source });
             }
         }
         let folder = Self {
@@ -104,6 +114,12 @@ impl Folder {
             private_folder(&path)?;
         }
         Ok(folder)
+    }
+
+    /// The folder of what the fleet keeps.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.state
     }
 
     /// Folder of the fleet's overlays.
@@ -126,14 +142,20 @@ impl Folder {
 
     /// Writes a guest's identity blob, readable by its owner alone.
     pub fn write_identity(&self, guest: GuestIndex, blob: &[u8]) -> Result<PathBuf, FolderError> {
-        let path = self.state.join(IDENTITIES).join(guest.to_string());
+        let name = Path::new(IDENTITIES).join(guest.to_string());
+        self.write(&name, blob)
+    }
+
+    /// Writes a file of this folder, readable by its owner alone.
+    pub fn write(&self, name: impl AsRef<Path>, bytes: &[u8]) -> Result<PathBuf, FolderError> {
+        let path = self.state.join(name);
         OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .open(&path)
-            .and_then(|mut file| file.write_all(blob))
+            .and_then(|mut file| file.write_all(bytes))
             .map_err(|source| FolderError::Unwritable {
                 path: path.clone(),
                 source,
@@ -149,6 +171,54 @@ impl Drop for Folder {
                 tracing::warn!("{} is left behind: {error}", path.display());
             }
         }
+    }
+}
+
+/// The folder of what the fleet `name` keeps.
+fn state(directories: &Directories, name: &str) -> PathBuf {
+    directories.state.join("fleets").join(name)
+}
+
+/// A fleet's configuration of ssh(1), if its guests have a network.
+#[must_use]
+pub fn ssh_config(state: &Path) -> PathBuf {
+    state.join(SSH_CONFIG)
+}
+
+/// The host keys of a fleet's guests, one line a guest.
+#[must_use]
+pub fn known_hosts(state: &Path) -> PathBuf {
+    state.join(KNOWN_HOSTS)
+}
+
+/// The folders of the fleets that are supervised now, in the order of their
+/// names.
+pub fn running(directories: &Directories) -> Result<Vec<PathBuf>, FolderError> {
+    let mut found = Vec::new();
+    for path in entries(&directories.state.join("fleets"))? {
+        let supervised = File::open(&path)
+            .is_ok_and(|folder| matches!(folder.try_lock_shared(), Err(TryLockError::WouldBlock)));
+        if supervised {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// What is in a folder; nothing in one that is not there.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
+    let read = || -> io::Result<Vec<_>> {
+        fs::read_dir(folder)?
+            .map(|entry| Ok(entry?.path()))
+            .collect()
+    };
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(|source| FolderError::Unreadable {
+            path: folder.to_path_buf(),
+            source,
+        }),
     }
 }
 

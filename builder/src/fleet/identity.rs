@@ -1,9 +1,12 @@
 //! Identities that a fleet gives its guests.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
+use tty_init::host_key;
 use tty_init::identity::{Address, Identity};
 
 use crate::units::GuestIndex;
@@ -16,11 +19,13 @@ const USER_NET: Address = Address {
     gateway: Some(Ipv4Addr::new(10, 0, 2, 2)),
 };
 
-/// How long a client may take to log in, in milliseconds.
-const LOGIN_DEADLINE_MS: u32 = 10_000;
-
 /// A new identity, with secrets from the host's random pool.
-pub fn create(guest: GuestIndex, net: Net) -> Result<Identity, Errno> {
+pub fn create(
+    guest: GuestIndex,
+    net: Net,
+    authorized_key: Option<[u8; 32]>,
+    login_deadline: Duration,
+) -> Result<Identity, Errno> {
     Ok(Identity {
         id: guest
             .to_string()
@@ -31,16 +36,61 @@ pub fn create(guest: GuestIndex, net: Net) -> Result<Identity, Errno> {
             Net::User => Some(USER_NET),
             Net::None => None,
         },
-        login_deadline_ms: LOGIN_DEADLINE_MS,
-        authorized_key: None,
+        login_deadline_ms: u32::try_from(login_deadline.as_millis()).unwrap_or(u32::MAX),
+        authorized_key,
         host_key_seed: random()?,
         entropy: random()?,
     })
 }
 
-fn random() -> Result<[u8; 32], Errno> {
+/// The identity of the same guest for its next start: only the entropy, which
+/// must never serve twice, is new.
+pub fn for_next_start(identity: &Identity) -> Result<Identity, Errno> {
+    let mut next = identity.clone();
+    next.entropy = random()?;
+    Ok(next)
+}
+
+/// The public half of the guest's SSH host key, ed25519.
+#[must_use]
+pub fn host_key(identity: &Identity) -> [u8; 32] {
+    SigningKey::from_bytes(&host_key::secret(&identity.host_key_seed))
+        .verifying_key()
+        .to_bytes()
+}
+
+/// 32 bytes from the host's random pool.
+pub(super) fn random() -> Result<[u8; 32], Errno> {
     let mut bytes = [0; 32];
     // Up to 256 bytes are never cut short (getrandom(2)).
     getrandom(&mut bytes, GetRandomFlags::empty())?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_keeps_everything_but_the_entropy() {
+        let guest = GuestIndex::new(7).unwrap();
+        let first = create(guest, Net::User, Some([1; 32]), Duration::from_secs(12)).unwrap();
+        assert_eq!(first.login_deadline_ms, 12_000);
+        let mut second = for_next_start(&first).unwrap();
+        assert_ne!(second.entropy, first.entropy);
+        assert_eq!(host_key(&second), host_key(&first));
+        second.entropy = first.entropy;
+        assert_eq!(second, first);
+    }
+
+    #[test]
+    fn guests_differ_in_both_secrets() {
+        let create = |index| {
+            let guest = GuestIndex::new(index).unwrap();
+            create(guest, Net::User, None, Duration::ZERO).unwrap()
+        };
+        let [one, two] = [create(0), create(1)];
+        assert_ne!(one.entropy, two.entropy);
+        assert_ne!(host_key(&one), host_key(&two));
+    }
 }

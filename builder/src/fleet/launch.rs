@@ -1,7 +1,6 @@
 //! `launch`: a fleet from an output folder, in the foreground.
 
 use std::io;
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,15 +8,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tty_init::protocol::Burn;
 
+use super::deadline;
 use super::folder::{Folder, FolderError};
 use super::guest::{Failure, State};
-use super::plan::{Artifacts, Common};
-use super::supervisor::{First, Member, Observation, Pace, Supervisor};
+use super::key::{self, KeyError};
+use super::plan::{Artifacts, Common, Login};
+use super::ports::{self, TooFewPorts};
+use super::ssh_config::{self, Host, SshConfigError};
+use super::supervisor::{First, Member, Observation, Pace, Plan, Supervisor};
 use crate::artifact::ManifestError;
 use crate::directories::Directories;
 use crate::disk::overlay::OverlayError;
 use crate::disk::qcow2::Qcow2Error;
-use crate::host::kvm;
+use crate::host::{self, kvm};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::units::{ByteSize, GuestIndexError};
@@ -26,13 +29,9 @@ use crate::vmm::{Accel, Net, Sharing, qemu};
 /// How long a guest may take to report ready under KVM. One that KVM really
 /// runs takes well under a second.
 pub const KVM_BOOT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Least time for a fleet's guests to answer.
-const ANSWER_MIN: Duration = Duration::from_secs(10);
 /// How long guests may take to power off before they are ended by force. Their
 /// disks are thrown away, so nothing is lost by force.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// CPU time within which a guest answers.
-const ANSWER_CPU: Duration = Duration::from_millis(100);
 
 /// Open files that a guest takes here: console, VMM's stderr, pidfd.
 const DESCRIPTORS_A_GUEST: u64 = 3;
@@ -59,12 +58,24 @@ pub struct LaunchOptions {
     pub net: Net,
     /// RAM of a guest; the recipe's by default.
     pub memory: Option<ByteSize>,
+    /// The user's key to log in with; one of the fleet's own by default.
+    pub ssh_key: Option<PathBuf>,
 }
 
 /// What a launch tells as it goes.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum LaunchEvent {
+    /// The fleet's folder is written; guests are about to start.
+    Fleet {
+        /// The fleet.
+        fleet: String,
+        /// Its folder.
+        folder: PathBuf,
+        /// Its configuration of ssh(1), if its guests have a network.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ssh_config: Option<PathBuf>,
+    },
     /// A guest's state changed, or it was asked how it does.
     Guest {
         /// Its id.
@@ -73,6 +84,9 @@ pub enum LaunchEvent {
         state: &'static str,
         /// Process id of its VMM.
         pid: Option<u32>,
+        /// Port of 127.0.0.1 that leads to its SSH server.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ssh_port: Option<u16>,
         /// Seconds from its start to ready, when it just got there.
         #[serde(skip_serializing_if = "Option::is_none")]
         ready_after: Option<f64>,
@@ -146,6 +160,15 @@ pub enum LaunchError {
     /// The fleet's folders could not be made.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The key given is not one to log in with.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Not every guest can have a port.
+    #[error("this host is not ready: {0}")]
+    Ports(#[from] TooFewPorts),
+    /// The files for ssh(1) could not be written.
+    #[error(transparent)]
+    SshConfig(#[from] SshConfigError),
     /// More guests than can be numbered.
     #[error(transparent)]
     Count(#[from] GuestIndexError),
@@ -184,7 +207,18 @@ pub fn launch(
     let artifacts = Artifacts::open(&options.out)?;
     let recipe = &artifacts.manifest.recipe;
     let name = options.name.as_ref().unwrap_or(&recipe.name);
+    let users_key = options.ssh_key.as_deref().map(key::read).transpose()?;
     let folder = Folder::create(name, directories)?;
+    let login = match options.net {
+        Net::User => Some(Login {
+            key: match users_key {
+                Some(key) => key,
+                None => key::generate(name, &folder)?,
+            },
+            ports: ports::choose(name, options.count)?,
+        }),
+        Net::None => None,
+    };
     let memory = options.memory.unwrap_or(recipe.memory);
     let common = Common {
         artifacts: &artifacts,
@@ -195,8 +229,18 @@ pub fn launch(
         memory,
         // Guests come up quiet, so that those who burn do not hold up the rest.
         parameters: "tty.burn=0",
+        login: login.as_ref(),
     };
     let plans = common.plan(options.count, interrupt)?;
+    let patience = deadline::scaled(options.count, host::cpus());
+    emit(&LaunchEvent::Fleet {
+        fleet: name.clone(),
+        folder: folder.path().to_path_buf(),
+        ssh_config: login
+            .as_ref()
+            .map(|login| write_ssh_config(&folder, login, &plans, patience))
+            .transpose()?,
+    });
     let mut supervisor = Supervisor::new(
         plans,
         pace(options.accel, recipe.boot_timeout()),
@@ -212,7 +256,6 @@ pub fn launch(
     let start_seconds = began.elapsed().as_secs_f64();
     refuse_broken_kvm(options.accel, &supervisor)?;
 
-    let answer = answer_time(options.count, parallelism());
     if recipe.burn.duty > 0 && !interrupt.requested() {
         supervisor.tell_all(&format!("burn {}", recipe.burn.duty));
     }
@@ -223,7 +266,7 @@ pub fn launch(
     supervisor.hold(until, &mut tell)?;
     let interrupted = interrupt.requested();
     if !interrupted {
-        supervisor.ask_all(Instant::now() + answer, &mut tell)?;
+        supervisor.ask_all(Instant::now() + patience, &mut tell)?;
     }
     let summary = summarize(
         options,
@@ -244,6 +287,25 @@ pub fn launch(
     supervisor.stop_all(STOP_GRACE, &mut |_, _| {})?;
     emit(&LaunchEvent::Summary(summary.clone()));
     Ok(summary)
+}
+
+/// Writes what ssh(1) has to know of the guests planned.
+fn write_ssh_config(
+    folder: &Folder,
+    login: &Login,
+    plans: &[Plan],
+    patience: Duration,
+) -> Result<PathBuf, SshConfigError> {
+    let hosts: Vec<_> = plans
+        .iter()
+        .zip(&login.ports)
+        .map(|(plan, port)| Host {
+            guest: plan.index,
+            port: *port,
+            key: plan.host_key,
+        })
+        .collect();
+    ssh_config::write(folder, &hosts, &login.key.file, patience)
 }
 
 /// Raises the limit of open files to what `guests` need, or says why not.
@@ -273,7 +335,7 @@ fn allow_descriptors(guests: u32) -> Result<(), String> {
 /// each other down; one more keeps the CPUs busy while another is set up.
 fn pace(accel: Accel, boot_timeout: Duration) -> Pace {
     Pace {
-        parallel: parallelism() + 1,
+        parallel: host::cpus() + 1,
         boot_timeout: match accel {
             Accel::Kvm => KVM_BOOT_TIMEOUT,
             Accel::Tcg => boot_timeout,
@@ -283,18 +345,6 @@ fn pace(accel: Accel, boot_timeout: Duration) -> Pace {
             Accel::Tcg => First::Ordinary,
         },
     }
-}
-
-/// CPUs that this process may use.
-fn parallelism() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
-}
-
-/// How long `count` burning guests on `cpus` CPUs may take to answer:
-/// max(10 s, 4 × guests ÷ CPUs × 0.1 s of CPU).
-fn answer_time(count: u32, cpus: usize) -> Duration {
-    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
-    ANSWER_MIN.max(4 * ANSWER_CPU * count / cpus)
 }
 
 /// An error when KVM could not run the first guest, with what it said last.
@@ -344,6 +394,7 @@ fn guest_event(member: &Member, ready_after: Option<Duration>) -> LaunchEvent {
         id: member.index().to_string(),
         state: guest.state().name(),
         pid: member.pid(),
+        ssh_port: member.ssh_port(),
         ready_after: ready_after.map(|time| time.as_secs_f64()),
         burn: guest.status().map(|status| status.burn),
         reason: match guest.state() {

@@ -1,10 +1,15 @@
 //! Fleets: guests that are started, listened to and ended together.
 
 pub mod boot;
+pub mod deadline;
 pub mod folder;
 pub mod guest;
 pub mod identity;
+pub mod key;
 pub mod launch;
 pub mod plan;
+pub mod ports;
 mod running;
+pub mod ssh;
+pub mod ssh_config;
 pub mod supervisor;

@@ -4,17 +4,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tty_init::identity::Identity;
-
 use super::folder::Folder;
-use super::identity;
+use super::key::Key;
 use super::launch::LaunchError;
 use super::supervisor::Plan;
+use super::{deadline, identity};
 use crate::artifact::{self, Manifest};
 use crate::digest::Sha256;
 use crate::disk::overlay::{Overlay, write_overlays};
 use crate::disk::qcow2::{Backing, BackingFormat};
-use crate::host::tsc;
+use crate::host::{self, tsc};
 use crate::interrupt::Interrupt;
 use crate::units::{ByteSize, GuestRange};
 use crate::vmm::{Accel, GuestSpec, Net, Sharing};
@@ -76,6 +75,17 @@ pub struct Common<'a> {
     pub memory: ByteSize,
     /// Kernel parameters after the artifacts' own.
     pub parameters: &'a str,
+    /// Who may log in to them, and where.
+    pub login: Option<&'a Login>,
+}
+
+/// How a user logs in to a fleet's guests.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The key that they let in.
+    pub key: Key,
+    /// A loopback port for each guest, in order.
+    pub ports: Vec<u16>,
 }
 
 impl Common<'_> {
@@ -93,14 +103,17 @@ impl Common<'_> {
             tsc::measure_khz(),
             self.parameters
         );
+        let authorized_key = self.login.map(|login| login.key.public);
+        let deadline = deadline::scaled(count, host::cpus());
         guests
             .iter()
             .map(|index| {
-                let identity: Identity =
-                    identity::create(index, self.net).map_err(io::Error::from)?;
+                let identity = identity::create(index, self.net, authorized_key, deadline)
+                    .map_err(io::Error::from)?;
                 Ok(Plan {
                     index,
                     console: self.folder.console(index),
+                    host_key: identity::host_key(&identity),
                     spec: GuestSpec {
                         id: index.to_string(),
                         memory: self.memory,
@@ -110,6 +123,9 @@ impl Common<'_> {
                         command_line: command_line.trim_end().to_owned(),
                         disk: Some(self.folder.overlay(index)),
                         net: self.net,
+                        ssh_port: self
+                            .login
+                            .and_then(|login| login.ports.get(index.get() as usize).copied()),
                         identity: Some(
                             self.folder
                                 .write_identity(index, identity.encode().as_slice())?,

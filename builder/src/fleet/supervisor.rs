@@ -38,6 +38,8 @@ pub struct Plan {
     pub spec: GuestSpec,
     /// Where to put its console socket.
     pub console: PathBuf,
+    /// The public half of its SSH host key, ed25519.
+    pub host_key: [u8; 32],
 }
 
 /// A guest of the fleet.
@@ -105,6 +107,12 @@ impl Member {
     #[must_use]
     pub fn index(&self) -> GuestIndex {
         self.plan.index
+    }
+
+    /// Port of the host's loopback that leads to its SSH server.
+    #[must_use]
+    pub fn ssh_port(&self) -> Option<u16> {
+        self.plan.spec.ssh_port
     }
 
     /// Its state machine.

@@ -138,3 +138,20 @@ fn what_a_tool_leaves_in_its_group_dies_with_it() {
     let pid = output(sh("sleep 100 & echo $!"), &quiet()).unwrap();
     assert!(ends(&pid));
 }
+
+#[test]
+fn a_capture_keeps_bytes_as_they_are_and_any_status() {
+    let captured = capture(sh("printf 'a\\r\\n\\000 '; echo b >&2; exit 3"), &quiet()).unwrap();
+    assert_eq!(captured.status.code(), Some(3));
+    assert_eq!(captured.stdout, b"a\r\n\0 ");
+    assert_eq!(captured.stderr, b"b\n");
+    assert!(!captured.cut);
+}
+
+#[test]
+fn a_capture_is_cut_at_its_limit() {
+    let captured = capture(sh("head -c 3000000 /dev/zero; echo end >&2"), &quiet()).unwrap();
+    assert_eq!(captured.stdout.len(), OUTPUT_LIMIT);
+    assert_eq!(captured.stderr, b"end\n");
+    assert!(captured.cut);
+}

@@ -28,6 +28,9 @@ pub struct GuestSpec {
     pub disk: Option<PathBuf>,
     /// Network.
     pub net: Net,
+    /// Port of the host's loopback that leads to the guest's SSH server, with
+    /// a network of its own.
+    pub ssh_port: Option<u16>,
     /// The identity blob's file, mode 0600.
     pub identity: Option<PathBuf>,
     /// What runs the guest's code.

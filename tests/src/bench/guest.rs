@@ -111,6 +111,7 @@ fn ours(artifacts: &Artifacts, folder: &Folder, net: Net) -> (Child, UnixStream)
         net,
         memory: artifacts.manifest.recipe.memory,
         parameters: "",
+        login: None,
     }
     .plan(1, &Interrupt::never().expect("two descriptors"))
     .expect("one guest")

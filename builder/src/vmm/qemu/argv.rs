@@ -9,6 +9,9 @@ use tty_init::identity::FW_CFG_NAME;
 use super::CONSOLE_FD;
 use crate::vmm::{Accel, GuestSpec, Net, Sharing};
 
+/// Where a guest's SSH server listens.
+const SSH_PORT: u16 = 22;
+
 /// QEMU's arguments for one guest.
 ///
 /// The board is `microvm` without firmware tables (QEMU's
@@ -77,7 +80,11 @@ pub fn argv(guest: &GuestSpec) -> Vec<OsString> {
     }
     match guest.net {
         Net::User => {
-            argv.option("-netdev", "user,id=net,restrict=on");
+            // Forwarding passes through `restrict` (qemu(1)).
+            let forward = guest.ssh_port.map_or_else(String::new, |port| {
+                format!(",hostfwd=tcp:127.0.0.1:{port}-:{SSH_PORT}")
+            });
+            argv.option("-netdev", format!("user,id=net,restrict=on{forward}"));
             argv.option("-device", "virtio-net-device,netdev=net");
         }
         Net::None => {}
@@ -135,6 +142,7 @@ mod tests {
             command_line: "console=ttyS0 tty.burn=100".to_owned(),
             disk: Some("/fleet/overlays/00007.qcow2".into()),
             net: Net::User,
+            ssh_port: Some(2207),
             identity: Some("/fleet/a,b/g00007".into()),
             accel: Accel::Tcg,
             sharing: Sharing::None,
@@ -163,7 +171,8 @@ mod tests {
              \"cache\":{\"no-flush\":true},\"discard\":\"unmap\",\
              \"file\":{\"driver\":\"file\",\"filename\":\"/fleet/overlays/00007.qcow2\"}} \
              -device virtio-blk-device,drive=disk \
-             -netdev user,id=net,restrict=on -device virtio-net-device,netdev=net"
+             -netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:2207-:22 \
+             -device virtio-net-device,netdev=net"
         );
     }
 
@@ -172,6 +181,7 @@ mod tests {
         let guest = GuestSpec {
             disk: None,
             net: Net::None,
+            ssh_port: None,
             identity: None,
             accel: Accel::Kvm,
             sharing: Sharing::Guest,

@@ -1,0 +1,206 @@
+//! `imgbuild ssh`.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+
+use clap::Args;
+use serde_json::json;
+
+use super::launch::fleet_name;
+use super::{Context, Exit, Failure, print};
+use crate::fleet::ssh::{Reachable, Tally, exit_code};
+use crate::host;
+use crate::process::{Captured, OUTPUT_LIMIT};
+use crate::progress;
+use crate::units::GuestIndex;
+
+/// Clients at a time for each CPU: each mostly waits for its guest.
+const CLIENTS_A_CPU: usize = 4;
+
+/// Arguments of `ssh`.
+#[derive(Debug, Args)]
+pub struct Ssh {
+    /// The fleet [default: the only one that is running]
+    #[arg(long, value_name = "FLEET", env = "IMGBUILD_FLEET", value_parser = fleet_name)]
+    fleet: Option<String>,
+
+    /// The guest, such as g00007
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    guest: Option<GuestIndex>,
+
+    /// Run the command on every guest
+    #[arg(long, requires = "command")]
+    all: bool,
+
+    /// Guests at a time [default: 4 for each CPU]
+    #[arg(long, value_name = "N", requires = "all", env = "IMGBUILD_PARALLEL",
+        value_parser = clap::value_parser!(u16).range(1..=256))]
+    parallel: Option<u16>,
+
+    /// Print one JSON object a guest
+    #[arg(long, requires = "all")]
+    json: bool,
+
+    /// What to run there; ssh joins the words with spaces
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+impl Ssh {
+    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let fleet = Reachable::find(self.fleet.as_deref(), &context.directories)?;
+        if let Some(guest) = self.guest {
+            return Err(fleet.become_ssh(guest, &self.command).into());
+        }
+        let parallel = self
+            .parallel
+            .map_or(CLIENTS_A_CPU * host::cpus(), usize::from);
+        let bar = progress::bar(fleet.count() as u64, "guests done");
+        let mut outcome = Ok(());
+        let tally = fleet.run_on_all(
+            &self.command,
+            parallel,
+            &context.interrupt,
+            |guest, captured| {
+                let shown = if self.json {
+                    show_json(guest, captured)
+                } else {
+                    show(guest, captured)
+                };
+                if outcome.is_ok() {
+                    outcome = shown;
+                }
+                bar.inc(1);
+            },
+        );
+        bar.finish_and_clear();
+        let tally = tally?;
+        outcome?;
+        if self.json {
+            print(&summary(fleet.name(), &tally))?;
+        }
+        tracing::info!("{}", sentence(&tally));
+        Ok(exit(&tally))
+    }
+}
+
+/// The exit code that a run on all guests leads to.
+fn exit(tally: &Tally) -> Exit {
+    match tally.done {
+        done if done == tally.guests => Exit::Done,
+        0 => Exit::Failed,
+        _ => Exit::PartOfFleet,
+    }
+}
+
+/// Prints what a guest said, each line behind its name.
+fn show(guest: GuestIndex, captured: &Captured) -> Result<(), Failure> {
+    let stdout = prefixed(guest, &captured.stdout);
+    if !stdout.is_empty() {
+        print(&stdout)?;
+    }
+    let stderr = prefixed(guest, &captured.stderr);
+    if !stderr.is_empty() {
+        progress::suspend(|| writeln!(io::stderr().lock(), "{stderr}"))?;
+    }
+    if captured.cut {
+        tracing::warn!("{guest} wrote more than the {OUTPUT_LIMIT} bytes shown");
+    }
+    match exit_code(captured) {
+        Some(0) => {}
+        Some(code) => tracing::warn!("{guest} exited {code}"),
+        None => tracing::warn!("{guest} is unreachable"),
+    }
+    Ok(())
+}
+
+/// The lines of `output` behind the guest's name, without the last line's end.
+fn prefixed(guest: GuestIndex, output: &[u8]) -> String {
+    String::from_utf8_lossy(output)
+        .lines()
+        .map(|line| format!("{guest}: {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn show_json(guest: GuestIndex, captured: &Captured) -> Result<(), Failure> {
+    let mut object = json!({
+        "event": "guest",
+        "id": guest,
+        "code": captured.status.code(),
+        "stdout": String::from_utf8_lossy(&captured.stdout),
+        "stderr": String::from_utf8_lossy(&captured.stderr),
+    });
+    if captured.cut {
+        object["cut"] = true.into();
+    }
+    print(&object.to_string())
+}
+
+fn summary(fleet: &str, tally: &Tally) -> String {
+    json!({
+        "event": "summary",
+        "fleet": fleet,
+        "guests": tally.guests,
+        "done": tally.done,
+        "exited": tally.exited,
+        "unreachable": tally.unreachable,
+    })
+    .to_string()
+}
+
+/// Such as `98 of 100 done, 1 exited 1, 1 unreachable`.
+fn sentence(tally: &Tally) -> String {
+    let mut parts = vec![format!("{} of {} done", tally.done, tally.guests)];
+    let exited = tally.exited.iter();
+    parts.extend(exited.map(|(code, guests)| format!("{guests} exited {code}")));
+    if tally.unreachable > 0 {
+        parts.push(format!("{} unreachable", tally.unreachable));
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(done: usize, exited: &[(i32, usize)], unreachable: usize) -> Tally {
+        let exited = exited.iter().copied().collect();
+        Tally {
+            guests: 100,
+            done,
+            exited,
+            unreachable,
+        }
+    }
+
+    #[test]
+    fn a_tally_says_and_exits_what_it_saw() {
+        for (tally, text, code) in [
+            (tally(100, &[], 0), "100 of 100 done", Exit::Done),
+            (
+                tally(98, &[(1, 1)], 1),
+                "98 of 100 done, 1 exited 1, 1 unreachable",
+                Exit::PartOfFleet,
+            ),
+            (
+                tally(0, &[(127, 99), (1, 1)], 0),
+                "0 of 100 done, 1 exited 1, 99 exited 127",
+                Exit::Failed,
+            ),
+        ] {
+            assert_eq!(sentence(&tally), text);
+            assert_eq!(exit(&tally), code);
+        }
+    }
+
+    #[test]
+    fn every_line_is_behind_the_guests_name() {
+        let guest = GuestIndex::new(3).unwrap();
+        assert_eq!(
+            prefixed(guest, b"one\n\ntwo\xff"),
+            "g00003: one\ng00003: \ng00003: two\u{fffd}"
+        );
+        assert_eq!(prefixed(guest, b""), "");
+    }
+}

@@ -1,0 +1,30 @@
+//! How long a guest among many may take for what takes it little CPU time.
+
+use std::time::Duration;
+
+/// Least time, on a host with CPUs to spare.
+const MIN: Duration = Duration::from_secs(10);
+/// CPU time within which a guest answers, or lets a client log in.
+const CPU: Duration = Duration::from_millis(100);
+
+/// How long one of `guests` burning on `cpus` CPUs may take to answer:
+/// max(10 s, 4 × guests ÷ CPUs × 0.1 s of CPU).
+#[must_use]
+pub fn scaled(guests: u32, cpus: usize) -> Duration {
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
+    MIN.max(4 * CPU * guests / cpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_with_guests_to_a_cpu() {
+        assert_eq!(scaled(1, 2), MIN);
+        assert_eq!(scaled(50, 2), MIN);
+        assert_eq!(scaled(6417, 2), Duration::from_millis(1_283_400));
+        assert_eq!(scaled(6417, 72), Duration::from_secs_f64(35.65));
+        assert_eq!(scaled(100_000, 0), Duration::from_secs(40_000));
+    }
+}

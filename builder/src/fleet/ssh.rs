@@ -1,0 +1,273 @@
+//! Guests of a running fleet, reached with the system's own ssh(1).
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use super::folder::{self, FolderError};
+use super::ssh_config;
+use crate::directories::Directories;
+use crate::interrupt::Interrupt;
+use crate::process::{self, Captured, ProcessError};
+use crate::units::GuestIndex;
+
+/// What ssh(1) exits with when it, and not the guest's command, failed.
+const TRANSPORT: i32 = 255;
+
+/// A running fleet whose guests can be logged in to.
+#[derive(Debug)]
+pub struct Reachable {
+    name: String,
+    config: PathBuf,
+    /// Not empty, in order.
+    guests: Vec<GuestIndex>,
+}
+
+/// Why no guest was reached.
+#[derive(Debug, thiserror::Error)]
+pub enum SshError {
+    /// Nothing runs.
+    #[error("no fleet is running; `imgbuild launch` starts one")]
+    NoFleet,
+    /// The fleet named does not run.
+    #[error("no fleet named {name} is running; running: {}", listed(running))]
+    NotRunning {
+        /// The name.
+        name: String,
+        /// Those that run.
+        running: Vec<String>,
+    },
+    /// More than one runs, and none was named.
+    #[error(
+        "several fleets are running: {}; choose one with --fleet",
+        listed(running)
+    )]
+    Several {
+        /// Those that run.
+        running: Vec<String>,
+    },
+    /// Its guests have no network.
+    #[error(
+        "the guests of {fleet} cannot be logged in to: {} is absent; either the fleet is just \
+         about to start, or it was launched with --net none",
+        config.display()
+    )]
+    NoNetwork {
+        /// The fleet.
+        fleet: String,
+        /// What would be there.
+        config: PathBuf,
+    },
+    /// The fleet has no such guest.
+    #[error("fleet {fleet} has no guest {guest}: its guests are {first} to {last}")]
+    UnknownGuest {
+        /// The fleet.
+        fleet: String,
+        /// Who was asked for.
+        guest: GuestIndex,
+        /// Its first guest.
+        first: GuestIndex,
+        /// Its last guest.
+        last: GuestIndex,
+    },
+    /// The fleets' folders could not be read.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The fleet's list of guests could not be read.
+    #[error("cannot read {}: {source}; was the fleet just ended?", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// ssh(1) could not be run.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+/// How many guests did what was asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Guests asked.
+    pub guests: usize,
+    /// Those whose command exited with 0.
+    pub done: usize,
+    /// Those whose command exited otherwise, by exit code.
+    pub exited: BTreeMap<i32, usize>,
+    /// Those that ssh(1) did not get through to.
+    pub unreachable: usize,
+}
+
+/// The exit code of a guest's command; `None` when ssh(1) did not get through,
+/// which a command that itself exits with 255 cannot be told from.
+#[must_use]
+pub fn exit_code(captured: &Captured) -> Option<i32> {
+    captured.status.code().filter(|code| *code != TRANSPORT)
+}
+
+impl Reachable {
+    /// The running fleet called `name`, or the only one that runs.
+    pub fn find(name: Option<&str>, directories: &Directories) -> Result<Self, SshError> {
+        let mut found: Vec<_> = folder::running(directories)?
+            .into_iter()
+            .filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path)))
+            .collect();
+        let names =
+            |found: &[(String, PathBuf)]| found.iter().map(|(name, _)| name.clone()).collect();
+        let (name, path) = match name {
+            Some(wanted) => match found.iter().position(|(name, _)| name == wanted) {
+                Some(at) => found.swap_remove(at),
+                None => {
+                    return Err(SshError::NotRunning {
+                        name: wanted.to_owned(),
+                        running: names(&found),
+                    });
+                }
+            },
+            None if found.len() > 1 => {
+                return Err(SshError::Several {
+                    running: names(&found),
+                });
+            }
+            None => found.pop().ok_or(SshError::NoFleet)?,
+        };
+        let config = folder::ssh_config(&path);
+        if !config.exists() {
+            return Err(SshError::NoNetwork {
+                fleet: name,
+                config,
+            });
+        }
+        let known_hosts = folder::known_hosts(&path);
+        let guests = match ssh_config::guests(&known_hosts) {
+            Ok(guests) if !guests.is_empty() => guests,
+            other => {
+                return Err(SshError::Unreadable {
+                    path: known_hosts,
+                    source: other.err().unwrap_or(io::ErrorKind::InvalidData.into()),
+                });
+            }
+        };
+        Ok(Self {
+            name,
+            config,
+            guests,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of its guests.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.guests.len()
+    }
+
+    /// Becomes ssh(1) to one guest, so that its input, signals and exit code are
+    /// ssh's own; returns only if that fails.
+    pub fn become_ssh(&self, guest: GuestIndex, words: &[OsString]) -> SshError {
+        if !self.guests.contains(&guest) {
+            return SshError::UnknownGuest {
+                fleet: self.name.clone(),
+                guest,
+                first: self.guests[0],
+                last: self.guests[self.guests.len() - 1],
+            };
+        }
+        let mut command = self.command(&[], guest, words);
+        let error = command.exec();
+        process::start_error(&command, error).into()
+    }
+
+    /// Runs a command on every guest, on at most `parallel` at a time, and hands
+    /// over what each said, in the order of guests and as early as that allows.
+    pub fn run_on_all(
+        &self,
+        words: &[OsString],
+        parallel: usize,
+        interrupt: &Interrupt,
+        mut on_guest: impl FnMut(GuestIndex, &Captured),
+    ) -> Result<Tally, SshError> {
+        let next = AtomicUsize::new(0);
+        let (sender, receiver) = mpsc::channel();
+        thread::scope(|scope| {
+            for _ in 0..parallel.min(self.guests.len()) {
+                let sender = sender.clone();
+                let next = &next;
+                scope.spawn(move || {
+                    while let Some(guest) = self.guests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        // Nobody is there to be asked for a passphrase.
+                        let command = self.command(&["-o", "BatchMode=yes"], *guest, words);
+                        let outcome = process::capture(command, interrupt);
+                        let failed = outcome.is_err();
+                        if sender.send((*guest, outcome)).is_err() || failed {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            let mut tally = Tally {
+                guests: self.guests.len(),
+                ..Tally::default()
+            };
+            let mut waiting = BTreeMap::new();
+            let mut in_order = self.guests.iter();
+            let mut expected = in_order.next();
+            for (guest, outcome) in receiver {
+                waiting.insert(guest, outcome?);
+                while let Some(guest) = expected
+                    && let Some(captured) = waiting.remove(guest)
+                {
+                    tally.count(exit_code(&captured));
+                    on_guest(*guest, &captured);
+                    expected = in_order.next();
+                }
+            }
+            Ok(tally)
+        })
+    }
+
+    fn command(&self, options: &[&str], guest: GuestIndex, words: &[OsString]) -> Command {
+        let mut command = Command::new("ssh");
+        command
+            .arg("-F")
+            .arg(&self.config)
+            .args(options)
+            .arg(guest.to_string());
+        if !words.is_empty() {
+            // ssh(1) looks for options behind the host, too.
+            command.arg("--").args(words);
+        }
+        command
+    }
+}
+
+impl Tally {
+    fn count(&mut self, code: Option<i32>) {
+        match code {
+            Some(0) => self.done += 1,
+            Some(code) => *self.exited.entry(code).or_default() += 1,
+            None => self.unreachable += 1,
+        }
+    }
+}
