@@ -6,7 +6,8 @@
 
 use core::fmt;
 
-use crate::duty::{Duty, digits};
+use crate::duty::Duty;
+use crate::fields::digits;
 
 /// What `help` prints.
 pub const HELP: &str = "\
@@ -86,7 +87,7 @@ pub struct Words<'a>(&'a str);
 impl<'a> Words<'a> {
     /// The words in order.
     pub fn iter(self) -> impl Iterator<Item = &'a str> {
-        self.0.split(BLANKS).filter(|word| !word.is_empty())
+        self.0.split_ascii_whitespace()
     }
 }
 
@@ -151,8 +152,6 @@ impl fmt::Display for CommandError {
 
 impl core::error::Error for CommandError {}
 
-const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
-
 impl<'a> Request<'a> {
     /// Reads one line without its end; `None` for a blank one.
     #[must_use]
@@ -160,7 +159,7 @@ impl<'a> Request<'a> {
         let Ok(line) = core::str::from_utf8(line) else {
             return Some(Self::untagged(CommandError::NotText));
         };
-        let line = line.trim_matches(BLANKS);
+        let line = line.trim_ascii();
         let Some(tagged) = line.strip_prefix('@') else {
             return Some(Self {
                 tag: None,
@@ -168,7 +167,7 @@ impl<'a> Request<'a> {
             });
         };
         let (tag, rest) = split_word(tagged);
-        let Some(tag) = digits(tag) else {
+        let Some(tag) = digits(tag).and_then(|tag| tag.try_into().ok()) else {
             return Some(Self::untagged(CommandError::BadTag));
         };
         Some(Self {
@@ -191,7 +190,7 @@ impl<'a> Command<'a> {
     /// Reads one command; `None` for a blank one.
     #[must_use]
     pub fn parse(line: &'a str) -> Option<Result<Self, CommandError>> {
-        let (word, rest) = split_word(line.trim_matches(BLANKS));
+        let (word, rest) = split_word(line.trim_ascii());
         let bare = |command| {
             if rest.is_empty() {
                 Ok(command)
@@ -234,8 +233,9 @@ impl<'a> Command<'a> {
 
 /// The first word, and what follows it without the blanks between.
 fn split_word(text: &str) -> (&str, &str) {
-    match text.split_once(BLANKS) {
-        Some((word, rest)) => (word, rest.trim_start_matches(BLANKS)),
+    let blank = text.bytes().position(|byte| byte.is_ascii_whitespace());
+    match blank.and_then(|blank| text.split_at_checked(blank)) {
+        Some((word, rest)) => (word, rest.trim_ascii_start()),
         None => (text, ""),
     }
 }

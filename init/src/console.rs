@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::termios::{ControlModes, OptionalActions, tcgetattr, tcsetattr};
 use rustix::thread::{Timespec, nanosleep};
 use tty_init::identity::Id;
-use tty_init::protocol::{LINE_MAX, Message, Stamp, Status};
+use tty_init::protocol::{LINE_MAX, Line, Message, Stamp, Status};
 
 use crate::sys::{clock, serial};
 use crate::text::Text;
@@ -199,7 +199,7 @@ impl Console {
     }
 
     fn send(&mut self, message: Message<&str>) {
-        let mut line = [0; LINE_MAX];
+        let mut line = Line::new();
         if let Some(line) = message.encode(&mut line) {
             self.put(line);
         }

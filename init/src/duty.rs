@@ -3,6 +3,8 @@
 use core::fmt;
 use core::str::FromStr;
 
+use crate::fields::digits;
+
 /// Share of the time that a burn thread burns: 0 to 100 percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duty(u8);
@@ -46,23 +48,14 @@ impl FromStr for Duty {
     type Err = NotADuty;
 
     fn from_str(text: &str) -> Result<Self, NotADuty> {
-        digits::<u8>(text).ok_or(NotADuty)?.try_into()
+        let percent = digits(text).ok_or(NotADuty)?;
+        u8::try_from(percent).or(Err(NotADuty))?.try_into()
     }
 }
 
 impl fmt::Display for Duty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// A number written in decimal digits alone; the standard parsers also take a
-/// sign.
-pub(crate) fn digits<N: FromStr>(text: &str) -> Option<N> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        text.parse().ok()
-    } else {
-        None
     }
 }
 

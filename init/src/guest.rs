@@ -19,7 +19,7 @@ use crate::failure::{Context, Failure};
 use crate::job::Job;
 use crate::server::Server;
 use crate::session::Terms;
-use crate::status::{Form, Found, report};
+use crate::status::{Found, write_report};
 use crate::sys::shared;
 use crate::sys::signal::{Signal, Signals};
 use crate::text::Text;
@@ -294,9 +294,9 @@ impl Guest {
     }
 
     fn reply_status(&mut self, tag: Option<u32>, json: bool, found: Option<Found>) {
-        let text = report(found, |report| {
-            Text::<512>::new(format_args!("{}", Form(report, json)))
-        });
+        let mut text = Text::<512>::new(format_args!(""));
+        // A report is shorter.
+        let _ = write_report(found, json, &mut text);
         self.console.reply(tag, 0, text.as_str());
     }
 }

@@ -130,7 +130,7 @@ mod tests {
             r#"{"event":"parked","id":"a","id":"b","ms":0,"seq":0}"#,
             r#"{"event":"reply","id":"","ms":0,"seq":0,"code":256,"output":""}"#,
             r#"{"event":"reply","id":"","ms":0,"seq":0,"code":0,"output":"\ud800"}"#,
-            r#"{"event":"ready","id":"","ms":0,"seq":0,"identity":"x","disk":"up","net":"up","burn":{"duty":0,"threads":1,"rounds":0}}"#,
+            r#"{"event":"ready","id":"","ms":0,"seq":0,"identity":"x","disk":"up","net":"up","ssh":"up","burn":{"duty":0,"threads":1,"rounds":0}}"#,
             nested.as_str(),
             &format!("{PARKED}{PARKED}"),
         ] {
@@ -147,7 +147,7 @@ mod tests {
     fn impossible_values_are_rejected() {
         let bad_id = PARKED.replace(r#""id":"""#, r#""id":"../../etc""#);
         assert!(matches!(parse(bad_id.as_bytes()), Err(ParseError::BadId)));
-        let bad_duty = r#"{"event":"heartbeat","id":"g1","ms":0,"seq":0,"identity":"applied","disk":"up","net":"up","burn":{"duty":101,"threads":1,"rounds":0}}"#;
+        let bad_duty = r#"{"event":"heartbeat","id":"g1","ms":0,"seq":0,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":101,"threads":1,"rounds":0}}"#;
         assert!(matches!(
             parse(bad_duty.as_bytes()),
             Err(ParseError::BadDuty)

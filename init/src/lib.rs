@@ -11,10 +11,12 @@ extern crate std;
 
 pub mod command;
 pub mod duty;
+pub mod fields;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
 pub mod host_key;
 pub mod identity;
+pub mod json;
 pub mod lines;
 pub mod parameters;
 pub mod protocol;

@@ -33,6 +33,7 @@ use text::Text;
 
 /// Where `_start` leads.
 extern "C" fn pid1() -> ! {
+    sys::stack::begins_here();
     sys::fault::handle(fault);
     let mut guest = Guest::park();
     if let Err(failure) = guest.run() {
@@ -43,10 +44,12 @@ extern "C" fn pid1() -> ! {
 }
 
 extern "C" fn fault(signal: i32) -> ! {
-    power::died(format_args!("signal {signal}"))
+    let reason = Text::<32>::new(format_args!("signal {signal}"));
+    power::died(reason.as_str())
 }
 
 #[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    power::died(format_args!("{info}"))
+fn panic(_: &PanicInfo<'_>) -> ! {
+    let reason = Text::<128>::new(format_args!("panic at{}", sys::stack::Callers));
+    power::died(reason.as_str())
 }

@@ -6,10 +6,14 @@
 
 use core::fmt;
 
-use crate::duty::{Duty, digits};
+use crate::duty::Duty;
+use crate::fields::digits;
 
 /// Most burn threads a guest starts.
 pub const MAX_THREADS: u16 = 64;
+
+/// Longest silence of an SSH client, in seconds: a day.
+const IDLE_MAX: u32 = 86_400;
 
 /// What the kernel command line asks of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,20 +86,22 @@ impl Parameters {
                 self.burn = value.parse().or(Err("tty.burn=0 to 100"))?;
             }
             Some(("tty.threads", value)) => {
-                self.threads = digits(value)
-                    .filter(|threads| (1..=MAX_THREADS).contains(threads))
-                    .ok_or("tty.threads=1 to 64")?;
+                self.threads = within(value, MAX_THREADS).ok_or("tty.threads=1 to 64")?;
             }
             Some(("tty.idle", value)) => {
-                self.idle_seconds = digits(value)
-                    .filter(|seconds| (1..=86_400).contains(seconds))
-                    .ok_or("tty.idle=1 to 86400")?;
+                self.idle_seconds = within(value, IDLE_MAX).ok_or("tty.idle=1 to 86400")?;
             }
             None if word == "tty.park" => self.park = true,
             _ => return Err("tty.burn=, tty.threads=, tty.idle= or tty.park"),
         }
         Ok(())
     }
+}
+
+/// A number from 1 to `max`.
+fn within<N: TryFrom<u64> + Into<u64> + Copy>(value: &str, max: N) -> Option<N> {
+    let number = digits(value).filter(|number| (1..=max.into()).contains(number))?;
+    number.try_into().ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The end of a guest.
 
-use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::getpid;
@@ -9,7 +8,6 @@ use rustix::thread::{Timespec, nanosleep};
 
 use crate::console::Console;
 use crate::sys::process;
-use crate::text::Text;
 use crate::{burn, disk};
 
 static DEAD: AtomicBool = AtomicBool::new(false);
@@ -24,7 +22,7 @@ pub fn off(console: &mut Console) -> ! {
 
 /// Says why, from a panic or a fault anywhere, and ends the guest, or only the
 /// process that it made for a connection or a command.
-pub fn died(reason: fmt::Arguments<'_>) -> ! {
+pub fn died(reason: &str) -> ! {
     if !process::is_init() {
         Console::open().log(format_args!(
             "process {} died: {reason}",
@@ -38,7 +36,7 @@ pub fn died(reason: fmt::Arguments<'_>) -> ! {
     let mut console = Console::open();
     // The old console may have stopped within a line: this one ends it.
     console.log(format_args!("PID 1 died"));
-    console.fatal(Text::<512>::new(reason).as_str());
+    console.fatal(reason);
     off(&mut console)
 }
 

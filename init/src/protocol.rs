@@ -3,8 +3,11 @@
 //!
 //! A line that is not JSON is kernel or shell text, and is kept as log.
 
+use core::fmt;
+
 use serde::Serialize;
-use serde::ser::{SerializeStruct, Serializer};
+
+use crate::json::{Object, prefix_that_fits};
 
 /// Longest line a guest writes, in bytes, its line feed included.
 ///
@@ -163,7 +166,7 @@ impl DeviceState {
 }
 
 /// The CPU burn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
 pub struct Burn {
     /// Share of the time that each thread burns, in percent; 0 is asleep.
@@ -197,26 +200,70 @@ impl<S> Message<S> {
     }
 }
 
-impl<'a> Message<&'a str> {
+impl Message<&str> {
     /// Writes the message as one line, line feed included.
     ///
     /// An output or reason that would not fit into the line is cut short: a
     /// command's sender must get its reply. `None` only if the id alone is too
     /// long for the line.
-    pub fn encode(mut self, line: &mut [u8; LINE_MAX]) -> Option<&[u8]> {
-        let room = LINE_MAX - 1;
-        let length = if let Ok(length) = serde_json_core::to_slice(&self, &mut line[..room]) {
-            length
-        } else {
+    pub fn encode(mut self, line: &mut Line) -> Option<&[u8]> {
+        line.length = 0;
+        if self.write(line).is_err() {
             let text = core::mem::take(self.text()?);
-            let rest = serde_json_core::to_slice(&self, &mut line[..room]).ok()?;
-            *self.text()? = prefix_that_fits(text, room - rest);
-            serde_json_core::to_slice(&self, &mut line[..room]).ok()?
-        };
-        line[length] = b'\n';
-        Some(&line[..=length])
+            line.length = 0;
+            self.write(line).ok()?;
+            *self.text()? = prefix_that_fits(text, line.room());
+            line.length = 0;
+            self.write(line).ok()?;
+        }
+        line.bytes[line.length] = b'\n';
+        line.bytes.get(..=line.length)
     }
 
+    fn write(&self, line: &mut Line) -> fmt::Result {
+        Object::write(line, &|object| {
+            object.text("event", self.event())?;
+            let stamp = self.stamp();
+            object.text("id", stamp.id)?;
+            object.number("ms", stamp.ms)?;
+            object.number("seq", stamp.seq)?;
+            match self {
+                Self::Parked { .. } => Ok(()),
+                Self::Ready { status, .. } | Self::Heartbeat { status, .. } => {
+                    object.text("identity", status.identity.as_str())?;
+                    object.text("disk", status.disk.as_str())?;
+                    object.text("net", status.net.as_str())?;
+                    object.text("ssh", status.ssh.as_str())?;
+                    object.object("burn", &|burn| {
+                        burn.number("duty", status.burn.duty.into())?;
+                        burn.number("threads", status.burn.threads.into())?;
+                        burn.number("rounds", status.burn.rounds)
+                    })
+                }
+                Self::Reply {
+                    tag,
+                    code,
+                    output,
+                    more,
+                    ..
+                } => {
+                    if let Some(tag) = tag {
+                        object.number("tag", (*tag).into())?;
+                    }
+                    object.number("code", (*code).into())?;
+                    object.text("output", output)?;
+                    if *more {
+                        object.flag("more")?;
+                    }
+                    Ok(())
+                }
+                Self::Fatal { reason, .. } => object.text("reason", reason),
+            }
+        })
+    }
+}
+
+impl<'a> Message<&'a str> {
     /// The text of free length, if the message has one.
     fn text(&mut self) -> Option<&mut &'a str> {
         match self {
@@ -226,67 +273,53 @@ impl<'a> Message<&'a str> {
     }
 }
 
+/// Room for one line from a guest.
+pub struct Line {
+    bytes: [u8; LINE_MAX],
+    length: usize,
+}
+
+impl Line {
+    /// Without anything in it.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            bytes: [0; LINE_MAX],
+            length: 0,
+        }
+    }
+
+    /// Bytes that it still takes before its line feed.
+    fn room(&self) -> usize {
+        LINE_MAX - 1 - self.length
+    }
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let bytes = text.as_bytes();
+        let end = self.length + bytes.len();
+        match self.bytes[..LINE_MAX - 1].get_mut(self.length..end) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                self.length = end;
+                Ok(())
+            }
+            None => Err(fmt::Error),
+        }
+    }
+}
+
 /// The longest prefix of an output that a reply surely takes whole.
 #[must_use]
 pub fn reply_part(output: &str) -> &str {
     prefix_that_fits(output, LINE_MAX - REPLY_FRAME)
-}
-
-/// The longest prefix whose JSON form takes no more than `room` bytes.
-fn prefix_that_fits(text: &str, mut room: usize) -> &str {
-    for (at, character) in text.char_indices() {
-        let width = match character {
-            '"' | '\\' | '\u{8}' | '\t' | '\n' | '\u{c}' | '\r' => 2,
-            '\0'..='\u{1f}' => "\\u0000".len(),
-            _ => character.len_utf8(),
-        };
-        match room.checked_sub(width) {
-            Some(rest) => room = rest,
-            None => return text.get(..at).unwrap_or_default(),
-        }
-    }
-    text
-}
-
-// Written by hand because what serde derives for a flattened field needs an
-// allocator, which PID 1 has not.
-impl<S: Serialize> Serialize for Message<S> {
-    fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
-        let mut object = serializer.serialize_struct("Message", 9)?;
-        object.serialize_field("event", self.event())?;
-        let stamp = self.stamp();
-        object.serialize_field("id", &stamp.id)?;
-        object.serialize_field("ms", &stamp.ms)?;
-        object.serialize_field("seq", &stamp.seq)?;
-        match self {
-            Self::Parked { .. } => {}
-            Self::Ready { status, .. } | Self::Heartbeat { status, .. } => {
-                object.serialize_field("identity", &status.identity)?;
-                object.serialize_field("disk", &status.disk)?;
-                object.serialize_field("net", &status.net)?;
-                object.serialize_field("ssh", &status.ssh)?;
-                object.serialize_field("burn", &status.burn)?;
-            }
-            Self::Reply {
-                tag,
-                code,
-                output,
-                more,
-                ..
-            } => {
-                if let Some(tag) = tag {
-                    object.serialize_field("tag", tag)?;
-                }
-                object.serialize_field("code", code)?;
-                object.serialize_field("output", output)?;
-                if *more {
-                    object.serialize_field("more", more)?;
-                }
-            }
-            Self::Fatal { reason, .. } => object.serialize_field("reason", reason)?,
-        }
-        object.end()
-    }
 }
 
 #[cfg(test)]

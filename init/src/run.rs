@@ -2,17 +2,17 @@
 //! only PID 1 can do.
 
 use core::ffi::CStr;
-use core::net::Ipv4Addr;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, socket};
 use tty_init::command::{Command, HELP, Words};
+use tty_init::fields::{after, digits, number, word};
 use tty_init::lines::COMMAND_MAX;
 
 use crate::failure::{Context, Failure};
-use crate::status::{Form, Found, read, report};
+use crate::status::{Found, read, write_report};
 use crate::streams::{Gone, Printer, Streams, write_all};
 use crate::sys::net::{IFF_UP, Interface};
 use crate::{burn, shell};
@@ -72,9 +72,12 @@ fn try_run(
 ) -> Result<(), Fault> {
     match command {
         Command::Help => print(streams, format_args!("{HELP}\n")),
-        Command::Status { json } => report(found, |report| {
-            print(streams, format_args!("{}\n", Form(report, json)))
-        }),
+        Command::Status { json } => {
+            let mut printer = Printer::new(streams);
+            write_report(found, json, &mut printer).or(Err(Gone))?;
+            printer.print(format_args!("\n"))?;
+            Ok(printer.finish()?)
+        }
         Command::Burn(duty) => Ok(burn::ask(duty)?),
         Command::Uptime => uptime(streams),
         Command::Free => free(streams),
@@ -112,8 +115,6 @@ fn uptime(streams: &mut dyn Streams) -> Result<(), Fault> {
     let mut buffer = [0; 64];
     let seconds = crate::sys::clock::boottime_ms() / 1000;
     let load = read(c"/proc/loadavg", &mut buffer);
-    let mut load = load.split(' ');
-    let mut next = || load.next().unwrap_or("?");
     print(
         streams,
         format_args!(
@@ -122,9 +123,9 @@ fn uptime(streams: &mut dyn Streams) -> Result<(), Fault> {
             seconds / 3600 % 24,
             seconds / 60 % 60,
             seconds % 60,
-            next(),
-            next(),
-            next()
+            word(load, 0),
+            word(load, 1),
+            word(load, 2)
         ),
     )
 }
@@ -132,12 +133,8 @@ fn uptime(streams: &mut dyn Streams) -> Result<(), Fault> {
 fn free(streams: &mut dyn Streams) -> Result<(), Fault> {
     let mut buffer = [0; 2048];
     let text = read(c"/proc/meminfo", &mut buffer);
-    let memory = tty_init::report::Memory::parse(text);
-    let value = |name: &str| -> &str {
-        let mut lines = text.lines();
-        let found = lines.find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
-        found.unwrap_or("0")
-    };
+    let value = |name| number(after(text, name), 0);
+    let (total, available) = (value("MemTotal"), value("MemAvailable"));
     print(
         streams,
         format_args!(
@@ -147,11 +144,11 @@ fn free(streams: &mut dyn Streams) -> Result<(), Fault> {
             "free",
             "slab",
             "available",
-            memory.total_kib,
-            memory.total_kib.saturating_sub(memory.available_kib),
-            memory.free_kib,
-            value("Slab:"),
-            memory.available_kib
+            total,
+            total.saturating_sub(available),
+            value("MemFree"),
+            value("Slab"),
+            available
         ),
     )
 }
@@ -159,7 +156,7 @@ fn free(streams: &mut dyn Streams) -> Result<(), Fault> {
 fn ps(streams: &mut dyn Streams) -> Result<(), Fault> {
     let mut printer = Printer::new(streams);
     printer.print(format_args!("  PID  PPID S  RSS KiB COMMAND\n"))?;
-    for_each_process(|pid| {
+    for_each_process(&mut |pid| {
         let mut buffer = [0; 512];
         let path = proc_path(pid, "stat");
         let stat = read(path.as_c_str(), &mut buffer);
@@ -170,16 +167,11 @@ fn ps(streams: &mut dyn Streams) -> Result<(), Fault> {
         else {
             return Ok(());
         };
-        let mut fields = rest.split_ascii_whitespace();
-        let state = fields.next().unwrap_or("?");
-        let parent = fields.next().unwrap_or("?");
-        let pages: u64 = fields
-            .nth(19)
-            .and_then(|pages| pages.parse().ok())
-            .unwrap_or_default();
         printer.print(format_args!(
-            "{pid:>5} {parent:>5} {state} {:>8} {name}\n",
-            pages * 4
+            "{pid:>5} {:>5} {} {:>8} {name}\n",
+            word(rest, 1),
+            word(rest, 0),
+            number(rest, 21) * 4
         ))
     })?;
     Ok(printer.finish()?)
@@ -191,12 +183,15 @@ pub fn proc_path(pid: u32, file: &str) -> crate::text::Path {
 }
 
 /// Calls `each` with the number of every process.
-pub fn for_each_process(mut each: impl FnMut(u32) -> Result<(), Gone>) -> Result<(), Fault> {
+pub fn for_each_process(each: &mut dyn FnMut(u32) -> Result<(), Gone>) -> Result<(), Fault> {
     let folder = open(c"/proc", OFlags::RDONLY | OFlags::DIRECTORY).context("/proc")?;
-    for_each_entry(&folder, |name, _| match name.parse() {
-        Ok(pid) => each(pid),
-        Err(_) => Ok(()),
-    })
+    for_each_entry(
+        &folder,
+        &mut |name, _| match digits(name).and_then(|pid| pid.try_into().ok()) {
+            Some(pid) => each(pid),
+            None => Ok(()),
+        },
+    )
 }
 
 fn dmesg(streams: &mut dyn Streams) -> Result<(), Fault> {
@@ -217,12 +212,8 @@ fn dmesg(streams: &mut dyn Streams) -> Result<(), Fault> {
         let Some((prefix, text)) = text.split_once(';') else {
             continue;
         };
-        let time: u64 = prefix
-            .split(',')
-            .nth(2)
-            .and_then(|time| time.parse().ok())
-            .unwrap_or_default();
-        let line = text.lines().next().unwrap_or_default();
+        let time = digits(prefix.split(',').nth(2).unwrap_or_default()).unwrap_or_default();
+        let line = text.split('\n').next().unwrap_or_default();
         printer.print(format_args!(
             "[{:>5}.{:06}] {line}\n",
             time / 1_000_000,
@@ -243,42 +234,34 @@ fn ifconfig(streams: &mut dyn Streams) -> Result<(), Fault> {
         };
         let state = if flags & IFF_UP == 0 { "down" } else { "up" };
         printer.print(format_args!("{name}: {state}"))?;
-        if let Ok([a, b, c, d, e, f]) = interface.mac(&socket) {
-            printer.print(format_args!(
-                " mac {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"
-            ))?;
+        if let Ok(mac) = interface.mac(&socket) {
+            for (index, byte) in mac.into_iter().enumerate() {
+                let before = if index == 0 { " mac " } else { ":" };
+                printer.print(format_args!("{before}{byte:02x}"))?;
+            }
         }
         if let (Ok(address), Ok(mask)) = (interface.address(&socket), interface.netmask(&socket)) {
-            let prefix = u32::from(mask).leading_ones();
-            printer.print(format_args!(" inet {}/{prefix}", Dotted(address)))?;
+            for (index, byte) in address.octets().into_iter().enumerate() {
+                let before = if index == 0 { " inet " } else { "." };
+                printer.print(format_args!("{before}{byte}"))?;
+            }
+            printer.print(format_args!("/{}", u32::from(mask).count_ones()))?;
         }
         // NAME: BYTES PACKETS and six more received, then the same sent.
-        let mut numbers = statistics
-            .lines()
-            .find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(':'))
-            .unwrap_or_default()
-            .split_ascii_whitespace();
-        let received = numbers.next().unwrap_or("?");
-        let sent = numbers.nth(7).unwrap_or("?");
-        printer.print(format_args!(" rx {received} bytes tx {sent} bytes\n"))?;
+        let numbers = after(statistics, name);
+        printer.print(format_args!(
+            " rx {} bytes tx {} bytes\n",
+            number(numbers, 0),
+            number(numbers, 8)
+        ))?;
     }
     Ok(printer.finish()?)
-}
-
-/// An address; the standard library's own way brings padding along.
-struct Dotted(Ipv4Addr);
-
-impl core::fmt::Display for Dotted {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let [a, b, c, d] = self.0.octets();
-        write!(f, "{a}.{b}.{c}.{d}")
-    }
 }
 
 /// Calls `each` with the name and type of every entry of a folder.
 fn for_each_entry(
     folder: &OwnedFd,
-    mut each: impl FnMut(&str, FileType) -> Result<(), Gone>,
+    each: &mut dyn FnMut(&str, FileType) -> Result<(), Gone>,
 ) -> Result<(), Fault> {
     let mut buffer = [const { core::mem::MaybeUninit::uninit() }; 2048];
     let mut entries = RawDir::new(folder, &mut buffer);
@@ -293,7 +276,7 @@ fn for_each_entry(
 }
 
 fn list(paths: Words<'_>, streams: &mut dyn Streams) -> Result<(), Fault> {
-    for_each_path(paths, streams, |path, streams| {
+    for_each_path(paths, streams, &|path, streams| {
         let folder = match open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
             Err(Errno::NOTDIR) => {
                 let mut printer = Printer::new(streams);
@@ -303,7 +286,7 @@ fn list(paths: Words<'_>, streams: &mut dyn Streams) -> Result<(), Fault> {
             other => other.context("open")?,
         };
         let mut printer = Printer::new(streams);
-        for_each_entry(&folder, |name, kind| {
+        for_each_entry(&folder, &mut |name, kind| {
             let mark = match kind {
                 FileType::Directory => "/",
                 FileType::Symlink => "@",
@@ -317,7 +300,7 @@ fn list(paths: Words<'_>, streams: &mut dyn Streams) -> Result<(), Fault> {
 
 fn cat(paths: Words<'_>, streams: &mut dyn Streams) -> Result<(), Fault> {
     if paths.iter().next().is_some() {
-        return for_each_path(paths, streams, copy_file);
+        return for_each_path(paths, streams, &copy_file);
     }
     let mut block = [0; BLOCK];
     loop {
@@ -334,7 +317,7 @@ fn cat(paths: Words<'_>, streams: &mut dyn Streams) -> Result<(), Fault> {
 fn for_each_path(
     paths: Words<'_>,
     streams: &mut dyn Streams,
-    mut each: impl FnMut(&CStr, &mut dyn Streams) -> Result<(), Fault>,
+    each: &dyn Fn(&CStr, &mut dyn Streams) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut code = 0;
     let fallback = paths.iter().next().is_none().then_some(".");

@@ -82,8 +82,10 @@ pub fn serve(socket: &OwnedFd, terms: &Terms, found: Found) -> ! {
 }
 
 fn random(bytes: &mut [u8]) {
-    // The pool was seeded before anybody could connect, so this cannot fail.
-    getrandom(bytes, GetRandomFlags::empty()).expect("getrandom");
+    // The pool was seeded before anybody could connect, and of a request this
+    // small the kernel gives all (getrandom(2)).
+    let filled = getrandom(&mut *bytes, GetRandomFlags::empty());
+    assert!(filled == Ok(bytes.len()), "getrandom");
 }
 
 /// How long to wait for the client.

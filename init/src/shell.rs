@@ -205,7 +205,7 @@ fn waiting_reader(input: &OwnedFd) -> Result<Option<Pid>, Fault> {
 
     let pipe = fstat(input).context("fstat")?;
     let mut found = None;
-    for_each_process(|pid| {
+    for_each_process(&mut |pid| {
         let is_reader = stat(proc_path(pid, "fd/0").as_c_str())
             .is_ok_and(|file| (file.st_dev, file.st_ino) == (pipe.st_dev, pipe.st_ino));
         if is_reader {

@@ -35,14 +35,15 @@ impl Found {
     }
 }
 
-/// Hands a report to `tell`; `found` is `None` while parked.
-pub fn report<T>(found: Option<Found>, tell: impl FnOnce(&Report<&str>) -> T) -> T {
+/// Writes what the guest found and does, as JSON, if so, or as words; `found`
+/// is `None` while parked.
+pub fn write_report(found: Option<Found>, json: bool, out: &mut dyn fmt::Write) -> fmt::Result {
     let id = console::id();
     let burn = burn::status();
     let mut buffer = [0; 2048];
     let memory = Memory::parse(read(c"/proc/meminfo", &mut buffer));
     let steal_ms = steal_ticks(read(c"/proc/stat", &mut buffer)) * TICK_MS;
-    tell(&Report {
+    let report = Report {
         id: id.as_ref().map_or("", |id| id.as_str()),
         phase: if found.is_some() { "ready" } else { "parked" },
         uptime_ms: clock::boottime_ms(),
@@ -58,21 +59,11 @@ pub fn report<T>(found: Option<Found>, tell: impl FnOnce(&Report<&str>) -> T) ->
         },
         memory,
         steal_ms,
-    })
-}
-
-/// A report in one of its two forms: as JSON, if so, or as words.
-pub struct Form<'r>(pub &'r Report<&'r str>, pub bool);
-
-impl fmt::Display for Form<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(report, json) = self;
-        if !json {
-            return report.fmt(f);
-        }
-        let mut text = [0; 512];
-        let length = serde_json_core::to_slice(report, &mut text).or(Err(fmt::Error))?;
-        f.write_str(core::str::from_utf8(&text[..length]).unwrap_or_default())
+    };
+    if json {
+        report.write_json(out)
+    } else {
+        write!(out, "{report}")
     }
 }
 

@@ -232,8 +232,8 @@ mod tests {
 
     use super::*;
 
-    const READY: &str = r#"{"event":"ready","id":"g00000","ms":700,"seq":1,"identity":"applied","disk":"up","net":"up","burn":{"duty":0,"threads":1,"rounds":0}}"#;
-    const HEARTBEAT: &str = r#"{"event":"heartbeat","id":"g00000","ms":900,"seq":2,"identity":"applied","disk":"up","net":"up","burn":{"duty":100,"threads":1,"rounds":7}}"#;
+    const READY: &str = r#"{"event":"ready","id":"g00000","ms":700,"seq":1,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":0,"threads":1,"rounds":0}}"#;
+    const HEARTBEAT: &str = r#"{"event":"heartbeat","id":"g00000","ms":900,"seq":2,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":100,"threads":1,"rounds":7}}"#;
     const FATAL: &str =
         r#"{"event":"fatal","id":"","ms":700,"seq":1,"reason":"mount /proc: no such device"}"#;
     const PANIC: &str = "Kernel panic - not syncing: No working init found.";

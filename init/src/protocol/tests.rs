@@ -26,7 +26,7 @@ fn status() -> Status {
 }
 
 fn encode(message: Message<&str>) -> String {
-    let mut line = [0; LINE_MAX];
+    let mut line = Line::new();
     let line = message.encode(&mut line).expect("fits");
     String::from_utf8(line.to_vec()).expect("JSON is UTF-8")
 }
@@ -95,13 +95,8 @@ fn every_message_survives_the_round_trip() {
     ] {
         let line = encode(message.clone());
         let parsed = parse(line.as_bytes()).expect("a message");
-        assert_eq!(encode_owned(&parsed), line);
         assert_eq!(format!("{parsed:?}"), format!("{message:?}"));
     }
-}
-
-fn encode_owned(message: &Message<String>) -> String {
-    serde_json::to_string(message).expect("serialises") + "\n"
 }
 
 #[test]
@@ -196,5 +191,5 @@ fn id_that_fills_the_line_is_refused() {
             ..stamp()
         },
     };
-    assert_eq!(message.encode(&mut [0; LINE_MAX]), None);
+    assert_eq!(message.encode(&mut Line::new()), None);
 }

@@ -15,6 +15,7 @@ pub mod random;
 pub mod serial;
 pub mod shared;
 pub mod signal;
+pub mod stack;
 pub mod thread;
 
 use core::arch::asm;

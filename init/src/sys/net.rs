@@ -65,8 +65,8 @@ impl Interface {
 
     /// The hardware address.
     pub fn mac(self, socket: impl AsFd) -> Result<[u8; 6], Errno> {
-        let [_, _, a, b, c, d, e, f, ..] = self.ask::<SIOCGIFHWADDR>(socket, [0; 24])?;
-        Ok([a, b, c, d, e, f])
+        let value = self.ask::<SIOCGIFHWADDR>(socket, [0; 24])?;
+        Ok(*value[2..].first_chunk().unwrap_or(&[0; 6]))
     }
 
     /// The address.
