@@ -22,7 +22,10 @@ const REPLY_FRAME: usize = 200;
 ///
 /// `S` is the string type: `&str` in the guest, `String` on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
+#[cfg_attr(
+    any(test, feature = "host"),
+    derive(serde::Deserialize, serde::Serialize)
+)]
 #[cfg_attr(
     any(test, feature = "host"),
     serde(tag = "event", rename_all = "lowercase")
@@ -58,7 +61,10 @@ pub enum Message<S> {
         #[cfg_attr(any(test, feature = "host"), serde(flatten))]
         stamp: Stamp<S>,
         /// The tag that the command carried, if any.
-        #[cfg_attr(any(test, feature = "host"), serde(default))]
+        #[cfg_attr(
+            any(test, feature = "host"),
+            serde(default, skip_serializing_if = "Option::is_none")
+        )]
         tag: Option<u32>,
         /// Exit code: 0 done, 1 failed, 2 usage, 127 unknown command.
         code: u8,
@@ -66,7 +72,10 @@ pub enum Message<S> {
         output: S,
         /// Whether this is only the first or next part of the output, and
         /// `code` not known yet; the last part follows.
-        #[cfg_attr(any(test, feature = "host"), serde(default))]
+        #[cfg_attr(
+            any(test, feature = "host"),
+            serde(default, skip_serializing_if = "core::ops::Not::not")
+        )]
         more: bool,
     },
     /// The guest cannot go on; it powers off next.
@@ -81,7 +90,10 @@ pub enum Message<S> {
 
 /// Who sent a message, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
+#[cfg_attr(
+    any(test, feature = "host"),
+    derive(serde::Deserialize, serde::Serialize)
+)]
 pub struct Stamp<S> {
     /// The guest's id from its identity; empty before it has one.
     pub id: S,
@@ -93,7 +105,10 @@ pub struct Stamp<S> {
 
 /// What a guest found and does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
+#[cfg_attr(
+    any(test, feature = "host"),
+    derive(serde::Deserialize, serde::Serialize)
+)]
 pub struct Status {
     /// The identity given by the host.
     pub identity: IdentityState,

@@ -95,6 +95,8 @@ fn every_message_survives_the_round_trip() {
     ] {
         let line = encode(message.clone());
         let parsed = parse(line.as_bytes()).expect("a message");
+        let ours = serde_json::to_string(&parsed).expect("serialises");
+        assert_eq!(ours + "\n", line);
         assert_eq!(format!("{parsed:?}"), format!("{message:?}"));
     }
 }
