@@ -283,11 +283,18 @@ fn the_fleet_and_the_guest_must_be_known() {
         &[],
         &["--all"],
         &["--all", "g00000", "--", "status"],
-        &["--parallel", "2", "g00000"],
         &["--json", "g00000"],
         &["--all", "--parallel", "0", "--", "status"],
     ] {
         ssh(arguments).exits(2);
+    }
+    for whom in ["g00000", "--all"] {
+        run(
+            imgbuild(&env, &["ssh", "--fleet", "one", whom, "--", "status"])
+                .env("PATH", env.path()),
+        )
+        .exits(1)
+        .says(&["`ssh` is not installed", "openssh-client"]);
     }
     // Nothing of this disturbed the fleets.
     assert_eq!(env.guests().len(), 4);
