@@ -103,9 +103,16 @@ fn init_flags(workspace: &Path) -> String {
         PathBuf::from,
     );
     [
+        // An address in 32 bits takes five bytes of code where a relative one
+        // takes seven, and functions of equal code are kept once.
+        "-Crelocation-model=static".to_owned(),
+        "-Clink-arg=-Wl,--icf=all".to_owned(),
         format!("--remap-path-prefix={}=/imgbuild", workspace.display()),
         format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
         format!("--remap-path-prefix={}=/rust", sysroot.trim()),
+        "--cfg=chacha20_backend=\"soft\"".to_owned(),
+        "--cfg=curve25519_dalek_backend=\"serial\"".to_owned(),
+        "--cfg=poly1305_backend=\"soft\"".to_owned(),
         "--cfg=sha2_backend=\"soft\"".to_owned(),
         "--cfg=sha2_backend_soft=\"compact\"".to_owned(),
     ]

@@ -3,13 +3,18 @@
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{Timespec, futex};
 use tty_init::duty::Duty;
 use tty_init::parameters::MAX_THREADS;
 use tty_init::protocol;
 
 use crate::failure::{Context, Failure};
+use crate::sys::shared::SHARED;
 use crate::sys::{clock, thread};
+
+/// Not private: the futex lies in memory that other processes share.
+const FUTEX: futex::Flags = futex::Flags::empty();
 
 /// Steps of the generator in one round. Short against the 1 ms that one percent
 /// of a period lasts, long against a system call and the counting.
@@ -21,12 +26,6 @@ const PERCENT_NS: u64 = PERIOD_NS / 100;
 /// The burn yields to PID 1, so that the console answers at once.
 const NICE: i32 = 19;
 
-/// Percent of the time to burn; the futex that idle threads sleep on.
-static DUTY: AtomicU32 = AtomicU32::new(0);
-/// Rounds done by each thread.
-static ROUNDS: [AtomicU64; MAX_THREADS as usize] =
-    [const { AtomicU64::new(0) }; MAX_THREADS as usize];
-
 /// The burn threads.
 pub struct Burn {
     /// Threads that burn, once any does.
@@ -37,6 +36,7 @@ pub struct Burn {
 impl Burn {
     /// No threads yet; `threads` of them from the first duty above 0.
     pub fn new(threads: u16) -> Self {
+        SHARED.threads.store(threads.into(), Ordering::Relaxed);
         Self {
             threads,
             started: 0,
@@ -47,14 +47,18 @@ impl Burn {
     ///
     /// Threads that the kernel refuses are done without.
     pub fn set(&mut self, duty: Duty) -> Result<(), Failure> {
-        DUTY.store(duty.percent().into(), Ordering::Relaxed);
-        let _ = futex::wake(&DUTY, futex::Flags::PRIVATE, MAX_THREADS.into());
+        let now = clock::boottime_ms();
+        SHARED.set_ms.store(now, Ordering::Relaxed);
+        SHARED.set_rounds.store(rounds(), Ordering::Relaxed);
+        SHARED.duty.store(duty.percent().into(), Ordering::Relaxed);
+        let _ = futex::wake(&SHARED.duty, FUTEX, MAX_THREADS.into());
         if duty.percent() == 0 {
             return Ok(());
         }
         while self.started < self.threads {
             if let Err(error) = thread::spawn(burn).context("burn thread") {
                 self.threads = self.started;
+                SHARED.threads.store(self.threads.into(), Ordering::Relaxed);
                 return Err(error);
             }
             self.started += 1;
@@ -62,30 +66,66 @@ impl Burn {
         Ok(())
     }
 
-    /// What the burn does and did.
-    pub fn status(&self) -> protocol::Burn {
-        let rounds = ROUNDS.iter().map(|rounds| rounds.load(Ordering::Relaxed));
-        protocol::Burn {
-            duty: DUTY.load(Ordering::Relaxed).try_into().unwrap_or_default(),
-            threads: self.threads,
-            rounds: rounds.sum(),
-        }
+    /// Burns as a connection asked for by [`ask`].
+    pub fn obey(&mut self) -> Result<(), Failure> {
+        self.set(percent(&SHARED.wanted))
     }
+}
+
+/// Asks PID 1, from another process, to burn so much of the time.
+pub fn ask(duty: Duty) -> Result<(), Failure> {
+    SHARED
+        .wanted
+        .store(duty.percent().into(), Ordering::Relaxed);
+    kill_process(Pid::INIT, Signal::HUP).context("kill")
+}
+
+/// What the burn does and did.
+pub fn status() -> protocol::Burn {
+    protocol::Burn {
+        duty: percent(&SHARED.duty).percent(),
+        threads: SHARED
+            .threads
+            .load(Ordering::Relaxed)
+            .try_into()
+            .unwrap_or_default(),
+        rounds: rounds(),
+    }
+}
+
+/// Rounds a second since the duty was last set.
+pub fn rate() -> u64 {
+    let done = rounds().saturating_sub(SHARED.set_rounds.load(Ordering::Relaxed));
+    let time = clock::boottime_ms().saturating_sub(SHARED.set_ms.load(Ordering::Relaxed));
+    done * 1000 / time.max(1)
 }
 
 /// Puts all threads to sleep.
 pub fn stop() {
-    DUTY.store(0, Ordering::Relaxed);
+    SHARED.duty.store(0, Ordering::Relaxed);
+}
+
+fn rounds() -> u64 {
+    let each = SHARED.rounds.iter();
+    each.map(|rounds| rounds.load(Ordering::Relaxed)).sum()
+}
+
+/// A duty that was stored as one.
+fn percent(place: &AtomicU32) -> Duty {
+    u8::try_from(place.load(Ordering::Relaxed))
+        .ok()
+        .and_then(|percent| percent.try_into().ok())
+        .unwrap_or(Duty::FULL)
 }
 
 extern "C" fn burn(number: usize) -> ! {
     // Refused to nobody: it asks for less.
     let _ = rustix::process::setpriority_process(None, NICE);
-    let rounds = &ROUNDS[number % ROUNDS.len()];
+    let rounds = &SHARED.rounds[number % SHARED.rounds.len()];
     loop {
-        match DUTY.load(Ordering::Relaxed) {
+        match SHARED.duty.load(Ordering::Relaxed) {
             0 => {
-                let _ = futex::wait(&DUTY, futex::Flags::PRIVATE, 0, None);
+                let _ = futex::wait(&SHARED.duty, FUTEX, 0, None);
             }
             100 => round(rounds),
             duty => share(duty, rounds),
@@ -99,11 +139,11 @@ extern "C" fn burn(number: usize) -> ! {
 /// not all that follow.
 fn share(duty: u32, rounds: &AtomicU64) {
     let mut period_end = clock::monotonic_ns();
-    while DUTY.load(Ordering::Relaxed) == duty {
+    while SHARED.duty.load(Ordering::Relaxed) == duty {
         let now = clock::monotonic_ns();
         period_end = period_end.max(now.saturating_sub(PERIOD_NS)) + PERIOD_NS;
         let stop = now + u64::from(duty) * PERCENT_NS;
-        while clock::monotonic_ns() < stop && DUTY.load(Ordering::Relaxed) == duty {
+        while clock::monotonic_ns() < stop && SHARED.duty.load(Ordering::Relaxed) == duty {
             round(rounds);
         }
         let left = period_end.saturating_sub(clock::monotonic_ns());
@@ -111,7 +151,7 @@ fn share(duty: u32, rounds: &AtomicU64) {
             && left > 0
         {
             let left = Timespec { tv_sec: 0, tv_nsec };
-            let _ = futex::wait(&DUTY, futex::Flags::PRIVATE, duty, Some(&left));
+            let _ = futex::wait(&SHARED.duty, FUTEX, duty, Some(&left));
         }
     }
 }

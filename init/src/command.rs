@@ -1,27 +1,43 @@
-//! Commands to a guest, one a line: `[@TAG ]WORD [ARGUMENT]`.
+//! Commands to a guest: `WORD [ARGUMENT…]`, and on the console, one a line,
+//! `[@TAG ]WORD [ARGUMENT…]`.
 //!
 //! TAG is a number that the guest puts into its reply. Words are separated by
-//! spaces or tabs.
+//! spaces or tabs; nothing is quoted.
 
 use core::fmt;
 
 use crate::duty::{Duty, digits};
 
 /// What `help` prints.
-pub const HELP: &str = "help: this list\n\
-status: what the guest found and does\n\
-heartbeat: the same as a heartbeat message\n\
-burn PERCENT: burn so much of the time, 0 to 100\n\
-identify: take the identity (parked guests only)\n\
-poweroff: sync and power off";
+pub const HELP: &str = "\
+help: this list
+status [--json]: what the guest found and does
+uptime: time since its start, and load
+free: memory in KiB
+ps: processes
+dmesg: the kernel's messages
+mounts: mounted file systems
+ifconfig: network interfaces
+burn PERCENT: burn so much of the time, 0 to 100
+ls [PATH]...: list folders
+cat [FILE]...: print files, or the input
+write FILE [TEXT]: write a line of text, or the input, into a file
+echo [TEXT]: print it
+sync: write files to the disk
+sh [COMMAND]: the shell, where the image holds one
+poweroff, reboot: sync and end the guest
+heartbeat, identify: console only; a message, the end of phase parked";
 
 /// A command to a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
+pub enum Command<'a> {
     /// Lists the commands.
     Help,
-    /// Replies with what the guest found and does.
-    Status,
+    /// Tells what the guest found and does.
+    Status {
+        /// As one JSON object rather than `key=value` words.
+        json: bool,
+    },
     /// Sends a heartbeat message.
     Heartbeat,
     /// Changes the duty cycle at once.
@@ -30,15 +46,57 @@ pub enum Command {
     Identify,
     /// Syncs, unmounts and powers off.
     Poweroff,
+    /// The same for the guest; its launcher decides whether it starts again.
+    Reboot,
+    /// Tells the time since the start, and the load.
+    Uptime,
+    /// Tells what memory is used for.
+    Free,
+    /// Lists processes.
+    Ps,
+    /// Prints the kernel's messages.
+    Dmesg,
+    /// Lists mounted file systems.
+    Mounts,
+    /// Lists network interfaces.
+    Ifconfig,
+    /// Lists folders: paths, the current one if there are none.
+    Ls(Words<'a>),
+    /// Prints files, the input if there are none.
+    Cat(Words<'a>),
+    /// Writes into a file.
+    Write {
+        /// The file.
+        path: &'a str,
+        /// The text to write, the input if there is none.
+        text: Option<&'a str>,
+    },
+    /// Prints its text.
+    Echo(&'a str),
+    /// Writes file systems to the disk.
+    Sync,
+    /// Runs a command of the image's shell, or the shell itself.
+    Sh(Option<&'a str>),
+}
+
+/// Words with spaces or tabs between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Words<'a>(&'a str);
+
+impl<'a> Words<'a> {
+    /// The words in order.
+    pub fn iter(self) -> impl Iterator<Item = &'a str> {
+        self.0.split(BLANKS).filter(|word| !word.is_empty())
+    }
 }
 
 /// One line to a guest: a command, and the tag that its reply is to carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Request {
+pub struct Request<'a> {
     /// Comes back in the reply.
     pub tag: Option<u32>,
     /// What to do; an error still has its tag, so that its reply finds home.
-    pub command: Result<Command, CommandError>,
+    pub command: Result<Command<'a>, CommandError>,
 }
 
 /// Why a line is no command.
@@ -50,8 +108,8 @@ pub enum CommandError {
     BadTag,
     /// `burn` without a duty of 0 to 100 percent.
     BadDuty,
-    /// More words than the command takes.
-    ExtraArgument,
+    /// An argument missing, one too many, or one that the command lacks.
+    Usage,
     /// A tag, and nothing after it.
     Empty,
     /// Not UTF-8 text.
@@ -77,7 +135,7 @@ impl CommandError {
             Self::Unknown => "unknown command; try help",
             Self::BadTag => "a tag is @ and a number below 2^32",
             Self::BadDuty => "usage: burn PERCENT, a whole number from 0 to 100",
-            Self::ExtraArgument => "too many arguments; try help",
+            Self::Usage => "wrong arguments; try help",
             Self::Empty => "a tag without a command",
             Self::NotText => "not UTF-8 text",
             Self::TooLong => "line too long",
@@ -93,32 +151,29 @@ impl fmt::Display for CommandError {
 
 impl core::error::Error for CommandError {}
 
-impl Request {
+const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
+
+impl<'a> Request<'a> {
     /// Reads one line without its end; `None` for a blank one.
     #[must_use]
-    pub fn parse(line: &[u8]) -> Option<Self> {
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
         let Ok(line) = core::str::from_utf8(line) else {
             return Some(Self::untagged(CommandError::NotText));
         };
-        let mut words = line
-            .split([' ', '\t', '\r', '\n'])
-            .filter(|word| !word.is_empty());
-        let first = words.next()?;
-        let Some(tag) = first.strip_prefix('@') else {
+        let line = line.trim_matches(BLANKS);
+        let Some(tagged) = line.strip_prefix('@') else {
             return Some(Self {
                 tag: None,
-                command: parse_words(first, words),
+                command: Command::parse(line)?,
             });
         };
+        let (tag, rest) = split_word(tagged);
         let Some(tag) = digits(tag) else {
             return Some(Self::untagged(CommandError::BadTag));
         };
         Some(Self {
             tag: Some(tag),
-            command: match words.next() {
-                Some(word) => parse_words(word, words),
-                None => Err(CommandError::Empty),
-            },
+            command: Command::parse(rest).unwrap_or(Err(CommandError::Empty)),
         })
     }
 
@@ -132,83 +187,127 @@ impl Request {
     }
 }
 
-fn parse_words<'a>(
-    word: &str,
-    mut arguments: impl Iterator<Item = &'a str>,
-) -> Result<Command, CommandError> {
-    let command = match word {
-        "help" => Command::Help,
-        "status" => Command::Status,
-        "heartbeat" => Command::Heartbeat,
-        "identify" => Command::Identify,
-        "poweroff" => Command::Poweroff,
-        "burn" => Command::Burn(
-            arguments
-                .next()
-                .and_then(|percent| percent.parse().ok())
-                .ok_or(CommandError::BadDuty)?,
-        ),
-        _ => return Err(CommandError::Unknown),
-    };
-    match arguments.next() {
-        None => Ok(command),
-        Some(_) => Err(CommandError::ExtraArgument),
+impl<'a> Command<'a> {
+    /// Reads one command; `None` for a blank one.
+    #[must_use]
+    pub fn parse(line: &'a str) -> Option<Result<Self, CommandError>> {
+        let (word, rest) = split_word(line.trim_matches(BLANKS));
+        let bare = |command| {
+            if rest.is_empty() {
+                Ok(command)
+            } else {
+                Err(CommandError::Usage)
+            }
+        };
+        Some(match word {
+            "" => return None,
+            "help" => bare(Self::Help),
+            "status" if rest == "--json" => Ok(Self::Status { json: true }),
+            "status" => bare(Self::Status { json: false }),
+            "heartbeat" => bare(Self::Heartbeat),
+            "identify" => bare(Self::Identify),
+            "poweroff" => bare(Self::Poweroff),
+            "reboot" => bare(Self::Reboot),
+            "uptime" => bare(Self::Uptime),
+            "free" => bare(Self::Free),
+            "ps" => bare(Self::Ps),
+            "dmesg" => bare(Self::Dmesg),
+            "mounts" => bare(Self::Mounts),
+            "ifconfig" => bare(Self::Ifconfig),
+            "sync" => bare(Self::Sync),
+            "burn" => rest.parse().map(Self::Burn).or(Err(CommandError::BadDuty)),
+            "ls" => Ok(Self::Ls(Words(rest))),
+            "cat" => Ok(Self::Cat(Words(rest))),
+            "write" => match split_word(rest) {
+                ("", _) => Err(CommandError::Usage),
+                (path, text) => Ok(Self::Write {
+                    path,
+                    text: some(text),
+                }),
+            },
+            "echo" => Ok(Self::Echo(rest)),
+            "sh" => Ok(Self::Sh(some(rest))),
+            _ => Err(CommandError::Unknown),
+        })
     }
 }
 
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Help => f.write_str("help"),
-            Self::Status => f.write_str("status"),
-            Self::Heartbeat => f.write_str("heartbeat"),
-            Self::Burn(duty) => write!(f, "burn {duty}"),
-            Self::Identify => f.write_str("identify"),
-            Self::Poweroff => f.write_str("poweroff"),
-        }
+/// The first word, and what follows it without the blanks between.
+fn split_word(text: &str) -> (&str, &str) {
+    match text.split_once(BLANKS) {
+        Some((word, rest)) => (word, rest.trim_start_matches(BLANKS)),
+        None => (text, ""),
     }
+}
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::format;
     use std::vec::Vec;
 
-    fn command(line: &str) -> Result<Command, CommandError> {
+    fn command(line: &str) -> Result<Command<'_>, CommandError> {
         let request = Request::parse(line.as_bytes()).expect("not blank");
         assert_eq!(request.tag, None, "{line:?}");
         request.command
     }
 
     #[test]
-    fn every_command_reads_back_as_written() {
-        let burn = Command::Burn("37".parse().unwrap());
-        for wanted in [
-            Command::Help,
-            Command::Status,
-            Command::Heartbeat,
-            burn,
-            Command::Identify,
-            Command::Poweroff,
-        ] {
-            assert_eq!(command(&format!("{wanted}")), Ok(wanted));
-            let text = format!("{wanted}");
-            let word = text.split(' ').next().unwrap();
-            assert!(
-                HELP.lines().any(|line| line.starts_with(word)),
-                "help leaves out {word}"
-            );
+    fn every_command_that_help_lists_is_one() {
+        let mut count = 0;
+        for line in HELP.lines() {
+            let words = line.split_once(':').expect("a word and what it does").0;
+            for word in words.split(", ").map(|word| split_word(word).0) {
+                assert_ne!(command(word), Err(CommandError::Unknown), "{word}");
+                count += 1;
+            }
         }
+        assert_eq!(count, 19, "help leaves out a command");
+    }
+
+    #[test]
+    fn arguments_are_taken_as_they_stand() {
+        assert_eq!(command("burn 37"), Ok(Command::Burn("37".parse().unwrap())));
+        assert_eq!(command("status --json"), Ok(Command::Status { json: true }));
+        assert_eq!(command("echo  a  b "), Ok(Command::Echo("a  b")));
+        assert_eq!(command("sh"), Ok(Command::Sh(None)));
+        assert_eq!(
+            command("sh echo 1; exit 3"),
+            Ok(Command::Sh(Some("echo 1; exit 3")))
+        );
+        assert_eq!(
+            command("write /disk/a  two words"),
+            Ok(Command::Write {
+                path: "/disk/a",
+                text: Some("two words")
+            })
+        );
+        assert_eq!(
+            command("write /a"),
+            Ok(Command::Write {
+                path: "/a",
+                text: None
+            })
+        );
+        let Ok(Command::Cat(paths)) = command("cat  /a \t /b") else {
+            panic!("not cat")
+        };
+        assert_eq!(paths.iter().collect::<Vec<_>>(), ["/a", "/b"]);
     }
 
     #[test]
     fn tag_comes_along_even_with_an_error() {
-        let tagged = |line: &str| {
+        let tagged = |line: &'static str| {
             let request = Request::parse(line.as_bytes()).unwrap();
             (request.tag, request.command)
         };
-        assert_eq!(tagged("@0 status"), (Some(0), Ok(Command::Status)));
+        assert_eq!(
+            tagged("@0 status"),
+            (Some(0), Ok(Command::Status { json: false }))
+        );
         assert_eq!(
             tagged("@4294967295 help"),
             (Some(u32::MAX), Ok(Command::Help))
@@ -229,7 +328,7 @@ mod tests {
     #[test]
     fn spaces_and_carriage_returns_do_not_matter() {
         assert_eq!(command("  burn \t 5  "), command("burn 5"));
-        assert_eq!(command("status\r"), Ok(Command::Status));
+        assert_eq!(command("status\r"), Ok(Command::Status { json: false }));
         for blank in ["", " ", "\t\r"] {
             assert_eq!(Request::parse(blank.as_bytes()), None);
         }
@@ -244,6 +343,9 @@ mod tests {
             "burn x",
             "burn 5 5",
             "status now",
+            "write",
+            "ps -ef",
+            "sync /disk",
         ] {
             assert_eq!(command(line).unwrap_err().code(), 2, "{line:?}");
         }

@@ -3,8 +3,8 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::event::{PollFd, PollFlags};
-use rustix::fd::OwnedFd;
+use rustix::event::PollFlags;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::termios::{ControlModes, OptionalActions, tcgetattr, tcsetattr};
@@ -84,12 +84,12 @@ impl Console {
     }
 
     /// What to wait for on the console's behalf, if there is one.
-    pub fn poll_fd(&self) -> Option<PollFd<'_>> {
+    pub fn waits_for(&self) -> (Option<BorrowedFd<'_>>, PollFlags) {
         let mut events = PollFlags::IN;
         if self.queued > 0 {
             events |= PollFlags::OUT;
         }
-        self.tty.as_ref().map(|tty| PollFd::new(tty, events))
+        (self.tty.as_ref().map(AsFd::as_fd), events)
     }
 
     /// Reads what the host sent, if anything.
@@ -139,13 +139,24 @@ impl Console {
 
     /// Answers a command.
     pub fn reply(&mut self, tag: Option<u32>, code: u8, output: &str) {
+        self.reply_part(tag, code, output, false);
+    }
+
+    /// Answers a command in part, and with `more` to come.
+    pub fn reply_part(&mut self, tag: Option<u32>, code: u8, output: &str, more: bool) {
         let id = id();
         self.send(Message::Reply {
             stamp: stamp(id.as_ref()),
             tag,
             code,
             output,
+            more,
         });
+    }
+
+    /// Whether a line written now would not be lost.
+    pub fn has_room(&self) -> bool {
+        self.queued == 0
     }
 
     /// Says why the guest cannot go on.

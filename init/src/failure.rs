@@ -11,6 +11,13 @@ pub struct Failure {
     errno: Errno,
 }
 
+impl Failure {
+    /// This call failed for this reason.
+    pub const fn new(what: &'static str, errno: Errno) -> Self {
+        Self { what, errno }
+    }
+}
+
 /// Says what a system call was for.
 pub trait Context<T> {
     /// Names what failed.
@@ -35,7 +42,12 @@ impl fmt::Display for Failure {
             Errno::ACCESS => "Permission denied",
             Errno::BUSY => "Device or resource busy",
             Errno::NODEV => "No such device",
+            Errno::EXIST => "File exists",
+            Errno::NOTDIR => "Not a directory",
+            Errno::ISDIR => "Is a directory",
             Errno::INVAL => "Invalid argument",
+            Errno::FBIG => "File too large",
+            Errno::NOSPC => "No space left on device",
             Errno::ROFS => "Read-only file system",
             Errno::NOSYS => "Function not implemented",
             Errno::UCLEAN => "Structure needs cleaning",

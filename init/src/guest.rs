@@ -1,23 +1,33 @@
 //! The guest's two phases, and the loop that serves its console.
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::OwnedFd;
+use rustix::event::PollFlags;
+use rustix::fd::AsFd;
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::process::WaitOptions;
 use rustix::system::{RebootCommand, reboot};
 use tty_init::command::{Command, CommandError, HELP, Request};
+use tty_init::host_key;
+use tty_init::identity::Identity;
 use tty_init::lines::Lines;
 use tty_init::parameters::Parameters;
-use tty_init::protocol::{DeviceState, IdentityState, Status};
+use tty_init::protocol::{DeviceState, IdentityState};
 
 use crate::burn::Burn;
-use crate::console::{self, Console};
+use crate::console::Console;
 use crate::failure::{Context, Failure};
-use crate::sys::{clock, signal};
+use crate::job::Job;
+use crate::server::Server;
+use crate::session::Terms;
+use crate::status::{Form, Found, report};
+use crate::sys::shared;
+use crate::sys::signal::{Signal, Signals};
 use crate::text::Text;
+use crate::wait::Waiting;
 use crate::{disk, identify, net};
+
+/// How long a client may take to log in, where the identity does not tell.
+const LOGIN_MS: u64 = 10_000;
 
 /// The x86 kernel's `COMMAND_LINE_SIZE`.
 const CMDLINE_MAX: usize = 2048;
@@ -29,24 +39,22 @@ pub struct Guest {
     burn: Burn,
     /// `None` while parked.
     found: Option<Found>,
+    ssh: Option<Server>,
+    /// The command of the console that runs.
+    job: Option<Job>,
 }
 
-/// What `identify` found.
-struct Found {
-    identity: IdentityState,
-    disk: DeviceState,
-    net: DeviceState,
-}
-
-/// Whether the loop goes on after a command.
+/// Whether the loop goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Serve,
-    PowerOff,
+    End,
 }
 
 impl Guest {
     /// Brings the guest into phase `parked`: mounts, console, parameters.
     pub fn park() -> Self {
+        let shared = shared::share().context("shared memory");
         let mounted = [
             (c"devtmpfs", c"/dev", "mount /dev"),
             (c"proc", c"/proc", "mount /proc"),
@@ -56,7 +64,7 @@ impl Guest {
             rustix::mount::mount(kind, target, kind, MountFlags::empty(), None).context(what)
         });
         let mut console = Console::open();
-        for failure in mounted.into_iter().filter_map(Result::err) {
+        for failure in mounted.into_iter().chain([shared]).filter_map(Result::err) {
             console.log(format_args!("{failure}"));
         }
         // Else the host's Ctrl-Alt-Del would restart the guest under us.
@@ -68,18 +76,20 @@ impl Guest {
             parameters,
             burn: Burn::new(parameters.threads),
             found: None,
+            ssh: None,
+            job: None,
         }
     }
 
-    /// Runs the guest until the host powers it off.
+    /// Runs the guest until somebody ends it.
     pub fn run(&mut self) -> Result<(), Failure> {
-        let children = signal::child_fd().context("signalfd")?;
+        let signals = Signals::open().context("signalfd")?;
         if !self.parameters.park {
             self.identify();
         }
         let mut lines = Lines::new();
         loop {
-            self.wait(&children)?;
+            let mut next = self.wait(&signals)?;
             let mut buffer = [0; 256];
             for &byte in self.console.receive(&mut buffer) {
                 let request = match lines.push(byte) {
@@ -88,67 +98,146 @@ impl Guest {
                     Some(Err(_)) => Some(Request::untagged(CommandError::TooLong)),
                 };
                 if let Some(request) = request
-                    && let Next::PowerOff = self.obey(request)
+                    && next == Next::Serve
                 {
-                    return Ok(());
+                    next = self.obey(request);
                 }
+            }
+            if next == Next::End {
+                return Ok(());
             }
         }
     }
 
     /// Sleeps until there is something to do, and does what is not a command.
-    fn wait(&mut self, children: &OwnedFd) -> Result<(), Failure> {
-        let children_poll = PollFd::new(children, PollFlags::IN);
-        let mut console_ready = PollFlags::empty();
-        let children_ready = if let Some(console_poll) = self.console.poll_fd() {
-            let mut fds = [children_poll, console_poll];
-            wait_for(&mut fds)?;
-            console_ready = fds[1].revents();
-            fds[0].revents()
-        } else {
-            let mut fds = [children_poll];
-            wait_for(&mut fds)?;
-            fds[0].revents()
-        };
-        if !children_ready.is_empty() {
-            reap(children);
+    fn wait(&mut self, signals: &Signals) -> Result<Next, Failure> {
+        let (tty, events) = self.console.waits_for();
+        let (listener, patience) = self.ssh.as_ref().map_or((None, None), Server::waits_for);
+        let job = self.job.as_ref();
+        let output = job
+            .and_then(Job::output)
+            .filter(|_| self.console.has_room());
+        let limit = [patience, job.map(Job::left_ms)]
+            .into_iter()
+            .flatten()
+            .min();
+
+        let mut waiting = Waiting::new(signals.fd().as_fd(), PollFlags::IN);
+        let tty = waiting.and(tty, events);
+        let listener = waiting.and(listener, PollFlags::IN);
+        let output = waiting.and(output, PollFlags::IN);
+        waiting.wait(limit)?;
+        let [signal, tty, listener, output] =
+            [Some(0), tty, listener, output].map(|place| waiting.ready(place));
+
+        let mut next = Next::Serve;
+        if !signal.is_empty() {
+            while let Some(signal) = signals.next() {
+                if self.take(signal) == Next::End {
+                    next = Next::End;
+                }
+            }
         }
-        if console_ready.contains(PollFlags::OUT) {
+        if tty.contains(PollFlags::OUT) {
             self.console.flush();
         }
-        if console_ready.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
+        if tty.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
             self.console.hang_up();
         }
-        Ok(())
+        if let (Some(ssh), Some(found)) = (&mut self.ssh, self.found) {
+            let served = if listener.is_empty() {
+                ssh.make_room()
+            } else {
+                ssh.accept(found)
+            };
+            if let Err(failure) = served {
+                self.console.log(format_args!("ssh: {failure}"));
+            }
+        }
+        if self.console.has_room()
+            && let Some(job) = &mut self.job
+            && job.go_on(!output.is_empty(), &mut self.console)
+        {
+            self.job = None;
+        }
+        Ok(next)
     }
 
-    /// Takes the identity, sets up the devices and starts the burn.
+    fn take(&mut self, signal: Signal) -> Next {
+        match signal {
+            Signal::Child => self.reap(),
+            Signal::Burn => {
+                if let Err(failure) = self.burn.obey() {
+                    self.console.log(format_args!("{failure}"));
+                }
+            }
+            Signal::PowerOff | Signal::Reboot => return Next::End,
+        }
+        Next::Serve
+    }
+
+    /// Takes the ends of all children that ended: PID 1 inherits every orphan.
+    fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let code = status.exit_status().and_then(|code| code.try_into().ok());
+            if let Some(ssh) = &mut self.ssh {
+                ssh.ended(pid);
+            }
+            if let Some(job) = &mut self.job {
+                job.ended(pid, code.unwrap_or(1));
+            }
+        }
+    }
+
+    /// Takes the identity, sets up the devices, starts the burn and opens SSH.
     fn identify(&mut self) {
         let (identity, state) = identify::take(&mut self.console);
-        self.found = Some(Found {
-            identity: state,
-            net: net::set_up(identity.as_ref(), &mut self.console),
-            disk: disk::mount(&mut self.console),
-        });
+        let net = net::set_up(identity.as_ref(), &mut self.console);
+        let disk = disk::mount(&mut self.console);
         if let Err(failure) = self.burn.set(self.parameters.burn) {
             self.console.log(format_args!("{failure}"));
         }
-        if let Some(status) = self.status() {
-            self.console.ready(status);
+        let usable = identity.filter(|_| state == IdentityState::Applied && net == DeviceState::Up);
+        let ssh = self.open_ssh(usable.as_ref());
+        let found = Found {
+            identity: state,
+            disk,
+            net,
+            ssh,
+        };
+        self.found = Some(found);
+        self.console.ready(found.status());
+    }
+
+    /// Listens, if the identity lets somebody in.
+    fn open_ssh(&mut self, identity: Option<&Identity>) -> DeviceState {
+        let Some((identity, authorized_key)) =
+            identity.and_then(|identity| Some((identity, identity.authorized_key?)))
+        else {
+            return DeviceState::Absent;
+        };
+        let terms = Terms {
+            host_key: host_key::secret(&identity.host_key_seed),
+            authorized_key,
+            login_ms: match identity.login_deadline_ms {
+                0 => LOGIN_MS,
+                deadline => deadline.into(),
+            },
+            idle_ms: u64::from(self.parameters.idle_seconds) * 1000,
+        };
+        match Server::open(terms) {
+            Ok(server) => {
+                self.ssh = Some(server);
+                DeviceState::Up
+            }
+            Err(failure) => {
+                self.console.log(format_args!("ssh: {failure}"));
+                DeviceState::Failed
+            }
         }
     }
 
-    /// What a guest that is not parked found and does.
-    fn status(&self) -> Option<Status> {
-        self.found.as_ref().map(|found| Status {
-            identity: found.identity,
-            disk: found.disk,
-            net: found.net,
-            burn: self.burn.status(),
-        })
-    }
-
-    fn obey(&mut self, request: Request) -> Next {
+    fn obey(&mut self, request: Request<'_>) -> Next {
         let tag = request.tag;
         let command = match request.command {
             Ok(command) => command,
@@ -157,34 +246,43 @@ impl Guest {
                 return Next::Serve;
             }
         };
-        match (command, self.status()) {
+        match (command, self.found) {
             (Command::Help, _) => self.console.reply(tag, 0, HELP),
-            (Command::Status, status) => self.reply_status(tag, status),
+            (Command::Status { json }, found) => self.reply_status(tag, json, found),
             (Command::Identify, None) => {
                 self.identify();
                 self.acknowledge(tag);
             }
             (Command::Identify, Some(_)) => self.console.reply(tag, 1, "already identified"),
-            (Command::Heartbeat, Some(status)) => {
-                self.console.heartbeat(status);
+            (Command::Heartbeat, Some(found)) => {
+                self.console.heartbeat(found.status());
                 self.acknowledge(tag);
             }
             (Command::Burn(duty), Some(_)) => match self.burn.set(duty) {
                 Ok(()) => self.console.reply(tag, 0, ""),
-                Err(failure) => {
-                    let reason = Text::<128>::new(format_args!("{failure}"));
-                    self.console.reply(tag, 1, reason.as_str());
-                }
+                Err(failure) => self.reply_failure(tag, failure),
             },
             (Command::Heartbeat | Command::Burn(_), None) => {
                 self.console.reply(tag, 1, "parked; identify first");
             }
-            (Command::Poweroff, _) => {
+            (Command::Poweroff | Command::Reboot, _) => {
                 self.console.reply(tag, 0, "");
-                return Next::PowerOff;
+                return Next::End;
             }
+            _ if self.job.is_some() => {
+                self.console.reply(tag, 1, "another command is running");
+            }
+            (command, found) => match Job::start(command, tag, found) {
+                Ok(job) => self.job = Some(job),
+                Err(failure) => self.reply_failure(tag, failure),
+            },
         }
         Next::Serve
+    }
+
+    fn reply_failure(&mut self, tag: Option<u32>, failure: Failure) {
+        let reason = Text::<128>::new(format_args!("{failure}"));
+        self.console.reply(tag, 1, reason.as_str());
     }
 
     /// Replies to a command whose answer was a message of its own; a tag says
@@ -195,33 +293,12 @@ impl Guest {
         }
     }
 
-    fn reply_status(&mut self, tag: Option<u32>, status: Option<Status>) {
-        let id = console::id();
-        let id = id.as_ref().map_or("", |id| id.as_str());
-        let uptime = clock::boottime_ms();
-        let text = match status {
-            Some(status) => Text::<256>::new(format_args!(
-                "id={id} phase=ready uptime_ms={uptime} {status}"
-            )),
-            None => Text::new(format_args!("id={id} phase=parked uptime_ms={uptime}")),
-        };
+    fn reply_status(&mut self, tag: Option<u32>, json: bool, found: Option<Found>) {
+        let text = report(found, |report| {
+            Text::<512>::new(format_args!("{}", Form(report, json)))
+        });
         self.console.reply(tag, 0, text.as_str());
     }
-}
-
-fn wait_for(fds: &mut [PollFd<'_>]) -> Result<(), Failure> {
-    match poll(fds, None) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(errno) => Err(errno).context("poll"),
-    }
-}
-
-/// Takes the ends of all children that ended: PID 1 inherits every orphan.
-fn reap(children: &OwnedFd) {
-    // One signal may stand for many children, and the children tell more.
-    let mut signal = [0; 128];
-    let _ = rustix::io::read(children, &mut signal);
-    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
 }
 
 fn read_parameters(console: &mut Console) -> Parameters {

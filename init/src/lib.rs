@@ -18,3 +18,6 @@ pub mod identity;
 pub mod lines;
 pub mod parameters;
 pub mod protocol;
+pub mod report;
+#[cfg(feature = "ssh")]
+pub mod ssh;

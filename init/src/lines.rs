@@ -1,7 +1,7 @@
 //! Bytes of a console put together into lines of bounded length.
 
 /// Longest command line a guest takes, in bytes, its end not counted.
-pub const COMMAND_MAX: usize = 256;
+pub const COMMAND_MAX: usize = 1024;
 
 /// A line longer than [`COMMAND_MAX`]; all of it is discarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,10 +13,18 @@ mod failure;
 mod fw_cfg;
 mod guest;
 mod identify;
+mod job;
 mod net;
 mod power;
+mod run;
+mod server;
+mod session;
+mod shell;
+mod status;
+mod streams;
 mod sys;
 mod text;
+mod wait;
 
 use core::panic::PanicInfo;
 

@@ -20,6 +20,9 @@ pub struct Parameters {
     pub threads: u16,
     /// `tty.park`: stay parked until the command `identify`.
     pub park: bool,
+    /// `tty.idle=SECONDS`: how long an SSH client may be silent, 600 by
+    /// default, 1 to 86,400.
+    pub idle_seconds: u32,
 }
 
 impl Default for Parameters {
@@ -28,6 +31,7 @@ impl Default for Parameters {
             burn: Duty::FULL,
             threads: 1,
             park: false,
+            idle_seconds: 600,
         }
     }
 }
@@ -82,8 +86,13 @@ impl Parameters {
                     .filter(|threads| (1..=MAX_THREADS).contains(threads))
                     .ok_or("tty.threads=1 to 64")?;
             }
+            Some(("tty.idle", value)) => {
+                self.idle_seconds = digits(value)
+                    .filter(|seconds| (1..=86_400).contains(seconds))
+                    .ok_or("tty.idle=1 to 86400")?;
+            }
             None if word == "tty.park" => self.park = true,
-            _ => return Err("tty.burn=, tty.threads= or tty.park"),
+            _ => return Err("tty.burn=, tty.threads=, tty.idle= or tty.park"),
         }
         Ok(())
     }
@@ -111,14 +120,15 @@ mod tests {
     #[test]
     fn parameters_are_taken_and_the_last_wins() {
         let (parameters, rejected) =
-            parse(b"quiet tty.burn=10 tty.threads=64 tty.park tty.burn=0\n");
+            parse(b"quiet tty.burn=10 tty.threads=64 tty.park tty.idle=5 tty.burn=0\n");
         assert_eq!(rejected, Vec::<String>::new());
         assert_eq!(
             parameters,
             Parameters {
                 burn: "0".parse().unwrap(),
                 threads: MAX_THREADS,
-                park: true
+                park: true,
+                idle_seconds: 5,
             }
         );
     }
@@ -133,6 +143,8 @@ mod tests {
             "tty.threads=65",
             "tty.threads=+1",
             "tty.park=1",
+            "tty.idle=0",
+            "tty.idle=86401",
             "tty.brun=1",
             "tty.",
         ] {

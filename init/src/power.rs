@@ -3,10 +3,12 @@
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::process::getpid;
 use rustix::system::{RebootCommand, reboot};
 use rustix::thread::{Timespec, nanosleep};
 
 use crate::console::Console;
+use crate::sys::process;
 use crate::text::Text;
 use crate::{burn, disk};
 
@@ -20,8 +22,16 @@ pub fn off(console: &mut Console) -> ! {
     restart()
 }
 
-/// Says why, and ends the guest, from a panic or a fault anywhere in it.
+/// Says why, from a panic or a fault anywhere, and ends the guest, or only the
+/// process that it made for a connection or a command.
 pub fn died(reason: fmt::Arguments<'_>) -> ! {
+    if !process::is_init() {
+        Console::open().log(format_args!(
+            "process {} died: {reason}",
+            getpid().as_raw_nonzero()
+        ));
+        process::exit(1);
+    }
     if DEAD.swap(true, Ordering::Relaxed) {
         restart();
     }

@@ -3,14 +3,17 @@
 //!
 //! A line that is not JSON is kernel or shell text, and is kept as log.
 
-use core::fmt;
-
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde::Serialize;
+use serde::ser::{SerializeStruct, Serializer};
 
 /// Longest line a guest writes, in bytes, its line feed included.
 ///
 /// The host keeps no more than this of a line that does not end.
 pub const LINE_MAX: usize = 1024;
+
+/// More than a reply has besides its output: names, an id of 16 bytes and
+/// every number at its longest.
+const REPLY_FRAME: usize = 200;
 
 /// One message from a guest.
 ///
@@ -58,6 +61,10 @@ pub enum Message<S> {
         code: u8,
         /// What the command prints, or why it failed.
         output: S,
+        /// Whether this is only the first or next part of the output, and
+        /// `code` not known yet; the last part follows.
+        #[cfg_attr(any(test, feature = "host"), serde(default))]
+        more: bool,
     },
     /// The guest cannot go on; it powers off next.
     Fatal {
@@ -91,14 +98,16 @@ pub struct Status {
     pub disk: DeviceState,
     /// The network interface, `eth0`.
     pub net: DeviceState,
+    /// The SSH server: `absent` without an identity that lets somebody in.
+    pub ssh: DeviceState,
     /// The CPU burn.
     pub burn: Burn,
 }
 
 /// What became of the identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
-#[cfg_attr(any(test, feature = "host"), serde(rename_all = "lowercase"))]
+#[serde(rename_all = "lowercase")]
 pub enum IdentityState {
     /// Taken, and its entropy credited to the kernel.
     Applied,
@@ -127,10 +136,10 @@ impl IdentityState {
     }
 }
 
-/// What became of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What became of a device, or of the SSH server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(any(test, feature = "host"), derive(serde::Deserialize))]
-#[cfg_attr(any(test, feature = "host"), serde(rename_all = "lowercase"))]
+#[serde(rename_all = "lowercase")]
 pub enum DeviceState {
     /// In use.
     Up,
@@ -217,6 +226,12 @@ impl<'a> Message<&'a str> {
     }
 }
 
+/// The longest prefix of an output that a reply surely takes whole.
+#[must_use]
+pub fn reply_part(output: &str) -> &str {
+    prefix_that_fits(output, LINE_MAX - REPLY_FRAME)
+}
+
 /// The longest prefix whose JSON form takes no more than `room` bytes.
 fn prefix_that_fits(text: &str, mut room: usize) -> &str {
     for (at, character) in text.char_indices() {
@@ -237,7 +252,7 @@ fn prefix_that_fits(text: &str, mut room: usize) -> &str {
 // allocator, which PID 1 has not.
 impl<S: Serialize> Serialize for Message<S> {
     fn serialize<T: Serializer>(&self, serializer: T) -> Result<T::Ok, T::Error> {
-        let mut object = serializer.serialize_struct("Message", 8)?;
+        let mut object = serializer.serialize_struct("Message", 9)?;
         object.serialize_field("event", self.event())?;
         let stamp = self.stamp();
         object.serialize_field("id", &stamp.id)?;
@@ -246,41 +261,31 @@ impl<S: Serialize> Serialize for Message<S> {
         match self {
             Self::Parked { .. } => {}
             Self::Ready { status, .. } | Self::Heartbeat { status, .. } => {
-                object.serialize_field("identity", status.identity.as_str())?;
-                object.serialize_field("disk", status.disk.as_str())?;
-                object.serialize_field("net", status.net.as_str())?;
+                object.serialize_field("identity", &status.identity)?;
+                object.serialize_field("disk", &status.disk)?;
+                object.serialize_field("net", &status.net)?;
+                object.serialize_field("ssh", &status.ssh)?;
                 object.serialize_field("burn", &status.burn)?;
             }
             Self::Reply {
-                tag, code, output, ..
+                tag,
+                code,
+                output,
+                more,
+                ..
             } => {
                 if let Some(tag) = tag {
                     object.serialize_field("tag", tag)?;
                 }
                 object.serialize_field("code", code)?;
                 object.serialize_field("output", output)?;
+                if *more {
+                    object.serialize_field("more", more)?;
+                }
             }
             Self::Fatal { reason, .. } => object.serialize_field("reason", reason)?,
         }
         object.end()
-    }
-}
-
-/// `key=value` text, as the command `status` prints it.
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Burn {
-            duty,
-            threads,
-            rounds,
-        } = self.burn;
-        write!(
-            f,
-            "burn={duty} threads={threads} rounds={rounds} disk={} net={} identity={}",
-            self.disk.as_str(),
-            self.net.as_str(),
-            self.identity.as_str(),
-        )
     }
 }
 

@@ -1,5 +1,6 @@
 //! Text of bounded length, without an allocator.
 
+use core::ffi::CStr;
 use core::fmt;
 
 /// Up to `N` bytes of text; what does not fit is cut off.
@@ -53,6 +54,26 @@ impl<const N: usize> fmt::Write for Text<N> {
         } else {
             Ok(())
         }
+    }
+}
+
+/// A path put together from parts; one that is too long is cut, and then names
+/// no file.
+pub struct Path(Text<64>);
+
+impl Path {
+    /// The formatted path.
+    pub fn new(path: fmt::Arguments<'_>) -> Self {
+        // The last byte stays NUL.
+        let mut text = Text::new(path);
+        text.length = text.length.min(63);
+        text.bytes[text.length] = 0;
+        Self(text)
+    }
+
+    /// As the kernel takes it.
+    pub fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0.bytes).unwrap_or_default()
     }
 }
 

@@ -16,6 +16,7 @@ fn status() -> Status {
         identity: IdentityState::Applied,
         disk: DeviceState::Absent,
         net: DeviceState::Failed,
+        ssh: DeviceState::Up,
         burn: Burn {
             duty: 100,
             threads: 64,
@@ -36,6 +37,7 @@ fn reply(output: &str) -> Message<&str> {
         tag: Some(u32::MAX),
         code: 127,
         output,
+        more: true,
     }
 }
 
@@ -56,7 +58,7 @@ fn ready_is_one_flat_object() {
         ready,
         concat!(
             r#"{"event":"ready","id":"g00007","ms":812,"seq":3,"#,
-            r#""identity":"applied","disk":"absent","net":"failed","#,
+            r#""identity":"applied","disk":"absent","net":"failed","ssh":"up","#,
             r#""burn":{"duty":100,"threads":64,"rounds":18446744073709551615}}"#,
             "\n"
         )
@@ -83,6 +85,7 @@ fn every_message_survives_the_round_trip() {
             tag: None,
             code: 0,
             output: "",
+            more: false,
         },
         reply("two\nlines"),
         Message::Fatal {
@@ -115,6 +118,7 @@ fn every_state_reads_back() {
                 identity,
                 disk: device,
                 net: device,
+                ssh: device,
                 ..status()
             };
             let line = encode(Message::Ready {
@@ -158,6 +162,29 @@ fn output_that_just_fits_is_whole() {
     assert_eq!(output_of(&encode(reply(&output))), output);
     let longer = format!("{output}x");
     assert_eq!(output_of(&encode(reply(&longer))), output);
+}
+
+#[test]
+fn parts_of_an_output_are_never_cut() {
+    let output = "a\0\n\u{1f980}\"".repeat(LINE_MAX);
+    let mut rest = output.as_str();
+    while !rest.is_empty() {
+        let part = reply_part(rest);
+        let line = encode(Message::Reply {
+            stamp: Stamp {
+                id: "g-9999999999999z",
+                ms: u64::MAX,
+                seq: u64::MAX,
+            },
+            tag: Some(u32::MAX),
+            code: u8::MAX,
+            output: part,
+            more: true,
+        });
+        assert_eq!(output_of(&line), part);
+        assert!(!part.is_empty());
+        rest = &rest[part.len()..];
+    }
 }
 
 #[test]

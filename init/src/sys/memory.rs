@@ -76,3 +76,17 @@ unsafe extern "C" fn memcmp(_a: *const u8, _b: *const u8, _count: usize) -> i32 
 unsafe extern "C" fn bcmp(_a: *const u8, _b: *const u8, _count: usize) -> i32 {
     naked_asm!("jmp {memcmp}", memcmp = sym memcmp)
 }
+
+// SAFETY: C's strlen, and no other in this binary.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+unsafe extern "C" fn strlen(_text: *const u8) -> usize {
+    naked_asm!(
+        "xor eax, eax",
+        "mov rcx, -1",
+        "repne scasb",
+        "not rcx",
+        "lea rax, [rcx - 1]",
+        "ret",
+    )
+}

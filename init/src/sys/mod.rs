@@ -10,8 +10,10 @@ pub mod clock;
 pub mod fault;
 pub mod fw_cfg;
 pub mod net;
+pub mod process;
 pub mod random;
 pub mod serial;
+pub mod shared;
 pub mod signal;
 pub mod thread;
 

@@ -12,13 +12,17 @@ use rustix::ioctl::{Updater, ioctl};
 const SIOCADDRT: u32 = 0x890b;
 const SIOCGIFFLAGS: u32 = 0x8913;
 const SIOCSIFFLAGS: u32 = 0x8914;
+const SIOCGIFADDR: u32 = 0x8915;
 const SIOCSIFADDR: u32 = 0x8916;
+const SIOCGIFNETMASK: u32 = 0x891b;
 const SIOCSIFNETMASK: u32 = 0x891c;
 const SIOCSIFHWADDR: u32 = 0x8924;
+const SIOCGIFHWADDR: u32 = 0x8927;
 
 const AF_INET: u16 = 2;
 const ARPHRD_ETHER: u16 = 1;
-const IFF_UP: u16 = 1;
+/// The interface is up.
+pub const IFF_UP: u16 = 1;
 const RTF_UP: c_ushort = 1;
 const RTF_GATEWAY: c_ushort = 2;
 const RTF_HOST: c_ushort = 4;
@@ -57,6 +61,22 @@ impl Interface {
     pub fn flags(self, socket: impl AsFd) -> Result<u16, Errno> {
         let value = self.ask::<SIOCGIFFLAGS>(socket, [0; 24])?;
         Ok(u16::from_ne_bytes([value[0], value[1]]))
+    }
+
+    /// The hardware address.
+    pub fn mac(self, socket: impl AsFd) -> Result<[u8; 6], Errno> {
+        let [_, _, a, b, c, d, e, f, ..] = self.ask::<SIOCGIFHWADDR>(socket, [0; 24])?;
+        Ok([a, b, c, d, e, f])
+    }
+
+    /// The address.
+    pub fn address(self, socket: impl AsFd) -> Result<Ipv4Addr, Errno> {
+        self.ask::<SIOCGIFADDR>(socket, [0; 24]).map(ip_of)
+    }
+
+    /// The netmask.
+    pub fn netmask(self, socket: impl AsFd) -> Result<Ipv4Addr, Errno> {
+        self.ask::<SIOCGIFNETMASK>(socket, [0; 24]).map(ip_of)
     }
 
     /// Brings the interface up.
@@ -158,6 +178,12 @@ fn inet(ip: Ipv4Addr) -> [u8; 16] {
     address[..2].copy_from_slice(&AF_INET.to_ne_bytes());
     address[4..8].copy_from_slice(&ip.octets());
     address
+}
+
+/// The address in a `sockaddr_in`.
+fn ip_of(value: [u8; 24]) -> Ipv4Addr {
+    let [_, _, _, _, a, b, c, d, ..] = value;
+    Ipv4Addr::new(a, b, c, d)
 }
 
 fn inet_value(ip: Ipv4Addr) -> [u8; 24] {

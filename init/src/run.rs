@@ -1,0 +1,411 @@
+//! Commands, as a connection or the console gives them: all but those that
+//! only PID 1 can do.
+
+use core::ffi::CStr;
+use core::net::Ipv4Addr;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{FileType, Mode, OFlags, RawDir};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType, socket};
+use tty_init::command::{Command, HELP, Words};
+use tty_init::lines::COMMAND_MAX;
+
+use crate::failure::{Context, Failure};
+use crate::status::{Form, Found, read, report};
+use crate::streams::{Gone, Printer, Streams, write_all};
+use crate::sys::net::{IFF_UP, Interface};
+use crate::{burn, shell};
+
+/// Bytes that are read and written at a time.
+const BLOCK: usize = 8 * 1024;
+
+/// Why a command did not end well.
+pub enum Fault {
+    /// Nobody to tell.
+    Gone,
+    /// What failed, on which of its arguments.
+    Failed(Failure),
+    /// A code of its own, after it said why.
+    Code(u8),
+}
+
+impl From<Gone> for Fault {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Runs a command; gives its exit code.
+pub fn run(
+    command: Command<'_>,
+    found: Option<Found>,
+    streams: &mut dyn Streams,
+) -> Result<u8, Gone> {
+    match try_run(command, found, streams) {
+        Ok(()) => Ok(0),
+        Err(Fault::Gone) => Err(Gone),
+        Err(Fault::Code(code)) => Ok(code),
+        Err(Fault::Failed(failure)) => {
+            complain(streams, &failure)?;
+            Ok(1)
+        }
+    }
+}
+
+/// Says what is wrong.
+pub fn complain(streams: &mut dyn Streams, wrong: &dyn core::fmt::Display) -> Result<(), Gone> {
+    let text = crate::text::Text::<256>::line(format_args!("{wrong}"));
+    streams.error(text.as_str().as_bytes())
+}
+
+fn try_run(
+    command: Command<'_>,
+    found: Option<Found>,
+    streams: &mut dyn Streams,
+) -> Result<(), Fault> {
+    match command {
+        Command::Help => print(streams, format_args!("{HELP}\n")),
+        Command::Status { json } => report(found, |report| {
+            print(streams, format_args!("{}\n", Form(report, json)))
+        }),
+        Command::Burn(duty) => Ok(burn::ask(duty)?),
+        Command::Uptime => uptime(streams),
+        Command::Free => free(streams),
+        Command::Ps => ps(streams),
+        Command::Dmesg => dmesg(streams),
+        Command::Mounts => copy_file(c"/proc/mounts", streams),
+        Command::Ifconfig => ifconfig(streams),
+        Command::Ls(paths) => list(paths, streams),
+        Command::Cat(paths) => cat(paths, streams),
+        Command::Write { path, text } => write(path, text, streams),
+        Command::Echo(text) => print(streams, format_args!("{text}\n")),
+        Command::Sync => {
+            rustix::fs::sync();
+            Ok(())
+        }
+        Command::Sh(command) => match shell::run(command, streams)? {
+            0 => Ok(()),
+            code => Err(Fault::Code(code)),
+        },
+        // PID 1's own; whoever calls this keeps them.
+        Command::Heartbeat | Command::Identify | Command::Poweroff | Command::Reboot => {
+            streams.error(b"only on the console\n")?;
+            Err(Fault::Code(2))
+        }
+    }
+}
+
+fn print(streams: &mut dyn Streams, text: core::fmt::Arguments<'_>) -> Result<(), Fault> {
+    let mut printer = Printer::new(streams);
+    printer.print(text)?;
+    Ok(printer.finish()?)
+}
+
+fn uptime(streams: &mut dyn Streams) -> Result<(), Fault> {
+    let mut buffer = [0; 64];
+    let seconds = crate::sys::clock::boottime_ms() / 1000;
+    let load = read(c"/proc/loadavg", &mut buffer);
+    let mut load = load.split(' ');
+    let mut next = || load.next().unwrap_or("?");
+    print(
+        streams,
+        format_args!(
+            "up {} days, {:02}:{:02}:{:02}, load average {} {} {}\n",
+            seconds / 86400,
+            seconds / 3600 % 24,
+            seconds / 60 % 60,
+            seconds % 60,
+            next(),
+            next(),
+            next()
+        ),
+    )
+}
+
+fn free(streams: &mut dyn Streams) -> Result<(), Fault> {
+    let mut buffer = [0; 2048];
+    let text = read(c"/proc/meminfo", &mut buffer);
+    let memory = tty_init::report::Memory::parse(text);
+    let value = |name: &str| -> &str {
+        let mut lines = text.lines();
+        let found = lines.find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+        found.unwrap_or("0")
+    };
+    print(
+        streams,
+        format_args!(
+            "{:>10} {:>10} {:>10} {:>10} {:>10}\n{:>10} {:>10} {:>10} {:>10} {:>10}\n",
+            "total KiB",
+            "used",
+            "free",
+            "slab",
+            "available",
+            memory.total_kib,
+            memory.total_kib.saturating_sub(memory.available_kib),
+            memory.free_kib,
+            value("Slab:"),
+            memory.available_kib
+        ),
+    )
+}
+
+fn ps(streams: &mut dyn Streams) -> Result<(), Fault> {
+    let mut printer = Printer::new(streams);
+    printer.print(format_args!("  PID  PPID S  RSS KiB COMMAND\n"))?;
+    for_each_process(|pid| {
+        let mut buffer = [0; 512];
+        let path = proc_path(pid, "stat");
+        let stat = read(path.as_c_str(), &mut buffer);
+        // PID (NAME) STATE PPID …, and a name may hold anything.
+        let Some((name, rest)) = stat
+            .split_once('(')
+            .and_then(|(_, rest)| rest.rsplit_once(')'))
+        else {
+            return Ok(());
+        };
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next().unwrap_or("?");
+        let parent = fields.next().unwrap_or("?");
+        let pages: u64 = fields
+            .nth(19)
+            .and_then(|pages| pages.parse().ok())
+            .unwrap_or_default();
+        printer.print(format_args!(
+            "{pid:>5} {parent:>5} {state} {:>8} {name}\n",
+            pages * 4
+        ))
+    })?;
+    Ok(printer.finish()?)
+}
+
+/// A file of /proc/PID.
+pub fn proc_path(pid: u32, file: &str) -> crate::text::Path {
+    crate::text::Path::new(format_args!("/proc/{pid}/{file}"))
+}
+
+/// Calls `each` with the number of every process.
+pub fn for_each_process(mut each: impl FnMut(u32) -> Result<(), Gone>) -> Result<(), Fault> {
+    let folder = open(c"/proc", OFlags::RDONLY | OFlags::DIRECTORY).context("/proc")?;
+    for_each_entry(&folder, |name, _| match name.parse() {
+        Ok(pid) => each(pid),
+        Err(_) => Ok(()),
+    })
+}
+
+fn dmesg(streams: &mut dyn Streams) -> Result<(), Fault> {
+    let log = open(c"/dev/kmsg", OFlags::RDONLY | OFlags::NONBLOCK).context("/dev/kmsg")?;
+    let mut printer = Printer::new(streams);
+    let mut record = [0; 1024];
+    loop {
+        let length = match rustix::io::read(&log, &mut record) {
+            Ok(length) => length,
+            Err(Errno::AGAIN) => break,
+            // Overwritten while it was read, or too long for the buffer.
+            Err(Errno::PIPE | Errno::INVAL | Errno::INTR) => continue,
+            Err(errno) => return Err(Failure::new("/dev/kmsg", errno).into()),
+        };
+        // PRIORITY,SEQUENCE,MICROSECONDS,FLAGS;TEXT (kernel document
+        // ABI/testing/dev-kmsg)
+        let text = core::str::from_utf8(&record[..length]).unwrap_or_default();
+        let Some((prefix, text)) = text.split_once(';') else {
+            continue;
+        };
+        let time: u64 = prefix
+            .split(',')
+            .nth(2)
+            .and_then(|time| time.parse().ok())
+            .unwrap_or_default();
+        let line = text.lines().next().unwrap_or_default();
+        printer.print(format_args!(
+            "[{:>5}.{:06}] {line}\n",
+            time / 1_000_000,
+            time % 1_000_000
+        ))?;
+    }
+    Ok(printer.finish()?)
+}
+
+fn ifconfig(streams: &mut dyn Streams) -> Result<(), Fault> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).context("socket")?;
+    let mut buffer = [0; 2048];
+    let statistics = read(c"/proc/net/dev", &mut buffer);
+    let mut printer = Printer::new(streams);
+    for (name, interface) in [("lo", Interface(c"lo")), ("eth0", Interface(c"eth0"))] {
+        let Ok(flags) = interface.flags(&socket) else {
+            continue;
+        };
+        let state = if flags & IFF_UP == 0 { "down" } else { "up" };
+        printer.print(format_args!("{name}: {state}"))?;
+        if let Ok([a, b, c, d, e, f]) = interface.mac(&socket) {
+            printer.print(format_args!(
+                " mac {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"
+            ))?;
+        }
+        if let (Ok(address), Ok(mask)) = (interface.address(&socket), interface.netmask(&socket)) {
+            let prefix = u32::from(mask).leading_ones();
+            printer.print(format_args!(" inet {}/{prefix}", Dotted(address)))?;
+        }
+        // NAME: BYTES PACKETS and six more received, then the same sent.
+        let mut numbers = statistics
+            .lines()
+            .find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(':'))
+            .unwrap_or_default()
+            .split_ascii_whitespace();
+        let received = numbers.next().unwrap_or("?");
+        let sent = numbers.nth(7).unwrap_or("?");
+        printer.print(format_args!(" rx {received} bytes tx {sent} bytes\n"))?;
+    }
+    Ok(printer.finish()?)
+}
+
+/// An address; the standard library's own way brings padding along.
+struct Dotted(Ipv4Addr);
+
+impl core::fmt::Display for Dotted {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let [a, b, c, d] = self.0.octets();
+        write!(f, "{a}.{b}.{c}.{d}")
+    }
+}
+
+/// Calls `each` with the name and type of every entry of a folder.
+fn for_each_entry(
+    folder: &OwnedFd,
+    mut each: impl FnMut(&str, FileType) -> Result<(), Gone>,
+) -> Result<(), Fault> {
+    let mut buffer = [const { core::mem::MaybeUninit::uninit() }; 2048];
+    let mut entries = RawDir::new(folder, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry.context("getdents")?;
+        let name = entry.file_name().to_str().unwrap_or("?");
+        if name != "." && name != ".." {
+            each(name, entry.file_type())?;
+        }
+    }
+    Ok(())
+}
+
+fn list(paths: Words<'_>, streams: &mut dyn Streams) -> Result<(), Fault> {
+    for_each_path(paths, streams, |path, streams| {
+        let folder = match open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Err(Errno::NOTDIR) => {
+                let mut printer = Printer::new(streams);
+                printer.print(format_args!("{}\n", path.to_str().unwrap_or("?")))?;
+                return Ok(printer.finish()?);
+            }
+            other => other.context("open")?,
+        };
+        let mut printer = Printer::new(streams);
+        for_each_entry(&folder, |name, kind| {
+            let mark = match kind {
+                FileType::Directory => "/",
+                FileType::Symlink => "@",
+                _ => "",
+            };
+            printer.print(format_args!("{name}{mark}\n"))
+        })?;
+        Ok(printer.finish()?)
+    })
+}
+
+fn cat(paths: Words<'_>, streams: &mut dyn Streams) -> Result<(), Fault> {
+    if paths.iter().next().is_some() {
+        return for_each_path(paths, streams, copy_file);
+    }
+    let mut block = [0; BLOCK];
+    loop {
+        let length = streams.input(&mut block)?;
+        streams.output(&block[..length])?;
+        if length < block.len() {
+            return Ok(());
+        }
+    }
+}
+
+/// Does something for each path, or for `.`; goes on after a failure, and says
+/// which it was.
+fn for_each_path(
+    paths: Words<'_>,
+    streams: &mut dyn Streams,
+    mut each: impl FnMut(&CStr, &mut dyn Streams) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let mut code = 0;
+    let fallback = paths.iter().next().is_none().then_some(".");
+    for path in paths.iter().chain(fallback) {
+        let mut buffer = [0; COMMAND_MAX + 1];
+        match c_path(path, &mut buffer)
+            .map_err(Fault::from)
+            .and_then(|path| each(path, streams))
+        {
+            Ok(()) => {}
+            Err(Fault::Failed(failure)) => {
+                complain(streams, &format_args!("{path}: {failure}"))?;
+                code = 1;
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    match code {
+        0 => Ok(()),
+        code => Err(Fault::Code(code)),
+    }
+}
+
+fn copy_file(path: &CStr, streams: &mut dyn Streams) -> Result<(), Fault> {
+    let file = open(path, OFlags::RDONLY).context("open")?;
+    let mut block = [0; BLOCK];
+    loop {
+        match rustix::io::read(&file, &mut block) {
+            Ok(0) => return Ok(()),
+            Ok(length) => streams.output(&block[..length])?,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Failure::new("read", errno).into()),
+        }
+    }
+}
+
+fn write(path: &str, text: Option<&str>, streams: &mut dyn Streams) -> Result<(), Fault> {
+    let mut buffer = [0; COMMAND_MAX + 1];
+    let mode = Mode::from_raw_mode(0o644);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let written = c_path(path, &mut buffer)
+        .and_then(|path| rustix::fs::open(path, flags, mode).context("open"));
+    let written = match (written, text) {
+        (Err(failure), _) => Err(failure),
+        (Ok(file), Some(text)) => write_all(&file, text.as_bytes())
+            .and_then(|()| write_all(&file, b"\n"))
+            .context("write"),
+        (Ok(file), None) => {
+            let mut written = Ok(());
+            streams.whole_input(&mut |bytes| {
+                written = write_all(&file, bytes).context("write");
+                written.is_ok()
+            })?;
+            written
+        }
+    };
+    written.or_else(|failure| {
+        complain(streams, &format_args!("{path}: {failure}"))?;
+        Err(Fault::Code(1))
+    })
+}
+
+fn open(path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The path with a NUL at its end.
+fn c_path<'b>(path: &str, buffer: &'b mut [u8; COMMAND_MAX + 1]) -> Result<&'b CStr, Failure> {
+    if let Some(place) = buffer.get_mut(..path.len()) {
+        place.copy_from_slice(path.as_bytes());
+    }
+    CStr::from_bytes_with_nul(buffer.get(..=path.len()).unwrap_or_default())
+        .or(Err(Failure::new("path", Errno::INVAL)))
+}

@@ -1,0 +1,237 @@
+//! The image's own shell, where it holds one.
+
+use core::ffi::CStr;
+
+use rustix::event::PollFlags;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Access, fstat, stat};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process_group, setsid, waitpid};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use tty_init::lines::COMMAND_MAX;
+
+use crate::console;
+use crate::failure::{Context, Failure};
+use crate::run::{Fault, for_each_process, proc_path};
+use crate::status::read;
+use crate::streams::{Gone, Streams, write_all};
+use crate::sys::process::{Forked, exec, exit, fork};
+use crate::sys::signal;
+use crate::text::Text;
+use crate::wait::Waiting;
+
+const SHELL: &CStr = c"/bin/sh";
+const ENVIRONMENT: [&CStr; 5] = [
+    c"HOME=/root",
+    c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    c"SHELL=/bin/sh",
+    c"TERM=dumb",
+    c"USER=root",
+];
+
+/// How long a program is quiet before it is looked at whether it waits for
+/// input, at first and at the most.
+const QUIET_MS: u64 = 5;
+const QUIET_MAX_MS: u64 = 160;
+
+/// Input for a command is taken in blocks that a pipe takes at once; for a
+/// shell that somebody types at, a byte at a time. The SSH crate cannot write
+/// before it has read as much as it let the client send.
+const BLOCK: usize = 4096;
+
+/// Whether the image holds a shell.
+pub fn exists() -> bool {
+    rustix::fs::access(SHELL, Access::EXEC_OK).is_ok()
+}
+
+/// Runs a command of the shell, or the shell itself; gives its exit code.
+pub fn run(command: Option<&str>, streams: &mut dyn Streams) -> Result<u8, Fault> {
+    if !exists() {
+        streams.error(b"this image holds no shell\n")?;
+        return Err(Fault::Code(127));
+    }
+    let mut text = [0; COMMAND_MAX + 1];
+    let mut child = match command {
+        None => Child::start(&[c"-sh"])?,
+        Some(command) => {
+            let place = text.get_mut(..command.len()).ok_or(TOO_LONG)?;
+            place.copy_from_slice(command.as_bytes());
+            let command = CStr::from_bytes_until_nul(&text).or(Err(TOO_LONG))?;
+            Child::start(&[c"sh", c"-c", command])?
+        }
+    };
+    let window = if command.is_some() { BLOCK } else { 1 };
+    let served = child.serve(window, streams);
+    if served.is_err() {
+        // The client is gone, and with it whoever would read or type.
+        let _ = kill_process_group(child.pid, Signal::HUP);
+    }
+    served?;
+    child.code()
+}
+
+const TOO_LONG: Failure = Failure::new("command", Errno::TOOBIG);
+
+/// A program with pipes at its three streams, in a session of its own.
+struct Child {
+    pid: Pid,
+    /// Until the client's input ends.
+    input: Option<OwnedFd>,
+    /// Output and error output, each until it ends.
+    outputs: [Option<OwnedFd>; 2],
+}
+
+impl Child {
+    fn start(arguments: &[&CStr]) -> Result<Self, Failure> {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).context("pipe");
+        let (its_input, input) = pipe()?;
+        let (output, its_output) = pipe()?;
+        let (error, its_error) = pipe()?;
+        match fork().context("fork")? {
+            Forked::Parent(pid) => Ok(Self {
+                pid,
+                input: Some(input),
+                outputs: [Some(output), Some(error)],
+            }),
+            Forked::Child => become_shell(arguments, &its_input, &its_output, &its_error),
+        }
+    }
+
+    /// Carries bytes between program and client until the program's outputs
+    /// end.
+    fn serve(&mut self, window: usize, streams: &mut dyn Streams) -> Result<(), Fault> {
+        let mut quiet_ms = QUIET_MS;
+        let mut at_line_start = true;
+        while self.outputs.iter().any(Option::is_some) {
+            if self.forward(quiet_ms, streams)? {
+                quiet_ms = QUIET_MS;
+                continue;
+            }
+            quiet_ms = (quiet_ms * 2).min(QUIET_MAX_MS);
+            let Some(input) = &self.input else { continue };
+            let Some(reader) = waiting_reader(input)? else {
+                continue;
+            };
+            if window == 1 && at_line_start && reader == self.pid {
+                prompt(streams)?;
+            }
+            let mut block = [0; BLOCK];
+            let length = streams.input(block.get_mut(..window).unwrap_or_default())?;
+            let bytes = block.get(..length).unwrap_or_default();
+            at_line_start = bytes.last() == Some(&b'\n');
+            if write_all(input, bytes).is_err() || length < window {
+                self.input = None;
+            }
+            quiet_ms = QUIET_MS;
+        }
+        Ok(())
+    }
+
+    /// Waits for output, and carries it; `false` if there was none for so long.
+    fn forward(&mut self, quiet_ms: u64, streams: &mut dyn Streams) -> Result<bool, Fault> {
+        let peer = streams.peer();
+        let [output, error] = self.outputs.each_ref().map(Option::as_ref);
+        let Some(any) = output.or(error) else {
+            return Ok(true);
+        };
+        let mut waiting = Waiting::new(any.as_fd(), PollFlags::IN);
+        let other = output.and(error).map(OwnedFd::as_fd);
+        let other = waiting.and(other, PollFlags::IN);
+        let peer = waiting.and(peer, PollFlags::RDHUP);
+        // Without input to ask for there is nothing to look at in between.
+        if !waiting.wait(self.input.is_some().then_some(quiet_ms))? {
+            return Ok(false);
+        }
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        if waiting.ready(peer).intersects(gone) {
+            return Err(Fault::Gone);
+        }
+        let first = !waiting.ready(Some(0)).is_empty();
+        let second = !waiting.ready(other).is_empty();
+        let ready = if output.is_some() {
+            [first, second]
+        } else {
+            [false, first]
+        };
+        let mut block = [0; BLOCK];
+        for (which, (pipe, ready)) in self.outputs.iter_mut().zip(ready).enumerate() {
+            let (Some(open), true) = (&pipe, ready) else {
+                continue;
+            };
+            match rustix::io::read(open, &mut block) {
+                Ok(length @ 1..) if which == 0 => streams.output(&block[..length])?,
+                Ok(length @ 1..) => streams.error(&block[..length])?,
+                Err(Errno::INTR) => {}
+                Ok(0) | Err(_) => *pipe = None,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits for the program's end; gives its exit code, 128 and the signal's
+    /// number if one ended it.
+    fn code(&self) -> Result<u8, Fault> {
+        loop {
+            match waitpid(Some(self.pid), WaitOptions::empty()) {
+                Err(Errno::INTR) | Ok(None) => {}
+                Err(errno) => return Err(Failure::new("waitpid", errno).into()),
+                Ok(Some((_, status))) => {
+                    let signal = status.terminating_signal().map(|signal| signal + 128);
+                    let code = status.exit_status().or(signal).unwrap_or(1);
+                    return Ok(u8::try_from(code).unwrap_or(u8::MAX));
+                }
+            }
+        }
+    }
+}
+
+fn prompt(streams: &mut dyn Streams) -> Result<(), Gone> {
+    let id = console::id();
+    let id = id.as_ref().map_or("guest", |id| id.as_str());
+    let prompt = Text::<32>::new(format_args!("{id}# "));
+    streams.output(prompt.as_str().as_bytes())
+}
+
+/// The process that waits for bytes from this pipe at its descriptor 0, if
+/// there is one.
+///
+/// No event tells that, so it has to be looked up: `/proc/PID/syscall` starts
+/// with the number and the first argument of the call that a process waits in
+/// (proc_pid_syscall(5)).
+fn waiting_reader(input: &OwnedFd) -> Result<Option<Pid>, Fault> {
+    const READ: &str = "0 0x0 ";
+    const READV: &str = "19 0x0 ";
+
+    let pipe = fstat(input).context("fstat")?;
+    let mut found = None;
+    for_each_process(|pid| {
+        let is_reader = stat(proc_path(pid, "fd/0").as_c_str())
+            .is_ok_and(|file| (file.st_dev, file.st_ino) == (pipe.st_dev, pipe.st_ino));
+        if is_reader {
+            let mut buffer = [0; 128];
+            let call = read(proc_path(pid, "syscall").as_c_str(), &mut buffer);
+            if call.starts_with(READ) || call.starts_with(READV) {
+                found = Pid::from_raw(pid.cast_signed());
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// In the new process: becomes the shell.
+fn become_shell(arguments: &[&CStr], input: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> ! {
+    let _ = setsid();
+    signal::unblock();
+    let streams = [dup2_stdin(input), dup2_stdout(output), dup2_stderr(error)];
+    if streams.iter().all(Result::is_ok) {
+        // In an image without the folder, the root is as good.
+        let _ = chdir(c"/root");
+        let errno = exec(SHELL, arguments, &ENVIRONMENT);
+        let failure = Failure::new("/bin/sh", errno);
+        let text = Text::<128>::line(format_args!("{failure}"));
+        let _ = write_all(error, text.as_str().as_bytes());
+    }
+    exit(127)
+}

@@ -1,0 +1,89 @@
+//! What the guest tells of itself.
+
+use core::ffi::CStr;
+use core::fmt;
+
+use rustix::fs::{Mode, OFlags};
+use tty_init::protocol::{DeviceState, IdentityState, Status};
+use tty_init::report::{BurnReport, Memory, Report, steal_ticks};
+
+use crate::sys::clock;
+use crate::{burn, console};
+
+/// Milliseconds of a tick of /proc/stat (`USER_HZ` is 100).
+const TICK_MS: u64 = 10;
+
+/// What `identify` found.
+#[derive(Clone, Copy)]
+pub struct Found {
+    pub identity: IdentityState,
+    pub disk: DeviceState,
+    pub net: DeviceState,
+    pub ssh: DeviceState,
+}
+
+impl Found {
+    /// With what the guest does.
+    pub fn status(self) -> Status {
+        Status {
+            identity: self.identity,
+            disk: self.disk,
+            net: self.net,
+            ssh: self.ssh,
+            burn: burn::status(),
+        }
+    }
+}
+
+/// Hands a report to `tell`; `found` is `None` while parked.
+pub fn report<T>(found: Option<Found>, tell: impl FnOnce(&Report<&str>) -> T) -> T {
+    let id = console::id();
+    let burn = burn::status();
+    let mut buffer = [0; 2048];
+    let memory = Memory::parse(read(c"/proc/meminfo", &mut buffer));
+    let steal_ms = steal_ticks(read(c"/proc/stat", &mut buffer)) * TICK_MS;
+    tell(&Report {
+        id: id.as_ref().map_or("", |id| id.as_str()),
+        phase: if found.is_some() { "ready" } else { "parked" },
+        uptime_ms: clock::boottime_ms(),
+        identity: found.map(|found| found.identity),
+        disk: found.map(|found| found.disk),
+        net: found.map(|found| found.net),
+        ssh: found.map(|found| found.ssh),
+        burn: BurnReport {
+            duty: burn.duty,
+            threads: burn.threads,
+            rounds: burn.rounds,
+            rate: burn::rate(),
+        },
+        memory,
+        steal_ms,
+    })
+}
+
+/// A report in one of its two forms: as JSON, if so, or as words.
+pub struct Form<'r>(pub &'r Report<&'r str>, pub bool);
+
+impl fmt::Display for Form<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(report, json) = self;
+        if !json {
+            return report.fmt(f);
+        }
+        let mut text = [0; 512];
+        let length = serde_json_core::to_slice(report, &mut text).or(Err(fmt::Error))?;
+        f.write_str(core::str::from_utf8(&text[..length]).unwrap_or_default())
+    }
+}
+
+/// The start of a file of text, empty if it cannot be read.
+pub fn read<'b>(path: &CStr, buffer: &'b mut [u8]) -> &'b str {
+    let length = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| rustix::io::read(file, &mut *buffer))
+        .unwrap_or_default();
+    let text = buffer.get(..length).unwrap_or_default();
+    match core::str::from_utf8(text) {
+        Ok(text) => text,
+        Err(error) => core::str::from_utf8(&text[..error.valid_up_to()]).unwrap_or_default(),
+    }
+}
