@@ -50,8 +50,10 @@ impl<'a> Fleet<'a> {
             events,
         };
         wait_until("every guest is ready", || {
-            fleet
-                .events()
+            let events = fleet.events();
+            let failed = events.iter().find(|event| event["state"] == "failed");
+            assert!(failed.is_none(), "{failed:?}");
+            events
                 .iter()
                 .filter(|event| event["state"] == "ready")
                 .count()
@@ -503,7 +505,7 @@ fn a_guest_started_again_keeps_its_host_key_and_nothing_random() {
     let folder = Folder::create("again", &directories).unwrap();
     let login = Login {
         key: key::generate("again", &folder).unwrap(),
-        ports: ports::choose("again", 1).unwrap(),
+        ports: ports::choose(folder.path(), 1).unwrap(),
     };
     let common = Common {
         artifacts: &artifacts,

@@ -215,7 +215,7 @@ pub fn launch(
                 Some(key) => key,
                 None => key::generate(name, &folder)?,
             },
-            ports: ports::choose(name, options.count)?,
+            ports: ports::choose(folder.path(), options.count)?,
         }),
         Net::None => None,
     };
