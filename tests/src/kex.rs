@@ -51,8 +51,7 @@ pub fn exchange(port: u16) -> io::Result<Exchange> {
         return Err(io::Error::other(format!("not SSH: {version:?}")));
     }
 
-    let theirs = receive(&mut server, KEXINIT)?;
-    let cookie = *theirs.first_chunk().ok_or(io::ErrorKind::UnexpectedEof)?;
+    // First, since a server may wait for it before it sends its own.
     let mut ours = vec![KEXINIT];
     ours.extend([7; 16]);
     for wish in WISHES {
@@ -61,6 +60,8 @@ pub fn exchange(port: u16) -> io::Result<Exchange> {
     // No packet was sent on a guess; and a reserved number.
     ours.extend([0; 5]);
     send(&mut stream, &ours)?;
+    let theirs = receive(&mut server, KEXINIT)?;
+    let cookie = *theirs.first_chunk().ok_or(io::ErrorKind::UnexpectedEof)?;
 
     // Any point is an answer to a server; this is the curve's base point.
     let mut point = [0; 32];

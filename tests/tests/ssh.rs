@@ -50,8 +50,10 @@ impl<'a> Fleet<'a> {
             events,
         };
         wait_until("every guest is ready", || {
-            fleet
-                .events()
+            let events = fleet.events();
+            let failed = events.iter().find(|event| event["state"] == "failed");
+            assert!(failed.is_none(), "{failed:?}");
+            events
                 .iter()
                 .filter(|event| event["state"] == "ready")
                 .count()
@@ -283,11 +285,18 @@ fn the_fleet_and_the_guest_must_be_known() {
         &[],
         &["--all"],
         &["--all", "g00000", "--", "status"],
-        &["--parallel", "2", "g00000"],
         &["--json", "g00000"],
         &["--all", "--parallel", "0", "--", "status"],
     ] {
         ssh(arguments).exits(2);
+    }
+    for whom in ["g00000", "--all"] {
+        run(
+            imgbuild(&env, &["ssh", "--fleet", "one", whom, "--", "status"])
+                .env("PATH", env.path()),
+        )
+        .exits(1)
+        .says(&["`ssh` is not installed", "openssh-client"]);
     }
     // Nothing of this disturbed the fleets.
     assert_eq!(env.guests().len(), 4);
@@ -496,7 +505,7 @@ fn a_guest_started_again_keeps_its_host_key_and_nothing_random() {
     let folder = Folder::create("again", &directories).unwrap();
     let login = Login {
         key: key::generate("again", &folder).unwrap(),
-        ports: ports::choose("again", 1).unwrap(),
+        ports: ports::choose(folder.path(), 1).unwrap(),
     };
     let common = Common {
         artifacts: &artifacts,

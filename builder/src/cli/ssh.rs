@@ -32,8 +32,8 @@ pub struct Ssh {
     #[arg(long, requires = "command")]
     all: bool,
 
-    /// Guests at a time [default: 4 for each CPU]
-    #[arg(long, value_name = "N", requires = "all", env = "IMGBUILD_PARALLEL",
+    /// Guests at a time with --all [default: 4 for each CPU]
+    #[arg(long, value_name = "N", env = "IMGBUILD_PARALLEL",
         value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: Option<u16>,
 

@@ -14,8 +14,8 @@ use super::guest::{Failure, State};
 use super::key::{self, KeyError};
 use super::plan::{Artifacts, Common, Login};
 use super::ports::{self, TooFewPorts};
-use super::ssh_config::{self, Host, SshConfigError};
-use super::supervisor::{First, Member, Observation, Pace, Plan, Supervisor};
+use super::ssh_config::{self, SshConfigError};
+use super::supervisor::{First, Member, Observation, Pace, Supervisor};
 use crate::artifact::ManifestError;
 use crate::directories::Directories;
 use crate::disk::overlay::OverlayError;
@@ -215,7 +215,7 @@ pub fn launch(
                 Some(key) => key,
                 None => key::generate(name, &folder)?,
             },
-            ports: ports::choose(name, options.count)?,
+            ports: ports::choose(folder.path(), options.count)?,
         }),
         Net::None => None,
     };
@@ -238,7 +238,7 @@ pub fn launch(
         folder: folder.path().to_path_buf(),
         ssh_config: login
             .as_ref()
-            .map(|login| write_ssh_config(&folder, login, &plans, patience))
+            .map(|login| ssh_config::write(&folder, &plans, &login.key, patience))
             .transpose()?,
     });
     let mut supervisor = Supervisor::new(
@@ -287,25 +287,6 @@ pub fn launch(
     supervisor.stop_all(STOP_GRACE, &mut |_, _| {})?;
     emit(&LaunchEvent::Summary(summary.clone()));
     Ok(summary)
-}
-
-/// Writes what ssh(1) has to know of the guests planned.
-fn write_ssh_config(
-    folder: &Folder,
-    login: &Login,
-    plans: &[Plan],
-    patience: Duration,
-) -> Result<PathBuf, SshConfigError> {
-    let hosts: Vec<_> = plans
-        .iter()
-        .zip(&login.ports)
-        .map(|(plan, port)| Host {
-            guest: plan.index,
-            port: *port,
-            key: plan.host_key,
-        })
-        .collect();
-    ssh_config::write(folder, &hosts, &login.key.file, patience)
 }
 
 /// Raises the limit of open files to what `guests` need, or says why not.

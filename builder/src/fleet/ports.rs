@@ -1,6 +1,7 @@
 //! Loopback ports that lead to a fleet's guests.
 
 use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
@@ -28,18 +29,18 @@ pub struct TooFewPorts {
     kernel: RangeInclusive<u16>,
 }
 
-/// Free ports for the first `count` guests of `fleet`.
+/// Free ports for the first `count` guests of the fleet with this folder.
 ///
-/// The search starts at a place of the fleet's own, so that it tends to get the
-/// same ports again, and two fleets get different ones even while neither
-/// listens yet.
-pub fn choose(fleet: &str, count: u32) -> Result<Vec<u16>, TooFewPorts> {
+/// The search starts at a place of the fleet's own, made from its name and
+/// whose it is, so that it tends to get the same ports again, and two fleets
+/// get different ones even while neither listens yet.
+pub fn choose(fleet: &Path, count: u32) -> Result<Vec<u16>, TooFewPorts> {
     let kernel = host::ports::ephemeral(Path::new("/"));
     search(fleet, count, kernel, host::ports::is_free)
 }
 
 fn search(
-    fleet: &str,
+    fleet: &Path,
     count: u32,
     kernel: RangeInclusive<u16>,
     is_free: impl Fn(u16) -> bool,
@@ -67,8 +68,8 @@ fn search(
 }
 
 /// Where in `0..places` the search for a fleet's ports starts.
-fn start(fleet: &str, places: usize) -> usize {
-    let digest = Sha256::digest(fleet);
+fn start(fleet: &Path, places: usize) -> usize {
+    let digest = Sha256::digest(fleet.as_os_str().as_bytes());
     let number = u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]);
     number as usize % places.max(1)
 }
@@ -78,6 +79,15 @@ mod tests {
     use super::*;
 
     const KERNEL: RangeInclusive<u16> = 32768..=60999;
+
+    fn search(
+        fleet: &str,
+        count: u32,
+        kernel: RangeInclusive<u16>,
+        is_free: impl Fn(u16) -> bool,
+    ) -> Result<Vec<u16>, TooFewPorts> {
+        super::search(Path::new(fleet), count, kernel, is_free)
+    }
 
     #[test]
     fn a_fleet_gets_its_ports_again_and_another_fleet_others() {

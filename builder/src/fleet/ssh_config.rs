@@ -11,17 +11,18 @@ use ssh_key::PublicKey;
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 
 use super::folder::{self, Folder, FolderError};
+use super::key::Key;
+use super::supervisor::Plan;
 use crate::units::GuestIndex;
 
 /// A guest that can be logged in to.
 #[derive(Debug, Clone, Copy)]
-pub struct Host {
-    /// Which guest.
-    pub guest: GuestIndex,
+struct Host {
+    guest: GuestIndex,
     /// Port of the host's loopback that leads to it.
-    pub port: u16,
+    port: u16,
     /// The public half of its host key, ed25519.
-    pub key: [u8; 32],
+    key: [u8; 32],
 }
 
 /// A path that ssh(1) cannot be told.
@@ -47,17 +48,24 @@ pub enum SshConfigError {
 }
 
 /// Writes `known_hosts` and `ssh_config` into the fleet's folder and returns the
-/// latter's path. `identity` is the key to log in with, `login` how long that
-/// may take.
+/// latter's path. `key` is what logs in, and may take as long as `patience`.
 pub fn write(
     folder: &Folder,
-    hosts: &[Host],
-    identity: &Path,
-    login: Duration,
+    plans: &[Plan],
+    key: &Key,
+    patience: Duration,
 ) -> Result<PathBuf, SshConfigError> {
+    let host = |plan: &Plan| {
+        Some(Host {
+            guest: plan.index,
+            port: plan.spec.ssh_port?,
+            key: plan.host_key,
+        })
+    };
+    let hosts: Vec<_> = plans.iter().filter_map(host).collect();
     let known_hosts = folder::known_hosts(folder.path());
-    let config = config(hosts, identity, &known_hosts, login)?;
-    folder.write(folder::KNOWN_HOSTS, known_hosts_text(hosts).as_bytes())?;
+    let config = config(&hosts, &key.file, &known_hosts, patience)?;
+    folder.write(folder::KNOWN_HOSTS, known_hosts_text(&hosts).as_bytes())?;
     Ok(folder.write(folder::SSH_CONFIG, &config)?)
 }
 
@@ -70,7 +78,7 @@ fn config(
     hosts: &[Host],
     identity: &Path,
     known_hosts: &Path,
-    login: Duration,
+    patience: Duration,
 ) -> Result<Vec<u8>, UnspeakablePath> {
     let mut text = Vec::from(
         "# Clients from OpenSSH 10.1 on warn of a key exchange that is not post-quantum.\n\
@@ -89,7 +97,7 @@ fn config(
          ControlMaster no\n\
          ControlPath none\n",
     );
-    text.extend(format!("ConnectTimeout {}\n", login.as_secs()).bytes());
+    text.extend(format!("ConnectTimeout {}\n", patience.as_secs()).bytes());
     for (word, path) in [
         ("IdentityFile", identity),
         ("UserKnownHostsFile", known_hosts),
