@@ -34,6 +34,11 @@ bench *ARGS: build
 repro: build
     IMGBUILD_REPRO=1 IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --package imgbuild-tests --test repro -- --nocapture
 
+# Build init with symbols, and say where it is; `addr2line -fe` reads a panic's addresses with it
+symbols:
+    CARGO_PROFILE_INIT_STRIP=none cargo build --release --locked --target-dir target/symbols
+    @ls target/symbols/release/build/imgbuild-*/out/init/*/init/tty-init
+
 # Write the command reference and man pages from the command line
 docs: build
     {{imgbuild}} man docs/man
