@@ -239,6 +239,8 @@ fn claim(state: &Path, name: &str) -> Result<File, FolderError> {
         };
         match folder.try_lock() {
             Ok(()) => {}
+            // Who only looks whether the fleet runs shares the lock, for a moment.
+            Err(TryLockError::WouldBlock) if folder.try_lock_shared().is_ok() => continue,
             Err(TryLockError::WouldBlock) => {
                 return Err(FolderError::Running {
                     name: name.to_owned(),
