@@ -36,6 +36,7 @@
  * drivers/char/random.c: new random numbers from the pool once a minute, more often in the first minutes.
  * fs/fs-writeback.c: what lazytime put off, every 12 hours.
  * net/sched/sch_generic.c: whether the NIC holds a packet back, every 5 seconds.
+ * net/ipv4/devinet.c: whether an address has had its time, every 2 minutes.
  */
 #include <linux/workqueue.h>
 #undef DECLARE_DELAYED_WORK

@@ -33,10 +33,11 @@ use crate::{
 const RECIPE: u32 = 3;
 
 /// The parts of the header that are for one C file each.
-const PARTS: [&str; 4] = [
+const PARTS: [&str; 5] = [
     "CFLAGS_random.o=-DDEFERRABLE",
     "CFLAGS_fs-writeback.o=-DDEFERRABLE",
     "CFLAGS_sch_generic.o=-DDEFERRABLE",
+    "CFLAGS_devinet.o=-DDEFERRABLE",
     "CFLAGS_virtio_mmio.o=-DSHORT_QUEUES",
 ];
 

@@ -62,7 +62,12 @@ pub fn all() -> Vec<Row> {
     let [a, b] = &columns;
     vec![
         row("initramfs", "KiB", [&sizes[..1], &sizes[1..]], None),
-        row("boot to ready, NIC and disk", "CPU s", [&a.cpu, &b.cpu], None),
+        row(
+            "boot to ready, NIC and disk",
+            "CPU s",
+            [&a.cpu, &b.cpu],
+            None,
+        ),
         row(
             "touched at ready, NIC and disk",
             "MiB",

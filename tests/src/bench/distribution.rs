@@ -60,15 +60,15 @@ pub fn with_probe(folder: &Path, ours: &Path) -> PathBuf {
     let root = folder.join("probe");
     add(&root, Path::new("/bin/busybox"));
     script(&root.join("probe"), PROBE);
+    // The shell gives it to what runs in the background, and is faster than
+    // tty-init, which mounts /dev.
+    script(&root.join("dev/null"), "");
     pack(&root, &fs::read(ours).expect("it was built"))
 }
 
 /// The shared libraries that a program loads, by their names.
 fn libraries(program: &str) -> Vec<PathBuf> {
-    let output = Command::new("ldd")
-        .arg(program)
-        .output()
-        .expect("ldd runs");
+    let output = Command::new("ldd").arg(program).output().expect("ldd runs");
     String::from_utf8_lossy(&output.stdout)
         .split_whitespace()
         .filter(|word| word.starts_with('/'))
@@ -88,6 +88,7 @@ fn add(root: &Path, file: &Path) {
 
 fn script(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
+    fs::create_dir_all(path.parent().expect("a file")).expect("the folder is ours");
     fs::write(path, text).expect("the folder is ours");
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("the file is ours");
 }
