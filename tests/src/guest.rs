@@ -1,6 +1,7 @@
 //! Guests started without a supervisor, to be looked at from outside.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::FileExt as _;
@@ -237,26 +238,20 @@ impl Guest {
         }
     }
 
-    /// The wakeups of QEMU's threads so far (proc_pid_status(5)).
-    fn wakeups_so_far(&self) -> Wakeups {
-        let mut sum = Wakeups::default();
+    /// What each of QEMU's threads is called, and how often it woke up so far
+    /// (proc_pid_status(5)).
+    fn threads(&self) -> HashMap<OsString, (String, u64)> {
         let tasks = fs::read_dir(self.path("task")).expect("QEMU runs");
-        for task in tasks.flatten() {
-            let Ok(status) = fs::read_to_string(task.path().join("status")) else {
-                continue;
-            };
-            let count = status
-                .lines()
-                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))
-                .map_or(0, |count| count.trim().parse().expect("a count"));
-            // The name that `debug-threads=on` gives it.
-            if status.starts_with("Name:\tCPU ") {
-                sum.vcpu += count;
-            } else {
-                sum.others += count;
-            }
-        }
-        sum
+        tasks
+            .flatten()
+            .filter_map(|task| {
+                // Workers for the disk come and go.
+                let status = fs::read_to_string(task.path().join("status")).ok()?;
+                let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+                let count = field("voluntary_ctxt_switches:")?.trim().parse().ok()?;
+                Some((task.file_name(), (field("Name:")?.trim().to_owned(), count)))
+            })
+            .collect()
     }
 
     /// The wakeups of each guest in each of `windows` windows, all guests being
@@ -264,15 +259,22 @@ impl Guest {
     #[must_use]
     pub fn wakeups(guests: &[&Self], windows: usize, window: Duration) -> Vec<Vec<Wakeups>> {
         let mut counts = vec![Vec::new(); guests.len()];
-        let look = || guests.iter().map(|guest| guest.wakeups_so_far());
+        let look = || guests.iter().map(|guest| guest.threads());
         let mut before: Vec<_> = look().collect();
         for _ in 0..windows {
             sleep(window);
             for (guest, now) in look().enumerate() {
-                counts[guest].push(Wakeups {
-                    vcpu: now.vcpu - before[guest].vcpu,
-                    others: now.others - before[guest].others,
-                });
+                let mut sum = Wakeups::default();
+                for (thread, (name, count)) in &now {
+                    let woken = count - before[guest].get(thread).map_or(0, |seen| seen.1);
+                    // The name that `debug-threads=on` gives it.
+                    if name.starts_with("CPU ") {
+                        sum.vcpu += woken;
+                    } else {
+                        sum.others += woken;
+                    }
+                }
+                counts[guest].push(sum);
                 before[guest] = now;
             }
         }
