@@ -37,7 +37,12 @@ fn main() {
         &workspace.join("kernel-config"),
         "toml",
     );
-    embed(&mut assets, "LAYOUT", &workspace.join("kernel-config"), "h");
+    embed(
+        &mut assets,
+        "HEADERS",
+        &workspace.join("kernel-config"),
+        "h",
+    );
     fs::write(out.join("assets.rs"), assets).expect("OUT_DIR is writable");
 }
 

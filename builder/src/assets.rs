@@ -74,10 +74,10 @@ pub fn sources(folder: Option<&Path>) -> Result<String, AssetError> {
     one("sources.toml", embedded::SOURCES, folder)
 }
 
-/// `layout.h`, which goes ahead of the kernel's linker script: the one of
-/// `folder`, or the embedded one.
-pub fn layout(folder: Option<&Path>) -> Result<String, AssetError> {
-    one("layout.h", embedded::LAYOUT, folder)
+/// `guest.h`, which goes ahead of the kernel's linker script and C files: the
+/// one of `folder`, or the embedded one.
+pub fn header(folder: Option<&Path>) -> Result<String, AssetError> {
+    one("guest.h", embedded::HEADERS, folder)
 }
 
 fn one(name: &str, embedded: &[(&str, &str)], folder: Option<&Path>) -> Result<String, AssetError> {

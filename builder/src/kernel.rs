@@ -86,9 +86,9 @@ pub struct Request {
     pub source: Option<SourceChoice>,
     /// What to configure, on top of `tinyconfig`.
     pub fragments: Vec<Fragment>,
-    /// A C header to be included ahead of the kernel's linker script; may be
-    /// empty.
-    pub layout: String,
+    /// A C header to be included ahead of the kernel's linker script and C
+    /// files; may be empty.
+    pub header: String,
     /// Compilers to run at once.
     pub jobs: NonZero<usize>,
 }

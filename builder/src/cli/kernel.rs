@@ -63,7 +63,7 @@ impl KernelArgs {
             sha256: self.kernel_sha256,
             source: self.source.kernel_source.clone(),
             fragments: self.source.fragments(fragments)?,
-            layout: assets::layout(self.source.kernel_config.as_deref())?,
+            header: assets::header(self.source.kernel_config.as_deref())?,
             jobs: self.source.jobs(),
         })
     }
@@ -198,7 +198,7 @@ impl Common {
             sha256: self.kernel_sha256,
             source: self.source.kernel_source.clone(),
             fragments: self.source.fragments(&recipe.kernel.fragments)?,
-            layout: assets::layout(self.source.kernel_config.as_deref())?,
+            header: assets::header(self.source.kernel_config.as_deref())?,
             jobs: self.source.jobs(),
         })
     }

@@ -16,7 +16,7 @@ use crate::disk::qcow2::{Backing, BackingFormat};
 use crate::host::{self, tsc};
 use crate::interrupt::Interrupt;
 use crate::units::{ByteSize, GuestRange};
-use crate::vmm::{Accel, GuestSpec, Net, Sharing};
+use crate::vmm::{Accel, GuestSpec, Net, Sharing, qemu};
 
 /// The artifacts that a guest runs from, checked against their manifest.
 #[derive(Debug)]
@@ -98,9 +98,10 @@ impl Common<'_> {
         let guests = GuestRange::first(count)?;
         write_overlays(&self.folder.overlays(), guests, &overlay, interrupt, || {})?;
         let command_line = format!(
-            "{} tsc_early_khz={} {}",
+            "{} tsc_early_khz={} lapic_khz={} {}",
             manifest.command_line,
             tsc::measure_khz(),
+            qemu::LAPIC_KHZ,
             self.parameters
         );
         let authorized_key = self.login.map(|login| login.key.public);

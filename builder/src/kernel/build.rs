@@ -30,7 +30,17 @@ use crate::{
 
 /// Raised whenever this module makes other bytes from the same inputs, so that
 /// kernels built before are not taken for its own.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
+
+/// The parts of the header that are for one C file each.
+const PARTS: [&str; 6] = [
+    "CFLAGS_apic.o=-DKNOWN_LAPIC",
+    "CFLAGS_random.o=-DDEFERRABLE",
+    "CFLAGS_fs-writeback.o=-DDEFERRABLE",
+    "CFLAGS_sch_generic.o=-DDEFERRABLE",
+    "CFLAGS_devinet.o=-DDEFERRABLE",
+    "CFLAGS_virtio_mmio.o=-DSHORT_QUEUES",
+];
 
 /// Why there is no kernel.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +94,7 @@ pub(super) fn build(request: &Request, env: &Env, source: &Source) -> Result<Ker
     let settings = fragment::settings(&request.fragments)?;
     require_tools()?;
     let toolchain = Toolchain::detect(&env.interrupt).map_err(BuildError::Tool)?;
-    let key = key(source, &settings, &request.layout, &toolchain, env.epoch);
+    let key = key(source, &settings, &request.header, &toolchain, env.epoch);
     let entry = Entry::new(&env.cache, &key);
     if let Some(kernel) = entry.load() {
         debug!("kernel {key}: taken from the cache");
@@ -99,7 +109,7 @@ pub(super) fn build(request: &Request, env: &Env, source: &Source) -> Result<Ker
     let site = Site::prepare(request, env, source, &key)?;
     let make = site.make(request, env);
     let config = site.configure(&make, &settings)?;
-    let image = site.compile(&make, &request.layout)?;
+    let image = site.compile(&make, &request.header)?;
     let version = site.release()?;
     let record = Record {
         image_sha256: Sha256::of_file(&image).map_err(cache_error(&image))?,
@@ -129,7 +139,7 @@ pub(super) fn configure(
     let settings = fragment::settings(&request.fragments)?;
     require_tools()?;
     let toolchain = Toolchain::detect(&env.interrupt).map_err(BuildError::Tool)?;
-    let key = key(source, &settings, &request.layout, &toolchain, env.epoch);
+    let key = key(source, &settings, &request.header, &toolchain, env.epoch);
     let lock = Entry::new(&env.cache, &key).lock_path();
     let _lock = Lock::acquire(&lock, "this kernel", &env.interrupt)
         .map_err(cache_error(&env.cache))?
@@ -149,16 +159,16 @@ fn require_tools() -> Result<(), BuildError> {
 fn key(
     source: &Source,
     settings: &[Setting],
-    layout: &str,
+    header: &str,
     toolchain: &Toolchain,
     epoch: u64,
 ) -> Sha256 {
     let Toolchain { compiler, linker } = toolchain;
     Sha256::of_bytes(format!(
         "recipe {RECIPE}\narch x86_64\nsource {}\ncompiler {compiler}\nlinker {linker}\n\
-         epoch {epoch}\nlayout {}\n{}",
+         epoch {epoch}\nheader {}\n{}",
         source.digest,
-        Sha256::of_bytes(layout),
+        Sha256::of_bytes(header),
         config::normalised(settings)
     ))
 }
@@ -238,17 +248,21 @@ impl Site {
     }
 
     /// Builds, strips and checks the kernel.
-    fn compile(&self, make: &Make<'_>, layout: &str) -> Result<PathBuf, BuildError> {
+    fn compile(&self, make: &Make<'_>, header: &str) -> Result<PathBuf, BuildError> {
         let failed = |error| self.tool_error(error);
         info!(
             "building the kernel; the log is {}",
             self.log_path.display()
         );
         // First what the others include, without which make cannot list them.
-        make.run(["prepare"], |_| {}).map_err(failed)?;
+        let variables = self.include(header)?;
+        let prepare = [OsString::from("prepare")];
+        make.run(prepare.iter().chain(&variables), |_| {})
+            .map_err(failed)?;
         let total = make.count_objects("vmlinux").map_err(failed)?;
         let bar = progress::bar(total, "building the kernel");
-        let result = make.run(["vmlinux".into(), self.layout(layout)?], |line| {
+        let vmlinux = [OsString::from("vmlinux")];
+        let result = make.run(vmlinux.iter().chain(&variables), |line| {
             if make::is_object(line) {
                 bar.inc(1);
             }
@@ -267,15 +281,24 @@ impl Site {
         Ok(stripped)
     }
 
-    /// The make variable that has `layout` included ahead of the linker script.
-    /// It replaces the Makefile's own value, which undefines a name that the
-    /// script's output architecture uses.
-    fn layout(&self, layout: &str) -> Result<OsString, BuildError> {
-        let header = self.output.path().join("layout.h");
-        fs::write(&header, layout).map_err(cache_error(&header))?;
-        let mut variable = OsString::from("CPPFLAGS_vmlinux.lds=-Ux86_64 -include ");
-        variable.push(header);
-        Ok(variable)
+    /// The make variables that have `header` included ahead of the linker script
+    /// and of every C file. The first replaces the Makefile's own value, which
+    /// undefines a name that the script's output architecture uses.
+    fn include(&self, header: &str) -> Result<Vec<OsString>, BuildError> {
+        let path = self.output.path().join("guest.h");
+        fs::write(&path, header).map_err(cache_error(&path))?;
+        let variable = |before: &str| {
+            let mut variable = OsString::from(before);
+            variable.push("-include ");
+            variable.push(&path);
+            variable
+        };
+        let mut variables = vec![
+            variable("CPPFLAGS_vmlinux.lds=-Ux86_64 "),
+            variable("KCFLAGS="),
+        ];
+        variables.extend(PARTS.map(OsString::from));
+        Ok(variables)
     }
 
     /// What `uname -r` will print.

@@ -6,7 +6,9 @@ use std::process::Command;
 use serde::Serialize;
 
 pub mod build;
+pub mod density;
 pub mod disk;
+mod distribution;
 pub mod guest;
 
 /// One measurement beside its alternative.

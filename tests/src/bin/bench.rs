@@ -37,6 +37,7 @@ fn main() -> ExitCode {
     take(bench::build::initramfs());
     take(bench::build::warm());
     take(bench::guest::all());
+    take(bench::density::all());
     if !arguments.skip_kernel {
         take(bench::build::kernel());
     }

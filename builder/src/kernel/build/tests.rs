@@ -58,7 +58,7 @@ impl Case {
             sha256: None,
             source: Some(SourceChoice::At(Location::Path(tree))),
             fragments: Vec::new(),
-            layout: String::new(),
+            header: String::new(),
             jobs: NonZero::<usize>::MIN,
         };
         Self {

@@ -39,7 +39,7 @@ impl Case {
             sha256: None,
             source: None,
             fragments: Vec::new(),
-            layout: String::new(),
+            header: String::new(),
             jobs: NonZero::<usize>::MIN,
         };
         Self {

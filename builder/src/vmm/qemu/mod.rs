@@ -19,6 +19,10 @@ pub mod argv;
 /// The emulator that is looked up in PATH.
 pub const BINARY: &str = "qemu-system-x86_64";
 
+/// Frequency of a guest's local APIC in kHz: its timer counts nanoseconds in
+/// QEMU (`hw/intc/apic_common.c`) as in KVM (`APIC_BUS_CYCLE_NS`).
+pub const LAPIC_KHZ: u32 = 1_000_000;
+
 /// What QEMU prints when KVM cannot run the guest's code; it does not exit.
 pub const KVM_INTERNAL_ERROR: &str = "KVM internal error";
 
