@@ -2,8 +2,8 @@
 //! identity that is not as it should be.
 
 use imgbuild::vmm::Net;
-use imgbuild_tests::TestEnv;
 use imgbuild_tests::guest::{Guest, READY, Way};
+use imgbuild_tests::{TestEnv, wait_until};
 use serde_json::Value;
 use tty_init::identity::{Identity, LENGTH};
 use tty_init::protocol::Message;
@@ -55,10 +55,11 @@ fn a_burn_is_counted_with_its_rate() {
         serde_json::from_str(&guest.ask("status --json").output).unwrap()
     };
     assert_eq!(report("status").burn.rounds, 0);
-    report("burn 100");
-    let burning = report("sync");
-    assert_eq!(burning.burn.duty, 100);
-    assert!(burning.burn.rounds > 0 && burning.burn.rate > 0);
+    assert_eq!(report("burn 100").burn.duty, 100);
+    wait_until("the counter and its rate rise", || {
+        let burn = report("sync").burn;
+        burn.rounds > 0 && burn.rate > 0
+    });
     let stopped = report("burn 0").burn.rounds;
     // A thread ends the round that it is in.
     assert!(report("sync").burn.rounds <= stopped + 1);

@@ -26,8 +26,8 @@ fn guests_of_a_fleet_touch_little_share_most_and_sleep() {
     assert!(difference.by_content <= 1.0, "{difference:?}");
 
     let wakeups = Guest::wakeups(&[&pair[0], &pair[1]], WINDOWS, WINDOW);
-    // Not of each guest: one that is held up while it boots stays with a timer
-    // that wakes it 37 times a second (docs/density.md).
-    let least = wakeups.iter().flatten().map(|seen| seen.vcpu).min();
-    assert_eq!(least, Some(0), "{wakeups:?}");
+    for guest in &wakeups {
+        let least = guest.iter().map(|seen| seen.vcpu).min();
+        assert_eq!(least, Some(0), "{wakeups:?}");
+    }
 }
