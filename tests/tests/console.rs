@@ -75,8 +75,8 @@ fn a_long_answer_comes_whole_and_in_parts() {
     for line in log.lines() {
         assert!(line.starts_with('['), "a line that is torn: {line:?}");
     }
-    // Bytes that are no text are replaced, and nothing of the program is lost.
-    assert_eq!(guest.ask("cat /init").code, 0);
+    // Bytes that are no text are replaced, none is lost.
+    assert_eq!(guest.ask("cat /proc/1/auxv").output.chars().count() % 16, 0);
     // A command that never ends keeps the next one waiting, not the health.
     guest.write("cat /dev/zero");
     let busy = guest.ask("ls /");
