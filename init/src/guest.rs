@@ -136,6 +136,10 @@ impl Guest {
         let [signal, tty, listener, output, said] =
             [Some(0), tty, listener, output, said].map(|place| waiting.ready(place));
 
+        // What a program said comes before its end.
+        if let Some(program) = &mut self.program {
+            program.go_on(!said.is_empty(), &mut self.console);
+        }
         let mut next = Next::Serve;
         if !signal.is_empty() {
             while let Some(signal) = signals.next() {
@@ -165,9 +169,6 @@ impl Guest {
             && job.go_on(!output.is_empty(), &mut self.console)
         {
             self.job = None;
-        }
-        if let Some(program) = &mut self.program {
-            program.go_on(!said.is_empty(), &mut self.console);
         }
         Ok(next)
     }
