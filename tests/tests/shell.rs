@@ -324,7 +324,7 @@ fn with_command(env: &TestEnv, words: &[&str]) -> PathBuf {
 fn the_command_runs_on_the_disk_and_ends_before_it_is_unmounted() {
     let env = TestEnv::new();
     let script = "trap 'echo bye >/root/bye; exit 5' TERM\n\
-                  echo \"hello $1\"; echo {\"event\":1}; while :; do sleep 0.1; done";
+                  echo \"hello $1\"; echo '{\"event\":1}'; while :; do sleep 0.1; done";
     let out = with_command(&env, &["/bin/sh", "-c", script, "sh", "two words"]);
     let disk = env.path().join("disk.qcow2");
     run(env
