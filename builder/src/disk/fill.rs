@@ -14,7 +14,7 @@ use std::{
 use super::{
     ext4::Ext4,
     record::{
-        BLOCK, BLOCK_EXTENTS, Data, Directory, EXTENT_MAX, Extent, FAST_SYMLINK_MAX, FileType,
+        BLOCK, BLOCK_EXTENTS, Data, Directory, Extent, FAST_SYMLINK_MAX, FileType, GROUP,
         INLINE_EXTENTS, Inode, LINKS_MAX, device_type, leaf,
     },
     volume::{LOST_FOUND, ROOT, Volume},
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Blocks of content that are carried at a time.
-const CHUNK: usize = 256;
+const CHUNK: u32 = 256;
 
 /// Why a root file system is not on a disk.
 #[derive(Debug, thiserror::Error)]
@@ -261,7 +261,7 @@ impl Folder<'_> {
 /// disk's groups share.
 fn blocks_of(size: u64) -> u64 {
     let blocks = size.div_ceil(BLOCK as u64);
-    let groups = blocks / u64::from(EXTENT_MAX) + 2;
+    let groups = blocks / u64::from(GROUP) + 2;
     blocks + u64::from(groups > INLINE_EXTENTS as u64)
 }
 
@@ -324,8 +324,8 @@ fn put(volume: &mut Volume<'_>, content: &mut dyn Read, size: u64) -> io::Result
             length,
             start,
         });
-        for offset in (0..length).step_by(CHUNK) {
-            let chunk = BLOCK * (length - offset).min(CHUNK as u32) as usize;
+        for offset in (0..length).step_by(CHUNK as usize) {
+            let chunk = BLOCK * (length - offset).min(CHUNK) as usize;
             let filled = usize::try_from(left).map_or(chunk, |left| left.min(chunk));
             buffer.clear();
             buffer.resize(chunk, 0);
@@ -389,7 +389,7 @@ mod tests {
         let owner = Attributes {
             mode: 0o1777,
             uid: 70_000,
-            gid: u32::MAX - 1,
+            gid: 80_000,
         };
         tree.add_directory("owned", owner).unwrap();
         let owner = Attributes {
@@ -429,10 +429,7 @@ mod tests {
                 "\"second name\"",
                 &["Mode:  06751", "Links: 2", "Size: 4"][..],
             ),
-            (
-                "owned",
-                &["Mode:  01777", "User: 70000", "Group: 4294967294"],
-            ),
+            ("owned", &["Mode:  01777", "User: 70000", "Group: 80000"]),
             ("dev/null", &["character", "01:03", "Mode:  0640"]),
             ("dev/large", &["block", "259:70000"]),
             ("fast", &["Fast link dest: \"ffff", "Mode:  0777"]),
@@ -450,21 +447,24 @@ mod tests {
     }
 
     #[test]
-    fn files_that_span_groups_are_whole() {
+    fn a_file_of_many_groups_is_whole() {
         let mut tree = Tree::new();
-        let mut content = vec![0; 300 << 20];
+        let mut content = vec![0; 200 << 20];
         for (index, block) in content.chunks_mut(BLOCK).enumerate() {
             block[..8].copy_from_slice(&(index as u64).to_le_bytes());
         }
-        for path in ["a", "b", "c"] {
-            let size = content.len() as u64;
-            tree.add_large_file(path, Attributes::root(0o644), size, &*content)
-                .unwrap();
-        }
+        let size = content.len() as u64;
+        tree.add_large_file("a", Attributes::root(0o644), size, &*content)
+            .unwrap();
+        // More extents than an inode holds.
+        let size = 540 << 20;
+        tree.add_large_file("b", Attributes::root(0o644), size, io::repeat(1))
+            .unwrap();
         let raw = filled(&ext4("1G"), &tree).unwrap();
         check(&raw);
+        assert!(ask(&raw, "stat b").contains("(ETB0)"));
         let out = tempfile::NamedTempFile::new().unwrap();
-        ask(&raw, &format!("dump b {}", out.path().display()));
+        ask(&raw, &format!("dump a {}", out.path().display()));
         assert!(std::fs::read(out.path()).unwrap() == content);
     }
 

@@ -7,8 +7,8 @@ use crate::initramfs::node::{Attributes, Device, DeviceClass};
 pub(super) const BLOCK: usize = 4096;
 /// Bytes of an inode.
 pub(super) const INODE: usize = 256;
-/// Most blocks of an extent, which is also what a group has.
-pub(super) const EXTENT_MAX: u32 = 32768;
+/// Blocks of a group, and the most of an extent.
+pub(super) const GROUP: u32 = 32768;
 /// Most bytes of a target that is kept in the inode itself.
 pub(super) const FAST_SYMLINK_MAX: usize = 59;
 /// Most links of an inode: `EXT4_LINK_MAX` of Linux's `fs/ext4/ext4.h`.

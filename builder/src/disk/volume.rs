@@ -7,7 +7,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
-use super::record::{BLOCK, EXTENT_MAX, INODE, Inode, get16, get32, group_checksum, put16, put32};
+use super::record::{BLOCK, GROUP, INODE, Inode, get16, get32, group_checksum, put16, put32};
 
 /// The root's inode.
 pub(super) const ROOT: u32 = 2;
@@ -28,7 +28,6 @@ const BLOCK_UNINIT: u16 = 2;
 pub(super) struct Volume<'a> {
     raw: &'a File,
     superblock: Vec<u8>,
-    blocks_per_group: u32,
     inodes_per_group: u32,
     groups: Vec<Group>,
     /// Every free block lies here or behind.
@@ -49,23 +48,22 @@ impl<'a> Volume<'a> {
         let mut superblock = vec![0; SUPERBLOCK_BYTES];
         raw.read_exact_at(&mut superblock, SUPERBLOCK)?;
         let blocks = get32(&superblock, 0x04);
-        let blocks_per_group = get32(&superblock, 0x20);
         expect(get16(&superblock, 0x38) == 0xef53, "the magic number")?;
         expect(get32(&superblock, 0x14) == 0, "the first block")?;
         expect(get32(&superblock, 0x18) == 2, "the block size")?;
-        expect(blocks_per_group == EXTENT_MAX, "the group size")?;
+        expect(get32(&superblock, 0x20) == GROUP, "the group size")?;
         expect(
             usize::from(get16(&superblock, 0x58)) == INODE,
             "the inode size",
         )?;
         let mut groups = Vec::new();
-        for first in (0..blocks).step_by(EXTENT_MAX as usize) {
+        for first in (0..blocks).step_by(GROUP as usize) {
             let mut descriptor = vec![0; DESCRIPTOR];
             let place = BLOCK + groups.len() * DESCRIPTOR;
             raw.read_exact_at(&mut descriptor, place as u64)?;
             groups.push(Group {
                 descriptor,
-                blocks: (blocks - first).min(blocks_per_group),
+                blocks: (blocks - first).min(GROUP),
                 bitmap: None,
                 directories: 0,
             });
@@ -74,7 +72,6 @@ impl<'a> Volume<'a> {
             raw,
             inodes_per_group: get32(&superblock, 0x28),
             superblock,
-            blocks_per_group,
             groups,
             cursor: 0,
         };
@@ -97,21 +94,22 @@ impl<'a> Volume<'a> {
     /// one, and how many. `None` on a full disk.
     pub(super) fn take(&mut self, wanted: u32) -> io::Result<Option<(u32, u32)>> {
         loop {
-            let index = (self.cursor / self.blocks_per_group) as usize;
+            let index = (self.cursor / GROUP) as usize;
             let Some(group) = self.groups.get(index) else {
                 return Ok(None);
             };
             let blocks = group.blocks;
-            let offset = self.cursor % self.blocks_per_group;
+            let offset = self.cursor % GROUP;
             let base = self.cursor - offset;
             let bitmap = self.bitmap(index)?;
             let is_free = |block: &u32| bitmap[*block as usize / 8] >> (block % 8) & 1 == 0;
             let Some(first) = (offset..blocks).find(is_free) else {
-                self.cursor = base.saturating_add(self.blocks_per_group);
+                self.cursor = base.saturating_add(GROUP);
                 continue;
             };
             let limit = blocks.min(first.saturating_add(wanted));
-            let end = first + (first..limit).take_while(is_free).count() as u32;
+            let end = (first..limit).find(|block| !is_free(block));
+            let end = end.unwrap_or(limit);
             for block in first..end {
                 self.mark(index, block, true)?;
             }
@@ -138,17 +136,17 @@ impl<'a> Volume<'a> {
 
     /// Writes what is taken; `inodes` are, from the first on.
     pub(super) fn finish(mut self, inodes: u32) -> io::Result<()> {
-        for index in 0..self.groups.len() {
-            self.finish_group(index, inodes)?;
+        for number in (0..).take(self.groups.len()) {
+            self.finish_group(number, inodes)?;
         }
         let free = self.inodes() - inodes;
         put32(&mut self.superblock, 0x10, free);
         self.raw.write_all_at(&self.superblock, SUPERBLOCK)
     }
 
-    fn finish_group(&mut self, index: usize, inodes: u32) -> io::Result<()> {
+    fn finish_group(&mut self, number: u32, inodes: u32) -> io::Result<()> {
+        let index = number as usize;
         let per_group = self.inodes_per_group;
-        let number = index as u32;
         let used = inodes.saturating_sub(number * per_group).min(per_group);
         let group = &mut self.groups[index];
         let mut flags = get16(&group.descriptor, FLAGS);
@@ -160,12 +158,12 @@ impl<'a> Volume<'a> {
         if used > 0 {
             flags &= !INODE_UNINIT;
             let mut bitmap = vec![0; BLOCK];
-            for inode in (0..used).chain(per_group..EXTENT_MAX) {
+            for inode in (0..used).chain(per_group..GROUP) {
                 bitmap[inode as usize / 8] |= 1 << (inode % 8);
             }
             let block = get32(&group.descriptor, 4);
             self.raw.write_all_at(&bitmap, offset(block))?;
-            let free = (per_group - used) as u16;
+            let free = u16::try_from(per_group - used).map_err(io::Error::other)?;
             put16(&mut group.descriptor, 0x0e, free);
             put16(&mut group.descriptor, 0x1c, free);
         }
@@ -190,9 +188,9 @@ impl<'a> Volume<'a> {
         )?;
         let start = get32(extents, 20);
         for block in start..start + u32::from(get16(extents, 16)) {
-            let index = (block / self.blocks_per_group) as usize;
+            let index = (block / GROUP) as usize;
             expect(index < self.groups.len(), "a directory's block")?;
-            self.mark(index, block % self.blocks_per_group, false)?;
+            self.mark(index, block % GROUP, false)?;
             self.write(block, &[0; BLOCK])?;
         }
         Ok(())
@@ -228,7 +226,7 @@ impl<'a> Volume<'a> {
             } else {
                 let free = u32::from(get16(&group.descriptor, 0x0c));
                 expect(free == group.blocks, "a free group")?;
-                for block in group.blocks..EXTENT_MAX {
+                for block in group.blocks..GROUP {
                     bitmap[block as usize / 8] |= 1 << (block % 8);
                 }
             }
