@@ -422,8 +422,6 @@ mod tests {
     fn everything_is_kept_and_the_file_system_clean() {
         let raw = filled(&ext4("64M"), &tree()).unwrap();
         check(&raw);
-        let odd = ask(&raw, "ls -l /");
-        assert!(odd.contains("second name"), "{odd}");
         for (path, parts) in [
             (
                 "\"second name\"",
@@ -442,7 +440,8 @@ mod tests {
                 assert!(text.contains(part), "{path}: no `{part}` in {text}");
             }
         }
-        assert_eq!(ask(&raw, "cat \"second name\"").lines().last(), Some("odd"));
+        let odd = ask(&raw, "cat \"second name\"");
+        assert!(odd.starts_with("odd\n"), "{odd}");
         assert_eq!(ask(&raw, "ls -p many").matches("/100644/").count(), 1000);
     }
 
