@@ -115,6 +115,10 @@ fn init_flags(workspace: &Path) -> String {
         // takes seven, and functions of equal code are kept once.
         "-Crelocation-model=static".to_owned(),
         "-Clink-arg=-Wl,--icf=all".to_owned(),
+        // Nor is a constant moved out of a loop, or a function copied into
+        // another, for speed alone.
+        "-Cllvm-args=-disable-machine-licm".to_owned(),
+        "-Cllvm-args=-inline-threshold=25".to_owned(),
         format!("--remap-path-prefix={}=/imgbuild", workspace.display()),
         format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
         format!("--remap-path-prefix={}=/rust", sysroot.trim()),

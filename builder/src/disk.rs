@@ -1,11 +1,14 @@
-//! Disks: a base image with an empty file system, and copy-on-write overlays
+//! Disks: a base image with a file system, empty or filled, and copy-on-write overlays
 //! for guests.
 
 pub mod base;
 pub mod convert;
 pub mod ext4;
+pub mod fill;
 pub mod overlay;
 pub mod qcow2;
+mod record;
+mod volume;
 
 #[cfg(test)]
 pub(crate) mod tool {

@@ -1,19 +1,19 @@
 //! The guest's first file system: a compressed cpio archive that the kernel
 //! unpacks into memory before it starts `/init`.
 //!
-//! A [`Tree`] is put together from our init and, where a recipe has one, a root
+//! A [`Tree`], which a disk can hold as well, is put together from our init and, where a recipe has one, a root
 //! file system's tar; [`pack`] turns it into the archive. Equal trees give equal
 //! bytes, in whatever order and on whatever day they were put together. The
 //! format is "newc" of Linux's
 //! `Documentation/driver-api/early-userspace/buffer-format.rst`.
 
-mod error;
-mod node;
+pub(crate) mod error;
+pub(crate) mod node;
 mod pack;
 mod path;
 mod rootfs;
 mod spool;
-mod tree;
+pub(crate) mod tree;
 
 pub use error::{Problem, TreeError};
 pub use pack::{PackError, Stats, pack};
@@ -23,13 +23,15 @@ pub use tree::Tree;
 use node::{Attributes, Device, DeviceClass};
 
 /// What init mounts things on, with modes as a distribution has them.
-const BASE_DIRECTORIES: [(&str, u16); 5] = [
+const BASE_DIRECTORIES: [(&str, u16); 4] = [
     ("dev", 0o755),
-    ("disk", 0o755),
     ("proc", 0o555),
     ("sys", 0o555),
     ("tmp", 0o1777),
 ];
+
+/// Where init finds what it is to run.
+const COMMAND: &str = "init.command";
 
 /// The kernel opens it for init's first three descriptors, before any devtmpfs
 /// is mounted; see `console_on_rootfs()` in Linux's `init/main.c`.
@@ -40,16 +42,33 @@ const CONSOLE: Device = Device {
 };
 
 impl Tree {
-    /// Adds what every guest needs: `/init` with these bytes, `/dev/console`,
-    /// and the folders that init mounts things on, unless they are there.
-    pub fn add_base(&mut self, init: Vec<u8>) -> Result<(), TreeError> {
+    /// Adds the folders that init mounts things on, unless they are there.
+    pub fn add_folders(&mut self) -> Result<(), TreeError> {
         for (path, mode) in BASE_DIRECTORIES {
-            if !self.contains(path)? {
-                self.add_directory(path, Attributes::root(mode))?;
-            }
+            self.add_folder(path, mode)?;
         }
+        Ok(())
+    }
+
+    /// Adds what every guest's initramfs needs: those folders and `/disk`,
+    /// `/dev/console`, `/init` with these bytes, and in `/init.command` the words
+    /// of the program that it is to run. Whatever stood there gives way.
+    pub fn add_base(&mut self, init: Vec<u8>, command: &[String]) -> Result<(), TreeError> {
+        self.add_folders()?;
+        self.add_folder("disk", 0o755)?;
         self.add_device("dev/console", Attributes::root(0o600), CONSOLE)?;
+        if !command.is_empty() || self.contains(COMMAND)? {
+            let words = command.iter().flat_map(|word| [word.as_str(), "\0"]);
+            self.add_file(COMMAND, 0o600, words.collect::<String>().into_bytes())?;
+        }
         self.add_file("init", 0o755, init)
+    }
+
+    fn add_folder(&mut self, path: &str, mode: u16) -> Result<(), TreeError> {
+        if self.contains(path)? {
+            return Ok(());
+        }
+        self.add_directory(path, Attributes::root(mode))
     }
 }
 

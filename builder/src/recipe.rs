@@ -45,8 +45,12 @@ pub struct Recipe {
     pub disk: Disk,
     /// Its kernel.
     pub kernel: Kernel,
-    /// What goes into the initramfs besides init.
-    pub initramfs: Initramfs,
+    /// Its user land, where it has one besides init.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<Rootfs>,
+    /// Single files put over the root file system.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<ExtraFile>,
 }
 
 /// The CPU burn.
@@ -76,16 +80,30 @@ pub struct Kernel {
     pub command_line: String,
 }
 
-/// What goes into the initramfs besides init.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Initramfs {
-    /// Single files.
-    pub files: Vec<ExtraFile>,
-    /// A root file system as a tar archive, relative to the recipe's folder.
-    pub rootfs: Option<PathBuf>,
+/// A root file system, from a tar archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rootfs {
+    /// The archive, relative to the recipe's folder; `None` where it must come
+    /// from the command line.
+    pub source: Option<PathBuf>,
+    /// Where the guest has it.
+    pub place: Place,
+    /// A program that the guest runs once it is ready, and its arguments; empty
+    /// for none.
+    pub command: Vec<String>,
 }
 
-/// One file packed into the initramfs.
+/// Where a guest has its root file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// In memory, unpacked at every boot
+    Initramfs,
+    /// On the disk, which the guest switches to
+    Disk,
+}
+
+/// One file put over the root file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtraFile {
     /// Absolute path in the guest.
@@ -130,6 +148,24 @@ pub enum RecipeError {
         path: PathBuf,
         /// One sentence a broken rule: key, value, rule.
         broken: Vec<String>,
+    },
+    /// A root file system for a recipe that has none.
+    #[error(
+        "recipe {recipe} takes no root file system: it has no table [rootfs]; debian-shell has"
+    )]
+    NoRootfs {
+        /// The recipe.
+        recipe: String,
+    },
+    /// No archive, neither in the recipe nor on the command line.
+    #[error(
+        "recipe {recipe} needs the tar of a root file system: give it with --rootfs PATH; \
+         `debootstrap --variant=minbase bookworm DIR` and `tar -C DIR -cf root.tar .` make one, \
+         and so does `docker export CONTAINER > root.tar`"
+    )]
+    NoArchive {
+        /// The recipe.
+        recipe: String,
     },
     /// No built-in recipe of that name.
     #[error("no recipe named {name}; there are {}; give a path for one of your own", known.join(", "))]
@@ -187,6 +223,11 @@ impl Recipe {
             self.kernel.command_line.as_str(),
             &format!("tty.burn={}", self.burn.duty),
             &format!("tty.threads={}", self.burn.threads),
+            if self.root_on_disk() {
+                "tty.root=disk"
+            } else {
+                ""
+            },
         ] {
             if !part.is_empty() {
                 line.push(' ');
@@ -196,14 +237,52 @@ impl Recipe {
         line
     }
 
+    /// Whether the guest's root is its disk.
+    #[must_use]
+    pub fn root_on_disk(&self) -> bool {
+        self.rootfs
+            .as_ref()
+            .is_some_and(|rootfs| rootfs.place == Place::Disk)
+    }
+
+    /// Takes what the command line says of the root file system: the archive,
+    /// relative to this process's folder, and where the guest has it.
+    pub fn choose_rootfs(
+        &mut self,
+        source: Option<PathBuf>,
+        place: Option<Place>,
+    ) -> Result<(), RecipeError> {
+        let recipe = || self.name.clone();
+        let Some(rootfs) = &mut self.rootfs else {
+            return match (source, place) {
+                (None, None) => Ok(()),
+                _ => Err(RecipeError::NoRootfs { recipe: recipe() }),
+            };
+        };
+        if let Some(source) = source {
+            let absolute = std::path::absolute(&source);
+            rootfs.source = Some(absolute.map_err(|error| RecipeError::Unreadable {
+                path: source,
+                source: error,
+            })?);
+        }
+        rootfs.place = place.unwrap_or(rootfs.place);
+        match rootfs.source {
+            Some(_) => Ok(()),
+            None => Err(RecipeError::NoArchive { recipe: recipe() }),
+        }
+    }
+
     /// The same recipe with the names of its files and not their folders, which
     /// differ from machine to machine.
     #[must_use]
     pub fn without_paths(&self) -> Self {
         let name = |path: &PathBuf| path.file_name().map(PathBuf::from).unwrap_or_default();
         let mut recipe = self.clone();
-        recipe.initramfs.rootfs = recipe.initramfs.rootfs.as_ref().map(name);
-        for file in &mut recipe.initramfs.files {
+        if let Some(rootfs) = &mut recipe.rootfs {
+            rootfs.source = rootfs.source.as_ref().map(name);
+        }
+        for file in &mut recipe.files {
             file.source = name(&file.source);
         }
         recipe

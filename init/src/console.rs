@@ -168,9 +168,14 @@ impl Console {
         });
     }
 
-    /// Writes a line of plain text.
+    /// Writes a line of plain text, as init's.
     pub fn log(&mut self, text: fmt::Arguments<'_>) {
-        let line = Text::<256>::line(format_args!("tty-init: {text}"));
+        self.text(format_args!("tty-init: {text}"));
+    }
+
+    /// Writes a line of plain text.
+    pub fn text(&mut self, text: fmt::Arguments<'_>) {
+        let line = Text::<256>::line(text);
         self.put(line.as_str().as_bytes());
     }
 

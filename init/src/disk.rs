@@ -6,10 +6,16 @@ use tty_init::protocol::DeviceState;
 
 use crate::console::Console;
 use crate::failure::Context;
+use crate::userland;
 
-/// Mounts the disk, if there is one.
-pub fn mount(console: &mut Console) -> DeviceState {
+/// Mounts the disk, if there is one, on /disk or as the `root`.
+pub fn mount(root: bool, console: &mut Console) -> DeviceState {
     if rustix::fs::access(c"/dev/vda", Access::EXISTS).is_err() {
+        if root {
+            console.log(format_args!(
+                "/dev/vda: no disk, and so no root file system"
+            ));
+        }
         return DeviceState::Absent;
     }
     let mounted = rustix::mount::mount(
@@ -22,6 +28,13 @@ pub fn mount(console: &mut Console) -> DeviceState {
         c"noinit_itable",
     )
     .context("/dev/vda: mount on /disk");
+    let mounted = mounted.and_then(|()| {
+        if root {
+            userland::switch_root()
+        } else {
+            Ok(())
+        }
+    });
     match mounted {
         Ok(()) => DeviceState::Up,
         Err(failure) => {
@@ -35,7 +48,9 @@ pub fn mount(console: &mut Console) -> DeviceState {
 pub fn unmount() {
     rustix::fs::sync();
     if rustix::mount::unmount(c"/disk", UnmountFlags::empty()).is_err() {
-        // Somebody has a file open there.
-        let _ = rustix::mount::mount_remount(c"/disk", MountFlags::RDONLY, c"");
+        // Somebody has a file open there, or it is the root.
+        for path in [c"/disk", c"/"] {
+            let _ = rustix::mount::mount_remount(path, MountFlags::RDONLY, c"");
+        }
     }
 }

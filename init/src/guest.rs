@@ -23,6 +23,7 @@ use crate::status::{Found, write_report};
 use crate::sys::shared;
 use crate::sys::signal::{Signal, Signals};
 use crate::text::Text;
+use crate::userland::{self, Program};
 use crate::wait::Waiting;
 use crate::{disk, identify, net};
 
@@ -42,6 +43,8 @@ pub struct Guest {
     ssh: Option<Server>,
     /// The command of the console that runs.
     job: Option<Job>,
+    /// The program that the recipe has it run.
+    program: Option<Program>,
 }
 
 /// Whether the loop goes on.
@@ -78,6 +81,7 @@ impl Guest {
             found: None,
             ssh: None,
             job: None,
+            program: None,
         }
     }
 
@@ -126,10 +130,16 @@ impl Guest {
         let tty = waiting.and(tty, events);
         let listener = waiting.and(listener, PollFlags::IN);
         let output = waiting.and(output, PollFlags::IN);
+        let said = self.program.as_ref().and_then(Program::output);
+        let said = waiting.and(said, PollFlags::IN);
         waiting.wait(limit)?;
-        let [signal, tty, listener, output] =
-            [Some(0), tty, listener, output].map(|place| waiting.ready(place));
+        let [signal, tty, listener, output, said] =
+            [Some(0), tty, listener, output, said].map(|place| waiting.ready(place));
 
+        // What a program said comes before its end.
+        if let Some(program) = &mut self.program {
+            program.go_on(!said.is_empty(), &mut self.console);
+        }
         let mut next = Next::Serve;
         if !signal.is_empty() {
             while let Some(signal) = signals.next() {
@@ -186,6 +196,9 @@ impl Guest {
             if let Some(job) = &mut self.job {
                 job.ended(pid, code.unwrap_or(1));
             }
+            if let Some(program) = &self.program {
+                program.ended(pid, status, &mut self.console);
+            }
         }
     }
 
@@ -193,7 +206,10 @@ impl Guest {
     fn identify(&mut self) {
         let (identity, state) = identify::take(&mut self.console);
         let net = net::set_up(identity.as_ref(), &mut self.console);
-        let disk = disk::mount(&mut self.console);
+        // Before the root is switched: it lies beside init.
+        let command = userland::Command::read();
+        let disk = disk::mount(self.parameters.root_on_disk, &mut self.console);
+        userland::name_streams();
         if let Err(failure) = self.burn.set(self.parameters.burn) {
             self.console.log(format_args!("{failure}"));
         }
@@ -207,6 +223,12 @@ impl Guest {
         };
         self.found = Some(found);
         self.console.ready(found.status());
+        self.program = command.and_then(|command| {
+            let started = command.start();
+            started
+                .inspect_err(|failure| self.console.log(format_args!("command: {failure}")))
+                .ok()
+        });
     }
 
     /// Listens, if the identity lets somebody in.

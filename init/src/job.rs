@@ -113,7 +113,7 @@ impl Job {
 
 /// The longest text at the start, each byte that is none replaced by `?`;
 /// unless it is `all` there is, a character that is cut waits for its rest.
-fn readable(bytes: &mut [u8], all: bool) -> &str {
+pub fn readable(bytes: &mut [u8], all: bool) -> &str {
     let end = loop {
         let Err(error) = core::str::from_utf8(bytes) else {
             break bytes.len();

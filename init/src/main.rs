@@ -24,6 +24,7 @@ mod status;
 mod streams;
 mod sys;
 mod text;
+mod userland;
 mod wait;
 
 use core::panic::PanicInfo;

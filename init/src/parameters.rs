@@ -27,6 +27,8 @@ pub struct Parameters {
     /// `tty.idle=SECONDS`: how long an SSH client may be silent, 600 by
     /// default, 1 to 86,400.
     pub idle_seconds: u32,
+    /// `tty.root=disk`: the disk holds the root file system.
+    pub root_on_disk: bool,
 }
 
 impl Default for Parameters {
@@ -36,6 +38,7 @@ impl Default for Parameters {
             threads: 1,
             park: false,
             idle_seconds: 600,
+            root_on_disk: false,
         }
     }
 }
@@ -91,8 +94,11 @@ impl Parameters {
             Some(("tty.idle", value)) => {
                 self.idle_seconds = within(value, IDLE_MAX).ok_or("tty.idle=1 to 86400")?;
             }
+            Some(("tty.root", value)) => {
+                self.root_on_disk = value.eq("disk").then_some(true).ok_or("tty.root=disk")?;
+            }
             None if word == "tty.park" => self.park = true,
-            _ => return Err("tty.burn=, tty.threads=, tty.idle= or tty.park"),
+            _ => return Err("tty.burn=, tty.threads=, tty.idle=, tty.root= or tty.park"),
         }
         Ok(())
     }
@@ -125,8 +131,9 @@ mod tests {
 
     #[test]
     fn parameters_are_taken_and_the_last_wins() {
-        let (parameters, rejected) =
-            parse(b"quiet tty.burn=10 tty.threads=64 tty.park tty.idle=5 tty.burn=0\n");
+        let (parameters, rejected) = parse(
+            b"quiet tty.burn=10 tty.threads=64 tty.park tty.idle=5 tty.root=disk tty.burn=0\n",
+        );
         assert_eq!(rejected, Vec::<String>::new());
         assert_eq!(
             parameters,
@@ -135,6 +142,7 @@ mod tests {
                 threads: MAX_THREADS,
                 park: true,
                 idle_seconds: 5,
+                root_on_disk: true,
             }
         );
     }
@@ -151,6 +159,8 @@ mod tests {
             "tty.park=1",
             "tty.idle=0",
             "tty.idle=86401",
+            "tty.root=",
+            "tty.root=/dev/vda",
             "tty.brun=1",
             "tty.",
         ] {

@@ -8,13 +8,14 @@ use rustix::thread::{Timespec, nanosleep};
 
 use crate::console::Console;
 use crate::sys::process;
-use crate::{burn, disk};
+use crate::{burn, disk, userland};
 
 static DEAD: AtomicBool = AtomicBool::new(false);
 
 /// Ends the guest with its disk clean and its last lines sent.
 pub fn off(console: &mut Console) -> ! {
     burn::stop();
+    userland::end();
     disk::unmount();
     console.drain();
     restart()

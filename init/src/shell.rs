@@ -4,8 +4,8 @@ use core::ffi::CStr;
 
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Access, fstat, stat};
-use rustix::io::Errno;
+use rustix::fs::{Access, Mode, OFlags, fstat, open, stat};
+use rustix::io::{Errno, pread};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process_group, setsid, waitpid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -94,7 +94,7 @@ impl Child {
                 input: Some(input),
                 outputs: [Some(output), Some(error)],
             }),
-            Forked::Child => become_shell(arguments, &its_input, &its_output, &its_error),
+            Forked::Child => become_program(SHELL, arguments, &its_input, &its_output, &its_error),
         }
     }
 
@@ -143,7 +143,8 @@ impl Child {
         if !waiting.wait(self.input.is_some().then_some(quiet_ms))? {
             return Ok(false);
         }
-        let gone = PollFlags::HUP | PollFlags::ERR;
+        // A client that only has no more input says so in a message.
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
         if waiting.ready(peer).intersects(gone) {
             return Err(Fault::Gone);
         }
@@ -196,13 +197,9 @@ fn prompt(streams: &mut dyn Streams) -> Result<(), Gone> {
 /// The process that waits for bytes from this pipe at its descriptor 0, if
 /// there is one.
 ///
-/// No event tells that, so it has to be looked up: `/proc/PID/syscall` starts
-/// with the number and the first argument of the call that a process waits in
-/// (proc_pid_syscall(5)).
+/// No event tells that, so it has to be looked up: `/proc/PID/syscall` has the
+/// call that a process waits in (proc_pid_syscall(5)).
 fn waiting_reader(input: &OwnedFd) -> Result<Option<Pid>, Fault> {
-    const READ: &str = "0 0x0 ";
-    const READV: &str = "19 0x0 ";
-
     let pipe = fstat(input).context("fstat")?;
     let mut found = None;
     for_each_process(&mut |pid| {
@@ -211,7 +208,7 @@ fn waiting_reader(input: &OwnedFd) -> Result<Option<Pid>, Fault> {
         if is_reader {
             let mut buffer = [0; 128];
             let call = read(proc_path(pid, "syscall").as_c_str(), &mut buffer);
-            if call.starts_with(READ) || call.starts_with(READV) {
+            if waits_for_input(pid, call) {
                 found = Pid::from_raw(pid.cast_signed());
             }
         }
@@ -220,17 +217,71 @@ fn waiting_reader(input: &OwnedFd) -> Result<Option<Pid>, Fault> {
     Ok(found)
 }
 
-/// In the new process: becomes the shell.
-fn become_shell(arguments: &[&CStr], input: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> ! {
+/// Whether a call is for descriptor 0 to read from: a read, or a wait that has
+/// it among its descriptors.
+fn waits_for_input(pid: u32, call: &str) -> bool {
+    let mut words = call.split(' ');
+    let number = words.next().unwrap_or_default();
+    let mut argument = || {
+        let digits = words.next()?.strip_prefix("0x")?;
+        u64::from_str_radix(digits, 16).ok()
+    };
+    let (Some(first), Some(second)) = (argument(), argument()) else {
+        return false;
+    };
+    match number {
+        // read and readv
+        "0" | "19" => first == 0,
+        // poll and ppoll: descriptors of eight bytes, 0 and POLLIN among them
+        "7" | "271" => {
+            let mut waits = [0; 64];
+            let length = read_memory(pid, first, &mut waits);
+            waits[..length]
+                .chunks_exact(8)
+                .zip(0..second)
+                .any(|(wait, _)| matches!(wait, [0, 0, 0, 0, events, ..] if events & 1 == 1))
+        }
+        // select and pselect6: a bit for each descriptor below the first argument
+        "23" | "270" => {
+            let mut bits = [0];
+            read_memory(pid, second, &mut bits);
+            first > 0 && bits[0] & 1 == 1
+        }
+        _ => false,
+    }
+}
+
+/// Reads a process's memory; gives the number of bytes.
+fn read_memory(pid: u32, address: u64, buffer: &mut [u8]) -> usize {
+    let path = proc_path(pid, "mem");
+    open(
+        path.as_c_str(),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .and_then(|memory| pread(&memory, buffer, address))
+    .unwrap_or_default()
+}
+
+/// In the new process: becomes a program, in a session of its own, with these
+/// streams.
+pub fn become_program(
+    path: &CStr,
+    arguments: &[&CStr],
+    input: &OwnedFd,
+    output: &OwnedFd,
+    error: &OwnedFd,
+) -> ! {
     let _ = setsid();
     signal::unblock();
     let streams = [dup2_stdin(input), dup2_stdout(output), dup2_stderr(error)];
     if streams.iter().all(Result::is_ok) {
         // In an image without the folder, the root is as good.
         let _ = chdir(c"/root");
-        let errno = exec(SHELL, arguments, &ENVIRONMENT);
-        let failure = Failure::new("/bin/sh", errno);
-        let text = Text::<128>::line(format_args!("{failure}"));
+        let errno = exec(path, arguments, &ENVIRONMENT);
+        let failure = Failure::new("exec", errno);
+        let path = path.to_str().unwrap_or("?");
+        let text = Text::<128>::line(format_args!("{path}: {failure}"));
         let _ = write_all(error, text.as_str().as_bytes());
     }
     exit(127)

@@ -83,7 +83,7 @@ fn a_kernel_without_init_panics_by_its_own_words() {
 
 #[test]
 fn an_init_that_cannot_be_run_panics_by_its_own_words() {
-    let init = "[[initramfs.files]]\npath = \"/init\"\nsource = \"script\"\nmode = \"0755\"\n";
+    let init = "[[files]]\npath = \"/init\"\nsource = \"script\"\nmode = \"0755\"\n";
     let env = with_recipe(&recipe("64MiB", "60s", "", init));
     let said = "kernel panic: No working init found";
     build_fails(&env, &mut build(&env, &[])).says(&[said]);

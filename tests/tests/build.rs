@@ -65,7 +65,7 @@ fn a_recipe_file_is_built_from_anywhere() {
     fs::create_dir(&folder).unwrap();
     let text = fs::read_to_string(workspace().join("images/tty-burn.toml")).unwrap();
     let text = text.replace("name = \"tty-burn\"", "name = \"mine\"")
-        + "\n[[initramfs.files]]\npath = \"/etc/motd\"\nsource = \"motd\"\n";
+        + "\n[[files]]\npath = \"/etc/motd\"\nsource = \"motd\"\n";
     fs::write(folder.join("mine.toml"), text).unwrap();
     fs::write(folder.join("motd"), "hello\n").unwrap();
 

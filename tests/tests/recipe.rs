@@ -32,7 +32,7 @@ fn each_wrong_value_is_told_with_file_key_and_rule() {
     let env = TestEnv::new();
     build(&env, &good()).succeeds();
     let before = Tree::of(&env.path().join("out/mine"));
-    let file = "\n[[initramfs.files]]\npath = \"/etc/motd\"\nsource = \"motd\"\n";
+    let file = "\n[[files]]\npath = \"/etc/motd\"\nsource = \"motd\"\n";
     for (from, to, said) in [
         (
             "name = \"mine\"",
@@ -92,12 +92,12 @@ fn each_wrong_value_is_told_with_file_key_and_rule() {
         (
             "/etc/motd",
             "etc/motd",
-            ["initramfs.files.path = \"etc/motd\"", "absolute"],
+            ["files.path = \"etc/motd\"", "absolute"],
         ),
         (
             "source = \"motd\"",
             "source = \"motd\"\nmode = \"rw\"",
-            ["initramfs.files.mode = \"rw\"", "octal"],
+            ["files.mode = \"rw\"", "octal"],
         ),
     ] {
         refused(&env, &with_file, from, to, &said);
@@ -150,14 +150,14 @@ fn what_is_no_recipe_is_told_with_its_line() {
 #[test]
 fn a_file_that_is_not_there_is_told_with_its_key() {
     let env = TestEnv::new();
-    let file = good() + "\n[[initramfs.files]]\npath = \"/etc/motd\"\nsource = \"motd\"\n";
+    let file = good() + "\n[[files]]\npath = \"/etc/motd\"\nsource = \"motd\"\n";
     build(&env, &file)
         .exits(1)
-        .says(&["mine", "initramfs.files.source", "motd", "No such file"]);
-    let rootfs = good() + "\n[initramfs]\nrootfs = \"root.tar\"\n";
+        .says(&["mine", "files.source", "motd", "No such file"]);
+    let rootfs = good() + "\n[rootfs]\nplace = \"initramfs\"\nsource = \"root.tar\"\n";
     build(&env, &rootfs)
         .exits(1)
-        .says(&["mine", "initramfs.rootfs", "root.tar", "No such file"]);
+        .says(&["mine", "rootfs.source", "root.tar", "No such file"]);
     assert!(!env.path().join("out/mine").exists());
 }
 
@@ -190,8 +190,8 @@ fn extra_files_are_packed_and_the_guest_still_boots() {
     let env = TestEnv::new();
     fs::write(env.path().join("motd"), "hello\n").unwrap();
     let recipe = good()
-        + "\n[[initramfs.files]]\npath = \"/etc/motd\"\nsource = \"motd\"\n\
-           \n[[initramfs.files]]\npath = \"/opt/a b/run\"\nsource = \"./motd\"\nmode = \"4750\"\n";
+        + "\n[[files]]\npath = \"/etc/motd\"\nsource = \"motd\"\n\
+           \n[[files]]\npath = \"/opt/a b/run\"\nsource = \"./motd\"\nmode = \"4750\"\n";
     build(&env, &recipe).succeeds();
     let out = env.path().join("out/mine");
     let root = unpack(&env, &out);
@@ -232,7 +232,7 @@ fn a_root_file_system_is_packed_and_the_guest_still_boots() {
     ]))
     .succeeds();
 
-    let recipe = good() + "\n[initramfs]\nrootfs = \"root.tar.gz\"\n";
+    let recipe = good() + "\n[rootfs]\nplace = \"initramfs\"\nsource = \"root.tar.gz\"\n";
     build(&env, &recipe).succeeds();
     let out = env.path().join("out/mine");
     let root = unpack(&env, &out);
@@ -255,7 +255,7 @@ fn a_root_file_system_is_packed_and_the_guest_still_boots() {
 #[test]
 fn an_archive_that_climbs_out_is_refused_by_name() {
     let env = TestEnv::new();
-    let recipe = good() + "\n[initramfs]\nrootfs = \"root.tar\"\n";
+    let recipe = good() + "\n[rootfs]\nplace = \"initramfs\"\nsource = \"root.tar\"\n";
     fs::write(env.path().join("evil"), "x").unwrap();
     let tar = ["--create", "--file", "root.tar", "--absolute-names"];
     run(env.command("tar").args(tar).arg("evil")).succeeds();
@@ -285,7 +285,7 @@ fn an_archive_that_climbs_out_is_refused_by_name() {
 #[test]
 fn an_archive_that_is_cut_off_is_refused() {
     let env = TestEnv::new();
-    let recipe = good() + "\n[initramfs]\nrootfs = \"root.tar\"\n";
+    let recipe = good() + "\n[rootfs]\nplace = \"initramfs\"\nsource = \"root.tar\"\n";
     fs::write(env.path().join("file"), vec![1; 100_000]).unwrap();
     run(env
         .command("tar")

@@ -70,7 +70,7 @@ pub enum BuildError {
     /// The kernel.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The initramfs cannot hold what the recipe asks for.
+    /// The guest cannot hold what the recipe asks for.
     #[error(transparent)]
     Tree(#[from] TreeError),
     /// The recipe's root file system.
@@ -83,6 +83,22 @@ pub enum BuildError {
         path: PathBuf,
         /// Why.
         source: PackError,
+    },
+    /// The guest's memory cannot hold its initramfs.
+    #[error(
+        "recipe {recipe}: the initramfs unpacks to {unpacked}, and a guest of {memory} cannot hold \
+         it: raise guest.memory to {needed} or more, or put the root file system on the disk \
+         (--rootfs-place disk)"
+    )]
+    Memory {
+        /// The recipe.
+        recipe: String,
+        /// What the files take in memory.
+        unpacked: ByteSize,
+        /// The guest's RAM.
+        memory: ByteSize,
+        /// The least that would do.
+        needed: ByteSize,
     },
     /// The base image.
     #[error(transparent)]
@@ -153,9 +169,18 @@ pub fn build(
     if let Some(config) = &kernel.config {
         output.write(KERNEL_CONFIG, config.as_bytes())?;
     }
-    let (tree, inputs) = tree(recipe, options)?;
-    output.initramfs(&tree, options.source_date_epoch)?;
-    output.base(recipe, disk_size, options.source_date_epoch, interrupt)?;
+    let Trees {
+        initramfs,
+        disk,
+        inputs,
+    } = trees(recipe, options)?;
+    output.initramfs(recipe, &initramfs, options.source_date_epoch)?;
+    let ext4 = Ext4 {
+        label: recipe.disk.label.clone(),
+        size: disk_size,
+        epoch: options.source_date_epoch,
+    };
+    output.base(&ext4, disk.as_ref(), interrupt)?;
     output.overlays(options.overlays, disk_size, interrupt)?;
 
     let manifest = Manifest {
@@ -194,12 +219,18 @@ pub fn build(
     })
 }
 
-/// Puts together what goes into the initramfs, and records the recipe's files
-/// among it: the root file system as `rootfs`, the others by path in the guest.
-fn tree(
-    recipe: &Recipe,
-    options: &BuildOptions,
-) -> Result<(Tree, BTreeMap<String, FileRecord>), BuildError> {
+/// What a guest finds, and where it came from.
+struct Trees {
+    initramfs: Tree,
+    /// `None` for an empty file system.
+    disk: Option<Tree>,
+    /// The recipe's own files: the root file system as `rootfs`, the others by
+    /// path in the guest.
+    inputs: BTreeMap<String, FileRecord>,
+}
+
+/// Puts together what a guest finds in its initramfs and on its disk.
+fn trees(recipe: &Recipe, options: &BuildOptions) -> Result<Trees, BuildError> {
     let mut inputs = BTreeMap::new();
     let mut record = |name: &str, key, source: &Path| {
         let path = options.recipe_folder.join(source);
@@ -207,21 +238,57 @@ fn tree(
         inputs.insert(name.to_owned(), record);
         Ok::<_, BuildError>(path)
     };
-    let mut tree = Tree::new();
-    if let Some(rootfs) = &recipe.initramfs.rootfs {
-        let path = record("rootfs", "initramfs.rootfs", rootfs)?;
+    let mut root = Tree::new();
+    let rootfs = recipe.rootfs.as_ref();
+    if let Some(source) = rootfs.and_then(|rootfs| rootfs.source.as_ref()) {
+        let path = record("rootfs", "rootfs.source", source)?;
         let archive = File::open(&path)
-            .map_err(|source| bad_input(recipe, "initramfs.rootfs", &path, source))?;
-        tree.add_rootfs_tar(archive, &path.to_string_lossy())?;
+            .map_err(|source| bad_input(recipe, "rootfs.source", &path, source))?;
+        root.add_rootfs_tar(archive, &path.to_string_lossy())?;
     }
-    tree.add_base(assets::INIT.to_vec())?;
-    for file in &recipe.initramfs.files {
-        let path = record(&file.path, "initramfs.files.source", &file.source)?;
-        let content = fs::read(&path)
-            .map_err(|source| bad_input(recipe, "initramfs.files.source", &path, source))?;
-        tree.add_file(&file.path, file.mode, content)?;
+    let command = rootfs.map_or(&[][..], |rootfs| &rootfs.command);
+    let (mut initramfs, mut disk) = if recipe.root_on_disk() {
+        (Tree::new(), Some(root))
+    } else {
+        (root, None)
+    };
+    initramfs.add_base(assets::INIT.to_vec(), command)?;
+    if let Some(disk) = &mut disk {
+        disk.add_folders()?;
     }
-    Ok((tree, inputs))
+    let root = disk.as_mut().unwrap_or(&mut initramfs);
+    for file in &recipe.files {
+        let path = record(&file.path, "files.source", &file.source)?;
+        let content =
+            fs::read(&path).map_err(|source| bad_input(recipe, "files.source", &path, source))?;
+        root.add_file(&file.path, file.mode, content)?;
+    }
+    Ok(Trees {
+        initramfs,
+        disk,
+        inputs,
+    })
+}
+
+/// Refuses an initramfs that a guest cannot unpack: its root is a tmpfs, which
+/// holds half the memory that is left beside the kernel and the packed archive
+/// (`shmem_default_max_blocks()` in Linux's `mm/shmem.c`).
+fn check_memory(recipe: &Recipe, unpacked: u64, packed: u64) -> Result<(), BuildError> {
+    /// What the kernel and its tables take, at the least.
+    const KERNEL: u64 = 16 << 20;
+    const MIB: u64 = 1 << 20;
+
+    let needed = (2 * unpacked + packed + KERNEL).next_multiple_of(MIB);
+    if recipe.memory.bytes() >= needed {
+        return Ok(());
+    }
+    let size = |bytes: u64| ByteSize::new(bytes).expect("it is not zero");
+    Err(BuildError::Memory {
+        recipe: recipe.name.clone(),
+        unpacked: size(unpacked.next_multiple_of(MIB)),
+        memory: recipe.memory,
+        needed: size(needed),
+    })
 }
 
 fn bad_input(recipe: &Recipe, key: &'static str, path: &Path, source: io::Error) -> BuildError {
@@ -280,13 +347,14 @@ impl<'a> Output<'a> {
         self.write(name, &bytes)
     }
 
-    fn initramfs(&mut self, tree: &Tree, epoch: u32) -> Result<(), BuildError> {
+    fn initramfs(&mut self, recipe: &Recipe, tree: &Tree, epoch: u32) -> Result<(), BuildError> {
         let path = self.staging.path().join(INITRAMFS);
         let file = match create_read_only(&path) {
             Ok(file) => file,
             Err(source) => return Err(BuildError::Output { path, source }),
         };
-        pack(tree, epoch, file).map_err(|source| BuildError::Pack { path, source })?;
+        let stats = pack(tree, epoch, file).map_err(|source| BuildError::Pack { path, source })?;
+        check_memory(recipe, tree.memory(), stats.packed)?;
         let record = self.record(INITRAMFS)?;
         self.files.insert(INITRAMFS.to_owned(), record);
         Ok(())
@@ -294,18 +362,12 @@ impl<'a> Output<'a> {
 
     fn base(
         &mut self,
-        recipe: &Recipe,
-        size: ByteSize,
-        epoch: u32,
+        ext4: &Ext4,
+        tree: Option<&Tree>,
         interrupt: &Interrupt,
     ) -> Result<(), BuildError> {
         let path = self.staging.path().join(BASE);
-        let ext4 = Ext4 {
-            label: recipe.disk.label.clone(),
-            size,
-            epoch,
-        };
-        write_base(&path, &ext4, interrupt)?;
+        write_base(&path, ext4, tree, interrupt)?;
         let record = self.record(BASE)?;
         self.files.insert(BASE.to_owned(), record);
         Ok(())

@@ -9,7 +9,7 @@ use super::kernel::KernelArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure, print};
 use crate::artifact::{self, Boot, BuildOptions, Built};
 use crate::assets;
-use crate::recipe::{Recipe, disk_size, is_name};
+use crate::recipe::{Place, Recipe, disk_size, is_name};
 use crate::units::ByteSize;
 
 /// Arguments of `tty-burn`.
@@ -32,6 +32,15 @@ pub struct Build {
     /// Folder to write the artifacts into [default: out/<recipe>]
     #[arg(long, value_name = "DIR", env = "IMGBUILD_OUT")]
     out: Option<PathBuf>,
+
+    /// Tar of the guest's root file system, plain, gzip or xz [default: the
+    /// recipe's]
+    #[arg(long, value_name = "PATH", env = "IMGBUILD_ROOTFS")]
+    rootfs: Option<PathBuf>,
+
+    /// Where the guest has it [default: the recipe's]
+    #[arg(long, value_name = "PLACE", env = "IMGBUILD_ROOTFS_PLACE")]
+    rootfs_place: Option<Place>,
 
     #[command(flatten)]
     common: Common,
@@ -71,7 +80,8 @@ impl TtyBurn {
 
 impl Build {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let (recipe, folder) = find_recipe(&self.recipe)?;
+        let (mut recipe, folder) = find_recipe(&self.recipe)?;
+        recipe.choose_rootfs(self.rootfs, self.rootfs_place)?;
         let out = self
             .out
             .unwrap_or_else(|| Path::new("out").join(&recipe.name));

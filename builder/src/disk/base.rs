@@ -11,8 +11,10 @@ use crate::{
     disk::{
         convert::{ConvertError, convert},
         ext4::{self, Ext4, Ext4Error},
+        fill::{FillError, fill},
         qcow2::{Geometry, Qcow2Error},
     },
+    initramfs::Tree,
     interrupt::Interrupt,
 };
 
@@ -28,6 +30,9 @@ pub enum BaseError {
     /// There is no file system to put into it.
     #[error(transparent)]
     FileSystem(#[from] Ext4Error),
+    /// The files do not go into it.
+    #[error(transparent)]
+    Fill(#[from] FillError),
     /// A file could not be created.
     #[error("cannot create {}: {source}", path.display())]
     Create {
@@ -47,11 +52,16 @@ pub enum BaseError {
 }
 
 /// Makes the new file `path` a qcow2 image, read-only, that holds the file
-/// system `ext4`; overlays on it are to have the same size.
+/// system `ext4` with what `tree` has; overlays on it are to have the same size.
 ///
 /// A raw disk is made beside it, sparse, and removed again. On any error no
 /// file is left.
-pub fn write_base(path: &Path, ext4: &Ext4, interrupt: &Interrupt) -> Result<(), BaseError> {
+pub fn write_base(
+    path: &Path,
+    ext4: &Ext4,
+    tree: Option<&Tree>,
+    interrupt: &Interrupt,
+) -> Result<(), BaseError> {
     let geometry = Geometry::of(ext4.size)?;
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -62,6 +72,9 @@ pub fn write_base(path: &Path, ext4: &Ext4, interrupt: &Interrupt) -> Result<(),
         source,
     })?;
     ext4::format(raw.path(), ext4, interrupt)?;
+    if let Some(tree) = tree {
+        fill(raw.as_file(), ext4, tree, interrupt)?;
+    }
 
     let image = create(path)?;
     let filled = convert(raw.as_file(), geometry, &image, interrupt).and_then(|()| {
@@ -119,7 +132,7 @@ mod tests {
     fn written(size: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("base.qcow2");
-        write_base(&path, &ext4(size), &Interrupt::never().unwrap()).unwrap();
+        write_base(&path, &ext4(size), None, &Interrupt::never().unwrap()).unwrap();
         (dir, path)
     }
 
@@ -153,12 +166,12 @@ mod tests {
         let interrupt = Interrupt::never().unwrap();
         for size in ["64K", "1048577", "5T"] {
             assert!(
-                write_base(&path, &ext4(size), &interrupt).is_err(),
+                write_base(&path, &ext4(size), None, &interrupt).is_err(),
                 "{size}"
             );
         }
         interrupt.raise();
-        assert!(write_base(&path, &ext4("1M"), &interrupt).is_err());
+        assert!(write_base(&path, &ext4("1M"), None, &interrupt).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
@@ -167,7 +180,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("base.qcow2");
         fs::write(&path, "mine").unwrap();
-        let error = write_base(&path, &ext4("1M"), &Interrupt::never().unwrap()).unwrap_err();
+        let error = write_base(&path, &ext4("1M"), None, &Interrupt::never().unwrap()).unwrap_err();
         assert!(
             error.to_string().contains("base.qcow2: File exists"),
             "{error}"

@@ -1,4 +1,4 @@
-//! What can be wrong with the files of an initramfs.
+//! What can be wrong with the files of a guest.
 
 use std::io;
 
@@ -29,17 +29,14 @@ pub enum TreeError {
         /// What the system said.
         source: io::Error,
     },
-    /// The content would not fit in a guest's memory.
-    #[error(
-        "`{path}` brings the initramfs above 4 GiB, all of which a guest would hold in memory: \
-         put the files on the base disk"
-    )]
+    /// More content than there may be.
+    #[error("`{path}` brings the guest's files above 64 GiB, and no more are taken")]
     TooMuchContent {
         /// The path that went too far.
         path: String,
     },
     /// The entries would not fit in this process's memory.
-    #[error("`{path}` is one entry too many: the names of an initramfs may take 256 MiB")]
+    #[error("`{path}` is one entry too many: the names of a guest's files may take 256 MiB")]
     TooManyEntries {
         /// The path that went too far.
         path: String,
@@ -98,9 +95,7 @@ pub enum Problem {
         target: String,
     },
     /// Too large for cpio.
-    #[error(
-        "it has {size} bytes, and a cpio archive holds files below 4 GiB: put it on the base disk"
-    )]
+    #[error("it has {size} bytes, and only files below 4 GiB can be packed")]
     TooLarge {
         /// Its size.
         size: u64,
@@ -137,7 +132,7 @@ pub enum Problem {
 
 impl TreeError {
     /// The error of the entry at `path`.
-    pub(super) fn entry(path: &str, problem: Problem) -> Self {
+    pub(crate) fn entry(path: &str, problem: Problem) -> Self {
         Self::Entry {
             path: shown(path),
             problem,
@@ -146,6 +141,6 @@ impl TreeError {
 }
 
 /// A path as a message shows it: an archive's names may hold anything.
-pub(super) fn shown(path: &str) -> String {
+pub(crate) fn shown(path: &str) -> String {
     path.escape_debug().to_string()
 }

@@ -8,15 +8,15 @@ const MAX_MINOR: u32 = (1 << 20) - 1;
 
 /// Who may do what with an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Attributes {
+pub(crate) struct Attributes {
     /// Permission bits, with set-id and sticky bits.
-    pub(super) mode: u16,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 impl Attributes {
-    pub(super) const fn root(mode: u16) -> Self {
+    pub(crate) const fn root(mode: u16) -> Self {
         Self {
             mode,
             uid: 0,
@@ -26,21 +26,21 @@ impl Attributes {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DeviceClass {
+pub(crate) enum DeviceClass {
     Block,
     Character,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Device {
-    pub(super) class: DeviceClass,
-    pub(super) major: u32,
-    pub(super) minor: u32,
+pub(crate) struct Device {
+    pub(crate) class: DeviceClass,
+    pub(crate) major: u32,
+    pub(crate) minor: u32,
 }
 
 impl Device {
     /// Whether Linux has such a device at all.
-    pub(super) const fn check(self) -> Result<(), Problem> {
+    pub(crate) const fn check(self) -> Result<(), Problem> {
         let Self { major, minor, .. } = self;
         if major > MAX_MAJOR || minor > MAX_MINOR {
             Err(Problem::DeviceNumber { major, minor })
@@ -52,13 +52,13 @@ impl Device {
 
 /// What stands behind a path; the hard links of a file share one.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) attributes: Attributes,
-    pub(super) kind: Kind,
+pub(crate) struct Node {
+    pub(crate) attributes: Attributes,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Directory,
     File(Content),
     Symlink(String),
@@ -67,14 +67,14 @@ pub(super) enum Kind {
 
 /// A file's bytes: our own in memory, an archive's on disk.
 #[derive(Debug, Clone)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Memory { bytes: Vec<u8>, size: u32 },
     Spooled(Spooled),
 }
 
 impl Content {
     /// How many bytes it has.
-    pub(super) const fn size(&self) -> u32 {
+    pub(crate) const fn size(&self) -> u32 {
         match self {
             Self::Memory { size, .. } => *size,
             Self::Spooled(spooled) => spooled.size,

@@ -19,7 +19,7 @@ pub(super) struct Spool {
 
 /// Where in a spool a content lies.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Spooled {
+pub(crate) struct Spooled {
     offset: u64,
     pub(super) size: u32,
 }

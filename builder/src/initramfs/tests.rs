@@ -16,7 +16,7 @@ fn base() -> Tree {
     let mut tree = Tree::new();
     // As incompressible as a stripped executable.
     let init = (0..10_000_u32).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes());
-    tree.add_base(init.collect()).unwrap();
+    tree.add_base(init.collect(), &[]).unwrap();
     tree
 }
 
@@ -131,7 +131,7 @@ fn equal_trees_are_equal_bytes_in_any_order() {
         for &index in order {
             let (path, mode) = entries[index];
             tree.add_file(path, mode, path.into()).unwrap();
-            tree.add_base(b"init".to_vec()).unwrap();
+            tree.add_base(b"init".to_vec(), &[]).unwrap();
         }
         packed(&tree)
     };

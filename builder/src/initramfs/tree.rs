@@ -1,4 +1,4 @@
-//! The files of an initramfs before they are packed.
+//! The files of a guest before they are packed or put on a disk.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,8 +12,9 @@ use super::{
     spool::{Spool, SpoolError},
 };
 
-/// Most content a tree may have, in bytes: a guest holds all of it in memory.
-const MAX_CONTENT: u64 = 4 << 30;
+/// Most content a tree may have, in bytes, so that no archive fills the disk
+/// here.
+const MAX_CONTENT: u64 = 64 << 30;
 
 /// Most memory the entries of a tree may take here, in bytes, so that no archive
 /// exhausts it; over a million entries.
@@ -26,9 +27,9 @@ const ENTRY_OVERHEAD: usize = 160;
 const MAX_LINKS: usize = 40;
 
 /// The place of a node in [`Tree::nodes`].
-pub(super) type NodeId = usize;
+pub(crate) type NodeId = usize;
 
-/// The files of an initramfs. An entry added later takes the place of an earlier
+/// The files of a guest. An entry added later takes the place of an earlier
 /// one of the same path, as when tar unpacks; directories keep what they hold.
 /// Parents that are missing are made, because the kernel does not unpack a file
 /// without them.
@@ -59,7 +60,7 @@ impl Tree {
     }
 
     /// Adds a regular file whose `size` bytes are read from `content`.
-    pub(super) fn add_large_file(
+    pub(crate) fn add_large_file(
         &mut self,
         path: &str,
         attributes: Attributes,
@@ -86,7 +87,7 @@ impl Tree {
         self.add(path, attributes, Kind::File(Content::Spooled(spooled)))
     }
 
-    pub(super) fn add_directory(
+    pub(crate) fn add_directory(
         &mut self,
         path: &str,
         attributes: Attributes,
@@ -94,7 +95,7 @@ impl Tree {
         self.add(path, attributes, Kind::Directory)
     }
 
-    pub(super) fn add_symlink(
+    pub(crate) fn add_symlink(
         &mut self,
         path: &str,
         attributes: Attributes,
@@ -103,7 +104,7 @@ impl Tree {
         self.add(path, attributes, Kind::Symlink(target.to_owned()))
     }
 
-    pub(super) fn add_device(
+    pub(crate) fn add_device(
         &mut self,
         path: &str,
         attributes: Attributes,
@@ -117,7 +118,7 @@ impl Tree {
 
     /// Adds another path for the file at `target`. Links to symbolic links and
     /// devices become entries of their own: the kernel links only files.
-    pub(super) fn add_hard_link(&mut self, path: &str, target: &str) -> Result<(), TreeError> {
+    pub(crate) fn add_hard_link(&mut self, path: &str, target: &str) -> Result<(), TreeError> {
         let no_such_file = || {
             let target = shown(target);
             TreeError::entry(path, Problem::NoSuchFile { target })
@@ -136,20 +137,34 @@ impl Tree {
     }
 
     /// Whether there is an entry at `path`.
-    pub(super) fn contains(&mut self, path: &str) -> Result<bool, TreeError> {
+    pub(crate) fn contains(&mut self, path: &str) -> Result<bool, TreeError> {
         let path = self.resolve(path)?;
         Ok(self.paths.contains_key(&path))
     }
 
     /// Each path and what stands behind it, in the order to pack.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, NodeId, &Node)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, NodeId, &Node)> {
         self.paths
             .iter()
             .map(|(path, id)| (&**path, *id, &self.nodes[*id]))
     }
 
+    /// The memory that its files' contents take when they are unpacked, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        const PAGE: u64 = 4096;
+        let nodes: BTreeMap<_, _> = self.entries().map(|(_, id, node)| (id, node)).collect();
+        nodes
+            .values()
+            .map(|node| match &node.kind {
+                Kind::File(content) => u64::from(content.size()).next_multiple_of(PAGE),
+                Kind::Directory | Kind::Symlink(_) | Kind::Device(_) => 0,
+            })
+            .sum()
+    }
+
     /// The bytes of a file of this tree.
-    pub(super) fn open<'a>(&'a self, content: &'a Content) -> Box<dyn Read + 'a> {
+    pub(crate) fn open<'a>(&'a self, content: &'a Content) -> Box<dyn Read + 'a> {
         match content {
             Content::Memory { bytes, .. } => Box::new(&bytes[..]),
             Content::Spooled(spooled) => Box::new(self.spool.read(*spooled)),

@@ -6,9 +6,16 @@ use std::str::FromStr as _;
 
 use serde::Deserialize;
 
-use super::{Burn, Disk, ExtraFile, Initramfs, Kernel, Recipe, disk_size, guest_memory, is_name};
+use super::{
+    Burn, Disk, ExtraFile, Kernel, Place, Recipe, Rootfs, disk_size, guest_memory, is_name,
+};
 use crate::disk::ext4::Label;
 use crate::units::ByteSize;
+
+/// Most words of a root file system's command: what the guest's init hands on.
+const COMMAND_WORDS: usize = 8;
+/// Most bytes of them, each with the NUL at its end: init's buffer.
+const COMMAND_BYTES: usize = 1024;
 
 /// The file as written, before the rules are applied.
 #[derive(Deserialize)]
@@ -22,8 +29,9 @@ pub(super) struct RecipeFile {
     burn: BurnTable,
     disk: DiskTable,
     kernel: KernelTable,
+    rootfs: Option<RootfsTable>,
     #[serde(default)]
-    initramfs: InitramfsTable,
+    files: Vec<FileTable>,
 }
 
 #[derive(Deserialize)]
@@ -69,11 +77,13 @@ struct KernelTable {
     command_line: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct InitramfsTable {
-    files: Vec<FileTable>,
-    rootfs: Option<PathBuf>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RootfsTable {
+    source: Option<PathBuf>,
+    place: String,
+    #[serde(default)]
+    command: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -129,20 +139,51 @@ impl Rules {
         T::try_from(value).unwrap_or_default()
     }
 
+    fn rootfs(&mut self, table: RootfsTable) -> Rootfs {
+        let place = match table.place.as_str() {
+            "initramfs" => Some(Place::Initramfs),
+            "disk" => Some(Place::Disk),
+            _ => None,
+        };
+        self.hold(
+            place.is_some(),
+            "rootfs.place",
+            format!("{:?}", table.place),
+            "must be \"initramfs\" or \"disk\"",
+        );
+        let command = table.command;
+        let bytes: usize = command.iter().map(|word| word.len() + 1).sum();
+        self.hold(
+            command.first().is_none_or(|path| path.starts_with('/'))
+                && command.len() <= COMMAND_WORDS
+                && bytes <= COMMAND_BYTES
+                && !command.iter().any(|word| word.contains('\0')),
+            "rootfs.command",
+            format!("{command:?}"),
+            "must be the absolute path of a program in the guest and its arguments, \
+             8 words and 1024 bytes at the most, without NUL",
+        );
+        Rootfs {
+            source: table.source,
+            place: place.unwrap_or(Place::Initramfs),
+            command,
+        }
+    }
+
     fn files(&mut self, files: Vec<FileTable>) -> Vec<ExtraFile> {
         files
             .into_iter()
             .map(|file| {
                 self.hold(
                     file.path.starts_with('/') && !file.path.ends_with('/'),
-                    "initramfs.files.path",
+                    "files.path",
                     format!("{:?}", file.path),
                     "must be an absolute path of a file in the guest",
                 );
                 let mode = u16::from_str_radix(&file.mode, 8).unwrap_or(u16::MAX);
                 self.hold(
                     mode <= 0o7777,
-                    "initramfs.files.mode",
+                    "files.mode",
                     format!("{:?}", file.mode),
                     "must be octal permission bits from \"0000\" to \"7777\"",
                 );
@@ -217,7 +258,8 @@ impl RecipeFile {
             format!("{:?}", self.kernel.command_line),
             "must be at most 1024 printable ASCII characters",
         );
-        let files = rules.files(self.initramfs.files);
+        let rootfs = self.rootfs.map(|table| rules.rootfs(table));
+        let files = rules.files(self.files);
         let (Some(memory), Some(size), Ok(label), true) =
             (memory, size, label, rules.broken.is_empty())
         else {
@@ -234,10 +276,8 @@ impl RecipeFile {
                 fragments: self.kernel.fragments,
                 command_line: self.kernel.command_line,
             },
-            initramfs: Initramfs {
-                files,
-                rootfs: self.initramfs.rootfs,
-            },
+            rootfs,
+            files,
         })
     }
 }

@@ -18,7 +18,12 @@ label = "mine"
 fragments = ["base"]
 command_line = "loglevel=7"
 
-[[initramfs.files]]
+[rootfs]
+source = "root.tar"
+place = "disk"
+command = ["/sbin/init", "-v"]
+
+[[files]]
 path = "/etc/motd"
 source = "motd"
 "#;
@@ -38,14 +43,34 @@ fn a_good_recipe_is_resolved() {
             threads: 2
         }
     );
-    assert_eq!(recipe.initramfs.files[0].mode, 0o644);
+    assert_eq!(recipe.files[0].mode, 0o644);
     assert_eq!(recipe.boot_timeout_seconds, 60);
     assert_eq!(
         recipe.command_line(),
         "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check \
          initramfs_async=0 dhash_entries=256 ihash_entries=256 thash_entries=64 \
-         loglevel=7 tty.burn=50 tty.threads=2"
+         loglevel=7 tty.burn=50 tty.threads=2 tty.root=disk"
     );
+}
+
+#[test]
+fn the_command_line_chooses_a_root_file_system() {
+    let mut recipe = parse(GOOD).unwrap();
+    let tar = PathBuf::from("/tmp/other.tar");
+    recipe
+        .choose_rootfs(Some(tar.clone()), Some(Place::Initramfs))
+        .unwrap();
+    let rootfs = recipe.rootfs.as_ref().unwrap();
+    assert_eq!(rootfs.source.as_ref(), Some(&tar));
+    assert!(!recipe.root_on_disk());
+
+    let mut without = parse(&GOOD.replace("source = \"root.tar\"", "")).unwrap();
+    let error = without.choose_rootfs(None, None).unwrap_err().to_string();
+    assert!(error.contains("debootstrap") && error.contains("docker export"));
+    recipe.rootfs = None;
+    recipe.choose_rootfs(None, None).unwrap();
+    let error = recipe.choose_rootfs(Some(tar), None).unwrap_err();
+    assert!(error.to_string().contains("[rootfs]"), "{error}");
 }
 
 #[test]
@@ -89,13 +114,13 @@ fn each_wrong_field_is_named_with_value_and_rule() {
         (
             "/etc/motd",
             "etc/motd",
-            "initramfs.files.path = \"etc/motd\"",
+            "files.path = \"etc/motd\"",
             "absolute",
         ),
         (
             "source = \"motd\"",
             "source = \"motd\"\nmode = \"0999\"",
-            "initramfs.files.mode = \"0999\"",
+            "files.mode = \"0999\"",
             "octal",
         ),
         (
@@ -109,6 +134,25 @@ fn each_wrong_field_is_named_with_value_and_rule() {
             "threads = 2\nfrequency = 3",
             "unknown field `frequency`",
             "line",
+        ),
+        (
+            "\"disk\"",
+            "\"cdrom\"",
+            "rootfs.place = \"cdrom\"",
+            "initramfs",
+        ),
+        (
+            "\"/sbin/init\"",
+            "\"sbin/init\"",
+            "rootfs.command = [\"sbin/init\"",
+            "absolute",
+        ),
+        ("\"-v\"", "\"a\\u0000\"", "rootfs.command", "NUL"),
+        (
+            "\"-v\"",
+            "\"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\"",
+            "rootfs.command",
+            "8 words",
         ),
     ] {
         let text = GOOD.replace(from, to);

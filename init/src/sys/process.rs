@@ -13,7 +13,7 @@ const EXECVE: usize = 59;
 const EXIT_GROUP: usize = 231;
 
 /// Most words of a program's arguments or environment.
-const WORDS_MAX: usize = 8;
+pub const WORDS_MAX: usize = 8;
 
 /// Which of the two a process is after a fork.
 pub enum Forked {

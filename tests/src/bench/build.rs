@@ -29,7 +29,7 @@ pub fn initramfs() -> Vec<Row> {
         let began = Instant::now();
         let mut packed = Vec::new();
         let mut tree = Tree::new();
-        tree.add_base(assets::INIT.to_vec()).expect("it fits");
+        tree.add_base(assets::INIT.to_vec(), &[]).expect("it fits");
         pack(&tree, 0, &mut packed).expect("memory takes it");
         ours.push(milliseconds(began.elapsed()));
         sizes[0] = kib(packed.len());

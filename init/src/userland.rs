@@ -1,0 +1,216 @@
+//! The image's user land, where it holds one: the way to its root file system,
+//! the program that the recipe has init run, and the end of all of it.
+
+use core::ffi::CStr;
+use core::fmt;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, open, symlink, unlink};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, mount_move, unmount};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, chdir, chroot, kill_process_group, wait,
+};
+use rustix::thread::{Timespec, nanosleep};
+
+use crate::console::Console;
+use crate::failure::{Context, Failure};
+use crate::job::readable;
+use crate::shell::{self, become_program};
+use crate::sys::process::{Forked, WORDS_MAX, fork};
+
+/// The words of the program to run, each with a NUL at its end; packed beside
+/// init.
+const COMMAND: &CStr = c"/init.command";
+const COMMAND_MAX: usize = 1024;
+/// Most bytes of a line of its output; what is longer becomes several lines.
+const LINE_MAX: usize = 200;
+
+/// How long processes have to end, in steps.
+const GRACE_STEPS: u32 = 100;
+const GRACE_STEP: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
+
+/// Makes the disk, mounted on /disk, the root, as the kernel document
+/// `filesystems/ramfs-rootfs-initramfs` has it. On failure all is as before.
+pub fn switch_root() -> Result<(), Failure> {
+    const MOVES: [(&CStr, &CStr); 3] = [
+        (c"/dev", c"/disk/dev"),
+        (c"/proc", c"/disk/proc"),
+        (c"/sys", c"/disk/sys"),
+    ];
+    let moved = MOVES
+        .iter()
+        .try_for_each(|(from, to)| mount_move(*from, *to))
+        .context("move /dev, /proc and /sys to the disk")
+        .and_then(|()| chdir(c"/disk").context("/disk"))
+        .and_then(|()| mount_move(c".", c"/").context("move the disk to /"));
+    if let Err(failure) = moved {
+        for (from, to) in MOVES {
+            let _ = mount_move(to, from);
+        }
+        let _ = chdir(c"/");
+        let _ = unmount(c"/disk", UnmountFlags::empty());
+        return Err(failure);
+    }
+    // The old root's files, while they still have names.
+    for path in [c"/init", COMMAND] {
+        let _ = unlink(path);
+    }
+    chroot(c".").and_then(|()| chdir(c"/")).context("chroot")
+}
+
+/// Adds the names in /dev that the kernel leaves to user land, for a shell.
+pub fn name_streams() {
+    if !shell::exists() {
+        return;
+    }
+    for (target, path) in [
+        (c"/proc/self/fd", c"/dev/fd"),
+        (c"fd/0", c"/dev/stdin"),
+        (c"fd/1", c"/dev/stdout"),
+        (c"fd/2", c"/dev/stderr"),
+    ] {
+        let _ = symlink(target, path);
+    }
+}
+
+/// The words of the recipe's program.
+pub struct Command {
+    words: [u8; COMMAND_MAX],
+    length: usize,
+}
+
+impl Command {
+    /// Reads them; the old root's file is gone once it is switched.
+    pub fn read() -> Option<Self> {
+        let mut words = [0; COMMAND_MAX];
+        let file = open(COMMAND, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let length = rustix::io::read(&file, &mut words).ok()?;
+        (length > 0).then_some(Self { words, length })
+    }
+
+    /// Starts the program.
+    pub fn start(&self) -> Result<Program, Failure> {
+        let mut words = [c""; WORDS_MAX];
+        let mut count = 0;
+        let bytes = &self.words[..self.length];
+        for (place, word) in words
+            .iter_mut()
+            .zip(bytes.split_inclusive(|byte| *byte == 0))
+        {
+            *place = CStr::from_bytes_with_nul(word).unwrap_or_default();
+            count += 1;
+        }
+        let input = open(
+            c"/dev/null",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .context("/dev/null")?;
+        let (output, its_output) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
+        match fork().context("fork")? {
+            Forked::Child => {
+                become_program(words[0], &words[..count], &input, &its_output, &its_output)
+            }
+            Forked::Parent(pid) => Ok(Program {
+                pid,
+                output: Some(output),
+                held: [0; LINE_MAX],
+                length: 0,
+            }),
+        }
+    }
+}
+
+/// The recipe's program while it runs, and what it writes until nobody can any
+/// more.
+pub struct Program {
+    pid: Pid,
+    /// Until it ends.
+    output: Option<OwnedFd>,
+    /// Output that the console does not have yet.
+    held: [u8; LINE_MAX],
+    length: usize,
+}
+
+impl Program {
+    /// What to wait for, unless there is no room for more.
+    pub fn output(&self) -> Option<BorrowedFd<'_>> {
+        let room = self.length < self.held.len();
+        self.output.as_ref().filter(|_| room).map(AsFd::as_fd)
+    }
+
+    /// Carries lines of output to the console while it has room; `ready` tells
+    /// that there is output to read.
+    pub fn go_on(&mut self, ready: bool, console: &mut Console) {
+        if let (Some(output), true) = (&self.output, ready) {
+            match rustix::io::read(output, &mut self.held[self.length..]) {
+                Ok(count @ 1..) => self.length += count,
+                Err(Errno::INTR) => {}
+                Ok(0) | Err(_) => self.output = None,
+            }
+        }
+        while self.length > 0 && console.has_room() {
+            let held = &mut self.held[..self.length];
+            // A long line goes in parts, and one without an end at the last.
+            let is_whole = held.len() == LINE_MAX || self.output.is_none();
+            let end = held.iter().position(|byte| *byte == b'\n');
+            let Some(end) = end.or(is_whole.then_some(held.len())) else {
+                return;
+            };
+            console.text(format_args!(
+                "command: {}",
+                readable(&mut held[..end], true)
+            ));
+            let taken = held.len().min(end + 1);
+            held.copy_within(taken.., 0);
+            self.length -= taken;
+        }
+    }
+
+    /// Says how it ended, if it was this process that did.
+    pub fn ended(&self, pid: Pid, status: WaitStatus, console: &mut Console) {
+        if pid == self.pid {
+            console.log(format_args!("command {}", End(status)));
+        }
+    }
+}
+
+/// How a process ended.
+struct End(WaitStatus);
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.exit_status(), self.0.terminating_signal()) {
+            (Some(code), _) => write!(f, "exited with {code}"),
+            (None, signal) => write!(f, "ended by signal {}", signal.unwrap_or_default()),
+        }
+    }
+}
+
+/// Ends every process but this one, which is PID 1: where there are others than
+/// init's own, first kindly.
+pub fn end() {
+    if shell::exists() && end_all(Signal::TERM) {
+        return;
+    }
+    end_all(Signal::KILL);
+}
+
+/// Sends a signal to every process; `true` if none was left in time.
+fn end_all(signal: Signal) -> bool {
+    // The group of PID 1, negated, is what kill(2) takes for all processes.
+    let _ = kill_process_group(Pid::INIT, signal);
+    for _ in 0..GRACE_STEPS {
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        if wait(WaitOptions::NOHANG).is_err() {
+            return true;
+        }
+        let _ = nanosleep(&GRACE_STEP);
+    }
+    false
+}
