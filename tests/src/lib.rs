@@ -2,6 +2,7 @@
 //! run what a user types and see what a user sees.
 
 pub mod bench;
+pub mod guest;
 pub mod http;
 pub mod kex;
 pub mod small_kernel;
