@@ -36,6 +36,10 @@ bench *ARGS: build
 repro: build
     IMGBUILD_REPRO=1 IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --package imgbuild-tests --test repro -- --nocapture
 
+# Attack a guest for minutes: a gigabyte of input, a thousand connections
+soak: build
+    IMGBUILD_SOAK=1 IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --package imgbuild-tests --test hostile -- --nocapture
+
 # Run every fuzz target for so many seconds
 fuzz SECONDS="30":
     [ -x .tools/bin/cargo-fuzz ] || cargo install cargo-fuzz --version 0.13.2 --locked --root .tools
