@@ -25,6 +25,8 @@ lint:
     cargo fmt --all --check
     cargo clippy --release --locked --workspace --all-targets -- -D warnings
     cargo clippy --locked --profile init --package tty-init --bin tty-init --features pid1 -- -D warnings
+    cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+    cargo clippy --manifest-path tests/fuzz/Cargo.toml --locked --target-dir target/fuzz --all-targets -- -D warnings
 
 # Measure every budget, beside what a user would run otherwise
 bench *ARGS: build
@@ -38,6 +40,22 @@ repro: build
 symbols:
     CARGO_PROFILE_INIT_STRIP=none cargo build --release --locked --target-dir target/symbols
     @ls target/symbols/release/build/imgbuild-*/out/init/*/init/tty-init
+
+# Attack a guest for minutes: a gigabyte of input, a thousand connections
+soak: build
+    IMGBUILD_SOAK=1 IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --package imgbuild-tests --test hostile -- --nocapture
+
+# Run every fuzz target for so many seconds
+fuzz SECONDS="30":
+    [ -x .tools/bin/cargo-fuzz ] || cargo install cargo-fuzz --version 0.13.2 --locked --root .tools
+    # Fresh inputs go to the first folder; the seeds are only read. Packets of SSH
+    # may have up to 35,000 bytes.
+    set -e; export PATH="$PWD/.tools/bin:$PATH"; for target in $(cargo fuzz list --fuzz-dir tests/fuzz); do \
+        mkdir -p "target/fuzz-corpus/$target"; \
+        cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz -s none "$target" \
+            "target/fuzz-corpus/$target" "tests/fuzz/seeds/$target" -- -max_total_time={{SECONDS}} -timeout=60 \
+            -max_len=40000 -verbosity=0 -print_final_stats=1; \
+    done
 
 # Write the command reference and man pages from the command line
 docs: build

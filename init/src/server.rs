@@ -24,8 +24,10 @@ use crate::wait::Waiting;
 const PORT: u16 = 22;
 /// Most connections at once.
 const CONNECTIONS_MAX: usize = 8;
-/// Connections that wait for their turn in the kernel.
-const BACKLOG: i32 = 32;
+/// Connections that wait for their turn in the kernel. It refuses none beyond
+/// that but lets them try again, and then QEMU's user-mode network (libslirp 4.7)
+/// loses what the client sent first.
+const BACKLOG: i32 = 128;
 /// Bytes of a connection's socket buffers, each way. The kernel's own sizes
 /// grow to megabytes, and every page that was ever touched is the host's loss.
 const SOCKET_BUFFER: usize = 64 * 1024;

@@ -7,6 +7,7 @@ use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use rustix::process::{Pid, Signal, kill_process, setsid};
 use rustix::rand::{GetRandomFlags, getrandom};
 use tty_init::command::{Command, CommandError};
@@ -45,6 +46,7 @@ pub fn serve(socket: &OwnedFd, terms: &Terms, found: Found) -> ! {
     let connection = Connection {
         socket: socket.as_fd(),
         limit: &limit,
+        greeted: false,
     };
     let front = Front::new(
         connection,
@@ -101,6 +103,8 @@ enum Limit {
 struct Connection<'a> {
     socket: BorrowedFd<'a>,
     limit: &'a Cell<Limit>,
+    /// Whether anything was sent.
+    greeted: bool,
 }
 
 /// The client is gone, or took too long.
@@ -161,7 +165,14 @@ impl Read for Connection<'_> {
 
 impl Write for Connection<'_> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, Lost> {
-        self.patiently(PollFlags::OUT, |socket| rustix::io::write(socket, bytes))
+        // The SSH crate writes the end of our identification's line apart, and
+        // there are clients that take a segment for a line.
+        let flags = if core::mem::replace(&mut self.greeted, true) {
+            SendFlags::empty()
+        } else {
+            SendFlags::MORE
+        };
+        self.patiently(PollFlags::OUT, |socket| send(socket, bytes, flags))
     }
 
     async fn flush(&mut self) -> Result<(), Lost> {

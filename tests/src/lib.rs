@@ -5,6 +5,7 @@ pub mod bench;
 pub mod guest;
 pub mod http;
 pub mod kex;
+pub mod reachable;
 pub mod small_kernel;
 pub mod stand_in;
 pub mod tree;

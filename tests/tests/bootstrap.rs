@@ -110,7 +110,13 @@ fn is_well_formed_for_sh() {
 #[test]
 fn print_lists_what_is_missing_and_installs_nothing() {
     let wanted = wanted();
-    for package in ["gcc", "qemu-system-x86", "e2fsprogs", "linux-source-6.12"] {
+    for package in [
+        "gcc",
+        "g++",
+        "qemu-system-x86",
+        "e2fsprogs",
+        "linux-source-6.12",
+    ] {
         assert!(wanted.iter().any(|known| known == package), "{wanted:?}");
     }
     let machine = all_but(&["bc", "qemu-utils"]);
