@@ -68,4 +68,4 @@ docs-check: build
     diff -r docs/man target/man
 
 # What CI runs
-ci: lint docs-check test
+ci: lint docs-check tty-burn test (fuzz "10")

@@ -51,6 +51,10 @@ impl Burn {
         SHARED.set_ms.store(now, Ordering::Relaxed);
         SHARED.set_rounds.store(rounds(), Ordering::Relaxed);
         SHARED.duty.store(duty.percent().into(), Ordering::Relaxed);
+        // A SIGHUP of somebody else's changes nothing.
+        SHARED
+            .wanted
+            .store(duty.percent().into(), Ordering::Relaxed);
         let _ = futex::wake(&SHARED.duty, FUTEX, MAX_THREADS.into());
         if duty.percent() == 0 {
             return Ok(());

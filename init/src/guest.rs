@@ -136,10 +136,6 @@ impl Guest {
         let [signal, tty, listener, output, said] =
             [Some(0), tty, listener, output, said].map(|place| waiting.ready(place));
 
-        // What a program said comes before its end.
-        if let Some(program) = &mut self.program {
-            program.go_on(!said.is_empty(), &mut self.console);
-        }
         let mut next = Next::Serve;
         if !signal.is_empty() {
             while let Some(signal) = signals.next() {
@@ -154,21 +150,19 @@ impl Guest {
         if tty.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
             self.console.hang_up();
         }
-        if let (Some(ssh), Some(found)) = (&mut self.ssh, self.found) {
-            let served = if listener.is_empty() {
-                ssh.make_room()
-            } else {
-                ssh.accept(found)
-            };
-            if let Err(failure) = served {
-                self.console.log(format_args!("ssh: {failure}"));
-            }
+        if !listener.is_empty()
+            && let (Some(ssh), Some(found)) = (&mut self.ssh, self.found)
+            && let Err(failure) = ssh.accept(found)
+        {
+            self.console.log(format_args!("ssh: {failure}"));
         }
-        if self.console.has_room()
-            && let Some(job) = &mut self.job
+        if let Some(job) = &mut self.job
             && job.go_on(!output.is_empty(), &mut self.console)
         {
             self.job = None;
+        }
+        if let Some(program) = &mut self.program {
+            program.go_on(!said.is_empty(), &mut self.console);
         }
         Ok(next)
     }
@@ -196,8 +190,8 @@ impl Guest {
             if let Some(job) = &mut self.job {
                 job.ended(pid, code.unwrap_or(1));
             }
-            if let Some(program) = &self.program {
-                program.ended(pid, status, &mut self.console);
+            if let Some(program) = &mut self.program {
+                program.ended(pid, status);
             }
         }
     }

@@ -79,8 +79,8 @@ impl Job {
         }
     }
 
-    /// Carries output to the console, which has room for a line; `ready` tells
-    /// that there is output to read. `true` once the last reply is sent.
+    /// Carries output to the console while it has room; `ready` tells that there
+    /// is output to read. `true` once the last reply is sent.
     pub fn go_on(&mut self, ready: bool, console: &mut Console) -> bool {
         if clock::boottime_ms() >= self.end_ms {
             let _ = kill_process(self.pid, Signal::KILL);
@@ -94,20 +94,22 @@ impl Job {
                 Ok(0) | Err(_) => self.output = None,
             }
         }
-        let code = match self.output {
-            Some(_) => None,
-            None => self.code,
-        };
-        let text = readable(&mut self.held[..self.length], self.output.is_none());
-        let part = reply_part(text);
-        let taken = part.len();
-        let is_last = code.is_some() && taken == self.length;
-        if is_last || taken > 0 {
-            console.reply_part(self.tag, code.unwrap_or_default(), part, !is_last);
-            self.held.copy_within(taken..self.length, 0);
-            self.length -= taken;
+        let code = self.code.filter(|_| self.output.is_none());
+        while console.has_room() {
+            let text = readable(&mut self.held[..self.length], self.output.is_none());
+            let part = reply_part(text);
+            let taken = part.len();
+            let is_last = code.is_some() && taken == self.length;
+            if is_last || taken > 0 {
+                console.reply_part(self.tag, code.unwrap_or_default(), part, !is_last);
+                self.held.copy_within(taken..self.length, 0);
+                self.length -= taken;
+            }
+            if is_last || taken == 0 {
+                return is_last;
+            }
         }
-        is_last
+        false
     }
 }
 

@@ -2,7 +2,6 @@
 //! connection, and keeps their number small. Nothing more exists while nobody
 //! is connected.
 
-use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::sockopt::{
     set_socket_keepalive, set_socket_recv_buffer_size, set_socket_reuseaddr,
@@ -19,7 +18,6 @@ use crate::session::{Terms, serve};
 use crate::status::Found;
 use crate::sys::clock;
 use crate::sys::process::{Forked, fork};
-use crate::wait::Waiting;
 
 const PORT: u16 = 22;
 /// Most connections at once.
@@ -66,28 +64,40 @@ impl Server {
         })
     }
 
-    /// What to wait for: somebody who connects, or, while there is no room, the
-    /// time in milliseconds to [`Self::make_room`].
+    /// What to wait for: somebody who connects, if there is a place for them or
+    /// one can be made; or the time in milliseconds until one can.
     pub fn waits_for(&self) -> (Option<BorrowedFd<'_>>, Option<u64>) {
+        let listener = Some(self.listener.as_fd());
         if self.connections.iter().any(Option::is_none) {
-            return (Some(self.listener.as_fd()), None);
+            return (listener, None);
         }
-        let patience = self.oldest_stranger().map(|(_, connection)| {
-            (connection.since_ms + self.patience_ms()).saturating_sub(clock::boottime_ms())
-        });
-        (None, patience)
+        match self.oldest_stranger() {
+            None => (None, None),
+            Some((_, 0)) => (listener, None),
+            Some((_, patience_ms)) => (None, Some(patience_ms)),
+        }
     }
 
     /// Takes a connection, if there is one, and makes a process for it.
+    ///
+    /// Where no place is free, it takes that of the oldest connection which is
+    /// not logged in and had its share of the time to do so.
     pub fn accept(&mut self, found: Found) -> Result<(), Failure> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let Some(place) = self.connections.iter_mut().find(|place| place.is_none()) else {
+        let free = self.connections.iter().position(Option::is_none);
+        let Some(place) = free.or_else(|| {
+            let (index, patience_ms) = self.oldest_stranger()?;
+            (patience_ms == 0).then_some(index)
+        }) else {
             return Ok(());
         };
         // Who connected may be gone again by now.
         let Ok(socket) = accept_with(&self.listener, flags) else {
             return Ok(());
         };
+        if let Some(stranger) = self.connections[place % CONNECTIONS_MAX].take() {
+            let _ = kill_process(stranger.pid, Signal::KILL);
+        }
         // A packet is a message and wants to leave; a peer that is no more
         // wants to be noticed.
         let _ = set_tcp_nodelay(&socket, true);
@@ -95,30 +105,13 @@ impl Server {
         match fork().context("fork")? {
             Forked::Child => serve(&socket, &self.terms, found),
             Forked::Parent(pid) => {
-                *place = Some(Connection {
+                self.connections[place % CONNECTIONS_MAX] = Some(Connection {
                     pid,
                     since_ms: clock::boottime_ms(),
                 });
                 Ok(())
             }
         }
-    }
-
-    /// Where others wait for a place, ends the oldest connection that is not
-    /// logged in, once it had its share of the time to do so.
-    pub fn make_room(&mut self) -> Result<(), Failure> {
-        let Some((index, connection)) = self.oldest_stranger() else {
-            return Ok(());
-        };
-        let age = clock::boottime_ms().saturating_sub(connection.since_ms);
-        if self.connections.iter().all(Option::is_some)
-            && age >= self.patience_ms()
-            && Waiting::new(self.listener.as_fd(), PollFlags::IN).wait(Some(0))?
-        {
-            let _ = kill_process(connection.pid, Signal::KILL);
-            self.connections[index % CONNECTIONS_MAX] = None;
-        }
-        Ok(())
     }
 
     /// Forgets a process that ended.
@@ -130,19 +123,18 @@ impl Server {
         }
     }
 
-    /// The oldest connection that is not logged in; one that is leads a session
-    /// of its own.
-    fn oldest_stranger(&self) -> Option<(usize, Connection)> {
-        self.connections
+    /// The place of the oldest connection that is not logged in, and for how
+    /// many milliseconds it may keep it though others wait. One that is logged
+    /// in leads a session of its own.
+    fn oldest_stranger(&self) -> Option<(usize, u64)> {
+        let (index, connection) = self
+            .connections
             .iter()
             .enumerate()
             .filter_map(|(index, place)| Some((index, (*place)?)))
             .filter(|(_, connection)| getsid(Some(connection.pid)) != Ok(connection.pid))
-            .min_by_key(|(_, connection)| connection.since_ms)
-    }
-
-    /// How long a stranger may keep a place that others wait for.
-    fn patience_ms(&self) -> u64 {
-        self.terms.login_ms / 4
+            .min_by_key(|(_, connection)| connection.since_ms)?;
+        let end = connection.since_ms + self.terms.login_ms / 4;
+        Some((index, end.saturating_sub(clock::boottime_ms())))
     }
 }

@@ -218,9 +218,7 @@ impl Client<'_, '_, '_> {
                 *end = Some(Signal::TERM);
                 return Ok(0);
             }
-            Some(Ok(command @ (Command::Status { .. } | Command::Burn(_) | Command::Sh(_)))) => {
-                command
-            }
+            Some(Ok(command @ (Command::Status { .. } | Command::Burn(_)))) => command,
             Some(Err(error @ CommandError::BadDuty)) => return self.refuse(error),
             _ if shell::exists() => Command::Sh(Some(line)),
             Some(Ok(command)) => command,

@@ -7,7 +7,10 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, Mode, OFlags, fstat, open, stat};
 use rustix::io::{Errno, pread};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process_group, setsid, waitpid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, chdir, kill_process_group, pidfd_open,
+    set_parent_process_death_signal, setsid, waitpid,
+};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use tty_init::lines::COMMAND_MAX;
 
@@ -32,7 +35,7 @@ const ENVIRONMENT: [&CStr; 5] = [
 
 /// How long a program is quiet before it is looked at whether it waits for
 /// input, at first and at the most.
-const QUIET_MS: u64 = 5;
+const QUIET_MS: u64 = 1;
 const QUIET_MAX_MS: u64 = 160;
 
 /// Input for a command is taken in blocks that a pipe takes at once; for a
@@ -67,8 +70,7 @@ pub fn run(command: Option<&str>, streams: &mut dyn Streams) -> Result<u8, Fault
         // The client is gone, and with it whoever would read or type.
         let _ = kill_process_group(child.pid, Signal::HUP);
     }
-    served?;
-    child.code()
+    served
 }
 
 const TOO_LONG: Failure = Failure::new("command", Errno::TOOBIG);
@@ -76,6 +78,10 @@ const TOO_LONG: Failure = Failure::new("command", Errno::TOOBIG);
 /// A program with pipes at its three streams, in a session of its own.
 struct Child {
     pid: Pid,
+    /// Readable once it has ended.
+    end: OwnedFd,
+    /// Known then.
+    code: Option<u8>,
     /// Until the client's input ends.
     input: Option<OwnedFd>,
     /// Output and error output, each until it ends.
@@ -91,6 +97,8 @@ impl Child {
         match fork().context("fork")? {
             Forked::Parent(pid) => Ok(Self {
                 pid,
+                end: pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?,
+                code: None,
                 input: Some(input),
                 outputs: [Some(output), Some(error)],
             }),
@@ -98,12 +106,15 @@ impl Child {
         }
     }
 
-    /// Carries bytes between program and client until the program's outputs
-    /// end.
-    fn serve(&mut self, window: usize, streams: &mut dyn Streams) -> Result<(), Fault> {
+    /// Carries bytes between program and client until the program and its
+    /// outputs end; gives its exit code.
+    fn serve(&mut self, window: usize, streams: &mut dyn Streams) -> Result<u8, Fault> {
         let mut quiet_ms = QUIET_MS;
         let mut at_line_start = true;
-        while self.outputs.iter().any(Option::is_some) {
+        loop {
+            if let (Some(code), [None, None]) = (self.code, &self.outputs) {
+                return Ok(code);
+            }
             if self.forward(quiet_ms, streams)? {
                 quiet_ms = QUIET_MS;
                 continue;
@@ -125,19 +136,23 @@ impl Child {
             }
             quiet_ms = QUIET_MS;
         }
-        Ok(())
     }
 
-    /// Waits for output, and carries it; `false` if there was none for so long.
+    /// Waits for output or the end, and carries what there is; `false` if there
+    /// was neither for so long.
     fn forward(&mut self, quiet_ms: u64, streams: &mut dyn Streams) -> Result<bool, Fault> {
         let peer = streams.peer();
-        let [output, error] = self.outputs.each_ref().map(Option::as_ref);
-        let Some(any) = output.or(error) else {
+        let [output, error] = self.outputs.each_ref();
+        let [output, error] = [output, error].map(|pipe| pipe.as_ref().map(AsFd::as_fd));
+        let end = self.code.is_none().then(|| self.end.as_fd());
+        // There is one of the three: the caller sees to it.
+        let Some(any) = end.or(output).or(error) else {
             return Ok(true);
         };
-        let mut waiting = Waiting::new(any.as_fd(), PollFlags::IN);
-        let other = output.and(error).map(OwnedFd::as_fd);
-        let other = waiting.and(other, PollFlags::IN);
+        let mut waiting = Waiting::new(any, PollFlags::empty());
+        let end = waiting.and(end, PollFlags::IN);
+        let output = waiting.and(output, PollFlags::IN);
+        let error = waiting.and(error, PollFlags::IN);
         let peer = waiting.and(peer, PollFlags::RDHUP);
         // Without input to ask for there is nothing to look at in between.
         if !waiting.wait(self.input.is_some().then_some(quiet_ms))? {
@@ -148,15 +163,13 @@ impl Child {
         if waiting.ready(peer).intersects(gone) {
             return Err(Fault::Gone);
         }
-        let first = !waiting.ready(Some(0)).is_empty();
-        let second = !waiting.ready(other).is_empty();
-        let ready = if output.is_some() {
-            [first, second]
-        } else {
-            [false, first]
-        };
+        let [end, output, error] =
+            [end, output, error].map(|place| !waiting.ready(place).is_empty());
+        if end {
+            self.code = Some(self.code()?);
+        }
         let mut block = [0; BLOCK];
-        for (which, (pipe, ready)) in self.outputs.iter_mut().zip(ready).enumerate() {
+        for (which, (pipe, ready)) in self.outputs.iter_mut().zip([output, error]).enumerate() {
             let (Some(open), true) = (&pipe, ready) else {
                 continue;
             };
@@ -170,7 +183,7 @@ impl Child {
         Ok(true)
     }
 
-    /// Waits for the program's end; gives its exit code, 128 and the signal's
+    /// The exit code of the program, which has ended: 128 and the signal's
     /// number if one ended it.
     fn code(&self) -> Result<u8, Fault> {
         loop {
@@ -273,6 +286,8 @@ pub fn become_program(
     error: &OwnedFd,
 ) -> ! {
     let _ = setsid();
+    // Whoever would read what it says is gone with its parent.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
     signal::unblock();
     let streams = [dup2_stdin(input), dup2_stdout(output), dup2_stderr(error)];
     if streams.iter().all(Result::is_ok) {

@@ -3,6 +3,7 @@
 
 use core::ffi::CStr;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open, symlink, unlink};
@@ -26,6 +27,9 @@ const COMMAND: &CStr = c"/init.command";
 const COMMAND_MAX: usize = 1024;
 /// Most bytes of a line of its output; what is longer becomes several lines.
 const LINE_MAX: usize = 200;
+
+/// Whether the recipe's program was started.
+static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// How long processes have to end, in steps.
 const GRACE_STEPS: u32 = 100;
@@ -116,12 +120,16 @@ impl Command {
             Forked::Child => {
                 become_program(words[0], &words[..count], &input, &its_output, &its_output)
             }
-            Forked::Parent(pid) => Ok(Program {
-                pid,
-                output: Some(output),
-                held: [0; LINE_MAX],
-                length: 0,
-            }),
+            Forked::Parent(pid) => {
+                STARTED.store(true, Ordering::Relaxed);
+                Ok(Program {
+                    pid,
+                    output: Some(output),
+                    held: [0; LINE_MAX],
+                    length: 0,
+                    end: None,
+                })
+            }
         }
     }
 }
@@ -135,6 +143,8 @@ pub struct Program {
     /// Output that the console does not have yet.
     held: [u8; LINE_MAX],
     length: usize,
+    /// How it ended, until that is told.
+    end: Option<End>,
 }
 
 impl Program {
@@ -170,12 +180,19 @@ impl Program {
             held.copy_within(taken.., 0);
             self.length -= taken;
         }
+        // Its end is told behind all that it said.
+        if self.output.is_none()
+            && console.has_room()
+            && let Some(end) = self.end.take()
+        {
+            console.log(format_args!("command {end}"));
+        }
     }
 
-    /// Says how it ended, if it was this process that did.
-    pub fn ended(&self, pid: Pid, status: WaitStatus, console: &mut Console) {
+    /// Takes note of its end, if it was this process that ended.
+    pub fn ended(&mut self, pid: Pid, status: WaitStatus) {
         if pid == self.pid {
-            console.log(format_args!("command {}", End(status)));
+            self.end = Some(End(status));
         }
     }
 }
@@ -195,7 +212,7 @@ impl fmt::Display for End {
 /// Ends every process but this one, which is PID 1: where there are others than
 /// init's own, first kindly.
 pub fn end() {
-    if shell::exists() && end_all(Signal::TERM) {
+    if (shell::exists() || STARTED.load(Ordering::Relaxed)) && end_all(Signal::TERM) {
         return;
     }
     end_all(Signal::KILL);

@@ -56,9 +56,19 @@ pub struct Memory {
 /// Builds tty-idle with a disk so small that it is soon full.
 #[must_use]
 pub fn artifacts(env: &TestEnv) -> PathBuf {
+    artifacts_with(env, "")
+}
+
+/// The same, with these parameters on the kernel's command line.
+#[must_use]
+pub fn artifacts_with(env: &TestEnv, parameters: &str) -> PathBuf {
     let recipe = fs::read_to_string(workspace().join("images/tty-idle.toml")).expect("built in");
     let file = env.path().join("small.toml");
-    fs::write(&file, recipe.replace("1GiB", "16MiB")).expect("the folder is ours");
+    let recipe = recipe.replace("1GiB", "16MiB").replace(
+        "[kernel]",
+        &format!("[kernel]\ncommand_line = \"{parameters}\""),
+    );
+    fs::write(&file, recipe).expect("the folder is ours");
     let out = env.path().join("out/small");
     run(env
         .imgbuild(["build", "--no-boot", "--out"])

@@ -99,7 +99,7 @@ fn a_guest_that_never_gets_ready_is_given_up() {
 
 #[test]
 fn a_guest_that_says_nothing_is_given_up() {
-    let env = with_recipe(&recipe("64MiB", "3s", "mem=4M", ""));
+    let env = with_recipe(&recipe("64MiB", "3s", "mem=1M", ""));
     build_fails(&env, &mut build(&env, &[])).says(&["said nothing for 3 s"]);
     launch_fails(&env, "said nothing for 3 s");
 }

@@ -364,7 +364,25 @@ fn connections_leave_nothing_behind() {
          → {late_touched} KiB, slab {} → {} KiB, available {} → {} KiB",
         early.slab, late.slab, early.available, late.available
     ));
+    assert!(
+        late_touched < early_touched + 512,
+        "{early_touched} {late_touched}"
+    );
     assert!(late.slab < early.slab + 256, "{early:?} {late:?}");
     assert!(late.available + 512 > early.available, "{early:?} {late:?}");
+    guest.assert_well();
+}
+
+#[test]
+fn a_client_that_says_nothing_more_is_hung_up_on() {
+    let env = TestEnv::new();
+    let out = reachable::artifacts_with(&env, "tty.idle=2");
+    let guest = &mut Guest::start(&env, &out, PATIENT);
+    // The prompt waits for a line that never comes.
+    let mut client = guest.ssh(&[], []);
+    let mut client = start(client.stdin(Stdio::piped()));
+    let input = client.stdin.take();
+    let _ = finish(client).exits(255).shows(&["g00000# "]);
+    drop(input);
     guest.assert_well();
 }

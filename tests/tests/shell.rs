@@ -183,6 +183,16 @@ fn serves_a_shell(fleet: &Fleet<'_>) {
     fleet.answers("sha256sum", &large, &format!("{sum}  -\n"), 0);
     fleet.answers("head -c 2 | wc -c", &large, "2\n", 0);
     fleet.answers("exit 4", &large, "", 4);
+    // A program whose outputs are closed is served and waited for all the same.
+    fleet.answers("exec cat >/root/copy 2>/dev/null", &large, "", 0);
+    fleet.says("sha256sum </root/copy", &format!("{sum}  -\n"), 0);
+    // The shell's own words are left to it.
+    fleet.says("sh -c 'exit 3'", "", 3);
+    fleet.answers("sh", b"echo $((1+1))\n", "2\n", 0);
+    // A SIGHUP that init was not meant to get leaves the burn as it is.
+    let duty = fleet.status()["burn"]["duty"].clone();
+    fleet.says("kill -HUP 1", "", 0);
+    assert_eq!(fleet.status()["burn"]["duty"], duty);
 
     // The log-in shell, with a prompt before each line that it reads.
     fleet.answers(
@@ -208,15 +218,17 @@ fn serves_a_shell(fleet: &Fleet<'_>) {
     fleet.says("echo x >/srv/null; cat /srv/null | wc -c", "0\n", 0);
 
     // A client that is killed takes its command along.
-    let mut client = start(&mut fleet.client("sleep 4321"));
-    let sleeps = || {
-        let list = fleet.ssh("ps", b"");
-        text(&list.stdout).contains("sleep 4321")
-    };
-    wait_until("the command runs", sleeps);
-    client.kill().unwrap();
-    let _ = finish(client);
-    wait_until("the command is gone", || !sleeps());
+    for command in ["sleep 4321", "exec sleep 4321 >/dev/null 2>&1"] {
+        let mut client = start(&mut fleet.client(command));
+        let sleeps = || {
+            let list = fleet.ssh("ps", b"");
+            text(&list.stdout).contains("sleep 4321")
+        };
+        wait_until("the command runs", sleeps);
+        client.kill().unwrap();
+        let _ = finish(client);
+        wait_until("the command is gone", || !sleeps());
+    }
 
     // Init's own work goes on.
     let before = fleet.status();
@@ -368,9 +380,11 @@ fn the_end_of_the_command_is_told() {
     let overlay = out.join("overlays/00000.qcow2");
     fs::set_permissions(&overlay, fs::Permissions::from_mode(0o644)).unwrap();
     let console = Console::start(&env, &out, Some(&overlay));
-    console.waits_for("tty-init: command exited with 3");
-    console.waits_for("command: done");
-    console.power_off();
+    let end = "tty-init: command exited with 3";
+    console.waits_for(end);
+    let said = console.power_off();
+    let done = said.find("command: done").expect("it was said");
+    assert!(done < said.find(end).unwrap(), "{said}");
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn a_host_without_ports_to_spare_is_not_ready() {
     // In a network namespace of its own, whose kernel may hand out every port.
     run(env
         .command("unshare")
-        .args(["--net", "sh", "-ec"])
+        .args(["--user", "--map-root-user", "--net", "sh", "-ec"])
         .arg("echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range; exec \"$@\"")
         .arg("sh")
         .arg(imgbuild.get_program())

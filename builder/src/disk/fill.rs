@@ -100,7 +100,12 @@ pub fn fill(raw: &File, ext4: &Ext4, tree: &Tree, interrupt: &Interrupt) -> Resu
             kind: FileType::Directory,
             attributes: folder.attributes,
             size,
-            links: folder.links,
+            // More than fit are told by 1 (`dir_nlink`).
+            links: if folder.links < LINKS_MAX {
+                folder.links
+            } else {
+                1
+            },
             data,
             time: ext4.epoch,
         };

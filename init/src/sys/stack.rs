@@ -9,6 +9,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 const WORDS_MAX: usize = 256;
 const CALLERS_MAX: usize = 8;
 
+/// The kernel's limit of the main stack (`_STK_LIM`).
+const STACK_MAX: usize = 8 << 20;
+
 unsafe extern "C" {
     /// The linker's: where the program begins, and where its code ends.
     static __executable_start: u8;
@@ -36,7 +39,13 @@ impl fmt::Display for Callers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = (&raw const __executable_start).addr()..(&raw const etext).addr();
         let here = pointer();
-        let words = OUTERMOST.load(Ordering::Relaxed).saturating_sub(here) / size_of::<usize>();
+        let used = OUTERMOST.load(Ordering::Relaxed).saturating_sub(here);
+        // Another stack lies in .bss, far from the main one.
+        let words = if used <= STACK_MAX {
+            used / size_of::<usize>()
+        } else {
+            0
+        };
         let mut told = 0;
         for index in 0..words.min(WORDS_MAX) {
             let place = ptr::with_exposed_provenance::<usize>(here + index * size_of::<usize>());
