@@ -1,5 +1,5 @@
-//! Disks: a base image with a file system, empty or filled, and copy-on-write overlays
-//! for guests.
+//! Disks: a base image with a file system, empty or filled, and copy-on-write
+//! overlays for guests.
 
 pub mod base;
 pub mod convert;
@@ -13,6 +13,17 @@ mod volume;
 #[cfg(test)]
 pub(crate) mod tool {
     use std::{ffi::OsStr, process::Command};
+
+    use super::ext4::Ext4;
+
+    /// A file system of this size, made at the epoch.
+    pub fn ext4(size: &str) -> Ext4 {
+        Ext4 {
+            label: "disk".parse().unwrap(),
+            size: size.parse().unwrap(),
+            epoch: 0,
+        }
+    }
 
     /// What `program` printed on both streams; a test fails loudly without it.
     #[track_caller]

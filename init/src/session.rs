@@ -15,14 +15,12 @@ use tty_init::lines::Lines;
 use tty_init::ssh::{Front, PACKET_BUFFER, run as block_on};
 use zssh::{Channel, Transport};
 
-use crate::console;
 use crate::run::{complain, run};
 use crate::shell;
 use crate::status::Found;
 use crate::streams::{Gone, Sink, Streams};
 use crate::sys::clock;
 use crate::sys::process::exit;
-use crate::text::Text;
 use crate::wait::Waiting;
 
 /// How long a client may take to hang up after its command ended the guest.
@@ -235,12 +233,9 @@ impl Client<'_, '_, '_> {
 
     /// The prompt: one command a line, until the input ends.
     fn converse(&mut self, found: Found, end: &mut Option<Signal>) -> Result<u8, Gone> {
-        let id = console::id();
-        let id = id.as_ref().map_or("guest", |id| id.as_str());
-        let prompt = Text::<32>::new(format_args!("{id}# "));
         let mut lines = Lines::new();
         let mut code = 0;
-        self.output(prompt.as_str().as_bytes())?;
+        shell::prompt(self)?;
         while end.is_none() && !self.ended {
             let mut byte = [0];
             if self.input(&mut byte)? == 0 {
@@ -262,7 +257,7 @@ impl Client<'_, '_, '_> {
                 Ok(line) => self.obey(line, found, end)?,
                 Err(error) => self.refuse(error)?,
             };
-            self.output(prompt.as_str().as_bytes())?;
+            shell::prompt(self)?;
         }
         Ok(code)
     }

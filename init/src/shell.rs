@@ -200,7 +200,8 @@ impl Child {
     }
 }
 
-fn prompt(streams: &mut dyn Streams) -> Result<(), Gone> {
+/// Prints the prompt: the guest's name.
+pub fn prompt(streams: &mut dyn Streams) -> Result<(), Gone> {
     let id = console::id();
     let id = id.as_ref().map_or("guest", |id| id.as_str());
     let prompt = Text::<32>::new(format_args!("{id}# "));

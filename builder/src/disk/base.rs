@@ -119,15 +119,7 @@ mod tests {
     use std::{fs, os::unix::fs::MetadataExt as _};
 
     use super::*;
-    use crate::disk::tool;
-
-    fn ext4(size: &str) -> Ext4 {
-        Ext4 {
-            label: "disk".parse().unwrap(),
-            size: size.parse().unwrap(),
-            epoch: 0,
-        }
-    }
+    use crate::disk::tool::{self, ext4};
 
     fn written(size: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();

@@ -198,15 +198,7 @@ fn uuid(purpose: &str, ext4: &Ext4) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::tool;
-
-    fn ext4(size: &str) -> Ext4 {
-        Ext4 {
-            label: "disk".parse().unwrap(),
-            size: size.parse().unwrap(),
-            epoch: 0,
-        }
-    }
+    use crate::disk::tool::{self, ext4};
 
     fn formatted(ext4: &Ext4) -> Result<tempfile::NamedTempFile, Ext4Error> {
         let raw = tempfile::NamedTempFile::new().unwrap();

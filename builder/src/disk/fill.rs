@@ -359,9 +359,8 @@ mod tests {
 
     fn ext4(size: &str) -> Ext4 {
         Ext4 {
-            label: "disk".parse().unwrap(),
-            size: size.parse().unwrap(),
             epoch: 7,
+            ..tool::ext4(size)
         }
     }
 
