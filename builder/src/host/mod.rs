@@ -1,10 +1,16 @@
-//! What this host offers to guests; one file per concern.
+//! What this host offers to guests: a [`Host`](snapshot::Host) snapshot in,
+//! [`Finding`](finding::Finding)s out.
 
 use std::num::NonZero;
 
+pub mod concern;
+pub mod finding;
 pub mod kvm;
 pub mod ports;
+pub mod settings;
+pub mod snapshot;
 pub mod tsc;
+pub mod want;
 
 /// CPUs that this process may use.
 #[must_use]

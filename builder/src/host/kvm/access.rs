@@ -1,8 +1,4 @@
-//! `/dev/kvm`: whether it is there and may be opened.
-//!
-//! That it opens says nothing about guests booting under it: some hosts
-//! emulate a guest's kernel code and fail on its first unusual instruction.
-//! Only a guest that reached ready shows that KVM works.
+//! Whether `/dev/kvm` is there and may be opened.
 
 use std::fs::OpenOptions;
 use std::io;

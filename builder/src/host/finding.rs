@@ -1,0 +1,110 @@
+//! What a check says: one [`Finding`] for each thing that was looked at.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::settings::Setting;
+
+/// How much a finding matters; the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// No guest will run, or not as asked for.
+    Blocker,
+    /// Fewer guests will run than were asked for.
+    Limit,
+    /// Guests will run; something would be better otherwise.
+    Advice,
+    /// As it should be.
+    Ok,
+}
+
+impl Severity {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blocker => "blocker",
+            Self::Limit => "limit",
+            Self::Advice => "advice",
+            Self::Ok => "ok",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// Its name, such as `pid-max`; the same in every run.
+    pub id: &'static str,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What was found, such as `32768`.
+    pub value: String,
+    /// What is needed, such as `at least 19500`.
+    pub need: String,
+    /// What this means for guests, in one sentence.
+    pub meaning: String,
+    /// Most guests that it allows, where it limits their number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guests: Option<u64>,
+    /// What mends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<Fix>,
+    /// The document that it rests on.
+    pub document: &'static str,
+}
+
+/// What mends a finding.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fix {
+    /// Host settings to write, in this order: `--fix` does it.
+    Settings(Vec<Setting>),
+    /// A kernel module to load: `--fix` does it.
+    Module(String),
+    /// What only the host's owner can do.
+    Manual {
+        /// What that takes.
+        needs: Needs,
+        /// What to do, in the imperative.
+        instruction: String,
+    },
+}
+
+/// What a fix by hand takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Needs {
+    /// Another kernel, firmware setting or kernel parameter: a reboot.
+    Reboot,
+    /// A group, and a new log-in.
+    Group,
+    /// A file of the system's configuration.
+    File,
+    /// A package to install.
+    Package,
+    /// A command of the host's owner.
+    Command,
+    /// Another host, or another option of imgbuild's.
+    Choice,
+}
+
+impl fmt::Display for Fix {
+    /// As one line for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settings(settings) => {
+                f.write_str("--fix sets ")?;
+                for (place, setting) in settings.iter().enumerate() {
+                    let comma = if place == 0 { "" } else { ", " };
+                    write!(f, "{comma}{} to {}", setting.knob, setting.value)?;
+                }
+                Ok(())
+            }
+            Self::Module(name) => write!(f, "--fix loads the module {name}"),
+            Self::Manual { instruction, .. } => f.write_str(instruction),
+        }
+    }
+}

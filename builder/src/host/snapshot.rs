@@ -1,0 +1,320 @@
+//! A host as one value: what checks judge, and what a user can save and send.
+//!
+//! Everything that may be absent is an `Option`. What is there but could not be
+//! read, or makes no sense, is `None` too, and listed in [`Host::unseen`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::kvm::Kvm;
+
+/// The version of the shape that this program writes and reads.
+pub const SCHEMA: u32 = 1;
+
+/// What a host offers, and what runs on it now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Shape of this document; see [`SCHEMA`].
+    pub schema: u32,
+    /// The imgbuild that wrote it.
+    pub imgbuild: String,
+    /// Whether root looked.
+    pub privileged: bool,
+    /// This boot, `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: Option<String>,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// The processors.
+    pub cpu: Cpu,
+    /// Hardware virtualization, as the kernel offers it.
+    pub kvm: Kvm,
+    /// Memory.
+    pub memory: Memory,
+    /// NUMA nodes that have memory.
+    pub nodes: Vec<Node>,
+    /// Kernel samepage merging; `None` where the kernel has none.
+    pub ksm: Option<Ksm>,
+    /// Whether `PR_SET_MEMORY_MERGE` outlives execve(2).
+    pub memory_merge: Option<MemoryMerge>,
+    /// Control groups.
+    pub cgroup: Cgroup,
+    /// Processes and threads.
+    pub processes: Processes,
+    /// Open files and other tables of the kernel.
+    pub files: Files,
+    /// Network.
+    pub network: Network,
+    /// File systems that a fleet writes to.
+    pub storage: BTreeMap<Store, FileSystem>,
+    /// QEMU.
+    pub qemu: Qemu,
+    /// Running programs that change what imgbuild would, by name: `ksmtuned`,
+    /// `uksmd`, `libvirtd`, `virtqemud`.
+    pub daemons: BTreeSet<String>,
+    /// What could not be read, or makes no sense.
+    pub unseen: Vec<Unseen>,
+}
+
+/// Something that could not be seen.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Unseen {
+    /// Its path, or another name.
+    pub what: String,
+    /// Why, such as `Permission denied` or `"abc" is not a number`.
+    pub why: String,
+}
+
+/// The kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// Its release, as uname(2) has it.
+    pub release: Option<String>,
+    /// The options of its configuration that checks look at, such as
+    /// `CONFIG_KSM` = `y`; an option that is not set has no entry. `None`
+    /// without a `/proc/config.gz` or `/boot/config-RELEASE`.
+    pub config: Option<BTreeMap<String, String>>,
+}
+
+/// The processors.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// `GenuineIntel`, `AuthenticAMD`, …
+    pub vendor: Option<String>,
+    /// Model name.
+    pub model: Option<String>,
+    /// Processors online.
+    pub online: u64,
+    /// Processors that this process may use.
+    pub allowed: u64,
+    /// `flags` and `vmx flags` of `/proc/cpuinfo`, of those that checks look
+    /// at; the latter with `vmx:` before them, as in `vmx:ept`.
+    pub flags: BTreeSet<String>,
+}
+
+/// Memory, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// `MemTotal`.
+    pub total: Option<u64>,
+    /// `MemAvailable`.
+    pub available: Option<u64>,
+    /// `SwapTotal`.
+    pub swap: Option<u64>,
+    /// `SwapFree`.
+    pub swap_free: Option<u64>,
+    /// `Hugetlb`: set aside for huge pages, used or not.
+    pub huge_pages: Option<u64>,
+    /// `CommitLimit`.
+    pub commit_limit: Option<u64>,
+    /// `Committed_AS`.
+    pub committed: Option<u64>,
+    /// `vm.overcommit_memory`.
+    pub overcommit: Option<u64>,
+    /// Transparent huge pages: `always`, `madvise` or `never`.
+    pub transparent_huge_pages: Option<String>,
+    /// Whether `/proc/pressure/memory` (PSI) is there.
+    pub pressure: bool,
+}
+
+/// A NUMA node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its number.
+    pub id: u32,
+    /// Memory, in bytes.
+    pub total: u64,
+    /// Free memory, in bytes.
+    pub free: u64,
+    /// Its processors, as the kernel lists them: `0-17,36-53`.
+    pub cpus: String,
+}
+
+/// Kernel samepage merging (kernel document admin-guide/mm/ksm).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ksm {
+    /// 0 stopped, 1 running, 2 stopped and unmerged.
+    pub run: Option<u64>,
+    /// Pages a turn of ksmd.
+    pub pages_to_scan: Option<u64>,
+    /// Milliseconds between turns.
+    pub sleep_millisecs: Option<u64>,
+    /// Whether pages that did not merge are passed over for a while.
+    pub smart_scan: Option<u64>,
+    /// Whether empty pages become the kernel's zero page.
+    pub use_zero_pages: Option<u64>,
+    /// Most mappings of one page.
+    pub max_page_sharing: Option<u64>,
+    /// Whether pages of different NUMA nodes merge.
+    pub merge_across_nodes: Option<u64>,
+    /// Who sets `pages_to_scan`: `none` or `scan-time`.
+    pub advisor_mode: Option<String>,
+    /// Pages that stand for others.
+    pub pages_shared: Option<u64>,
+    /// Mappings more than those pages, and so pages saved.
+    pub pages_sharing: Option<u64>,
+    /// Pages that are alike to no other.
+    pub pages_unshared: Option<u64>,
+    /// Pages that change too fast.
+    pub pages_volatile: Option<u64>,
+    /// Passes over all memory.
+    pub full_scans: Option<u64>,
+}
+
+/// What became of `PR_SET_MEMORY_MERGE` (prctl(2)) at execve(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemoryMerge {
+    /// It still holds.
+    Kept,
+    /// It is gone.
+    Lost,
+    /// The kernel does not know it (before Linux 6.4), or refuses.
+    Unsupported,
+}
+
+/// Control groups of this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// How they are mounted; `None` where they are not.
+    pub version: Option<CgroupVersion>,
+    /// Whether this process may make groups below its own, for CPU weights.
+    pub delegated: bool,
+    /// This process's group and its ancestors as far as they can be seen,
+    /// the innermost first, for each controller that limits guests.
+    pub groups: Vec<Group>,
+}
+
+/// How control groups are mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupVersion {
+    /// A hierarchy a controller.
+    V1,
+    /// Version 1 for controllers, version 2 without any.
+    Hybrid,
+    /// One hierarchy.
+    V2,
+}
+
+/// A control group that limits something.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its folder.
+    pub path: PathBuf,
+    /// `pids.max`; `None` without a limit.
+    pub pids_max: Option<u64>,
+    /// `pids.current`.
+    pub pids: Option<u64>,
+    /// `memory.max` or `memory.limit_in_bytes`; `None` without a limit.
+    pub memory_max: Option<u64>,
+    /// `memory.current` or `memory.usage_in_bytes`.
+    pub memory: Option<u64>,
+    /// What of that is page cache, which the kernel can take back.
+    pub memory_cache: Option<u64>,
+    /// CPUs' worth of time, in thousandths: `cpu.max`, or
+    /// `cpu.cfs_quota_us` ÷ `cpu.cfs_period_us`; `None` without a limit.
+    pub cpu_max_millis: Option<u64>,
+}
+
+/// Processes and threads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Processes {
+    /// `kernel.pid_max`.
+    pub pid_max: Option<u64>,
+    /// `kernel.threads-max`.
+    pub threads_max: Option<u64>,
+    /// Threads now, on the whole host.
+    pub threads: Option<u64>,
+    /// `RLIMIT_NPROC`, hard, which binds users other than root; `None`
+    /// without a limit.
+    pub user_max: Option<u64>,
+    /// Whether sessions share CPU time as groups (`kernel.sched_autogroup_enabled`).
+    pub autogroup: Option<bool>,
+}
+
+/// Open files and other tables of the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Files {
+    /// `RLIMIT_NOFILE`, hard; `None` without a limit.
+    pub open_max: Option<u64>,
+    /// `fs.nr_open`, above which not even root can raise that.
+    pub nr_open: Option<u64>,
+    /// `fs.file-max`, of all processes.
+    pub file_max: Option<u64>,
+    /// Open files of all processes now (`fs.file-nr`).
+    pub open: Option<u64>,
+    /// `vm.max_map_count`.
+    pub max_map_count: Option<u64>,
+    /// `fs.aio-max-nr`.
+    pub aio_max: Option<u64>,
+    /// `fs.aio-nr`.
+    pub aio: Option<u64>,
+    /// `fs.inotify.max_user_instances`.
+    pub inotify_instances: Option<u64>,
+}
+
+/// Network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// `net.ipv4.ip_local_port_range`: first and last.
+    pub ephemeral: Option<[u16; 2]>,
+    /// TCP ports that somebody listens on.
+    pub listening: Option<u64>,
+    /// Whether `/dev/net/tun` is there.
+    pub tun: bool,
+    /// `net.ipv4.neigh.default.gc_thresh2`: neighbours above which old ones go.
+    pub neighbours_soft: Option<u64>,
+    /// `net.ipv4.neigh.default.gc_thresh3`: most neighbours.
+    pub neighbours_max: Option<u64>,
+    /// `net.core.netdev_max_backlog`.
+    pub backlog: Option<u64>,
+}
+
+/// What a fleet keeps in a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Store {
+    /// Overlays and identities.
+    State,
+    /// Sockets.
+    Runtime,
+    /// `/dev/shm`, for a template's memory.
+    Shm,
+}
+
+/// A file system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSystem {
+    /// The folder, or its nearest ancestor that is there.
+    pub path: PathBuf,
+    /// Its type, such as `ext4`.
+    pub kind: Option<String>,
+    /// Size, in bytes.
+    pub size: u64,
+    /// Free for this user, in bytes.
+    pub free: u64,
+    /// Files that can still be made; `None` where they are not counted.
+    pub files_free: Option<u64>,
+}
+
+/// QEMU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Qemu {
+    /// It is there.
+    Found {
+        /// The first line of `--version`.
+        version: String,
+        /// Whether it has the machine type `microvm`.
+        microvm: bool,
+    },
+    /// It is not installed.
+    Missing,
+    /// It does not work.
+    Broken {
+        /// What was tried, and what came of it.
+        why: String,
+    },
+}

@@ -1,0 +1,74 @@
+//! The fleet that a host is checked for, and what a guest of it costs.
+
+use serde::{Deserialize, Serialize};
+
+use super::finding::Severity;
+use crate::units::ByteSize;
+use crate::vmm::{Accel, Net, Sharing};
+
+/// What a host is to be ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Want {
+    /// Number of guests; with none given, the question is how many fit.
+    pub guests: Option<u32>,
+    /// What runs the guests' code.
+    pub accel: Accel,
+    /// What KSM may merge.
+    pub sharing: Sharing,
+    /// How guests are connected.
+    pub net: Net,
+    /// RAM of a guest.
+    pub memory: ByteSize,
+    /// What a guest costs the host.
+    pub cost: Cost,
+}
+
+impl Want {
+    /// How much something matters that only KVM needs.
+    #[must_use]
+    pub fn under_kvm(&self, severity: Severity) -> Severity {
+        match self.accel {
+            Accel::Kvm => severity,
+            Accel::Tcg => severity.max(Severity::Advice),
+        }
+    }
+
+    /// How much it matters that no more than `allowed` guests fit.
+    #[must_use]
+    pub fn limit(&self, allowed: u64) -> Severity {
+        if allowed < u64::from(self.guests.unwrap_or(1)) {
+            Severity::Limit
+        } else {
+            Severity::Ok
+        }
+    }
+}
+
+/// What a guest costs the host.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Where these figures come from.
+    pub basis: Basis,
+    /// Host memory of one guest more, in bytes, while nothing is shared.
+    pub memory: u64,
+    /// The same once KSM has merged guests' RAM; `None` where that is unknown.
+    pub memory_merged: Option<u64>,
+    /// Host memory that all guests share and that counts once, in bytes.
+    pub memory_once: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Open files of its VMM.
+    pub files: u64,
+    /// Its files on the disk of the fleet's folder, in bytes.
+    pub disk: u64,
+}
+
+/// Where the figures of a [`Cost`] come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Basis {
+    /// Measured by canaries on this host.
+    Measured,
+    /// Typical of the reference guest; a canary tells better.
+    Assumed,
+}
