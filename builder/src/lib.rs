@@ -22,5 +22,6 @@ pub mod lock;
 pub mod process;
 pub mod progress;
 pub mod recipe;
+pub mod report;
 pub mod units;
 pub mod vmm;

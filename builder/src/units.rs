@@ -128,6 +128,16 @@ impl From<ByteSize> for String {
     }
 }
 
+/// Bytes as MiB, for people to read.
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "nobody reads the sixteenth digit"
+)]
+pub fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 /// A guest's number, below [`MAX_GUESTS`]; printed as `g00000`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -1,18 +1,16 @@
 //! Boot verification: one guest from the built artifacts must come up.
 
-use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tty_init::protocol::DeviceState;
 
-use super::folder::Folder;
 use super::guest::State;
-use super::launch::{KVM_BOOT_TIMEOUT, LaunchError};
-use super::plan::{Artifacts, Common};
-use super::supervisor::{First, Observation, Pace, Supervisor};
-use crate::directories::Directories;
+use super::launch::LaunchError;
+use super::plan::Artifacts;
+use super::supervisor::Observation;
+use super::trial::{Setup, Trial};
 use crate::host::kvm;
 use crate::interrupt::Interrupt;
 use crate::vmm::{Accel, Net, Sharing, qemu};
@@ -80,9 +78,6 @@ pub enum BootError {
     /// It could not be started.
     #[error(transparent)]
     Launch(#[from] LaunchError),
-    /// No folder for its disk and console.
-    #[error("cannot make a temporary folder: {0}; set TMPDIR to one that takes files")]
-    Temporary(io::Error),
 }
 
 /// Boots one guest from the artifacts in `folder`: under KVM where KVM runs it,
@@ -115,38 +110,16 @@ fn attempt(
     accel: Accel,
     interrupt: &Interrupt,
 ) -> Result<Report, BootError> {
-    let temporary = tempfile::Builder::new()
-        .prefix("imgbuild-")
-        .tempdir()
-        .map_err(BootError::Temporary)?;
-    let directories = Directories {
-        cache: temporary.path().join("cache"),
-        state: temporary.path().join("state"),
-        runtime: temporary.path().to_path_buf(),
-    };
-    let folder = Folder::create("boot", &directories).map_err(LaunchError::from)?;
     let recipe = &artifacts.manifest.recipe;
-    let plans = Common {
-        artifacts,
-        folder: &folder,
+    let setup = Setup {
         accel,
         sharing: Sharing::None,
         net: Net::User,
         memory: recipe.memory,
         parameters: "",
-        login: None,
-    }
-    .plan(1, interrupt)?;
-    let pace = Pace {
-        parallel: 1,
-        boot_timeout: match accel {
-            Accel::Kvm => KVM_BOOT_TIMEOUT,
-            Accel::Tcg => recipe.boot_timeout(),
-        },
-        first: First::Ordinary,
     };
-    let mut supervisor =
-        Supervisor::new(plans, pace, interrupt.clone()).map_err(LaunchError::from)?;
+    let mut trial = Trial::new(artifacts, &setup, 1, interrupt)?;
+    let supervisor = &mut trial.supervisor;
     let mut words = Vec::new();
     let mut listen = |_: &_, observation: Observation<'_>| match observation {
         // One message in each phase, however much text a kernel writes between.

@@ -2,10 +2,26 @@
 
 use std::time::Duration;
 
+use crate::vmm::Accel;
+
+/// How long a guest may take to report ready under KVM. One that KVM really
+/// runs takes well under a second.
+const KVM_BOOT: Duration = Duration::from_secs(10);
+
 /// Least time, on a host with CPUs to spare.
 const MIN: Duration = Duration::from_secs(10);
 /// CPU time within which a guest answers, or lets a client log in.
 const CPU: Duration = Duration::from_millis(100);
+
+/// How long a guest may take to report ready, if its recipe gives it `recipe`
+/// under software emulation.
+#[must_use]
+pub fn boot(accel: Accel, recipe: Duration) -> Duration {
+    match accel {
+        Accel::Kvm => KVM_BOOT,
+        Accel::Tcg => recipe,
+    }
+}
 
 /// How long one of `guests` burning on `cpus` CPUs may take to answer:
 /// max(10 s, 4 × guests ÷ CPUs × 0.1 s of CPU).

@@ -138,12 +138,6 @@ impl Guest {
         self.status
     }
 
-    /// Whether its console ever said anything.
-    #[must_use]
-    pub fn spoke(&self) -> bool {
-        self.spoke
-    }
-
     /// The last lines of text from its console or its VMM.
     pub fn tail(&self) -> impl Iterator<Item = &str> {
         self.tail.iter().map(String::as_str)

@@ -10,12 +10,12 @@ use tty_init::protocol::Burn;
 
 use super::deadline;
 use super::folder::{Folder, FolderError};
-use super::guest::{Failure, State};
+use super::guest::{Failure, Guest, State};
 use super::key::{self, KeyError};
 use super::plan::{Artifacts, Common, Login};
 use super::ports::{self, TooFewPorts};
 use super::ssh_config::{self, SshConfigError};
-use super::supervisor::{First, Member, Observation, Pace, Supervisor};
+use super::supervisor::{Member, Observation, Pace, Supervisor};
 use crate::artifact::ManifestError;
 use crate::directories::Directories;
 use crate::disk::overlay::OverlayError;
@@ -26,9 +26,6 @@ use crate::process::ProcessError;
 use crate::units::{ByteSize, GuestIndexError};
 use crate::vmm::{Accel, Net, Sharing, qemu};
 
-/// How long a guest may take to report ready under KVM. One that KVM really
-/// runs takes well under a second.
-pub const KVM_BOOT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long guests may take to power off before they are ended by force. Their
 /// disks are thrown away, so nothing is lost by force.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -181,6 +178,9 @@ pub enum LaunchError {
     /// QEMU cannot be run.
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// No folder for guests on trial.
+    #[error("cannot make a temporary folder: {0}; set TMPDIR to one that takes files")]
+    Temporary(io::Error),
     /// The system refused what a supervisor needs.
     #[error("cannot supervise the fleet: {0}")]
     System(#[from] io::Error),
@@ -243,7 +243,13 @@ pub fn launch(
     });
     let mut supervisor = Supervisor::new(
         plans,
-        pace(options.accel, recipe.boot_timeout()),
+        Pace {
+            // Booting is work for a CPU, so more guests at a time than CPUs only
+            // slow each other down; one more keeps the CPUs busy while another
+            // is set up.
+            parallel: host::cpus() + 1,
+            boot_timeout: deadline::boot(options.accel, recipe.boot_timeout()),
+        },
         interrupt.clone(),
     )?;
     let began = Instant::now();
@@ -254,7 +260,6 @@ pub fn launch(
     };
     supervisor.start_all(&mut tell)?;
     let start_seconds = began.elapsed().as_secs_f64();
-    refuse_broken_kvm(options.accel, &supervisor)?;
 
     if recipe.burn.duty > 0 && !interrupt.requested() {
         supervisor.tell_all(&format!("burn {}", recipe.burn.duty));
@@ -310,49 +315,6 @@ fn allow_descriptors(guests: u32) -> Result<(), String> {
     }
 }
 
-/// How fast to start guests.
-///
-/// Booting is work for a CPU, so more guests at a time than CPUs only slow
-/// each other down; one more keeps the CPUs busy while another is set up.
-fn pace(accel: Accel, boot_timeout: Duration) -> Pace {
-    Pace {
-        parallel: host::cpus() + 1,
-        boot_timeout: match accel {
-            Accel::Kvm => KVM_BOOT_TIMEOUT,
-            Accel::Tcg => boot_timeout,
-        },
-        first: match accel {
-            Accel::Kvm => First::Canary,
-            Accel::Tcg => First::Ordinary,
-        },
-    }
-}
-
-/// An error when KVM could not run the first guest, with what it said last.
-///
-/// A guest that got as far as a kernel panic ran; that is not the host's doing.
-fn refuse_broken_kvm(accel: Accel, supervisor: &Supervisor) -> Result<(), LaunchError> {
-    let Some(first) = supervisor.members().first() else {
-        return Ok(());
-    };
-    match (accel, first.guest().state()) {
-        (
-            Accel::Kvm,
-            State::Failed(
-                failure @ (Failure::KvmInternalError(_) | Failure::Silent(_) | Failure::Ended(_)),
-            ),
-        ) if !first.guest().spoke() => Err(LaunchError::HostNotReady {
-            accel,
-            reason: format!(
-                "/dev/kvm opens, but the first guest did not boot under it: {}; \
-                 use --accel tcg, or a host whose KVM runs a guest's kernel",
-                with_last_line(failure.to_string(), first.guest().tail().last())
-            ),
-        }),
-        _ => Ok(()),
-    }
-}
-
 /// A guest whose state just changed.
 fn changed(member: &Member) -> LaunchEvent {
     guest_event(
@@ -379,16 +341,16 @@ fn guest_event(member: &Member, ready_after: Option<Duration>) -> LaunchEvent {
         ready_after: ready_after.map(|time| time.as_secs_f64()),
         burn: guest.status().map(|status| status.burn),
         reason: match guest.state() {
-            State::Failed(failure) => {
-                Some(with_last_line(failure.to_string(), guest.tail().last()))
-            }
+            State::Failed(failure) => Some(why(failure, guest)),
             _ => None,
         },
     }
 }
 
-fn with_last_line(reason: String, last: Option<&str>) -> String {
-    match last {
+/// Why a guest failed, with what it said last.
+pub(super) fn why(failure: &Failure, guest: &Guest) -> String {
+    let reason = failure.to_string();
+    match guest.tail().last() {
         Some(line) if !reason.contains(line) => format!("{reason}; last line: {line}"),
         _ => reason,
     }

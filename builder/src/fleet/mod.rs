@@ -1,6 +1,7 @@
 //! Fleets: guests that are started, listened to and ended together.
 
 pub mod boot;
+pub mod canary;
 pub mod deadline;
 pub mod folder;
 pub mod guest;
@@ -9,7 +10,9 @@ pub mod key;
 pub mod launch;
 pub mod plan;
 pub mod ports;
+pub mod readiness;
 mod running;
 pub mod ssh;
 pub mod ssh_config;
 pub mod supervisor;
+mod trial;

@@ -25,12 +25,14 @@ pub struct Artifacts {
     pub folder: PathBuf,
     /// Its manifest.
     pub manifest: Manifest,
+    /// The digest of the manifest's text, which names every file's digest.
+    pub digest: Sha256,
 }
 
 impl Artifacts {
     /// Opens an output folder and re-hashes what guests run from.
     pub fn open(folder: &Path) -> Result<Self, LaunchError> {
-        let manifest = Manifest::load(folder)?;
+        let (manifest, text) = Manifest::load_with_text(folder)?;
         let folder = std::path::absolute(folder)?;
         for file in [
             manifest.kernel.file.as_str(),
@@ -54,7 +56,11 @@ impl Artifacts {
                 )));
             }
         }
-        Ok(Self { folder, manifest })
+        Ok(Self {
+            folder,
+            manifest,
+            digest: Sha256::of_bytes(text),
+        })
     }
 }
 

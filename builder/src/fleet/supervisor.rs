@@ -73,17 +73,6 @@ pub struct Pace {
     pub parallel: usize,
     /// How long a guest may take to report ready.
     pub boot_timeout: Duration,
-    /// Whether the rest waits for the first guest.
-    pub first: First,
-}
-
-/// What the first guest means for the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum First {
-    /// One guest among many.
-    Ordinary,
-    /// The rest starts only when it is ready, and not at all when it fails.
-    Canary,
 }
 
 /// Starts guests, listens to them, ends them.
@@ -190,19 +179,18 @@ impl Supervisor {
         &self.members
     }
 
-    /// Starts all guests and returns when each is ready or has failed, when
-    /// the canary failed, or when the user interrupts.
+    /// Starts all guests and returns when each is ready or has failed, or when
+    /// the user interrupts.
     pub fn start_all(
         &mut self,
         observe: &mut impl FnMut(&Member, Observation<'_>),
     ) -> io::Result<()> {
         loop {
-            while self.next < self.members.len() && self.booting < self.admitted() {
+            while self.next < self.members.len() && self.booting < self.pace.parallel {
                 self.start(self.next, observe)?;
                 self.next += 1;
             }
-            let done =
-                self.booting == 0 && (self.next == self.members.len() || self.admitted() == 0);
+            let done = self.booting == 0 && self.next == self.members.len();
             if done || self.interrupt.requested() {
                 return Ok(());
             }
@@ -284,18 +272,6 @@ impl Supervisor {
             self.turn(Some(until), observe)?;
         }
         Ok(())
-    }
-
-    /// How many guests may boot at the same time, now.
-    fn admitted(&self) -> usize {
-        if self.pace.first == First::Ordinary {
-            return self.pace.parallel;
-        }
-        match self.members.first().map(|member| member.guest.state()) {
-            Some(State::Planned | State::Booting) => 1,
-            Some(State::Failed(_)) => 0,
-            _ => self.pace.parallel,
-        }
     }
 
     fn start(

@@ -62,6 +62,9 @@ pub struct Finding {
 pub enum Fix {
     /// Host settings to write, in this order: `--fix` does it.
     Settings(Vec<Setting>),
+    /// A limit of open files (`RLIMIT_NOFILE`) to raise for what is started:
+    /// `launch --fix` does it.
+    OpenFiles(u64),
     /// A kernel module to load: `--fix` does it.
     Module(String),
     /// What only the host's owner can do.
@@ -102,6 +105,9 @@ impl fmt::Display for Fix {
                     write!(f, "{comma}{} to {}", setting.knob, setting.value)?;
                 }
                 Ok(())
+            }
+            Self::OpenFiles(limit) => {
+                write!(f, "launch --fix raises the limit of its own to {limit}")
             }
             Self::Module(name) => write!(f, "--fix loads the module {name}"),
             Self::Manual { instruction, .. } => f.write_str(instruction),

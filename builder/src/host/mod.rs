@@ -3,8 +3,11 @@
 
 use std::num::NonZero;
 
+pub mod canary;
+pub mod ceiling;
 pub mod concern;
 pub mod finding;
+pub mod footprint;
 pub mod kvm;
 pub mod ports;
 pub mod settings;

@@ -70,6 +70,17 @@ pub enum Sharing {
     Guest,
 }
 
+impl Sharing {
+    /// Its name, as the command line has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Guest => "guest",
+        }
+    }
+}
+
 /// How a guest is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]

@@ -77,6 +77,10 @@ pub fn argv(guest: &GuestSpec) -> Vec<OsString> {
             .to_string(),
         );
         argv.option("-device", "virtio-blk-device,drive=disk");
+        // Threads for I/O that may block come as they are needed, up to 64 of
+        // them, and QEMU aborts where the host has none left: one, so that what
+        // a guest takes can be counted.
+        argv.option("-object", "main-loop,id=main-loop,thread-pool-max=1");
     }
     match guest.net {
         Net::User => {
@@ -171,6 +175,7 @@ mod tests {
              \"cache\":{\"no-flush\":true},\"discard\":\"unmap\",\
              \"file\":{\"driver\":\"file\",\"filename\":\"/fleet/overlays/00007.qcow2\"}} \
              -device virtio-blk-device,drive=disk \
+             -object main-loop,id=main-loop,thread-pool-max=1 \
              -netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:2207-:22 \
              -device virtio-net-device,netdev=net"
         );

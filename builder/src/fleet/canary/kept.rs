@@ -1,0 +1,223 @@
+//! Canary results kept for as long as nothing that they depend on changes.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Sha256;
+use crate::host::canary::Canary;
+use crate::host::want::Want;
+use crate::units::ByteSize;
+use crate::vmm::{Accel, Net, Sharing};
+
+/// Shape of a kept result.
+const SCHEMA: u32 = 1;
+/// Largest file that is read, in bytes.
+const FILE_MAX: u64 = 64 << 10;
+
+/// What a canary's result depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    schema: u32,
+    boot_id: String,
+    artifacts: Sha256,
+    qemu: String,
+    accel: Accel,
+    sharing: Sharing,
+    net: Net,
+    memory: ByteSize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    key: Key,
+    canary: Canary,
+}
+
+impl Key {
+    /// The key of a canary from the output folder whose manifest has the
+    /// digest `artifacts`, run by `qemu` in the boot `boot_id`.
+    #[must_use]
+    pub fn new(boot_id: &str, artifacts: Sha256, qemu: &str, want: &Want) -> Self {
+        Self {
+            schema: SCHEMA,
+            boot_id: boot_id.to_owned(),
+            artifacts,
+            qemu: qemu.to_owned(),
+            accel: want.accel,
+            sharing: want.sharing,
+            net: want.net,
+            memory: want.memory,
+        }
+    }
+
+    fn file(&self, cache: &Path) -> PathBuf {
+        let text = serde_json::to_string(self).expect("a key is plain data");
+        folder(cache).join(format!("{}.json", Sha256::of_bytes(text)))
+    }
+
+    /// The file to lock while a canary runs.
+    #[must_use]
+    pub fn lock(&self, cache: &Path) -> PathBuf {
+        self.file(cache).with_extension("lock")
+    }
+
+    /// The result kept under this key. What cannot be read, or makes no sense,
+    /// counts as not kept.
+    #[must_use]
+    pub fn load(&self, cache: &Path) -> Option<Canary> {
+        let entry = read(&self.file(cache))?;
+        (entry.key == *self).then_some(entry.canary)
+    }
+
+    /// Keeps a result, and removes those of other boots.
+    pub fn store(&self, cache: &Path, canary: Canary) -> io::Result<()> {
+        let folder = folder(cache);
+        fs::create_dir_all(&folder)?;
+        for path in fs::read_dir(&folder)?.flatten().map(|entry| entry.path()) {
+            let outlived = path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+                && read(&path).is_none_or(|entry| entry.key.boot_id != self.boot_id);
+            if outlived {
+                fs::remove_file(&path)?;
+                // Nobody waits for what no key leads to any more.
+                let _ = fs::remove_file(path.with_extension("lock"));
+            }
+        }
+        let entry = Entry {
+            key: self.clone(),
+            canary,
+        };
+        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+        serde_json::to_writer(&mut file, &entry)?;
+        file.flush()?;
+        file.persist(self.file(cache))?;
+        Ok(())
+    }
+}
+
+fn folder(cache: &Path) -> PathBuf {
+    cache.join("canaries")
+}
+
+fn read(path: &Path) -> Option<Entry> {
+    let mut text = Vec::new();
+    let file = File::open(path).ok()?;
+    file.take(FILE_MAX + 1).read_to_end(&mut text).ok()?;
+    if text.len() as u64 > FILE_MAX {
+        return None;
+    }
+    serde_json::from_slice(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::canary::Merging;
+    use crate::host::want::{Basis, Cost};
+
+    fn want() -> Want {
+        let cost = Cost {
+            basis: Basis::Measured,
+            memory: 30 << 20,
+            memory_merged: Some(22 << 20),
+            memory_once: 26 << 20,
+            threads: 4,
+            files: 14,
+            disk: 20_480,
+        };
+        Want {
+            guests: None,
+            accel: Accel::Tcg,
+            sharing: Sharing::Guest,
+            net: Net::User,
+            memory: "64M".parse().unwrap(),
+            cost,
+        }
+    }
+
+    fn canary() -> Canary {
+        Canary {
+            ready_after: 0.5,
+            cost: want().cost,
+            merging: Merging::KsmStopped,
+        }
+    }
+
+    fn key(boot: &str) -> Key {
+        Key::new(boot, Sha256::of_bytes("manifest"), "QEMU 7.2", &want())
+    }
+
+    #[test]
+    fn a_result_is_found_again_until_anything_it_depends_on_changes() {
+        let cache = tempfile::tempdir().unwrap();
+        assert_eq!(key("one").load(cache.path()), None);
+        key("one").store(cache.path(), canary()).unwrap();
+        assert_eq!(key("one").load(cache.path()), Some(canary()));
+        let other = |want| Key::new("one", Sha256::of_bytes("manifest"), "QEMU 7.2", &want);
+        for other in [
+            key("two"),
+            Key::new("one", Sha256::of_bytes("other"), "QEMU 7.2", &want()),
+            Key::new("one", Sha256::of_bytes("manifest"), "QEMU 8.0", &want()),
+            other(Want {
+                accel: Accel::Kvm,
+                ..want()
+            }),
+            other(Want {
+                sharing: Sharing::None,
+                ..want()
+            }),
+            other(Want {
+                net: Net::None,
+                ..want()
+            }),
+            other(Want {
+                memory: "32M".parse().unwrap(),
+                ..want()
+            }),
+        ] {
+            assert_eq!(other.load(cache.path()), None, "{other:?}");
+        }
+        // The number of guests changes nothing.
+        assert!(
+            other(Want {
+                guests: Some(9),
+                ..want()
+            })
+            .load(cache.path())
+            .is_some()
+        );
+    }
+
+    #[test]
+    fn results_of_other_boots_go() {
+        let cache = tempfile::tempdir().unwrap();
+        key("one").store(cache.path(), canary()).unwrap();
+        key("two").store(cache.path(), canary()).unwrap();
+        assert_eq!(key("one").load(cache.path()), None);
+        assert_eq!(key("two").load(cache.path()), Some(canary()));
+        assert_eq!(fs::read_dir(folder(cache.path())).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_result_counts_as_none() {
+        let cache = tempfile::tempdir().unwrap();
+        let key = key("one");
+        key.store(cache.path(), canary()).unwrap();
+        let path = key.file(cache.path());
+        let text = fs::read_to_string(&path).unwrap();
+        let oversized = text.clone() + &" ".repeat(1 << 20) + "x";
+        for damaged in ["", "{}", &text[..text.len() / 2], &oversized, "\0\0"] {
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(key.load(cache.path()), None);
+        }
+        // A result moved to another key's place is not that key's.
+        fs::write(&path, text.replace("QEMU 7.2", "QEMU 8.0")).unwrap();
+        assert_eq!(key.load(cache.path()), None);
+        key.store(cache.path(), canary()).unwrap();
+        assert_eq!(key.load(cache.path()), Some(canary()));
+    }
+}

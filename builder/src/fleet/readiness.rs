@@ -1,0 +1,314 @@
+//! Is this host ready, for how many guests, and what stops more?
+//!
+//! Joins the host's own checks with canaries from the artifacts.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::canary::kept::Key;
+use super::canary::{self, Ksmd};
+use super::launch::LaunchError;
+use super::plan::Artifacts;
+use crate::directories::Directories;
+use crate::host::canary::{Canary, Merging, Outcome};
+use crate::host::ceiling::{self, Ceiling};
+use crate::host::concern;
+use crate::host::finding::{Finding, Fix, Severity};
+use crate::host::snapshot::{Host, Qemu};
+use crate::host::want::{Basis, Cost, Want};
+use crate::interrupt::Interrupt;
+use crate::lock::Lock;
+use crate::units::ByteSize;
+use crate::vmm::{Accel, Net, Sharing};
+
+/// The version of a report's JSON shape.
+pub const SCHEMA: u32 = 1;
+
+/// RAM of a guest without artifacts that say: the reference guest's.
+const MEMORY: ByteSize = ByteSize::new(64 << 20).expect("not zero");
+
+/// What is asked of a host.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// What guests would run from.
+    pub artifacts: Option<&'a Artifacts>,
+    /// How many guests; how many fit, without.
+    pub guests: Option<u32>,
+    /// What runs the guests' code.
+    pub accel: Accel,
+    /// What KSM may merge.
+    pub sharing: Sharing,
+    /// How guests are connected.
+    pub net: Net,
+    /// RAM of a guest; the recipe's by default.
+    pub memory: Option<ByteSize>,
+    /// Whether guests are tried.
+    pub canaries: Canaries,
+}
+
+/// Whether canaries are started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Canaries {
+    /// They are.
+    Fresh,
+    /// They are, unless a result of this boot is kept.
+    KeptOrFresh,
+    /// They are not; a kept result counts.
+    Kept,
+    /// They are not, and no kept result counts.
+    Never,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Shape of this document; see [`SCHEMA`].
+    pub schema: u32,
+    /// Whether the host takes the guests asked for, or any.
+    pub ready: bool,
+    /// The answer in one sentence.
+    pub verdict: String,
+    /// The recipe of the artifacts.
+    pub recipe: Option<String>,
+    /// What was asked for, and what a guest costs.
+    pub want: Want,
+    /// How many guests fit.
+    pub ceiling: Ceiling,
+    /// What canaries showed.
+    pub canary: Option<Canary>,
+    /// What was looked at, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// The findings that keep the host from being ready.
+    pub fn obstacles(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| is_obstacle(finding))
+    }
+
+    /// The fixes of all that is not as it should be.
+    pub fn fixes(&self) -> impl Iterator<Item = &Fix> {
+        let wrong = self
+            .findings
+            .iter()
+            .filter(|finding| finding.severity != Severity::Ok);
+        wrong.filter_map(|finding| finding.fix.as_ref())
+    }
+}
+
+fn is_obstacle(finding: &Finding) -> bool {
+    finding.severity <= Severity::Limit
+}
+
+/// Answers a question about a host; `None` when the user interrupts.
+pub fn check(
+    host: &Host,
+    question: &Question<'_>,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<Option<Report>, LaunchError> {
+    let recipe = question
+        .artifacts
+        .map(|artifacts| &artifacts.manifest.recipe);
+    let memory = question
+        .memory
+        .or(recipe.map(|recipe| recipe.memory))
+        .unwrap_or(MEMORY);
+    let mut want = Want {
+        guests: question.guests,
+        accel: question.accel,
+        sharing: question.sharing,
+        net: question.net,
+        memory,
+        cost: assumed(question.accel),
+    };
+    let outcome = match question.artifacts {
+        Some(artifacts) => tried(
+            host,
+            artifacts,
+            &want,
+            question.canaries,
+            directories,
+            interrupt,
+        )?,
+        None => None,
+    };
+    if interrupt.requested() {
+        return Ok(None);
+    }
+    let mut findings = Vec::new();
+    if let Some(outcome) = &outcome {
+        if let Outcome::Up(canary) = outcome {
+            want.cost = canary.cost;
+        }
+        findings.extend(crate::host::canary::judge(outcome, &want));
+    }
+    findings.extend(concern::judge(host, &want));
+    findings.sort_by_key(|finding| finding.severity);
+    let ceiling = ceiling::ceiling(host, &want);
+    let recipe = recipe.map(|recipe| recipe.name.clone());
+    Ok(Some(Report {
+        schema: SCHEMA,
+        ready: !findings.iter().any(is_obstacle),
+        verdict: verdict(&findings, &ceiling, &want, recipe.as_deref()),
+        recipe,
+        want,
+        ceiling,
+        canary: match outcome {
+            Some(Outcome::Up(canary)) => Some(canary),
+            _ => None,
+        },
+        findings,
+    }))
+}
+
+/// What canaries from `artifacts` showed, now or before; `None` where none ran.
+fn tried(
+    host: &Host,
+    artifacts: &Artifacts,
+    want: &Want,
+    canaries: Canaries,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<Option<Outcome>, LaunchError> {
+    let cache = &directories.cache;
+    let ksm = match &host.ksm {
+        Some(ksm) if ksm.run == Some(1) => Ksmd::Runs,
+        _ => Ksmd::Stopped,
+    };
+    let key = match (&host.boot_id, &host.qemu) {
+        (Some(boot_id), Qemu::Found { version, .. }) => {
+            Some(Key::new(boot_id, artifacts.digest, version, want))
+        }
+        _ => None,
+    };
+    // What was not merged since KSM stood still says nothing of a KSM that runs.
+    let load = |key: &Key| {
+        let canary = key.load(cache)?;
+        let stale = canary.merging == Merging::KsmStopped && ksm == Ksmd::Runs;
+        (!stale).then_some(Outcome::Up(canary))
+    };
+    let kept = match canaries {
+        Canaries::Never => return Ok(None),
+        Canaries::Fresh => None,
+        Canaries::Kept | Canaries::KeptOrFresh => key.as_ref().and_then(load),
+    };
+    // A single guest is enough to be stopped by what stops all.
+    let single = Want {
+        guests: None,
+        ..*want
+    };
+    let hopeless = concern::judge(host, &single).iter().any(is_obstacle);
+    if kept.is_some() || canaries == Canaries::Kept || hopeless {
+        return Ok(kept);
+    }
+    let _lock = match &key {
+        Some(key) => Lock::acquire(&key.lock(cache), "the same canaries", interrupt)?,
+        None => None,
+    };
+    if canaries == Canaries::KeptOrFresh
+        && let Some(kept) = key.as_ref().and_then(load)
+    {
+        return Ok(Some(kept));
+    }
+    tracing::info!(
+        "trying two guests of {} under {}",
+        artifacts.manifest.recipe.name,
+        want.accel.name()
+    );
+    let outcome = canary::run(artifacts, want, ksm, interrupt)?;
+    if let (Some(key), Some(Outcome::Up(canary))) = (key, &outcome) {
+        let watched_in_vain =
+            matches!(canary.merging, Merging::Watched { .. }) && !canary.merging.works();
+        if !watched_in_vain && let Err(error) = key.store(cache, canary.clone()) {
+            tracing::warn!("the canaries' result is not kept: {error}");
+        }
+    }
+    Ok(outcome)
+}
+
+/// What the reference guest cost where it was measured (docs/density.md); an
+/// assumption anywhere else.
+fn assumed(accel: Accel) -> Cost {
+    // Under TCG a guest has 8 MiB of translated code besides.
+    let memory = match accel {
+        Accel::Kvm => 21 << 20,
+        Accel::Tcg => 29 << 20,
+    };
+    Cost {
+        basis: Basis::Assumed,
+        memory,
+        memory_merged: Some(memory - (6 << 20)),
+        memory_once: 26 << 20,
+        threads: 4,
+        files: 16,
+        disk: 20 << 10,
+    }
+}
+
+fn verdict(findings: &[Finding], ceiling: &Ceiling, want: &Want, recipe: Option<&str>) -> String {
+    if let Some(blocker) = findings
+        .iter()
+        .find(|finding| finding.severity == Severity::Blocker)
+    {
+        return format!("not ready: {}: {}", blocker.id, blocker.meaning);
+    }
+    let count = ceiling.with(want.sharing);
+    let mut text = String::new();
+    if let Some(guests) = want.guests {
+        text.push_str(if findings.iter().any(is_obstacle) {
+            "not ready"
+        } else {
+            "ready"
+        });
+        let _ = write!(text, " for {guests} guests: ");
+    }
+    let _ = write!(text, "this host takes {} guests", grouped(count.guests));
+    if let Some(recipe) = recipe {
+        let _ = write!(text, " of {recipe}");
+    }
+    if let Some(first) = count.first {
+        let _ = write!(text, "; {first} stops the next one");
+    }
+    if ceiling.fixed.guests > count.guests {
+        let _ = write!(text, "; after --fix {}", grouped(ceiling.fixed.guests));
+    }
+    if ceiling.basis == Basis::Assumed {
+        text.push_str("; costs are assumed, --canary measures them");
+    }
+    text
+}
+
+/// A number with a comma between thousands.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_parted() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (5_850, "5,850"),
+            (100_000, "100,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What canaries showed: guests started to see whether guests run here, what
+//! one costs, and whether KSM merges its memory.
+
+use serde::{Deserialize, Serialize};
+
+use super::finding::{Finding, Fix, Needs, Severity};
+use super::want::{Cost, Want};
+use crate::units::mib;
+use crate::vmm::Accel;
+
+/// Two guests that came up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Canary {
+    /// Seconds from start to ready of the slower one.
+    pub ready_after: f64,
+    /// What one costs.
+    pub cost: Cost,
+    /// What KSM did with their RAM.
+    pub merging: Merging,
+}
+
+/// What KSM did with two guests' RAM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Merging {
+    /// Nothing: sharing was not asked for.
+    NotAskedFor,
+    /// Nothing: it does not run.
+    KsmStopped,
+    /// It was watched.
+    Watched {
+        /// Pages that its counters showed as merged.
+        merged: u64,
+        /// Pages that are alike, by what they hold.
+        alike: u64,
+        /// Seconds that it took, or that were waited.
+        seconds: u64,
+    },
+}
+
+impl Merging {
+    /// Whether KSM merged what two guests have in common: half of it will do,
+    /// since pages that just changed take another pass.
+    #[must_use]
+    pub fn works(&self) -> bool {
+        match self {
+            Self::Watched { merged, alike, .. } => *merged > 0 && merged * 2 >= *alike,
+            Self::NotAskedFor | Self::KsmStopped => false,
+        }
+    }
+}
+
+/// What came of the canaries.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// They came up.
+    Up(Canary),
+    /// One did not.
+    Down {
+        /// Why.
+        reason: String,
+    },
+}
+
+const DOCUMENT_KSM: &str = "https://docs.kernel.org/admin-guide/mm/ksm.html";
+const DOCUMENT_MICROVM: &str = "https://www.qemu.org/docs/master/system/i386/microvm.html";
+
+/// Judges canaries.
+#[must_use]
+pub fn judge(outcome: &Outcome, want: &Want) -> Vec<Finding> {
+    match outcome {
+        Outcome::Up(canary) => {
+            let mut findings = vec![Finding {
+                id: "canary",
+                severity: Severity::Ok,
+                value: format!("ready in {:.2} s", canary.ready_after),
+                need: "ready".to_owned(),
+                meaning: format!(
+                    "guests boot here; one costs {:.1} MiB",
+                    mib(canary.cost.memory)
+                ),
+                guests: None,
+                fix: None,
+                document: DOCUMENT_MICROVM,
+            }];
+            findings.extend(merging(&canary.merging));
+            findings
+        }
+        Outcome::Down { reason } => vec![Finding {
+            id: "canary",
+            severity: Severity::Blocker,
+            value: reason.clone(),
+            need: "ready".to_owned(),
+            meaning: format!("a guest does not boot here under {}", want.accel.name()),
+            guests: None,
+            fix: Some(Fix::Manual {
+                needs: Needs::Choice,
+                instruction: match want.accel {
+                    Accel::Kvm => "use --accel tcg, or a host whose KVM runs a guest's kernel",
+                    Accel::Tcg => "mend the recipe or its kernel, and build again",
+                }
+                .to_owned(),
+            }),
+            document: DOCUMENT_MICROVM,
+        }],
+    }
+}
+
+fn merging(merging: &Merging) -> Option<Finding> {
+    let Merging::Watched {
+        merged,
+        alike,
+        seconds,
+    } = merging
+    else {
+        return None;
+    };
+    let works = merging.works();
+    Some(Finding {
+        id: "canary-merge",
+        severity: if works {
+            Severity::Ok
+        } else {
+            Severity::Blocker
+        },
+        value: format!("{merged} of {alike} pages in {seconds} s"),
+        need: "half of them".to_owned(),
+        meaning: if works {
+            "KSM merges what guests have in common"
+        } else {
+            "KSM runs, and does not merge guests' memory"
+        }
+        .to_owned(),
+        guests: None,
+        fix: (!works).then(|| Fix::Manual {
+            needs: Needs::Choice,
+            instruction: "check --fix makes KSM scan faster; or launch with --sharing none"
+                .to_owned(),
+        }),
+        document: DOCUMENT_KSM,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(merged: u64, alike: u64) -> Merging {
+        Merging::Watched {
+            merged,
+            alike,
+            seconds: 20,
+        }
+    }
+
+    #[test]
+    fn merging_works_when_half_of_what_is_alike_is_merged() {
+        for (merging, works) in [
+            (watched(1_600, 1_700), true),
+            (watched(850, 1_700), true),
+            (watched(849, 1_700), false),
+            (watched(0, 0), false),
+            (Merging::KsmStopped, false),
+            (Merging::NotAskedFor, false),
+        ] {
+            assert_eq!(merging.works(), works, "{merging:?}");
+        }
+    }
+
+    #[test]
+    fn only_merging_that_was_watched_is_judged() {
+        let severity = |merging: &Merging| super::merging(merging).map(|finding| finding.severity);
+        assert_eq!(severity(&Merging::NotAskedFor), None);
+        assert_eq!(severity(&Merging::KsmStopped), None);
+        assert_eq!(severity(&watched(9, 9)), Some(Severity::Ok));
+        assert_eq!(severity(&watched(0, 9)), Some(Severity::Blocker));
+    }
+}

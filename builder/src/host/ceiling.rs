@@ -1,0 +1,175 @@
+//! How many guests fit: what each resource allows, and the least of them.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::concern;
+use super::finding::{Finding, Fix};
+use super::settings::{Knob, Setting};
+use super::snapshot::{Host, Ksm};
+use super::want::{Basis, Want};
+use crate::units::MAX_GUESTS;
+use crate::vmm::Sharing;
+
+/// The guests that a host takes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Ceiling {
+    /// Whether the costs of a guest were measured here.
+    pub basis: Basis,
+    /// What each resource allows; the one that ends first comes first.
+    pub resources: Vec<Resource>,
+    /// Guests without sharing.
+    pub none: Count,
+    /// Guests once KSM has merged their RAM, where it runs.
+    pub guest: Count,
+    /// Guests with the sharing asked for, after `--fix`.
+    pub fixed: Count,
+}
+
+/// What a resource allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Resource {
+    /// The finding's name.
+    pub id: &'static str,
+    /// Guests without sharing.
+    pub none: u64,
+    /// Guests with KSM on their RAM.
+    pub guest: u64,
+    /// Guests with the sharing asked for, after `--fix`.
+    pub fixed: u64,
+}
+
+/// How many guests fit, and what stops the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// Guests.
+    pub guests: u64,
+    /// The resource that ends first; `None` if only the highest number a
+    /// fleet may have does.
+    pub first: Option<&'static str>,
+}
+
+/// Counts the guests that fit.
+#[must_use]
+pub fn ceiling(host: &Host, want: &Want) -> Ceiling {
+    let allowed = |host: &Host, sharing| {
+        let want = Want {
+            guests: None,
+            sharing,
+            ..*want
+        };
+        by_resource(&concern::judge(host, &want))
+    };
+    let none = allowed(host, Sharing::None);
+    let guest = allowed(host, Sharing::Guest);
+    let fixed = allowed(&fixed(host, want), want.sharing);
+    let wanted = match want.sharing {
+        Sharing::None => &none,
+        Sharing::Guest => &guest,
+    };
+    let mut resources: Vec<_> = wanted
+        .keys()
+        .map(|&id| {
+            let of = |column: &BTreeMap<_, _>| column.get(id).copied().unwrap_or(wanted[id]);
+            Resource {
+                id,
+                none: of(&none),
+                guest: of(&guest),
+                fixed: of(&fixed),
+            }
+        })
+        .collect();
+    resources.sort_by_key(|resource| wanted[resource.id]);
+    Ceiling {
+        basis: want.cost.basis,
+        resources,
+        none: least(&none),
+        guest: least(&guest),
+        fixed: least(&fixed),
+    }
+}
+
+impl Ceiling {
+    /// How many guests fit with `sharing`.
+    #[must_use]
+    pub fn with(&self, sharing: Sharing) -> Count {
+        match sharing {
+            Sharing::None => self.none,
+            Sharing::Guest => self.guest,
+        }
+    }
+}
+
+fn by_resource(findings: &[Finding]) -> BTreeMap<&'static str, u64> {
+    findings
+        .iter()
+        .filter_map(|finding| Some((finding.id, finding.guests?)))
+        .collect()
+}
+
+fn least(allowed: &BTreeMap<&'static str, u64>) -> Count {
+    let most = Count {
+        guests: MAX_GUESTS.into(),
+        first: None,
+    };
+    allowed
+        .iter()
+        .map(|(&id, &guests)| Count {
+            guests,
+            first: Some(id),
+        })
+        .chain([most])
+        .min_by_key(|count| count.guests)
+        .unwrap_or(most)
+}
+
+/// The host as `--fix` would leave it for the largest fleet.
+fn fixed(host: &Host, want: &Want) -> Host {
+    let want = Want {
+        guests: Some(MAX_GUESTS),
+        ..*want
+    };
+    let mut fixed = host.clone();
+    for finding in concern::judge(host, &want) {
+        match finding.fix {
+            Some(Fix::Settings(settings)) => {
+                for setting in settings {
+                    set(&mut fixed, setting);
+                }
+            }
+            Some(Fix::OpenFiles(limit)) => fixed.files.open_max = Some(limit),
+            Some(Fix::Module(_) | Fix::Manual { .. }) | None => {}
+        }
+    }
+    fixed
+}
+
+/// Sets a setting in a snapshot.
+fn set(host: &mut Host, Setting { knob, value }: Setting) {
+    let ksm = |host: &mut Host, field: fn(&mut Ksm) -> &mut Option<u64>| {
+        if let Some(ksm) = &mut host.ksm {
+            *field(ksm) = Some(value);
+        }
+    };
+    match knob {
+        Knob::PidMax => host.processes.pid_max = Some(value),
+        Knob::ThreadsMax => host.processes.threads_max = Some(value),
+        Knob::MaxMapCount => host.files.max_map_count = Some(value),
+        Knob::OvercommitMemory => host.memory.overcommit = Some(value),
+        Knob::FileMax => host.files.file_max = Some(value),
+        Knob::NrOpen => host.files.nr_open = Some(value),
+        Knob::AioMaxNr => host.files.aio_max = Some(value),
+        Knob::InotifyInstances => host.files.inotify_instances = Some(value),
+        Knob::NeighbourThreshold2 => host.network.neighbours_soft = Some(value),
+        Knob::NeighbourThreshold3 => host.network.neighbours_max = Some(value),
+        Knob::NetdevBacklog => host.network.backlog = Some(value),
+        Knob::KsmMaxPageSharing => ksm(host, |ksm| &mut ksm.max_page_sharing),
+        Knob::KsmUseZeroPages => ksm(host, |ksm| &mut ksm.use_zero_pages),
+        Knob::KsmMergeAcrossNodes => ksm(host, |ksm| &mut ksm.merge_across_nodes),
+        Knob::KsmSmartScan => ksm(host, |ksm| &mut ksm.smart_scan),
+        Knob::KsmPagesToScan => ksm(host, |ksm| &mut ksm.pages_to_scan),
+        Knob::KsmSleepMillisecs => ksm(host, |ksm| &mut ksm.sleep_millisecs),
+        Knob::KsmRun => ksm(host, |ksm| &mut ksm.run),
+    }
+}

@@ -1,0 +1,171 @@
+//! Whether a host is ready, as text.
+
+use std::fmt::Write as _;
+
+use anstyle::AnsiColor;
+
+use super::{Colour, wrapped};
+use crate::fleet::readiness::{Report, grouped};
+use crate::host::ceiling::Ceiling;
+use crate::host::finding::{Finding, Severity};
+use crate::host::want::Basis;
+use crate::units::MAX_GUESTS;
+use crate::vmm::Sharing;
+
+/// Columns of a severity and of a finding's name.
+const SEVERITY: usize = 9;
+const NAME: usize = 20;
+
+/// A report as text: findings, the worst first, then how many guests fit, then
+/// the answer.
+#[must_use]
+pub fn render(report: &Report, colour: Colour) -> String {
+    let mut text = String::new();
+    for finding in &report.findings {
+        text.push_str(&entry(finding, colour));
+    }
+    text.push('\n');
+    text.push_str(&table(&report.ceiling, report.want.sharing));
+    text.push('\n');
+    text.push_str(&wrapped(&report.verdict, 0));
+    text
+}
+
+/// A finding: one line, and what to do about it where it is not as it should
+/// be.
+#[must_use]
+pub fn entry(finding: &Finding, colour: Colour) -> String {
+    let (severity, name) = (finding.severity.name(), finding.id);
+    let painted = match finding.severity {
+        Severity::Blocker => colour.paint(severity, AnsiColor::Red),
+        Severity::Limit => colour.paint(severity, AnsiColor::Yellow),
+        Severity::Advice => colour.paint(severity, AnsiColor::Cyan),
+        Severity::Ok => colour.paint(severity, AnsiColor::Green),
+    };
+    let gap = |text: &str, width: usize| " ".repeat(width.saturating_sub(text.len()).max(1));
+    let head = format!(
+        "{painted}{}{name}{}",
+        gap(severity, SEVERITY),
+        gap(name, NAME)
+    );
+    let indent = SEVERITY + NAME;
+    let said = if finding.severity == Severity::Ok {
+        format!("{}: {}", finding.value, finding.meaning)
+    } else {
+        format!(
+            "{} (need: {}): {}",
+            finding.value, finding.need, finding.meaning
+        )
+    };
+    let said = wrapped(&said, indent);
+    let mut text = format!("{head}{}\n", said.trim_start());
+    if finding.severity != Severity::Ok {
+        if let Some(guests) = finding.guests {
+            let allows = format!("allows {} guests", grouped(guests));
+            let _ = writeln!(text, "{}", wrapped(&allows, indent));
+        }
+        if let Some(fix) = &finding.fix {
+            let _ = writeln!(text, "{}", wrapped(&format!("fix: {fix}"), indent));
+        }
+        let _ = writeln!(text, "{}", wrapped(finding.document, indent));
+    }
+    text
+}
+
+/// How many guests each resource allows.
+fn table(ceiling: &Ceiling, sharing: Sharing) -> String {
+    let mark = |column| if column == sharing { "*" } else { "" };
+    let basis = match ceiling.basis {
+        Basis::Measured => "measured here",
+        Basis::Assumed => "assumed, not measured here",
+    };
+    let mut text = format!(
+        "{:<24}{:>12}{:>12}{:>14}\n",
+        "guests that fit",
+        format!("none{}", mark(Sharing::None)),
+        format!("guest{}", mark(Sharing::Guest)),
+        "after --fix"
+    );
+    let most = u64::from(MAX_GUESTS);
+    for resource in &ceiling.resources {
+        let columns = [resource.none, resource.guest, resource.fixed];
+        // What never ends before the numbers of guests do says nothing.
+        if columns.iter().all(|guests| *guests >= most) {
+            continue;
+        }
+        let [none, guest, fixed] = columns.map(|guests| grouped(guests.min(most)));
+        let _ = writeln!(text, "{:<24}{none:>12}{guest:>12}{fixed:>14}", resource.id);
+    }
+    let _ = writeln!(
+        text,
+        "* --sharing {}; a guest's cost is {basis}",
+        sharing.name()
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::finding::{Fix, Needs};
+
+    fn finding(severity: Severity) -> Finding {
+        Finding {
+            id: "kvm-ring0",
+            severity,
+            value: "0.72 µs an instruction".to_owned(),
+            need: "a few ns".to_owned(),
+            meaning: "KVM emulates ring 0; guests will not boot".to_owned(),
+            guests: Some(12_345),
+            fix: Some(Fix::Manual {
+                needs: Needs::Choice,
+                instruction: "use --accel tcg, or a host whose KVM runs a guest's kernel, and \
+                              more words that do not fit in what is left of the line"
+                    .to_owned(),
+            }),
+            document: "https://docs.kernel.org/virt/kvm/api.html",
+        }
+    }
+
+    #[test]
+    fn an_entry_fits_80_columns_and_says_everything() {
+        let text = entry(&finding(Severity::Blocker), Colour::Plain);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            words,
+            "blocker kvm-ring0 0.72 µs an instruction (need: a few ns): KVM emulates ring 0; \
+             guests will not boot allows 12,345 guests fix: use --accel tcg, or a host whose KVM \
+             runs a guest's kernel, and more words that do not fit in what is left of the line \
+             https://docs.kernel.org/virt/kvm/api.html"
+        );
+        assert!(
+            text.starts_with("blocker  kvm-ring0           0.72 µs"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_takes_no_more_than_its_meaning() {
+        let text = entry(&finding(Severity::Ok), Colour::Plain);
+        assert!(
+            text.starts_with("ok       kvm-ring0           0.72 µs"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("fix:") && !text.contains("https://"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn colours_change_no_column() {
+        let plain = entry(&finding(Severity::Limit), Colour::Plain);
+        let ansi = entry(&finding(Severity::Limit), Colour::Ansi);
+        assert_ne!(plain, ansi);
+        assert_eq!(anstream::adapter::strip_str(&ansi).to_string(), plain);
+    }
+}
