@@ -6,6 +6,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 mod access;
+mod code;
+mod deadline;
+mod image;
+mod machine;
+mod measure;
 pub mod probe;
 
 pub use access::{KvmError, access};

@@ -1,0 +1,233 @@
+//! Deadlines for system calls that know none, such as `KVM_RUN`.
+//!
+//! The work runs in a thread of its own. From a call's deadline on, that thread
+//! is sent a signal again and again: one signal is not enough, since it may
+//! come between the last look at the clock and the system call. A thread that
+//! does not come back even then is left behind, so that the caller goes on.
+
+use std::io;
+use std::panic::resume_unwind;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use libc::{c_int, c_void, siginfo_t};
+use vmm_sys_util::errno;
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
+
+/// How often a call that is over its deadline is interrupted.
+const KICK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Why watched work has no result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WatchError {
+    /// The signal that interrupts has no handler.
+    #[error("cannot handle the signal that ends a virtual CPU's run: {0}")]
+    Signal(errno::Error),
+    /// There is no thread to work in.
+    #[error("cannot start a thread for virtual CPUs: {0}; raise the limit of threads")]
+    Thread(io::Error),
+    /// It did not come back.
+    #[error(
+        "{call} did not come back within {:.1} s, although it was interrupted; the kernel's log \
+         may say more",
+        bound.as_secs_f64()
+    )]
+    Overdue {
+        /// What it was in.
+        call: &'static str,
+        /// How long was waited in total.
+        bound: Duration,
+    },
+}
+
+/// A call that may be interrupted.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    name: &'static str,
+    deadline: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    call: Option<Call>,
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_call(&self, call: Option<Call>) {
+        self.lock().call = call;
+        self.changed.notify_one();
+    }
+}
+
+/// What watched work tells of itself.
+#[derive(Debug)]
+pub(super) struct Watch(Arc<Shared>);
+
+impl Watch {
+    /// Makes a call whose system calls fail with `EINTR` from `deadline` on. It
+    /// must look at the clock itself before it tries again.
+    pub(super) fn call<T>(
+        &self,
+        name: &'static str,
+        deadline: Instant,
+        call: impl FnOnce() -> T,
+    ) -> T {
+        self.0.set_call(Some(Call { name, deadline }));
+        let result = call();
+        self.0.set_call(None);
+        result
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.changed.notify_one();
+    }
+}
+
+/// Does `work` in a thread of its own, and waits for `bound` at most.
+///
+/// # Panics
+///
+/// Where `work` does.
+pub(super) fn watched<T: Send + 'static>(
+    bound: Duration,
+    work: impl FnOnce(&Watch) -> T + Send + 'static,
+) -> Result<T, WatchError> {
+    let end = Instant::now() + bound;
+    let signal = kick_signal().map_err(WatchError::Signal)?;
+    let shared = Arc::new(Shared::default());
+    let watch = Watch(Arc::clone(&shared));
+    let worker = thread::Builder::new()
+        .name("kvm-probe".into())
+        .spawn(move || {
+            // A blocked signal, inherited from whoever started this program,
+            // would interrupt nothing. It was valid a moment ago.
+            let _ = unblock_signal(signal);
+            work(&watch)
+        })
+        .map_err(WatchError::Thread)?;
+
+    let mut state = shared.lock();
+    while !state.ended {
+        let now = Instant::now();
+        if now >= end {
+            let call = state
+                .call
+                .map_or("setting up a virtual CPU", |call| call.name);
+            return Err(WatchError::Overdue { call, bound });
+        }
+        let until = match state.call {
+            Some(call) if call.deadline <= now => {
+                // The lock is held: the call has not ended, so that the signal
+                // hits no other one. A thread that is gone needs none.
+                let _ = worker.kill(signal);
+                now + KICK_INTERVAL
+            }
+            Some(call) => call.deadline,
+            None => end,
+        };
+        (state, _) = shared
+            .changed
+            .wait_timeout(state, until.min(end) - now)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+    drop(state);
+    Ok(worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
+/// The signal that interrupts; its handler is registered with the first use. A
+/// real-time signal has no other meaning, and nobody else in this program uses
+/// one (signal(7)).
+fn kick_signal() -> errno::Result<c_int> {
+    /// Interrupting is all it is for.
+    extern "C" fn nothing(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}
+
+    static REGISTERED: OnceLock<errno::Result<()>> = OnceLock::new();
+    let signal = SIGRTMIN();
+    REGISTERED
+        .get_or_init(|| register_signal_handler(signal, nothing))
+        .map(|()| signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Reads from a pipe that nobody writes to, and does not try again.
+    fn read_for_ever(pipe: &mut impl Read) -> io::ErrorKind {
+        pipe.read(&mut [0]).unwrap_err().kind()
+    }
+
+    #[test]
+    fn work_in_time_gives_its_result() {
+        let bound = Duration::from_secs(60);
+        assert_eq!(watched(bound, |_| 7).unwrap(), 7);
+    }
+
+    #[test]
+    fn call_is_interrupted_after_its_deadline() {
+        let (mut reader, _writer) = io::pipe().unwrap();
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let (kind, ended) = watched(Duration::from_secs(60), move |watch| {
+            let kind = watch.call("read", deadline, || read_for_ever(&mut reader));
+            (kind, Instant::now())
+        })
+        .unwrap();
+        assert_eq!(kind, io::ErrorKind::Interrupted);
+        assert!(ended >= deadline);
+    }
+
+    #[test]
+    fn every_call_of_many_is_interrupted() {
+        let (mut reader, _writer) = io::pipe().unwrap();
+        let kinds = watched(Duration::from_secs(60), move |watch| {
+            // A deadline that is over already: the signal may come before the
+            // system call, and another one must follow.
+            [(); 50].map(|()| watch.call("read", Instant::now(), || read_for_ever(&mut reader)))
+        })
+        .unwrap();
+        assert_eq!(kinds, [io::ErrorKind::Interrupted; 50]);
+    }
+
+    #[test]
+    fn work_that_ignores_interruption_is_left_behind() {
+        let (release, released) = mpsc::channel::<()>();
+        let error = watched(Duration::from_millis(50), move |watch| {
+            // Waits again after each signal, as the standard library does.
+            watch.call("KVM_RUN of nothing", Instant::now(), || released.recv())
+        })
+        .unwrap_err();
+        assert!(matches!(
+            error,
+            WatchError::Overdue {
+                call: "KVM_RUN of nothing",
+                ..
+            }
+        ));
+        assert!(error.to_string().contains("did not come back"), "{error}");
+        drop(release);
+    }
+
+    #[test]
+    #[should_panic(expected = "the work's own")]
+    fn panic_of_the_work_is_passed_on() {
+        let _ = watched(Duration::from_secs(60), |_| panic!("the work's own"));
+    }
+}

@@ -1,0 +1,129 @@
+//! A guest's memory at its first instruction: 64-bit ring 0, paging on.
+//!
+//! The first 2 MiB of virtual addresses have page tables of 4 KiB pages.
+//! Memory is mapped where it is; what lies above it is not mapped, except for
+//! one page in each of two sets of tables. Formats: Intel SDM, volume 3,
+//! chapters 4 (paging), 5 (descriptors) and 7 (IDT).
+
+use super::code;
+
+/// Size of a page, in bytes.
+const PAGE_SIZE: u64 = 4096;
+/// Size of the guest's memory, in bytes.
+pub(super) const SIZE: u64 = PROGRAM + PAGE_SIZE;
+
+/// Global descriptor table.
+pub(super) const GDT: u64 = 0x1000;
+/// Its descriptors: none, 64-bit code, data. Both have ring 0, base 0, 4 GiB.
+pub(super) const DESCRIPTORS: [u64; 3] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+/// Selector of the code segment.
+pub(super) const CODE_SELECTOR: u64 = 8;
+/// Selector of the data segment.
+pub(super) const DATA_SELECTOR: u64 = 16;
+
+/// Interrupt descriptor table: the vectors of exceptions.
+pub(super) const IDT: u64 = 0x2000;
+/// Size of the IDT, in bytes.
+pub(super) const IDT_SIZE: u64 = 32 * GATE_SIZE;
+/// Size of a gate, in bytes.
+const GATE_SIZE: u64 = 16;
+/// The vector of INT3. No other has a gate: any other exception is a triple
+/// fault, and so an exit.
+const BREAKPOINT: u64 = 3;
+
+/// The page tables that the guest starts with, the four levels side by side.
+pub(super) const FIRST_TABLES: u64 = 0x3000;
+/// The page tables that it can switch to.
+pub(super) const SECOND_TABLES: u64 = 0x7000;
+/// A page above all memory, that only the first tables map, to the empty page.
+pub(super) const FIRST_WINDOW: u64 = 0x10_0000;
+/// Where the first tables have the entry for it.
+pub(super) const FIRST_WINDOW_ENTRY: u64 = entry_address(FIRST_TABLES, FIRST_WINDOW);
+/// A page above all memory, that only the second tables map, to the pattern.
+pub(super) const SECOND_WINDOW: u64 = 0x10_1000;
+/// Bits of an entry of a page table.
+pub(super) const PRESENT_WRITABLE: u64 = 3;
+
+/// A page that holds zeros.
+pub(super) const EMPTY_PAGE: u64 = 0xb000;
+/// A page that begins with [`code::PATTERN`].
+pub(super) const PATTERN_PAGE: u64 = 0xc000;
+/// The end of the stack's two pages.
+pub(super) const STACK_TOP: u64 = 0xf000;
+/// The exception handler.
+const HANDLER: u64 = 0xf000;
+/// The program, on the last page.
+pub(super) const PROGRAM: u64 = 0x1_0000;
+
+/// A page of a guest's memory.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(4096))]
+pub(super) struct Page([u8; PAGE_SIZE as usize]);
+
+/// A guest's memory.
+#[derive(Debug)]
+pub(super) struct Image(Vec<Page>);
+
+impl Image {
+    /// Memory with `program` in it.
+    pub(super) fn new(program: &[u8]) -> Self {
+        let pages = usize::try_from(SIZE / PAGE_SIZE).expect("a small number");
+        let mut image = Self(vec![Page([0; PAGE_SIZE as usize]); pages]);
+        for (place, descriptor) in (GDT..).step_by(8).zip(DESCRIPTORS) {
+            image.put(place, descriptor);
+        }
+        image.put_gate();
+        image.put_tables(FIRST_TABLES);
+        image.put(FIRST_WINDOW_ENTRY, EMPTY_PAGE | PRESENT_WRITABLE);
+        image.put_tables(SECOND_TABLES);
+        image.put(
+            entry_address(SECOND_TABLES, SECOND_WINDOW),
+            PATTERN_PAGE | PRESENT_WRITABLE,
+        );
+        image.put(PATTERN_PAGE, code::PATTERN);
+        image.put_bytes(HANDLER, code::breakpoint_handler());
+        image.put_bytes(PROGRAM, program);
+        image
+    }
+
+    /// Where it is in this process.
+    pub(super) fn as_mut_ptr(&mut self) -> *mut Page {
+        self.0.as_mut_ptr()
+    }
+
+    /// Writes bytes, which must lie in one page.
+    pub(super) fn put_bytes(&mut self, address: u64, bytes: &[u8]) {
+        let address = usize::try_from(address).expect("an address within the image");
+        let (page, offset) = (address / PAGE_SIZE as usize, address % PAGE_SIZE as usize);
+        self.0[page].0[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn put(&mut self, address: u64, value: u64) {
+        self.put_bytes(address, &value.to_le_bytes());
+    }
+
+    /// An interrupt gate (type 14, present) to the handler, whose address is
+    /// spread over it.
+    fn put_gate(&mut self) {
+        let gate = IDT + BREAKPOINT * GATE_SIZE;
+        let low = HANDLER & 0xffff | CODE_SELECTOR << 16 | 0x8e << 40;
+        self.put(gate, low | (HANDLER >> 16 & 0xffff) << 48);
+        self.put(gate + 8, HANDLER >> 32);
+    }
+
+    /// Four levels at `root`, which map all memory where it is.
+    fn put_tables(&mut self, root: u64) {
+        for level in [root, root + PAGE_SIZE, root + 2 * PAGE_SIZE] {
+            self.put(level, (level + PAGE_SIZE) | PRESENT_WRITABLE);
+        }
+        for page in (0..SIZE).step_by(PAGE_SIZE as usize) {
+            self.put(entry_address(root, page), page | PRESENT_WRITABLE);
+        }
+    }
+}
+
+/// Where the tables at `root` have the entry for `address`: in their last
+/// level, as all is within the first 2 MiB.
+const fn entry_address(root: u64, address: u64) -> u64 {
+    root + 3 * PAGE_SIZE + address / PAGE_SIZE * 8
+}

@@ -1,0 +1,154 @@
+//! The probe's programs, run one after another.
+
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use super::code::{self, Feature, PORT, PROGRAMS, Program, RIGHT, WRONG};
+use super::deadline::Watch;
+use super::machine::{CallError, Exit, Hypervisor};
+use super::probe::{Execution, Instruction, Probe};
+
+/// All of it: more than the deadlines below together, so that only a virtual
+/// CPU that cannot be interrupted, or a host that hardly runs anything else,
+/// takes longer.
+pub(super) const BOUND: Duration = Duration::from_millis(1500);
+/// The first turns of the loop, on a CPU that emulates each instruction.
+const FIRST_LOOP_DEADLINE: Duration = Duration::from_millis(300);
+/// The loop whose length is chosen by the first.
+const LOOP_DEADLINE: Duration = Duration::from_millis(150);
+/// How long exits are counted.
+const EXITS_TIME: Duration = Duration::from_millis(50);
+/// A program for one instruction.
+const PROGRAM_DEADLINE: Duration = Duration::from_millis(80);
+
+/// First turns of the counting loop: few enough for a CPU that emulates.
+const FIRST_TURNS: u64 = 1_000;
+/// Most turns: on a real CPU, the way in and out is less than a hundredth.
+const MOST_TURNS: u64 = 1_000_000;
+/// What the loop should take at most.
+const LOOP_TIME: Duration = Duration::from_millis(20);
+
+/// Runs everything.
+pub(super) fn probe(watch: &Watch) -> Result<Probe, CallError> {
+    let hypervisor = Hypervisor::open()?;
+    let ring0_ns = ring0(&hypervisor, watch)?;
+    let exits_per_second = exits(&hypervisor, watch)?;
+    let instructions = PROGRAMS
+        .iter()
+        .map(|program| {
+            Ok(Instruction {
+                name: program.name.into(),
+                result: execute(&hypervisor, watch, program)?,
+            })
+        })
+        .collect::<Result<_, CallError>>()?;
+    Ok(Probe {
+        api: hypervisor.api(),
+        ring0_ns,
+        host_ns: host(),
+        exits_per_second,
+        instructions,
+    })
+}
+
+/// Nanoseconds an instruction of the counting loop in the guest.
+fn ring0(hypervisor: &Hypervisor, watch: &Watch) -> Result<Option<f64>, CallError> {
+    let mut machine = hypervisor.machine(code::counting_loop(), Feature::Baseline)?;
+    let mut run = |turns, limit| {
+        machine.restart(turns)?;
+        let start = cpu_time();
+        let exit = machine.run_until(watch, "the counting loop", Instant::now() + limit);
+        let time = cpu_time().saturating_sub(start);
+        Ok((verdict(exit) == Execution::Ran).then_some(time))
+    };
+    let Some(first) = run(FIRST_TURNS, FIRST_LOOP_DEADLINE)? else {
+        return Ok(None);
+    };
+    // The first run also filled the TLB and whatever tables map the guest's
+    // memory.
+    let turns = affordable_turns(first);
+    let time = run(turns, LOOP_DEADLINE)?;
+    Ok(time.map(|time| nanoseconds_an_instruction(time, turns)))
+}
+
+/// Nanoseconds an instruction of the counting loop here: the best of three, as
+/// caches and clocks warm up.
+fn host() -> f64 {
+    (0..3)
+        .map(|_| {
+            let start = cpu_time();
+            code::count(MOST_TURNS);
+            nanoseconds_an_instruction(cpu_time().saturating_sub(start), MOST_TURNS)
+        })
+        .fold(f64::INFINITY, f64::min)
+}
+
+/// Turns that fit into [`LOOP_TIME`], by what the first ones took.
+fn affordable_turns(first: Duration) -> u64 {
+    let fit = u128::from(FIRST_TURNS) * LOOP_TIME.as_nanos() / first.as_nanos().max(1);
+    u64::try_from(fit)
+        .unwrap_or(MOST_TURNS)
+        .clamp(FIRST_TURNS, MOST_TURNS)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "there are few turns")]
+fn nanoseconds_an_instruction(time: Duration, turns: u64) -> f64 {
+    time.as_secs_f64() * 1e9 / (turns * code::LOOP_INSTRUCTIONS) as f64
+}
+
+/// Exits a second of a loop of port writes.
+#[expect(clippy::cast_precision_loss, reason = "there are few exits")]
+fn exits(hypervisor: &Hypervisor, watch: &Watch) -> Result<Option<f64>, CallError> {
+    let mut machine = hypervisor.machine(code::exit_loop(), Feature::Baseline)?;
+    let start = cpu_time();
+    let until = Instant::now() + EXITS_TIME;
+    let writes = machine.count_writes(watch, "the loop of port writes", until);
+    let time = cpu_time().saturating_sub(start);
+    Ok(match writes {
+        Ok(0) | Err(_) => None,
+        Ok(writes) => Some(writes as f64 / time.as_secs_f64()),
+    })
+}
+
+/// Runs the program for one instruction on a machine of its own.
+fn execute(
+    hypervisor: &Hypervisor,
+    watch: &Watch,
+    program: &Program,
+) -> Result<Execution, CallError> {
+    if !hypervisor.has(program.feature) {
+        return Ok(Execution::Unsupported);
+    }
+    let mut machine = hypervisor.machine((program.code)(), program.feature)?;
+    let deadline = Instant::now() + PROGRAM_DEADLINE;
+    Ok(verdict(machine.run_until(watch, program.name, deadline)))
+}
+
+/// What an exit says of the program.
+fn verdict(exit: Exit) -> Execution {
+    match exit {
+        Exit::Out {
+            port: PORT,
+            value: RIGHT,
+        } => Execution::Ran,
+        Exit::Out {
+            port: PORT,
+            value: WRONG,
+        } => Execution::Wrong,
+        Exit::Out { port, value } => Execution::OtherExit {
+            exit: format!("a write of {value:#x} to port {port:#x}"),
+        },
+        Exit::InternalError { suberror } => Execution::InternalError { suberror },
+        Exit::Shutdown => Execution::TripleFault,
+        Exit::TimedOut => Execution::TimedOut,
+        Exit::Other(exit) => Execution::OtherExit { exit },
+    }
+}
+
+/// CPU time of this thread, guest code included: other threads of a busy host
+/// do not count.
+fn cpu_time() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::from_secs(tv_sec.cast_unsigned()) + Duration::from_nanos(tv_nsec.cast_unsigned())
+}
