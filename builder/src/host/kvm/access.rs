@@ -1,8 +1,11 @@
 //! Whether `/dev/kvm` is there and may be opened.
 
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+
+use super::Device;
 
 /// Where the device stands below a root.
 const DEVICE: &str = "dev/kvm";
@@ -10,7 +13,7 @@ const DEVICE: &str = "dev/kvm";
 /// Why KVM cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
-    /// The device is not there.
+    /// The device is not there, or nothing is behind it.
     #[error(
         "/dev/kvm is absent: the kernel has no KVM, its vendor module (kvm_intel, kvm_amd) is not \
          loaded, or virtualization is off in the firmware; load the module, or use --accel tcg"
@@ -30,13 +33,60 @@ pub fn access(root: &Path) -> Result<(), KvmError> {
         .open(root.join(DEVICE))
     {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(KvmError::Absent),
+        // udev makes the node before, and without, the module behind it.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)) =>
+        {
+            Err(KvmError::Absent)
+        }
         Err(error) => Err(KvmError::Unopenable(error)),
     }
 }
 
+/// The device below `root`.
+pub(super) fn device(root: &Path) -> Device {
+    match access(root) {
+        Ok(()) => Device::Open,
+        Err(KvmError::Absent) => Device::Absent,
+        Err(KvmError::Unopenable(error)) => Device::Refused {
+            why: error.to_string(),
+            group: owning_group(root),
+        },
+    }
+}
+
+/// The group that owns the device, by its name below `root`, or by number.
+fn owning_group(root: &Path) -> Option<String> {
+    let id = fs::metadata(root.join(DEVICE)).ok()?.gid();
+    Some(group_name(root, id).unwrap_or_else(|| id.to_string()))
+}
+
+/// The name of a group, by group(5).
+fn group_name(root: &Path, id: u32) -> Option<String> {
+    /// Most of the file that is read, in bytes.
+    const MOST: u64 = 1 << 20;
+
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(root.join("etc/group"))
+        .ok()?;
+    BufReader::new(file.take(MOST))
+        .split(b'\n')
+        .map_while(Result::ok)
+        .find_map(|line| {
+            let line = String::from_utf8(line).ok()?;
+            let mut fields = line.split(':');
+            let name = fields.next().filter(|name| !name.is_empty())?;
+            (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
+        })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     #[test]
@@ -51,8 +101,50 @@ mod tests {
     fn device_that_does_not_open_says_why() {
         let root = tempfile::tempdir().unwrap();
         // A folder in its place cannot be opened for writing, by root neither.
-        std::fs::create_dir_all(root.path().join(DEVICE)).unwrap();
+        fs::create_dir_all(root.path().join(DEVICE)).unwrap();
         let error = access(root.path()).unwrap_err();
         assert!(matches!(error, KvmError::Unopenable(_)));
+    }
+
+    #[test]
+    fn node_without_a_driver_is_absent() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("dev")).unwrap();
+        // Nobody listens on a socket: ENXIO, as of a device without a driver.
+        let _socket = UnixListener::bind(root.path().join(DEVICE)).unwrap();
+        assert!(matches!(access(root.path()), Err(KvmError::Absent)));
+        assert_eq!(device(root.path()), Device::Absent);
+    }
+
+    #[test]
+    fn device_that_opens_is_open() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("dev")).unwrap();
+        fs::write(root.path().join(DEVICE), "").unwrap();
+        assert_eq!(device(root.path()), Device::Open);
+    }
+
+    /// The owning group of a refused device, with this `/etc/group`.
+    fn group_with(contents: Option<String>) -> Option<String> {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join(DEVICE)).unwrap();
+        if let Some(contents) = contents {
+            fs::create_dir(root.path().join("etc")).unwrap();
+            fs::write(root.path().join("etc/group"), contents).unwrap();
+        }
+        match device(root.path()) {
+            Device::Refused { group, .. } => group,
+            device => panic!("{device:?}"),
+        }
+    }
+
+    #[test]
+    fn refused_device_names_its_group() {
+        let id = rustix::process::getegid().as_raw();
+        let named = format!("other:x:{}:\n\n:::\ngarbled\nkvm:x:{id}:alice\n", id + 1);
+        assert_eq!(group_with(Some(named)).as_deref(), Some("kvm"));
+        let number = Some(id.to_string());
+        assert_eq!(group_with(Some(format!("kvm:x:{}:\n", id + 1))), number);
+        assert_eq!(group_with(None), number);
     }
 }

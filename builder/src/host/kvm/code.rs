@@ -5,7 +5,6 @@
 //! never run here. Descriptions of the instructions: Intel SDM, volume 2.
 
 use std::arch::asm;
-use std::slice;
 
 use super::image;
 
@@ -107,7 +106,7 @@ macro_rules! assemble {
         // SAFETY: all that is run is two instructions that take the addresses of
         // labels; the lines between these go into read-only data.
         unsafe {
-            asm!(
+            std::arch::asm!(
                 ".pushsection .rodata.imgbuild_guest, \"a\", @progbits",
                 "20:",
                 $($line,)+
@@ -123,9 +122,10 @@ macro_rules! assemble {
         }
         let length = end.addr() - start.addr();
         // SAFETY: these bytes are read-only data of this program.
-        unsafe { slice::from_raw_parts(start, length) }
+        unsafe { std::slice::from_raw_parts(start, length) }
     }};
 }
+#[cfg(test)]
 pub(super) use assemble;
 
 /// The machine code of a program that leaves for `29` where its effect is not

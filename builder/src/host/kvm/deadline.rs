@@ -168,6 +168,8 @@ mod tests {
     use std::io::Read;
     use std::sync::mpsc;
 
+    use vmm_sys_util::signal::block_signal;
+
     use super::*;
 
     /// Reads from a pipe that nobody writes to, and does not try again.
@@ -204,6 +206,17 @@ mod tests {
         })
         .unwrap();
         assert_eq!(kinds, [io::ErrorKind::Interrupted; 50]);
+    }
+
+    #[test]
+    fn signal_that_the_caller_blocks_interrupts_all_the_same() {
+        block_signal(SIGRTMIN()).unwrap();
+        let (mut reader, _writer) = io::pipe().unwrap();
+        let kind = watched(Duration::from_secs(60), move |watch| {
+            watch.call("read", Instant::now(), || read_for_ever(&mut reader))
+        })
+        .unwrap();
+        assert_eq!(kind, io::ErrorKind::Interrupted);
     }
 
     #[test]

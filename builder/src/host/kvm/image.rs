@@ -8,23 +8,27 @@
 use super::code;
 
 /// Size of a page, in bytes.
-const PAGE_SIZE: u64 = 4096;
+const PAGE: usize = 4096;
+/// The same, for addresses.
+const PAGE_SIZE: u64 = PAGE as u64;
 /// Size of the guest's memory, in bytes.
 pub(super) const SIZE: u64 = PROGRAM + PAGE_SIZE;
 
 /// Global descriptor table.
 pub(super) const GDT: u64 = 0x1000;
 /// Its descriptors: none, 64-bit code, data. Both have ring 0, base 0, 4 GiB.
-pub(super) const DESCRIPTORS: [u64; 3] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+const DESCRIPTORS: [u64; GDT_SIZE as usize / 8] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+/// Size of the GDT, in bytes.
+pub(super) const GDT_SIZE: u16 = 3 * 8;
 /// Selector of the code segment.
-pub(super) const CODE_SELECTOR: u64 = 8;
+pub(super) const CODE_SELECTOR: u16 = 8;
 /// Selector of the data segment.
-pub(super) const DATA_SELECTOR: u64 = 16;
+pub(super) const DATA_SELECTOR: u16 = 16;
 
 /// Interrupt descriptor table: the vectors of exceptions.
 pub(super) const IDT: u64 = 0x2000;
 /// Size of the IDT, in bytes.
-pub(super) const IDT_SIZE: u64 = 32 * GATE_SIZE;
+pub(super) const IDT_SIZE: u16 = 32 * 16;
 /// Size of a gate, in bytes.
 const GATE_SIZE: u64 = 16;
 /// The vector of INT3. No other has a gate: any other exception is a triple
@@ -58,7 +62,7 @@ pub(super) const PROGRAM: u64 = 0x1_0000;
 /// A page of a guest's memory.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(4096))]
-pub(super) struct Page([u8; PAGE_SIZE as usize]);
+pub(super) struct Page([u8; PAGE]);
 
 /// A guest's memory.
 #[derive(Debug)]
@@ -68,7 +72,7 @@ impl Image {
     /// Memory with `program` in it.
     pub(super) fn new(program: &[u8]) -> Self {
         let pages = usize::try_from(SIZE / PAGE_SIZE).expect("a small number");
-        let mut image = Self(vec![Page([0; PAGE_SIZE as usize]); pages]);
+        let mut image = Self(vec![Page([0; PAGE]); pages]);
         for (place, descriptor) in (GDT..).step_by(8).zip(DESCRIPTORS) {
             image.put(place, descriptor);
         }
@@ -94,8 +98,14 @@ impl Image {
     /// Writes bytes, which must lie in one page.
     pub(super) fn put_bytes(&mut self, address: u64, bytes: &[u8]) {
         let address = usize::try_from(address).expect("an address within the image");
-        let (page, offset) = (address / PAGE_SIZE as usize, address % PAGE_SIZE as usize);
+        let (page, offset) = (address / PAGE, address % PAGE);
         self.0[page].0[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// All of it.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> impl Iterator<Item = u8> {
+        self.0.iter().flat_map(|page| page.0)
     }
 
     fn put(&mut self, address: u64, value: u64) {
@@ -106,7 +116,7 @@ impl Image {
     /// spread over it.
     fn put_gate(&mut self) {
         let gate = IDT + BREAKPOINT * GATE_SIZE;
-        let low = HANDLER & 0xffff | CODE_SELECTOR << 16 | 0x8e << 40;
+        let low = HANDLER & 0xffff | u64::from(CODE_SELECTOR) << 16 | 0x8e << 40;
         self.put(gate, low | (HANDLER >> 16 & 0xffff) << 48);
         self.put(gate + 8, HANDLER >> 32);
     }
@@ -116,7 +126,7 @@ impl Image {
         for level in [root, root + PAGE_SIZE, root + 2 * PAGE_SIZE] {
             self.put(level, (level + PAGE_SIZE) | PRESENT_WRITABLE);
         }
-        for page in (0..SIZE).step_by(PAGE_SIZE as usize) {
+        for page in (0..SIZE).step_by(PAGE) {
             self.put(entry_address(root, page), page | PRESENT_WRITABLE);
         }
     }

@@ -132,7 +132,7 @@ fn uninterrupted<T>(call: impl Fn() -> errno::Result<T>) -> errno::Result<T> {
 fn long_mode(sregs: &mut kvm_sregs) {
     let data = kvm_segment {
         limit: u32::MAX,
-        selector: image::DATA_SELECTOR as u16,
+        selector: image::DATA_SELECTOR,
         type_: 3,
         present: 1,
         db: 1,
@@ -141,7 +141,7 @@ fn long_mode(sregs: &mut kvm_sregs) {
         ..kvm_segment::default()
     };
     sregs.cs = kvm_segment {
-        selector: image::CODE_SELECTOR as u16,
+        selector: image::CODE_SELECTOR,
         type_: 11,
         db: 0,
         l: 1,
@@ -157,9 +157,9 @@ fn long_mode(sregs: &mut kvm_sregs) {
         *segment = data;
     }
     sregs.gdt.base = image::GDT;
-    sregs.gdt.limit = size_of_val(&image::DESCRIPTORS) as u16 - 1;
+    sregs.gdt.limit = image::GDT_SIZE - 1;
     sregs.idt.base = image::IDT;
-    sregs.idt.limit = image::IDT_SIZE as u16 - 1;
+    sregs.idt.limit = image::IDT_SIZE - 1;
     sregs.cr0 = CR0;
     sregs.cr3 = image::FIRST_TABLES;
     sregs.cr4 = CR4;

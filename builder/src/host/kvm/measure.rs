@@ -152,3 +152,96 @@ fn cpu_time() -> Duration {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
     Duration::from_secs(tv_sec.cast_unsigned()) + Duration::from_nanos(tv_nsec.cast_unsigned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::host::kvm::access;
+    use crate::host::kvm::code::assemble;
+    use crate::host::kvm::deadline::watched;
+
+    /// How this host's KVM runs a program; `None` where it has no KVM.
+    fn run(code: fn() -> &'static [u8]) -> Option<Exit> {
+        let result = watched(Duration::from_secs(60), move |watch| {
+            let hypervisor = Hypervisor::open()?;
+            let mut machine = hypervisor.machine(code(), Feature::Baseline)?;
+            let deadline = Instant::now() + Duration::from_millis(50);
+            Ok::<_, CallError>(machine.run_until(watch, "a test", deadline))
+        })
+        .unwrap();
+        match (result, access(Path::new("/"))) {
+            (Ok(exit), Ok(())) => Some(exit),
+            (Err(CallError { call, .. }), Err(_)) => {
+                assert_eq!(call, "open of /dev/kvm");
+                None
+            }
+            odd => panic!("{odd:?}"),
+        }
+    }
+
+    #[test]
+    fn endless_program_is_ended_by_its_deadline() {
+        let exit = run(|| assemble!("22:", "jmp 22b"));
+        assert!(matches!(exit, Some(Exit::TimedOut) | None), "{exit:?}");
+    }
+
+    #[test]
+    fn program_says_right_or_wrong() {
+        let programs: [fn() -> &'static [u8]; 2] = [
+            || assemble!("mov al, {right}", "out {port}, al", { right = RIGHT, port = PORT }),
+            || assemble!("mov al, {wrong}", "out {port}, al", { wrong = WRONG, port = PORT }),
+        ];
+        for (program, expected) in programs.into_iter().zip([Execution::Ran, Execution::Wrong]) {
+            let execution = run(program).map(verdict);
+            assert!(execution.is_none() || execution == Some(expected));
+        }
+    }
+
+    #[test]
+    fn fault_without_a_handler_is_not_taken_for_right() {
+        let execution = run(|| assemble!("mov ebx, [0x1ff000]")).map(verdict);
+        assert!(
+            matches!(execution, Some(Execution::TripleFault) | None),
+            "{execution:?}"
+        );
+    }
+
+    #[test]
+    fn every_exit_says_something_else() {
+        let out = |port, value| Exit::Out { port, value };
+        assert_eq!(verdict(out(PORT, RIGHT)), Execution::Ran);
+        assert_eq!(verdict(out(PORT, WRONG)), Execution::Wrong);
+        for odd in [
+            out(PORT, 0),
+            out(PORT + 1, RIGHT),
+            Exit::Other("KVM_EXIT_HLT".into()),
+        ] {
+            assert!(matches!(verdict(odd), Execution::OtherExit { .. }));
+        }
+        let suberror = 1;
+        assert_eq!(
+            verdict(Exit::InternalError { suberror }),
+            Execution::InternalError { suberror }
+        );
+        assert_eq!(verdict(Exit::Shutdown), Execution::TripleFault);
+        assert_eq!(verdict(Exit::TimedOut), Execution::TimedOut);
+    }
+
+    #[test]
+    fn loop_is_as_long_as_time_allows() {
+        let turns = |nanoseconds| affordable_turns(Duration::from_nanos(nanoseconds));
+        assert_eq!(turns(0), MOST_TURNS);
+        assert_eq!(turns(30_000), 666_666);
+        assert_eq!(turns(2_000_000), 10_000);
+        assert_eq!(turns(300_000_000), FIRST_TURNS);
+    }
+
+    #[test]
+    fn deadlines_together_fit_into_the_bound() {
+        let programs = u32::try_from(PROGRAMS.len()).unwrap();
+        let all = FIRST_LOOP_DEADLINE + LOOP_DEADLINE + EXITS_TIME + PROGRAM_DEADLINE * programs;
+        assert!(all < BOUND, "{all:?}");
+    }
+}

@@ -2,18 +2,40 @@
 //! behind it, and whether it really runs a guest's kernel.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use super::snapshot::Unseen;
 
 mod access;
 mod code;
 mod deadline;
 mod image;
+mod loaded;
 mod machine;
 mod measure;
 pub mod probe;
+#[cfg(test)]
+mod tcg;
 
 pub use access::{KvmError, access};
+
+/// Looks at KVM below `root`. On the live system, `/`, a device that opens is
+/// probed too, which takes 1.5 s at most.
+#[must_use]
+pub fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Kvm {
+    let device = access::device(root);
+    let modules = loaded::modules(root, unseen);
+    let parameters = loaded::parameters(root, &modules, unseen);
+    let probe = (root == Path::new("/") && device == Device::Open).then(probe::run);
+    Kvm {
+        device,
+        modules,
+        parameters,
+        probe,
+    }
+}
 
 /// KVM on a host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,7 +43,7 @@ pub struct Kvm {
     /// `/dev/kvm`.
     pub device: Device,
     /// Vendor modules that are loaded or built in: `kvm_intel`, `kvm_amd`,
-    /// others.
+    /// others. Of these two, where both are built in, the CPU's own.
     pub modules: Vec<String>,
     /// Parameters of those modules, such as `ept` = `Y`.
     pub parameters: BTreeMap<String, String>,
@@ -36,7 +58,7 @@ pub struct Kvm {
 pub enum Device {
     /// It opens for reading and writing.
     Open,
-    /// It is not there.
+    /// It is not there, or nothing is behind it.
     Absent,
     /// It does not open.
     Refused {
@@ -45,4 +67,43 @@ pub enum Device {
         /// The group that owns it, by name or number.
         group: Option<String>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn saved_root_is_read_and_not_probed() {
+        let root = tempfile::tempdir().unwrap();
+        for (path, contents) in [
+            ("dev/kvm", ""),
+            ("sys/module/kvm_amd/parameters/npt", "1\n"),
+            ("sys/module/kvm_amd/parameters/avic", "\0"),
+        ] {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, contents).unwrap();
+        }
+        let mut unseen = Vec::new();
+        let kvm = read(root.path(), &mut unseen);
+        let expected = Kvm {
+            device: Device::Open,
+            modules: vec!["kvm_amd".into()],
+            parameters: [("npt".to_owned(), "1".to_owned())].into(),
+            probe: None,
+        };
+        assert_eq!(kvm, expected);
+        assert_eq!(unseen.len(), 1);
+        assert_eq!(unseen[0].what, "/sys/module/kvm_amd/parameters/avic");
+    }
+
+    #[test]
+    fn live_system_is_probed_where_its_device_opens() {
+        let kvm = read(Path::new("/"), &mut Vec::new());
+        assert_eq!(kvm.probe.is_some(), access(Path::new("/")).is_ok());
+        assert_eq!(kvm.device == Device::Open, kvm.probe.is_some());
+    }
 }

@@ -1,5 +1,7 @@
 //! Whether KVM really runs a guest's kernel code.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::deadline::watched;
@@ -30,15 +32,42 @@ pub enum Outcome {
 pub struct Probe {
     /// `KVM_GET_API_VERSION`.
     pub api: i32,
-    /// Nanoseconds that an instruction of a counting loop takes in ring 0 of a
-    /// 64-bit guest; `None` if the loop did not end.
+    /// Nanoseconds of CPU time that an instruction of a counting loop takes in
+    /// ring 0 of a 64-bit guest; `None` if the loop did not end.
     pub ring0_ns: Option<f64>,
     /// Nanoseconds of the same on the host itself, in ring 3.
     pub host_ns: f64,
-    /// Exits a second of a loop of port writes; `None` if it did not end.
+    /// Exits of a loop of port writes, in a second of CPU time; `None` if it
+    /// ended otherwise, or had none.
     pub exits_per_second: Option<f64>,
     /// Instructions that an early kernel needs, each with what became of it.
     pub instructions: Vec<Instruction>,
+}
+
+/// A loop this much slower in ring 0 than on the host is emulated, and not only
+/// slow: a CPU that runs the guest's code takes as long in both.
+const EMULATED_FACTOR: f64 = 50.0;
+/// Nor does any CPU that runs the code take this many nanoseconds for an
+/// instruction of it; emulating one takes hundreds.
+const EMULATED_NS: f64 = 20.0;
+
+impl Probe {
+    /// Whether ring-0 code is emulated instead of run: the loop did not end, or
+    /// was more than 50 times slower than on the host and took more than 20 ns
+    /// an instruction.
+    #[must_use]
+    pub fn emulates(&self) -> bool {
+        self.ring0_ns
+            .is_none_or(|ns| ns > EMULATED_NS && ns > EMULATED_FACTOR * self.host_ns)
+    }
+
+    /// The instructions that the CPU should have, and that did not do what the
+    /// manual says.
+    pub fn broken(&self) -> impl Iterator<Item = &Instruction> {
+        self.instructions.iter().filter(|instruction| {
+            !matches!(instruction.result, Execution::Ran | Execution::Unsupported)
+        })
+    }
 }
 
 /// An instruction that an early kernel needs.
@@ -56,7 +85,8 @@ pub struct Instruction {
 pub enum Execution {
     /// It did what the manual says.
     Ran,
-    /// The CPU does not have it, by CPUID.
+    /// The guest's CPU does not have it, by `KVM_GET_SUPPORTED_CPUID`. A kernel
+    /// looks there first, and does without it.
     Unsupported,
     /// It ran, and did something else.
     Wrong,
@@ -76,15 +106,151 @@ pub enum Execution {
     },
 }
 
+impl fmt::Display for Execution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ran => f.write_str("ran"),
+            Self::Unsupported => f.write_str("not offered"),
+            Self::Wrong => f.write_str("wrong result"),
+            Self::InternalError { suberror: 1 } => f.write_str("emulation failure"),
+            Self::InternalError { suberror } => write!(f, "KVM internal error {suberror}"),
+            Self::TripleFault => f.write_str("triple fault"),
+            Self::TimedOut => f.write_str("no end"),
+            Self::OtherExit { exit } => f.write_str(exit),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::host::kvm::access;
+
+    fn probe(ring0_ns: Option<f64>, host_ns: f64, results: &[(&str, Execution)]) -> Probe {
+        Probe {
+            api: 12,
+            ring0_ns,
+            host_ns,
+            exits_per_second: Some(1e6),
+            instructions: results
+                .iter()
+                .map(|(name, result)| Instruction {
+                    name: (*name).into(),
+                    result: result.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    fn broken(probe: &Probe) -> Vec<&str> {
+        probe
+            .broken()
+            .map(|instruction| instruction.name.as_str())
+            .collect()
+    }
+
     #[test]
-    fn show() {
-        for _ in 0..3 {
-            let start = std::time::Instant::now();
-            let o = run();
-            println!("{:?} {o:#?}", start.elapsed());
+    fn cpu_that_runs_guests_does_not_emulate() {
+        for (ring0_ns, host_ns) in [
+            (0.15, 0.15),
+            (0.4, 0.3),
+            (3.0, 0.2),
+            (15.0, 0.2),
+            (30.0, 1.0),
+        ] {
+            let probe = probe(Some(ring0_ns), host_ns, &[("INT3", Execution::Ran)]);
+            assert!(!probe.emulates(), "{ring0_ns} ns, {host_ns} ns on the host");
+            assert_eq!(broken(&probe), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn slow_or_endless_ring_0_is_emulated() {
+        for ring0_ns in [Some(21.0), Some(360.0), Some(700.0), None] {
+            assert!(probe(ring0_ns, 0.33, &[]).emulates(), "{ring0_ns:?}");
+        }
+    }
+
+    #[test]
+    fn what_neither_ran_nor_is_lacking_is_broken() {
+        let suberror = |suberror| Execution::InternalError { suberror };
+        let exit = "KVM_EXIT_HLT".to_owned();
+        let probe = probe(
+            Some(0.2),
+            0.2,
+            &[
+                ("CPUID", Execution::Ran),
+                ("XRSTOR", Execution::Unsupported),
+                ("INT3", suberror(1)),
+                ("RDMSR", Execution::Wrong),
+                ("INVLPG", Execution::TripleFault),
+                ("MOV CR3", Execution::TimedOut),
+                ("WRMSR", Execution::OtherExit { exit }),
+            ],
+        );
+        assert_eq!(
+            broken(&probe),
+            ["INT3", "RDMSR", "INVLPG", "MOV CR3", "WRMSR"]
+        );
+        let said: Vec<String> = probe
+            .broken()
+            .map(|instruction| instruction.result.to_string())
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "emulation failure",
+                "wrong result",
+                "triple fault",
+                "no end",
+                "KVM_EXIT_HLT"
+            ]
+        );
+    }
+
+    #[test]
+    fn this_host_is_told_as_it_is() {
+        let outcome = run();
+        if access(Path::new("/")).is_err() {
+            assert!(
+                matches!(&outcome, Outcome::Failed(why) if why.contains("/dev/kvm")),
+                "{outcome:?}"
+            );
+            return;
+        }
+        let Outcome::Ran(probe) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(probe.api, 12);
+        assert!(
+            probe.host_ns > 0.0 && probe.host_ns < EMULATED_NS,
+            "{probe:?}"
+        );
+        assert!(probe.ring0_ns.is_none_or(|ns| ns > 0.0), "{probe:?}");
+        let names: Vec<&str> = probe
+            .instructions
+            .iter()
+            .map(|instruction| instruction.name.as_str())
+            .collect();
+        for name in [
+            "XRSTOR",
+            "INT3",
+            "CMPXCHG16B",
+            "RDMSR",
+            "CPUID",
+            "MOV CR3",
+            "INVLPG",
+        ] {
+            assert!(names.contains(&name), "{name} of {names:?}");
+        }
+        // No KVM gives an instruction another meaning; it runs it or stops.
+        let wrong = |instruction: &&Instruction| instruction.result == Execution::Wrong;
+        assert_eq!(probe.broken().find(wrong), None);
+        if !probe.emulates() {
+            assert_eq!(broken(&probe), [""; 0]);
+            assert!(probe.exits_per_second.is_some_and(|exits| exits > 1e3));
         }
     }
 }
