@@ -197,15 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn every_call_of_many_is_interrupted() {
+    fn call_that_tries_again_is_interrupted_again() {
         let (mut reader, _writer) = io::pipe().unwrap();
         let kinds = watched(Duration::from_secs(60), move |watch| {
-            // A deadline that is over already: the signal may come before the
-            // system call, and another one must follow.
-            [(); 50].map(|()| watch.call("read", Instant::now(), || read_for_ever(&mut reader)))
+            watch.call("read", Instant::now(), || {
+                [(); 5].map(|()| read_for_ever(&mut reader))
+            })
         })
         .unwrap();
-        assert_eq!(kinds, [io::ErrorKind::Interrupted; 50]);
+        assert_eq!(kinds, [io::ErrorKind::Interrupted; 5]);
     }
 
     #[test]
