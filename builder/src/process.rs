@@ -89,6 +89,14 @@ pub enum ProcessError {
         /// What the system said.
         source: io::Error,
     },
+    /// The tool did not end in time; it was killed.
+    #[error("`{program}` did not end within {limit:?} and was killed; try it by hand")]
+    TooSlow {
+        /// The tool.
+        program: String,
+        /// The time it had.
+        limit: Duration,
+    },
     /// The user asked to stop; the tool was ended.
     #[error("interrupted while `{program}` was running; it was stopped")]
     Interrupted {
@@ -161,7 +169,7 @@ pub fn run(
         tail.push_back(line.into_owned());
     };
     let mut partial = [LineBuffer::default(), LineBuffer::default()];
-    let status = watch(&mut command, interrupt, |stream, bytes| {
+    let status = watch(&mut command, None, interrupt, |stream, bytes| {
         partial[stream as usize].push(bytes, |line| take(stream, line));
     })?;
     for stream in [Stream::Stdout, Stream::Stderr] {
@@ -182,10 +190,28 @@ pub fn run(
 
 /// Runs `command` as [`run`] does, but takes any status, and keeps the first
 /// megabyte of each stream as it is.
-pub fn capture(mut command: Command, interrupt: &Interrupt) -> Result<Captured, ProcessError> {
+pub fn capture(command: Command, interrupt: &Interrupt) -> Result<Captured, ProcessError> {
+    captured(command, None, interrupt)
+}
+
+/// Runs `command` as [`capture`] does, and kills it and all it started once
+/// `limit` has passed.
+pub fn capture_within(
+    command: Command,
+    limit: Duration,
+    interrupt: &Interrupt,
+) -> Result<Captured, ProcessError> {
+    captured(command, Some(limit), interrupt)
+}
+
+fn captured(
+    mut command: Command,
+    limit: Option<Duration>,
+    interrupt: &Interrupt,
+) -> Result<Captured, ProcessError> {
     let mut kept = [Vec::new(), Vec::new()];
     let mut cut = false;
-    let status = watch(&mut command, interrupt, |stream, bytes| {
+    let status = watch(&mut command, limit, interrupt, |stream, bytes| {
         let kept = &mut kept[stream as usize];
         let room = bytes.len().min(OUTPUT_LIMIT - kept.len());
         kept.extend_from_slice(&bytes[..room]);
@@ -203,14 +229,16 @@ pub fn capture(mut command: Command, interrupt: &Interrupt) -> Result<Captured, 
 /// Runs `command` to its end and hands on what it writes, as it comes.
 fn watch(
     command: &mut Command,
+    limit: Option<Duration>,
     interrupt: &Interrupt,
     mut on_output: impl FnMut(Stream, &[u8]),
 ) -> Result<ExitStatus, ProcessError> {
     let program = command.get_program().to_string_lossy().into_owned();
-    match Group::spawn(command)?.watch(interrupt, &mut on_output) {
+    match Group::spawn(command)?.watch(limit, interrupt, &mut on_output) {
         Err(source) => Err(ProcessError::Watch { program, source }),
-        Ok(None) => Err(ProcessError::Interrupted { program }),
-        Ok(Some(status)) => Ok(status),
+        Ok(Ending::Interrupted) => Err(ProcessError::Interrupted { program }),
+        Ok(Ending::TooSlow(limit)) => Err(ProcessError::TooSlow { program, limit }),
+        Ok(Ending::Exited(status)) => Ok(status),
     }
 }
 
@@ -255,6 +283,13 @@ fn shown(command: &Command) -> String {
         .join(" ")
 }
 
+/// How a watch ended.
+enum Ending {
+    Exited(ExitStatus),
+    Interrupted,
+    TooSlow(Duration),
+}
+
 /// A running tool and all it started; dropped, it is killed and reaped.
 struct Group {
     child: Child,
@@ -295,12 +330,15 @@ impl Group {
         }
     }
 
-    /// Passes output on until the child ends; `None` when it was interrupted.
+    /// Passes output on until the child ends, by itself or by the interrupt, or
+    /// `limit` has passed.
     fn watch(
         mut self,
+        limit: Option<Duration>,
         interrupt: &Interrupt,
         on_output: &mut dyn FnMut(Stream, &[u8]),
-    ) -> io::Result<Option<ExitStatus>> {
+    ) -> io::Result<Ending> {
+        let deadline = limit.map(|limit| (limit, Instant::now() + limit));
         let stdout = self.child.stdout.take().map(OwnedFd::from);
         let stderr = self.child.stderr.take().map(OwnedFd::from);
         let mut pipes = [
@@ -309,7 +347,9 @@ impl Group {
         ];
         let mut kill_at = None;
         loop {
-            let [exited, interrupted] = self.wait_for_news(&pipes, interrupt, kill_at)?;
+            let heeded = kill_at.is_none().then_some(interrupt);
+            let until = kill_at.or(deadline.map(|(_, at)| at));
+            let [exited, interrupted] = self.wait_for_news(&pipes, heeded, until)?;
             for pipe in &mut pipes {
                 pipe.drain(on_output)?;
             }
@@ -322,30 +362,36 @@ impl Group {
             } else if interrupted {
                 kill_process_group(self.pid, Signal::TERM)?;
                 kill_at = Some(Instant::now() + GRACE);
+            } else if let Some((limit, at)) = deadline
+                && kill_at.is_none()
+                && Instant::now() >= at
+            {
+                return Ok(Ending::TooSlow(limit));
             }
         }
         for pipe in &mut pipes {
             pipe.drain(on_output)?;
         }
         let status = self.reap()?;
-        Ok(kill_at.is_none().then_some(status))
+        Ok(match kill_at {
+            None => Ending::Exited(status),
+            Some(_) => Ending::Interrupted,
+        })
     }
 
-    /// Whether the child has ended, and whether the interrupt came (which is no
-    /// longer looked at once `kill_at` is set).
+    /// Whether the child has ended, and whether the interrupt came; it waits for
+    /// either, for output, or for the moment `until`.
     fn wait_for_news(
         &self,
         pipes: &[Pipe; 2],
-        interrupt: &Interrupt,
-        kill_at: Option<Instant>,
+        interrupt: Option<&Interrupt>,
+        until: Option<Instant>,
     ) -> io::Result<[bool; 2]> {
         let watched = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let mut fds = vec![watched(self.exited.as_fd())];
-        if kill_at.is_none() {
-            fds.push(watched(interrupt.as_fd()));
-        }
+        fds.extend(interrupt.map(|interrupt| watched(interrupt.as_fd())));
         fds.extend(pipes.iter().filter_map(Pipe::as_fd).map(watched));
-        let timeout = kill_at.map(|at| {
+        let timeout = until.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec {
                 tv_sec: left.as_secs().cast_signed(),
@@ -357,7 +403,7 @@ impl Group {
             Err(errno) => return Err(errno.into()),
         }
         let ready = |index: usize| !fds[index].revents().is_empty();
-        Ok([ready(0), kill_at.is_none() && ready(1)])
+        Ok([ready(0), interrupt.is_some() && ready(1)])
     }
 
     /// Kills what is left of the group, then reaps the child: until then the

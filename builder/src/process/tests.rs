@@ -155,3 +155,43 @@ fn a_capture_is_cut_at_its_limit() {
     assert_eq!(captured.stderr, b"end\n");
     assert!(captured.cut);
 }
+
+#[test]
+fn a_tool_that_hangs_is_killed_at_its_deadline_with_all_it_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let pids = folder.path().join("pids");
+    let script = format!(
+        "trap '' TERM; sleep 100 & echo $! > {0}; echo $$ >> {0}; while :; do sleep 100; done",
+        pids.display()
+    );
+    let limit = Duration::from_secs(1);
+    let error = capture_within(sh(&script), limit, &quiet()).unwrap_err();
+    let ProcessError::TooSlow {
+        program,
+        limit: had,
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!((program.as_str(), *had), ("sh", limit));
+    let started = fs::read_to_string(&pids).unwrap();
+    assert_eq!(started.lines().count(), 2);
+    assert!(started.lines().all(ends), "{started}");
+}
+
+#[test]
+fn a_tool_that_ends_before_its_deadline_is_captured() {
+    let captured = capture_within(sh("echo a; exit 3"), Duration::from_secs(60), &quiet()).unwrap();
+    assert_eq!(captured.status.code(), Some(3));
+    assert_eq!(captured.stdout, b"a\n");
+}
+
+#[test]
+fn a_tool_with_a_deadline_ends_on_an_interrupt_too() {
+    let interrupt = quiet();
+    interrupt.raise();
+    let mut command = Command::new("sleep");
+    command.arg("100");
+    let error = capture_within(command, Duration::from_secs(90), &interrupt).unwrap_err();
+    assert!(matches!(error, ProcessError::Interrupted { .. }), "{error}");
+}

@@ -1,11 +1,13 @@
 //! QEMU: the only place that names one of its options.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::process::Signal;
@@ -25,6 +27,12 @@ pub const LAPIC_KHZ: u32 = 1_000_000;
 
 /// What QEMU prints when KVM cannot run the guest's code; it does not exit.
 pub const KVM_INTERNAL_ERROR: &str = "KVM internal error";
+
+/// What QEMU gets to answer a question about itself, which takes it 20 ms.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Last lines kept of what it says when it fails to.
+const COMPLAINT_LINES: usize = 5;
 
 /// Descriptor in QEMU at which it finds the console's listening socket.
 const CONSOLE_FD: i32 = 3;
@@ -68,8 +76,79 @@ fn without_huge_pages(command: &mut Command) {
 /// The first line of QEMU's `--version`; fails, naming the package, where
 /// QEMU is not installed.
 pub fn version(interrupt: &Interrupt) -> Result<String, ProcessError> {
-    let mut command = Command::new(BINARY);
-    command.arg("--version");
-    let text = process::output(command, interrupt)?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    let text = answer(BINARY, &["--version"], interrupt)?;
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// The machine types that QEMU has, by `-machine help`.
+pub fn machines(interrupt: &Interrupt) -> Result<BTreeSet<String>, ProcessError> {
+    Ok(machine_types(&answer(
+        BINARY,
+        &["-machine", "help"],
+        interrupt,
+    )?))
+}
+
+/// The machine types in a list that has one a line, its name first, under a
+/// headline that ends in a colon.
+fn machine_types(list: &str) -> BTreeSet<String> {
+    list.lines()
+        .filter(|line| !line.ends_with(':'))
+        .filter_map(|line| line.split_ascii_whitespace().next())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What `program` prints when asked about itself with `arguments`.
+fn answer(
+    program: &str,
+    arguments: &[&str],
+    interrupt: &Interrupt,
+) -> Result<String, ProcessError> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let captured = process::capture_within(command, ANSWER_LIMIT, interrupt)?;
+    if captured.status.success() {
+        return Ok(String::from_utf8_lossy(&captured.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&captured.stderr);
+    let mut tail: Vec<_> = complaint.lines().rev().take(COMPLAINT_LINES).collect();
+    tail.reverse();
+    Err(ProcessError::Failed {
+        command: format!("{program} {}", arguments.join(" ")),
+        status: captured.status,
+        tail: tail.join("\n"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_types_are_the_first_words_below_the_headline() {
+        let list = "Supported machines are:\nmicrovm              microvm (i386)\n\
+                    pc                   Standard PC (alias of pc-i440fx-7.2)\n\n";
+        let types = machine_types(list);
+        assert_eq!(types.iter().collect::<Vec<_>>(), ["microvm", "pc"]);
+    }
+
+    #[test]
+    fn qemu_tells_its_version_and_machines() {
+        let interrupt = Interrupt::never().unwrap();
+        let version = version(&interrupt).unwrap();
+        assert!(version.starts_with("QEMU emulator version "), "{version}");
+        assert!(machines(&interrupt).unwrap().contains("microvm"));
+    }
+
+    #[test]
+    fn an_emulator_that_hangs_fails_or_is_missing_is_an_error() {
+        let interrupt = Interrupt::never().unwrap();
+        let error = answer("sleep", &["100"], &interrupt).unwrap_err();
+        assert!(matches!(error, ProcessError::TooSlow { .. }), "{error}");
+        let error = answer("ls", &["/no/such/file"], &interrupt).unwrap_err();
+        assert!(error.to_string().contains("/no/such/file"), "{error}");
+        let error = answer("no-such-tool", &[], &interrupt).unwrap_err();
+        assert!(matches!(error, ProcessError::Missing { .. }), "{error}");
+    }
 }
