@@ -5,6 +5,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+/// The file that holds them, below a root.
+pub(crate) const RANGE: &str = "proc/sys/net/ipv4/ip_local_port_range";
+
 /// What the kernel has unless told otherwise (Linux's
 /// Documentation/networking/ip-sysctl).
 const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
@@ -13,13 +16,14 @@ const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 /// who do not ask for one.
 #[must_use]
 pub fn ephemeral(root: &Path) -> RangeInclusive<u16> {
-    fs::read_to_string(root.join("proc/sys/net/ipv4/ip_local_port_range"))
+    fs::read_to_string(root.join(RANGE))
         .ok()
         .and_then(|text| parse(&text))
         .unwrap_or(EPHEMERAL)
 }
 
-fn parse(text: &str) -> Option<RangeInclusive<u16>> {
+/// The first and the last of two ports.
+pub(crate) fn parse(text: &str) -> Option<RangeInclusive<u16>> {
     let mut words = text.split_ascii_whitespace().map(str::parse);
     match (words.next(), words.next(), words.next()) {
         (Some(Ok(low)), Some(Ok(high)), None) if low <= high => Some(low..=high),

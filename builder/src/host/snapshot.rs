@@ -10,6 +10,23 @@ use serde::{Deserialize, Serialize};
 
 use super::kvm::Kvm;
 
+mod cgroup;
+mod cpu;
+mod daemons;
+pub(crate) mod file;
+mod kernel;
+mod kvm;
+mod merge;
+mod mounts;
+mod network;
+mod read;
+mod saved;
+mod storage;
+mod tables;
+
+pub use read::Places;
+pub use saved::SnapshotError;
+
 /// The version of the shape that this program writes and reads.
 pub const SCHEMA: u32 = 1;
 
@@ -84,7 +101,8 @@ pub struct Cpu {
     pub vendor: Option<String>,
     /// Model name.
     pub model: Option<String>,
-    /// Processors online.
+    /// Processors online; where the kernel does not tell, those that this
+    /// process may use.
     pub online: u64,
     /// Processors that this process may use.
     pub allowed: u64,
@@ -318,3 +336,6 @@ pub enum Qemu {
         why: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! Memory: how much there is, how much is left, and how the kernel hands it out.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::snapshot::file::{ORDINARY, Source, read_bounded, unexpected};
+use super::snapshot::{Memory, Unseen};
+
+const MEMINFO: &str = "proc/meminfo";
+/// Pressure stall information (kernel document accounting/psi).
+const PRESSURE: &str = "proc/pressure/memory";
+
+/// Memory of the machine under `root`. What is there but cannot be read is
+/// added to `unseen`.
+pub fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Memory {
+    let mut source = Source::new(root, unseen);
+    let text = source.text(MEMINFO);
+    let fields = text.as_deref().map(fields).unwrap_or_default();
+    if text.is_some() && !fields.contains_key("MemTotal") {
+        source.note(MEMINFO, "there is no MemTotal in it");
+    }
+    let huge_pages = fields
+        .get("HugePages_Total")
+        .and_then(|text| text.parse::<u64>().ok());
+    let mut size = |name: &str| {
+        let text = fields.get(name)?;
+        let bytes = bytes(text);
+        if bytes.is_none() {
+            let line = format!("{name}: {text}");
+            source.note(MEMINFO, unexpected(&line, "a size in kB"));
+        }
+        bytes
+    };
+    let memory = Memory {
+        total: size("MemTotal"),
+        available: size("MemAvailable"),
+        swap: size("SwapTotal"),
+        swap_free: size("SwapFree"),
+        // Linux before 4.16 has no `Hugetlb`, and tells of one page size only.
+        huge_pages: match fields.get("Hugetlb") {
+            Some(_) => size("Hugetlb"),
+            None => size("Hugepagesize").and_then(|size| size.checked_mul(huge_pages?)),
+        },
+        commit_limit: size("CommitLimit"),
+        committed: size("Committed_AS"),
+        ..Memory::default()
+    };
+    Memory {
+        overcommit: source.number("proc/sys/vm/overcommit_memory"),
+        transparent_huge_pages: source.choice("sys/kernel/mm/transparent_hugepage/enabled"),
+        pressure: has_pressure(&mut source),
+        ..memory
+    }
+}
+
+/// The fields of `/proc/meminfo` or of what a NUMA node has of it, by name.
+pub(crate) fn fields(text: &str) -> HashMap<&str, &str> {
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.trim(), value.trim()))
+        .collect()
+}
+
+/// The bytes of a size such as `24684092 kB`.
+pub(crate) fn bytes(size: &str) -> Option<u64> {
+    let kibibytes: u64 = size.strip_suffix("kB")?.trim_end().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// Whether the kernel tells of pressure: one booted with `psi=0` has the file,
+/// and refuses to open it.
+fn has_pressure(source: &mut Source) -> bool {
+    let opened = File::open(source.place(PRESSURE));
+    match opened.and_then(|file| read_bounded(file, ORDINARY)) {
+        Ok(text) if text.starts_with(b"some ") => true,
+        Ok(text) => {
+            let text = String::from_utf8_lossy(&text);
+            source.note(
+                PRESSURE,
+                unexpected(&text, "pressure, such as `some avg10=0.00`"),
+            );
+            false
+        }
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => false,
+        Err(error) => source.kept(PRESSURE, Err(error)).unwrap_or(false),
+    }
+}

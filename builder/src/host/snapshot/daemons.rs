@@ -1,0 +1,54 @@
+//! Running programs that change what imgbuild would.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::file::{Source, is_absence, read_bounded, reason};
+
+/// Their names, which are short enough for the kernel not to cut them.
+const NAMES: [&str; 5] = ["ksmctl", "ksmtuned", "libvirtd", "uksmd", "virtqemud"];
+/// What a `/proc/PID/comm` may hold: 15 bytes and a newline, and 64 for a
+/// kernel thread (proc_pid_comm(5)).
+const COMM: u64 = 65;
+
+/// Those of [`NAMES`] that run.
+pub(super) fn read(source: &mut Source) -> BTreeSet<String> {
+    let names = source.names("proc");
+    let processes = names
+        .iter()
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+    let mut found = BTreeSet::new();
+    let mut hidden: Option<(PathBuf, String)> = None;
+    for process in processes {
+        let path = Path::new("proc").join(process).join("comm");
+        match comm(&source.place(&path)) {
+            Ok(name) if NAMES.contains(&name.trim_end()) => {
+                found.insert(name.trim_end().to_owned());
+            }
+            Ok(_) => {}
+            // It has ended meanwhile.
+            Err(error) if is_absence(&error) || is_gone(&error) => {}
+            Err(error) => {
+                hidden.get_or_insert_with(|| (path, reason(&error)));
+            }
+        }
+    }
+    // One stands for all: with hidepid=1 it is those of all other users.
+    if let Some((path, why)) = hidden {
+        source.note(path, why);
+    }
+    found
+}
+
+fn comm(path: &Path) -> io::Result<String> {
+    let bytes = read_bounded(fs::File::open(path)?, COMM)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::SRCH)
+}

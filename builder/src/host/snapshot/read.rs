@@ -1,0 +1,172 @@
+//! Reads a host: files below a root, and what only system calls and tools tell.
+
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::thread::{self, Scope};
+
+use rustix::process::{Resource, geteuid, getrlimit};
+use rustix::thread::sched_getaffinity;
+
+use super::file::Source;
+use super::{
+    FileSystem, Host, MemoryMerge, Qemu, SCHEMA, Store, Unseen, cgroup, cpu, daemons, kernel, kvm,
+    merge, mounts, network, storage, tables,
+};
+use crate::host::{self, ksm, memory};
+use crate::interrupt::Interrupt;
+use crate::process::ProcessError;
+use crate::vmm::qemu;
+
+/// The machine type that guests use.
+const MACHINE: &str = "microvm";
+/// Most of a tool's complaint that is kept, in characters.
+const COMPLAINT: usize = 400;
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// What stands for `/`: all of `/proc`, `/sys`, `/dev` and `/boot` is read
+    /// below it.
+    pub root: PathBuf,
+    /// Where fleets keep overlays and identities; need not be there yet.
+    pub state: PathBuf,
+    /// Where fleets keep sockets; need not be there yet.
+    pub runtime: PathBuf,
+}
+
+/// What no file below a root tells.
+pub(super) struct System {
+    /// Whether this process is root's.
+    pub privileged: bool,
+    /// The kernel's release.
+    pub release: Option<String>,
+    /// Processors that this process may use.
+    pub allowed: u64,
+    /// Hard `RLIMIT_NOFILE`.
+    pub open_max: Option<u64>,
+    /// Hard `RLIMIT_NPROC`.
+    pub user_max: Option<u64>,
+    /// File systems that a fleet writes to.
+    pub storage: BTreeMap<Store, FileSystem>,
+    /// Whether `PR_SET_MEMORY_MERGE` outlives execve(2).
+    pub memory_merge: Option<MemoryMerge>,
+}
+
+impl Host {
+    /// Reads the host. This never fails: what cannot be seen is noted in
+    /// [`Host::unseen`], and tools that do not answer are ended after two
+    /// seconds, or by `interrupt`.
+    #[must_use]
+    pub fn read(places: &Places, interrupt: &Interrupt) -> Self {
+        thread::scope(|scope| {
+            let version = aside(scope, || qemu::version(interrupt));
+            let machines = aside(scope, || qemu::machines(interrupt));
+            let mut unseen = Vec::new();
+            let system = System::ask(places, interrupt, &mut unseen);
+            let mut host = Self::below(&places.root, system, unseen);
+            host.qemu = judged(version(), machines().map(|types| types.contains(MACHINE)));
+            host
+        })
+    }
+
+    /// The host whose files are below `root`, with QEMU still to be asked.
+    pub(super) fn below(root: &Path, system: System, mut unseen: Vec<Unseen>) -> Self {
+        let kvm = kvm::read(root, &mut unseen);
+        let memory = memory::read(root, &mut unseen);
+        let ksm = ksm::read(root, &mut unseen);
+        let mut source = Source::new(root, &mut unseen);
+        let mounts = mounts::read(&mut source);
+        let mut host = Self {
+            schema: SCHEMA,
+            imgbuild: env!("CARGO_PKG_VERSION").to_owned(),
+            privileged: system.privileged,
+            boot_id: boot_id(&mut source),
+            kernel: kernel::read(&mut source, system.release),
+            cpu: cpu::read(&mut source, system.allowed),
+            kvm,
+            memory,
+            nodes: cpu::nodes(&mut source),
+            ksm,
+            memory_merge: system.memory_merge,
+            cgroup: cgroup::read(&mut source, &mounts),
+            processes: tables::processes(&mut source, system.user_max),
+            files: tables::files(&mut source, system.open_max),
+            network: network::read(&mut source),
+            storage: system.storage,
+            qemu: Qemu::Missing,
+            daemons: daemons::read(&mut source),
+            unseen: Vec::new(),
+        };
+        unseen.sort();
+        unseen.dedup();
+        host.unseen = unseen;
+        host
+    }
+}
+
+impl System {
+    fn ask(places: &Places, interrupt: &Interrupt, unseen: &mut Vec<Unseen>) -> Self {
+        let mut source = Source::new(&places.root, unseen);
+        let mounts = mounts::read(&mut source);
+        Self {
+            privileged: geteuid().is_root(),
+            release: rustix::system::uname()
+                .release()
+                .to_str()
+                .ok()
+                .map(str::to_owned),
+            allowed: allowed(),
+            open_max: getrlimit(Resource::Nofile).maximum,
+            user_max: getrlimit(Resource::Nproc).maximum,
+            storage: storage::read(&mut source, places, &mounts),
+            memory_merge: merge::probe(interrupt),
+        }
+    }
+}
+
+/// Processors in this process's affinity mask. A group's share of their time is
+/// told by its limit ([`super::Group::cpu_max_millis`]).
+fn allowed() -> u64 {
+    // A mask of rustix holds 1,024; a kernel for more refuses to fill it.
+    let count =
+        sched_getaffinity(None).map_or_else(|_| host::cpus() as u64, |mask| mask.count().into());
+    count.max(1)
+}
+
+fn boot_id(source: &mut Source) -> Option<String> {
+    source.parsed("proc/sys/kernel/random/boot_id", "a UUID", |text| {
+        let is_uuid = text.len() == 36 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+        is_uuid.then(|| text.to_owned())
+    })
+}
+
+/// Starts `work` on a thread of its own, or leaves it for later on a host that
+/// has no thread to spare; what is returned waits for its result.
+fn aside<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl Fn() -> T + Copy + Send + 'scope,
+) -> impl FnOnce() -> T {
+    let started = thread::Builder::new().spawn_scoped(scope, work);
+    move || match started {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+        Err(_) => work(),
+    }
+}
+
+/// QEMU by its answers: its version, and whether it has the machine type.
+fn judged(version: Result<String, ProcessError>, microvm: Result<bool, ProcessError>) -> Qemu {
+    match (version, microvm) {
+        (Ok(version), _) if version.is_empty() => Qemu::Broken {
+            why: format!("`{} --version` printed nothing", qemu::BINARY),
+        },
+        (Ok(version), Ok(microvm)) => Qemu::Found { version, microvm },
+        (Err(ProcessError::Missing { .. }), _) => Qemu::Missing,
+        (Err(error), _) | (Ok(_), Err(error)) => {
+            let lines = error.to_string().replace('\n', " ");
+            Qemu::Broken {
+                why: lines.chars().take(COMPLAINT).collect(),
+            }
+        }
+    }
+}
