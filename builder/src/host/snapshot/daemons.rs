@@ -18,9 +18,12 @@ const COMM: u64 = 65;
 /// Those of [`NAMES`] that run.
 pub(super) fn read(source: &mut Source) -> BTreeSet<String> {
     let names = source.names("proc");
-    let processes = names
-        .iter()
-        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_process = |name: &&String| name.bytes().all(|byte| byte.is_ascii_digit());
+    let processes: Vec<_> = names.iter().filter(is_process).collect();
+    if !processes.is_empty() && !processes.iter().any(|name| *name == "1") {
+        let why = "other users' processes are hidden (hidepid, proc(5))";
+        source.note("proc", why);
+    }
     let mut found = BTreeSet::new();
     let mut hidden: Option<(PathBuf, String)> = None;
     for process in processes {

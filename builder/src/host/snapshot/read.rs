@@ -64,14 +64,19 @@ impl Host {
             let machines = aside(scope, || qemu::machines(interrupt));
             let mut unseen = Vec::new();
             let system = System::ask(places, interrupt, &mut unseen);
-            let mut host = Self::below(&places.root, system, unseen);
-            host.qemu = judged(version(), machines().map(|types| types.contains(MACHINE)));
-            host
+            Self::below(&places.root, system, unseen, || {
+                judged(version(), machines().map(|types| types.contains(MACHINE)))
+            })
         })
     }
 
-    /// The host whose files are below `root`, with QEMU still to be asked.
-    pub(super) fn below(root: &Path, system: System, mut unseen: Vec<Unseen>) -> Self {
+    /// The host whose files are below `root`; `qemu` is called last.
+    pub(super) fn below(
+        root: &Path,
+        system: System,
+        mut unseen: Vec<Unseen>,
+        qemu: impl FnOnce() -> Qemu,
+    ) -> Self {
         let kvm = kvm::read(root, &mut unseen);
         let memory = memory::read(root, &mut unseen);
         let ksm = ksm::read(root, &mut unseen);
@@ -94,8 +99,8 @@ impl Host {
             files: tables::files(&mut source, system.open_max),
             network: network::read(&mut source),
             storage: system.storage,
-            qemu: Qemu::Missing,
             daemons: daemons::read(&mut source),
+            qemu: qemu(),
             unseen: Vec::new(),
         };
         unseen.sort();
@@ -168,5 +173,63 @@ fn judged(version: Result<String, ProcessError>, microvm: Result<bool, ProcessEr
                 why: lines.chars().take(COMPLAINT).collect(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn program() -> String {
+        qemu::BINARY.to_owned()
+    }
+
+    fn why(qemu: Qemu) -> String {
+        match qemu {
+            Qemu::Broken { why } => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn qemu_is_judged_by_its_answers() {
+        let version = || Ok("QEMU emulator version 7.2.19".to_owned());
+        for microvm in [true, false] {
+            let expected = Qemu::Found {
+                version: "QEMU emulator version 7.2.19".to_owned(),
+                microvm,
+            };
+            assert_eq!(judged(version(), Ok(microvm)), expected);
+        }
+        let missing = || ProcessError::Missing {
+            program: program(),
+            package: "qemu-system-x86".to_owned(),
+        };
+        assert_eq!(judged(Err(missing()), Err(missing())), Qemu::Missing);
+        let slow = || ProcessError::TooSlow {
+            program: program(),
+            limit: Duration::from_secs(2),
+        };
+        for qemu in [
+            judged(Err(slow()), Ok(true)),
+            judged(version(), Err(slow())),
+        ] {
+            let why = why(qemu);
+            assert!(why.contains("did not end within 2s"), "{why}");
+        }
+        let why = why(judged(Ok(String::new()), Ok(true)));
+        assert!(why.contains("--version` printed nothing"), "{why}");
+    }
+
+    #[test]
+    fn a_long_complaint_of_qemu_becomes_one_short_line() {
+        let failed = ProcessError::Watch {
+            program: program(),
+            source: std::io::Error::other("a\nb".repeat(1000)),
+        };
+        let why = why(judged(Err(failed), Ok(true)));
+        assert_eq!((why.lines().count(), why.chars().count()), (1, COMPLAINT));
     }
 }

@@ -51,7 +51,7 @@ fn system() -> System {
 }
 
 pub(super) fn look(root: &TempDir) -> Host {
-    Host::below(root.path(), system(), Vec::new())
+    Host::below(root.path(), system(), Vec::new(), || Qemu::Missing)
 }
 
 fn seen(root: &TempDir) -> Host {
@@ -159,15 +159,20 @@ fn full() -> Vec<(&'static str, Vec<u8>)> {
             "sys/devices/system/node/node0/meminfo",
             "Node 0 MemTotal:  1024 kB\nNode 0 MemFree:  512 kB\n",
         ),
-        ("sys/devices/system/node/node10/cpulist", "8,10-11\n"),
+        ("sys/devices/system/node/node10/cpulist", "8\n"),
         (
             "sys/devices/system/node/node10/meminfo",
             "Node 10 MemTotal:  2048 kB\nNode 10 MemFree:  1 kB\n",
         ),
-        ("sys/devices/system/node/node2/cpulist", "\n"),
+        ("sys/devices/system/node/node2/cpulist", "10-11\n"),
         (
             "sys/devices/system/node/node2/meminfo",
-            "Node 2 MemTotal:  0 kB\nNode 2 MemFree:  0 kB\n",
+            "Node 2 MemTotal:  4096 kB\nNode 2 MemFree:  2 kB\n",
+        ),
+        ("sys/devices/system/node/node3/cpulist", "\n"),
+        (
+            "sys/devices/system/node/node3/meminfo",
+            "Node 3 MemTotal:  0 kB\nNode 3 MemFree:  0 kB\n",
         ),
         ("sys/fs/cgroup/user.slice/cpu.max", "max 100000\n"),
         ("sys/fs/cgroup/user.slice/memory.current", "4000000\n"),
@@ -313,7 +318,8 @@ fn processors_and_nodes_are_read() {
     };
     let expected = [
         node(0, 1 << 20, 1 << 19, "0-3"),
-        node(10, 2 << 20, 1 << 10, "8,10-11"),
+        node(2, 4 << 20, 2 << 10, "10-11"),
+        node(10, 2 << 20, 1 << 10, "8"),
     ];
     assert_eq!(host.nodes, expected);
 }

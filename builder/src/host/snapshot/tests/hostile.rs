@@ -57,7 +57,7 @@ fn any_file_may_hold_anything() {
             junk.clone(),
             wide.as_bytes().to_vec(),
         ];
-        contents.extend((0..content.len()).map(|length| content[..length].to_vec()));
+        contents.extend((0..16).map(|part| content[..content.len() * part / 16].to_vec()));
         for content in contents {
             put(root.path(), path, &content);
             for noted in unseen(&look(&root)) {
@@ -153,14 +153,11 @@ fn a_configuration_that_unpacks_without_end_is_not_taken() {
 fn a_release_cannot_lead_elsewhere() {
     let root = tree(&[("etc/secret", "CONFIG_KSM=y\n"), ("boot/config-x/y", "")]);
     let release = Some("x/../../etc/secret".to_owned());
-    let host = Host::below(
-        root.path(),
-        System {
-            release,
-            ..system()
-        },
-        Vec::new(),
-    );
+    let system = System {
+        release,
+        ..system()
+    };
+    let host = Host::below(root.path(), system, Vec::new(), || Qemu::Missing);
     assert_eq!(host.kernel.config, None);
 }
 
@@ -183,4 +180,13 @@ fn processes_that_may_not_be_looked_at_are_noted_once() {
     let host = look(&root);
     assert_eq!(unseen(&host), ["/proc/5/comm"]);
     assert_eq!(host.daemons, set(&["ksmtuned", "virtqemud"]));
+}
+
+#[test]
+fn processes_of_others_that_are_hidden_are_noted() {
+    let root = tree(&full());
+    fs::remove_dir_all(root.path().join("proc/1")).unwrap();
+    let host = look(&root);
+    assert_eq!(unseen(&host), ["/proc"]);
+    assert!(host.unseen[0].why.contains("hidepid"));
 }
