@@ -117,116 +117,125 @@ const MOUNTINFO: &str = "\
 30 22 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate
 ";
 
-/// Every file that is read of a host with two nodes and unified control groups.
+const DEVICES_AND_PROC: &[(&str, &str)] = &[
+    ("boot/config-6.12.63", "CONFIG_NUMA=y\nCONFIG_VHOST_NET=m\n"),
+    ("dev/kvm", ""),
+    ("dev/net/tun", ""),
+    ("proc/1/comm", "systemd\n"),
+    ("proc/77/comm", "ksmtuned\n"),
+    ("proc/cpuinfo", CPUINFO),
+    ("proc/loadavg", "0.67 0.40 0.84 3/1289 3897\n"),
+    ("proc/meminfo", MEMINFO),
+    ("proc/net/tcp", TCP),
+    ("proc/net/tcp6", TCP6),
+    ("proc/pressure/memory", "some avg10=0.00 avg60=0.00\n"),
+    ("proc/self/cgroup", "0::/user.slice/session\n"),
+    ("proc/self/mountinfo", MOUNTINFO),
+    ("proc/sys/fs/aio-max-nr", "65536\n"),
+    ("proc/sys/fs/aio-nr", "12\n"),
+    ("proc/sys/fs/file-max", "9223372036854775807\n"),
+    ("proc/sys/fs/file-nr", "1024\t0\t9223372036854775807\n"),
+    ("proc/sys/fs/inotify/max_user_instances", "128\n"),
+    ("proc/sys/fs/nr_open", "1048576\n"),
+    ("proc/sys/kernel/pid_max", "32768\n"),
+    (
+        "proc/sys/kernel/random/boot_id",
+        "5f0c6b0e-8a55-4d5b-9d3e-0f3f1c2b7a11\n",
+    ),
+    ("proc/sys/kernel/sched_autogroup_enabled", "1\n"),
+    ("proc/sys/kernel/threads-max", "192000\n"),
+    ("proc/sys/net/core/netdev_max_backlog", "1000\n"),
+    ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
+    ("proc/sys/net/ipv4/neigh/default/gc_thresh2", "512\n"),
+    ("proc/sys/net/ipv4/neigh/default/gc_thresh3", "1024\n"),
+    ("proc/sys/vm/max_map_count", "65530\n"),
+    ("proc/sys/vm/overcommit_memory", "0\n"),
+];
+
+const SYS: &[(&str, &str)] = &[
+    ("sys/devices/system/cpu/online", "0-3,8,10-11\n"),
+    ("sys/devices/system/node/node0/cpulist", "0-3\n"),
+    (
+        "sys/devices/system/node/node0/meminfo",
+        "Node 0 MemTotal:  1024 kB\nNode 0 MemFree:  512 kB\n",
+    ),
+    ("sys/devices/system/node/node10/cpulist", "8\n"),
+    (
+        "sys/devices/system/node/node10/meminfo",
+        "Node 10 MemTotal:  2048 kB\nNode 10 MemFree:  1 kB\n",
+    ),
+    ("sys/devices/system/node/node2/cpulist", "10-11\n"),
+    (
+        "sys/devices/system/node/node2/meminfo",
+        "Node 2 MemTotal:  4096 kB\nNode 2 MemFree:  2 kB\n",
+    ),
+    ("sys/devices/system/node/node3/cpulist", "\n"),
+    (
+        "sys/devices/system/node/node3/meminfo",
+        "Node 3 MemTotal:  0 kB\nNode 3 MemFree:  0 kB\n",
+    ),
+    ("sys/kernel/mm/ksm/advisor_mode", "[none] scan-time\n"),
+    ("sys/kernel/mm/ksm/full_scans", "13\n"),
+    ("sys/kernel/mm/ksm/max_page_sharing", "256\n"),
+    ("sys/kernel/mm/ksm/merge_across_nodes", "1\n"),
+    ("sys/kernel/mm/ksm/pages_shared", "8\n"),
+    ("sys/kernel/mm/ksm/pages_sharing", "9\n"),
+    ("sys/kernel/mm/ksm/pages_to_scan", "100\n"),
+    ("sys/kernel/mm/ksm/pages_unshared", "11\n"),
+    ("sys/kernel/mm/ksm/pages_volatile", "12\n"),
+    ("sys/kernel/mm/ksm/run", "1\n"),
+    ("sys/kernel/mm/ksm/sleep_millisecs", "20\n"),
+    ("sys/kernel/mm/ksm/smart_scan", "1\n"),
+    ("sys/kernel/mm/ksm/use_zero_pages", "0\n"),
+    (
+        "sys/kernel/mm/transparent_hugepage/enabled",
+        "always [madvise] never\n",
+    ),
+];
+
+const GROUPS: &[(&str, &str)] = &[
+    ("sys/fs/cgroup/user.slice/cpu.max", "max 100000\n"),
+    ("sys/fs/cgroup/user.slice/memory.current", "4000000\n"),
+    ("sys/fs/cgroup/user.slice/memory.max", "max\n"),
+    (
+        "sys/fs/cgroup/user.slice/memory.stat",
+        "anon 5\ninactive_file 300\nactive_file 4\n",
+    ),
+    ("sys/fs/cgroup/user.slice/pids.current", "70\n"),
+    ("sys/fs/cgroup/user.slice/pids.max", "10813\n"),
+    (
+        "sys/fs/cgroup/user.slice/session/cgroup.controllers",
+        "cpu memory pids\n",
+    ),
+    (
+        "sys/fs/cgroup/user.slice/session/cgroup.subtree_control",
+        "\n",
+    ),
+    (
+        "sys/fs/cgroup/user.slice/session/cpu.max",
+        "150000 100000\n",
+    ),
+    (
+        "sys/fs/cgroup/user.slice/session/memory.current",
+        "3000000\n",
+    ),
+    (
+        "sys/fs/cgroup/user.slice/session/memory.max",
+        "4294967296\n",
+    ),
+    (
+        "sys/fs/cgroup/user.slice/session/memory.stat",
+        "inactive_file 30\nactive_file 4\n",
+    ),
+    ("sys/fs/cgroup/user.slice/session/pids.current", "7\n"),
+    ("sys/fs/cgroup/user.slice/session/pids.max", "max\n"),
+];
+
+/// Every file that is read of a host with three nodes that have memory, and
+/// unified control groups.
 fn full() -> Vec<(&'static str, Vec<u8>)> {
     let config = gzip("# a comment\nCONFIG_KSM=y\nCONFIG_KVM=m\nCONFIG_HZ=100\nCONFIG_PSI=n\n");
-    let text: &[(&str, &str)] = &[
-        ("boot/config-6.12.63", "CONFIG_NUMA=y\nCONFIG_VHOST_NET=m\n"),
-        ("dev/kvm", ""),
-        ("dev/net/tun", ""),
-        ("proc/1/comm", "systemd\n"),
-        ("proc/77/comm", "ksmtuned\n"),
-        ("proc/cpuinfo", CPUINFO),
-        ("proc/loadavg", "0.67 0.40 0.84 3/1289 3897\n"),
-        ("proc/meminfo", MEMINFO),
-        ("proc/net/tcp", TCP),
-        ("proc/net/tcp6", TCP6),
-        ("proc/pressure/memory", "some avg10=0.00 avg60=0.00\n"),
-        ("proc/self/cgroup", "0::/user.slice/session\n"),
-        ("proc/self/mountinfo", MOUNTINFO),
-        ("proc/sys/fs/aio-max-nr", "65536\n"),
-        ("proc/sys/fs/aio-nr", "12\n"),
-        ("proc/sys/fs/file-max", "9223372036854775807\n"),
-        ("proc/sys/fs/file-nr", "1024\t0\t9223372036854775807\n"),
-        ("proc/sys/fs/inotify/max_user_instances", "128\n"),
-        ("proc/sys/fs/nr_open", "1048576\n"),
-        ("proc/sys/kernel/pid_max", "32768\n"),
-        (
-            "proc/sys/kernel/random/boot_id",
-            "5f0c6b0e-8a55-4d5b-9d3e-0f3f1c2b7a11\n",
-        ),
-        ("proc/sys/kernel/sched_autogroup_enabled", "1\n"),
-        ("proc/sys/kernel/threads-max", "192000\n"),
-        ("proc/sys/net/core/netdev_max_backlog", "1000\n"),
-        ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
-        ("proc/sys/net/ipv4/neigh/default/gc_thresh2", "512\n"),
-        ("proc/sys/net/ipv4/neigh/default/gc_thresh3", "1024\n"),
-        ("proc/sys/vm/max_map_count", "65530\n"),
-        ("proc/sys/vm/overcommit_memory", "0\n"),
-        ("sys/devices/system/cpu/online", "0-3,8,10-11\n"),
-        ("sys/devices/system/node/node0/cpulist", "0-3\n"),
-        (
-            "sys/devices/system/node/node0/meminfo",
-            "Node 0 MemTotal:  1024 kB\nNode 0 MemFree:  512 kB\n",
-        ),
-        ("sys/devices/system/node/node10/cpulist", "8\n"),
-        (
-            "sys/devices/system/node/node10/meminfo",
-            "Node 10 MemTotal:  2048 kB\nNode 10 MemFree:  1 kB\n",
-        ),
-        ("sys/devices/system/node/node2/cpulist", "10-11\n"),
-        (
-            "sys/devices/system/node/node2/meminfo",
-            "Node 2 MemTotal:  4096 kB\nNode 2 MemFree:  2 kB\n",
-        ),
-        ("sys/devices/system/node/node3/cpulist", "\n"),
-        (
-            "sys/devices/system/node/node3/meminfo",
-            "Node 3 MemTotal:  0 kB\nNode 3 MemFree:  0 kB\n",
-        ),
-        ("sys/fs/cgroup/user.slice/cpu.max", "max 100000\n"),
-        ("sys/fs/cgroup/user.slice/memory.current", "4000000\n"),
-        ("sys/fs/cgroup/user.slice/memory.max", "max\n"),
-        (
-            "sys/fs/cgroup/user.slice/memory.stat",
-            "anon 5\ninactive_file 300\nactive_file 4\n",
-        ),
-        ("sys/fs/cgroup/user.slice/pids.current", "70\n"),
-        ("sys/fs/cgroup/user.slice/pids.max", "10813\n"),
-        (
-            "sys/fs/cgroup/user.slice/session/cgroup.controllers",
-            "cpu memory pids\n",
-        ),
-        (
-            "sys/fs/cgroup/user.slice/session/cgroup.subtree_control",
-            "\n",
-        ),
-        (
-            "sys/fs/cgroup/user.slice/session/cpu.max",
-            "150000 100000\n",
-        ),
-        (
-            "sys/fs/cgroup/user.slice/session/memory.current",
-            "3000000\n",
-        ),
-        (
-            "sys/fs/cgroup/user.slice/session/memory.max",
-            "4294967296\n",
-        ),
-        (
-            "sys/fs/cgroup/user.slice/session/memory.stat",
-            "inactive_file 30\nactive_file 4\n",
-        ),
-        ("sys/fs/cgroup/user.slice/session/pids.current", "7\n"),
-        ("sys/fs/cgroup/user.slice/session/pids.max", "max\n"),
-        ("sys/kernel/mm/ksm/advisor_mode", "[none] scan-time\n"),
-        ("sys/kernel/mm/ksm/full_scans", "13\n"),
-        ("sys/kernel/mm/ksm/max_page_sharing", "256\n"),
-        ("sys/kernel/mm/ksm/merge_across_nodes", "1\n"),
-        ("sys/kernel/mm/ksm/pages_shared", "8\n"),
-        ("sys/kernel/mm/ksm/pages_sharing", "9\n"),
-        ("sys/kernel/mm/ksm/pages_to_scan", "100\n"),
-        ("sys/kernel/mm/ksm/pages_unshared", "11\n"),
-        ("sys/kernel/mm/ksm/pages_volatile", "12\n"),
-        ("sys/kernel/mm/ksm/run", "1\n"),
-        ("sys/kernel/mm/ksm/sleep_millisecs", "20\n"),
-        ("sys/kernel/mm/ksm/smart_scan", "1\n"),
-        ("sys/kernel/mm/ksm/use_zero_pages", "0\n"),
-        (
-            "sys/kernel/mm/transparent_hugepage/enabled",
-            "always [madvise] never\n",
-        ),
-    ];
+    let text = [DEVICES_AND_PROC, SYS, GROUPS].concat();
     let mut files: Vec<_> = text
         .iter()
         .map(|(path, content)| (*path, content.as_bytes().to_vec()))

@@ -10,12 +10,12 @@ fn a_file_that_cannot_be_read_is_noted() {
         fs::create_dir(&file).unwrap();
         let host = look(&root);
         let expected: &[String] = match path {
-            // Only their presence counts.
-            "dev/net/tun" | "dev/kvm" => &[],
-            // One is not looked at while there is the other.
-            "boot/config-6.12.63" => &[],
-            // Writable is all it must be.
-            "sys/fs/cgroup/user.slice/session/cgroup.subtree_control" => &[],
+            // Presence counts, or the right to write; and the second
+            // configuration is not looked at while there is the first.
+            "dev/net/tun"
+            | "dev/kvm"
+            | "boot/config-6.12.63"
+            | "sys/fs/cgroup/user.slice/session/cgroup.subtree_control" => &[],
             _ => &[format!("/{path}")],
         };
         assert_eq!(unseen(&host), expected);
