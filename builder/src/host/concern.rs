@@ -1,14 +1,58 @@
 //! What checks look at: a pure function from snapshot and wish to findings
 //! for each concern.
+//!
+//! Every check yields its finding, also when all is well, so that a reader sees
+//! what was looked at. Only what could not even be asked is left out, such as
+//! how fast KVM is where there is none: one cause is told once.
 
 use super::finding::Finding;
 use super::snapshot::Host;
 use super::want::Want;
 
+mod cgroup;
+mod cpu;
+mod files;
+mod kernel;
+mod ksm;
+mod kvm;
+mod memory;
+mod network;
+mod numa;
+mod processes;
+mod qemu;
+mod storage;
+mod text;
+mod tuner;
+mod unseen;
+
+#[cfg(test)]
+mod tests;
+
+/// All concerns, in the order in which findings that matter alike are told.
+const CONCERNS: [fn(&Host, &Want) -> Vec<Finding>; 14] = [
+    kvm::judge,
+    cpu::judge,
+    qemu::judge,
+    memory::judge,
+    ksm::judge,
+    tuner::judge,
+    processes::judge,
+    files::judge,
+    network::judge,
+    storage::judge,
+    cgroup::judge,
+    numa::judge,
+    kernel::judge,
+    unseen::judge,
+];
+
 /// Judges a host, the worst first.
 #[must_use]
-pub fn judge(_host: &Host, _want: &Want) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = Vec::new();
+pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+    let mut findings: Vec<_> = CONCERNS
+        .iter()
+        .flat_map(|concern| concern(host, want))
+        .collect();
     findings.sort_by_key(|finding| finding.severity);
     findings
 }

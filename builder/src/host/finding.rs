@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::settings::Setting;
+use super::settings::{Knob, Setting};
+use super::want::Want;
 
 /// How much a finding matters; the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -56,6 +57,69 @@ pub struct Finding {
     pub document: &'static str,
 }
 
+impl Finding {
+    /// Adds what mends it, if anything has to be mended.
+    pub fn mended_by(self, fix: Fix) -> Self {
+        Self {
+            fix: (self.severity != Severity::Ok).then_some(fix),
+            ..self
+        }
+    }
+}
+
+/// What a finding is about, whatever comes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Check {
+    /// The [`Finding::id`].
+    pub id: &'static str,
+    /// The [`Finding::document`].
+    pub document: &'static str,
+}
+
+impl Check {
+    /// The finding that `value` was found where `need` is needed.
+    pub fn finds(
+        self,
+        severity: Severity,
+        value: impl Into<String>,
+        need: impl Into<String>,
+        meaning: impl Into<String>,
+    ) -> Finding {
+        Finding {
+            id: self.id,
+            severity,
+            value: value.into(),
+            need: need.into(),
+            meaning: meaning.into(),
+            guests: None,
+            fix: None,
+            document: self.document,
+        }
+    }
+
+    /// The finding that `value` has room for `allowed` guests; `None` if it
+    /// does not limit them.
+    pub fn allows(
+        self,
+        want: &Want,
+        allowed: Option<u64>,
+        value: impl Into<String>,
+        need: impl Into<String>,
+        meaning: impl Into<String>,
+    ) -> Finding {
+        let severity = allowed.map_or(Severity::Ok, |allowed| want.limit(allowed));
+        Finding {
+            guests: allowed,
+            ..self.finds(severity, value, need, meaning)
+        }
+    }
+
+    /// The finding that nothing could be seen; the finding `unseen` says why.
+    pub fn not_seen(self, need: impl Into<String>, meaning: impl Into<String>) -> Finding {
+        self.finds(Severity::Ok, "not seen", need, meaning)
+    }
+}
+
 /// What mends a finding.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -92,6 +156,22 @@ pub enum Needs {
     Command,
     /// Another host, or another option of imgbuild's.
     Choice,
+}
+
+impl Fix {
+    /// What only the host's owner can do.
+    pub fn manual(needs: Needs, instruction: impl Into<String>) -> Self {
+        Self::Manual {
+            needs,
+            instruction: instruction.into(),
+        }
+    }
+
+    /// One setting.
+    #[must_use]
+    pub fn setting(knob: Knob, value: u64) -> Self {
+        Self::Settings(vec![Setting { knob, value }])
+    }
 }
 
 impl fmt::Display for Fix {

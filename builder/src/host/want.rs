@@ -6,8 +6,15 @@ use super::finding::Severity;
 use crate::units::ByteSize;
 use crate::vmm::{Accel, Net, Sharing};
 
+/// Open files that the launcher holds for each guest: the guest's console, its
+/// VMM's stderr and its VMM's pidfd.
+pub const LAUNCHER_FILES_A_GUEST: u64 = 3;
+
+/// Open files that the launcher holds beside those, with room to spare.
+pub const LAUNCHER_FILES_BESIDE: u64 = 64;
+
 /// What a host is to be ready for.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Want {
     /// Number of guests; with none given, the question is how many fit.
     pub guests: Option<u32>,
@@ -24,6 +31,12 @@ pub struct Want {
 }
 
 impl Want {
+    /// Number of guests that there is to be room for: one at least.
+    #[must_use]
+    pub fn wanted(&self) -> u64 {
+        u64::from(self.guests.unwrap_or(1)).max(1)
+    }
+
     /// How much something matters that only KVM needs.
     #[must_use]
     pub fn under_kvm(&self, severity: Severity) -> Severity {
@@ -33,10 +46,19 @@ impl Want {
         }
     }
 
+    /// How much something matters that only sharing pages needs.
+    #[must_use]
+    pub fn when_shared(&self, severity: Severity) -> Severity {
+        match self.sharing {
+            Sharing::None => Severity::Ok,
+            Sharing::Guest => severity,
+        }
+    }
+
     /// How much it matters that no more than `allowed` guests fit.
     #[must_use]
     pub fn limit(&self, allowed: u64) -> Severity {
-        if allowed < u64::from(self.guests.unwrap_or(1)) {
+        if allowed < self.wanted() {
             Severity::Limit
         } else {
             Severity::Ok

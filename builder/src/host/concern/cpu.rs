@@ -1,0 +1,315 @@
+//! What the processor does for virtual machines, and what KVM uses of it.
+//!
+//! `/proc/cpuinfo` tells what the CPU has, a module's parameter what KVM makes
+//! of it: where both speak, the parameter decides.
+
+use super::kvm::{Link, broken};
+use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
+use crate::host::snapshot::Host;
+use crate::host::want::Want;
+
+const VT: Check = Check {
+    id: "vt",
+    document: "https://docs.kernel.org/virt/kvm/index.html",
+};
+const EPT: Check = Check {
+    id: "ept",
+    document: "https://docs.kernel.org/virt/kvm/x86/mmu.html",
+};
+const VPID: Check = Check {
+    id: "vpid",
+    document: PARAMETERS,
+};
+const UNRESTRICTED: Check = Check {
+    id: "unrestricted-guest",
+    document: PARAMETERS,
+};
+const APICV: Check = Check {
+    id: "apicv",
+    document: PARAMETERS,
+};
+const NESTED: Check = Check {
+    id: "nested",
+    document: "https://docs.kernel.org/virt/kvm/x86/running-nested-guests.html",
+};
+
+const PARAMETERS: &str = "https://docs.kernel.org/admin-guide/kernel-parameters.html";
+
+/// Judges the processor.
+pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+    let mut findings = vec![vt(host, want)];
+    // Without VT-x or SVM there is nothing that these could be part of.
+    if virtualizes(host) != Some(false) {
+        findings.extend([
+            ept(host, want),
+            vpid(host, want),
+            unrestricted_guest(host, want),
+            apicv(host, want),
+        ]);
+    }
+    findings.push(nested(host, want));
+    findings
+}
+
+/// Whether the CPU has VT-x or SVM; `None` if that could not be seen.
+pub fn virtualizes(host: &Host) -> Option<bool> {
+    let unseen = host.cpu.vendor.is_none() && host.cpu.flags.is_empty();
+    (!unseen).then(|| has(host, "vmx") || has(host, "svm"))
+}
+
+/// The module for this CPU.
+pub fn vendor_module(host: &Host) -> &'static str {
+    if is_amd(host) { "kvm_amd" } else { "kvm_intel" }
+}
+
+/// Whether this host is itself a guest.
+pub fn is_guest(host: &Host) -> bool {
+    has(host, "hypervisor")
+}
+
+fn is_amd(host: &Host) -> bool {
+    let vendor = host.cpu.vendor.as_deref();
+    has(host, "svm") || matches!(vendor, Some("AuthenticAMD" | "HygonGenuine"))
+}
+
+fn has(host: &Host, flag: &str) -> bool {
+    host.cpu.flags.contains(flag)
+}
+
+/// Whether KVM uses something: what `parameter` says, or else whether the CPU
+/// has one of `flags`; `None` if neither could be seen.
+fn used(host: &Host, parameter: &str, flags: &[&str]) -> Option<bool> {
+    let set = host.kvm.parameters.get(parameter);
+    match set.map(String::as_str) {
+        Some("Y" | "y" | "1") => return Some(true),
+        Some("N" | "n" | "0") => return Some(false),
+        _ => {}
+    }
+    // Kernels before 5.8 list no VMX flags, so that their absence says nothing.
+    let listed = is_amd(host) || host.cpu.flags.iter().any(|flag| flag.starts_with("vmx:"));
+    if flags.iter().any(|flag| has(host, flag)) {
+        Some(true)
+    } else {
+        listed.then_some(false)
+    }
+}
+
+fn vt(host: &Host, want: &Want) -> Finding {
+    let need = "VT-x (vmx) or SVM (svm)";
+    let meaning = "The CPU runs guests' code itself, kernels included.";
+    match virtualizes(host) {
+        None => VT.not_seen(need, "Whether the CPU can run guests is not known."),
+        Some(true) => {
+            let value = if is_amd(host) { "SVM" } else { "VT-x" };
+            VT.finds(Severity::Ok, value, need, meaning)
+        }
+        Some(false) => {
+            let (severity, meaning) = if broken(host) == Some(Link::Cpu) {
+                (
+                    Severity::Blocker,
+                    "There is no KVM without it, so no guest runs but by emulation.",
+                )
+            } else {
+                (
+                    Severity::Advice,
+                    "KVM is there without it, so something else stands in for it.",
+                )
+            };
+            let fix = if is_guest(host) {
+                Fix::manual(
+                    Needs::Choice,
+                    "have the outer host nest (kvm_intel.nested=1, this VM with -cpu host), or \
+                     use --accel tcg",
+                )
+            } else {
+                Fix::manual(
+                    Needs::Reboot,
+                    "switch on VT-x (Intel Virtualization Technology) or SVM in the firmware's \
+                     setup, or use --accel tcg",
+                )
+            };
+            VT.finds(want.under_kvm(severity), "neither", need, meaning)
+                .mended_by(fix)
+        }
+    }
+}
+
+/// A feature of VT-x or SVM that KVM does better with.
+struct Feature {
+    check: Check,
+    /// Its name on this vendor's CPUs.
+    name: &'static str,
+    /// The module's parameter.
+    parameter: &'static str,
+    /// Flags, any of which says that the CPU has it.
+    flags: &'static [&'static str],
+    /// What it does for guests.
+    with: &'static str,
+    /// What its lack does to them.
+    without: &'static str,
+}
+
+impl Feature {
+    fn judge(&self, host: &Host, want: &Want) -> Finding {
+        let need = format!("{} used", self.name);
+        match used(host, self.parameter, self.flags) {
+            None => self.check.not_seen(need, self.with),
+            Some(true) => {
+                self.check
+                    .finds(Severity::Ok, format!("{} used", self.name), need, self.with)
+            }
+            Some(false) => {
+                let module = vendor_module(host);
+                let there = self.flags.iter().any(|flag| has(host, flag));
+                let (value, fix) = if there {
+                    (
+                        format!("{module}.{}=N", self.parameter),
+                        Fix::manual(
+                            Needs::File,
+                            format!(
+                                "write `options {module} {}=1` into /etc/modprobe.d/kvm.conf, end \
+                                 all guests, and load the module again",
+                                self.parameter
+                            ),
+                        ),
+                    )
+                } else {
+                    (format!("no {}", self.name), absent(host))
+                };
+                self.check
+                    .finds(want.under_kvm(Severity::Advice), value, need, self.without)
+                    .mended_by(fix)
+            }
+        }
+    }
+}
+
+/// What helps where the CPU lacks something.
+fn absent(host: &Host) -> Fix {
+    let instruction = if is_guest(host) {
+        "have the outer hypervisor pass it on (-cpu host), or use a bare-metal host"
+    } else {
+        "use a host whose CPU has it; this one's hardware does not"
+    };
+    Fix::manual(Needs::Choice, instruction)
+}
+
+fn ept(host: &Host, want: &Want) -> Finding {
+    let (name, parameter, flags): (_, _, &[_]) = if is_amd(host) {
+        ("NPT", "npt", &["npt"])
+    } else {
+        ("EPT", "ept", &["ept", "vmx:ept"])
+    };
+    let feature = Feature {
+        check: EPT,
+        name,
+        parameter,
+        flags,
+        with: "The CPU walks guests' page tables; KVM keeps one table a guest.",
+        without: "KVM shadows every page table of every guest: more memory a guest, and an exit \
+                  for each change that a guest makes to its own.",
+    };
+    feature.judge(host, want)
+}
+
+fn vpid(host: &Host, want: &Want) -> Finding {
+    let with = "Switching between guests keeps their TLB entries.";
+    if is_amd(host) {
+        return VPID.finds(
+            Severity::Ok,
+            "ASIDs, part of SVM",
+            "tagged TLB entries",
+            with,
+        );
+    }
+    let feature = Feature {
+        check: VPID,
+        name: "VPID",
+        parameter: "vpid",
+        flags: &["vpid", "vmx:vpid"],
+        with,
+        without: "Every switch to or from a guest empties the TLB, which many guests on few CPUs \
+                  do all the time.",
+    };
+    feature.judge(host, want)
+}
+
+fn unrestricted_guest(host: &Host, want: &Want) -> Finding {
+    let with = "Guests start in real mode or without paging on the CPU itself.";
+    if is_amd(host) {
+        let need = "any mode of a guest run by the CPU";
+        return UNRESTRICTED.finds(Severity::Ok, "part of SVM", need, with);
+    }
+    let feature = Feature {
+        check: UNRESTRICTED,
+        name: "unrestricted guest",
+        parameter: "unrestricted_guest",
+        flags: &["vmx:unrestricted_guest"],
+        with,
+        without: "KVM emulates what guests do before they switch on paging, so each boots later.",
+    };
+    feature.judge(host, want)
+}
+
+fn apicv(host: &Host, want: &Want) -> Finding {
+    let (name, parameter, flags): (_, _, &[_]) = if is_amd(host) {
+        ("AVIC", "avic", &["avic"])
+    } else {
+        (
+            "APICv with posted interrupts",
+            "enable_apicv",
+            &["vmx:apicv"],
+        )
+    };
+    let feature = Feature {
+        check: APICV,
+        name,
+        parameter,
+        flags,
+        with: "Interrupts reach a running guest without an exit.",
+        without: "Each interrupt of a guest, timers included, costs exits, which thousands of \
+                  ticking guests multiply.",
+    };
+    feature.judge(host, want)
+}
+
+fn nested(host: &Host, want: &Want) -> Finding {
+    let word = |used| match used {
+        Some(true) => "on",
+        Some(false) => "off",
+        None => "not seen",
+    };
+    let nesting = word(used(host, "nested", &[]));
+    let shadowing = if is_amd(host) {
+        String::new()
+    } else {
+        let used = used(host, "enable_shadow_vmcs", &["vmx:shadow_vmcs"]);
+        format!(", VMCS shadowing {}", word(used))
+    };
+    let (severity, place, meaning) = if is_guest(host) {
+        (
+            want.under_kvm(Severity::Advice),
+            "a guest itself",
+            "Each exit of a guest passes through the outer hypervisor, several times over without \
+             VMCS shadowing there: guests boot and answer later, and fewer are worth their CPU.",
+        )
+    } else {
+        (
+            Severity::Ok,
+            "bare metal",
+            "Guests exit to this host and no further; nesting matters only to guests that run \
+             guests, and these run none.",
+        )
+    };
+    NESTED
+        .finds(
+            severity,
+            format!("{place}; nesting {nesting}{shadowing}"),
+            "a host that is not a guest",
+            meaning,
+        )
+        .mended_by(Fix::manual(
+            Needs::Choice,
+            "use a bare-metal host for figures that are to be compared",
+        ))
+}

@@ -1,0 +1,201 @@
+//! The kernel's configuration.
+
+use std::collections::BTreeMap;
+
+use super::cpu;
+use super::kvm::{Link, broken};
+use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
+use crate::host::snapshot::Host;
+use crate::host::want::Want;
+use crate::vmm::Sharing;
+
+const CONFIG: Check = Check {
+    id: "config",
+    document: "https://docs.kernel.org/kbuild/kconfig.html",
+};
+const KVM: Check = Check {
+    id: "config-kvm",
+    document: "https://docs.kernel.org/virt/kvm/index.html",
+};
+const KSM: Check = Check {
+    id: "config-ksm",
+    document: "https://docs.kernel.org/admin-guide/mm/ksm.html",
+};
+const VIRTIO: Check = Check {
+    id: "config-virtio",
+    document: "https://docs.kernel.org/driver-api/virtio/virtio.html",
+};
+const VHOST: Check = Check {
+    id: "config-vhost",
+    document: "https://www.qemu.org/docs/master/system/devices/net.html",
+};
+const IRQ_BYPASS: Check = Check {
+    id: "config-irqbypass",
+    document: "https://docs.kernel.org/driver-api/vfio.html",
+};
+const TUN: Check = Check {
+    id: "config-tun",
+    document: "https://docs.kernel.org/networking/tuntap.html",
+};
+
+type Config = BTreeMap<String, String>;
+
+/// Whether the kernel is built with KVM for this CPU; `None` without a
+/// configuration to read.
+pub fn has_kvm(host: &Host) -> Option<bool> {
+    let config = host.kernel.config.as_ref()?;
+    Some(missing(config, &kvm_options(host)).is_empty())
+}
+
+/// Judges the kernel's configuration.
+pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+    let release = host.kernel.release.as_deref().unwrap_or("not seen");
+    let need = "/proc/config.gz or /boot/config-RELEASE";
+    let Some(config) = &host.kernel.config else {
+        return vec![
+            CONFIG
+                .finds(
+                    Severity::Advice,
+                    format!("not seen, of kernel {release}"),
+                    need,
+                    "What the kernel was built with is not known; what it does was looked at all \
+                     the same.",
+                )
+                .mended_by(Fix::manual(
+                    Needs::Command,
+                    "load the module that shows it (modprobe configs), or let this user read \
+                     /boot/config-$(uname -r)",
+                )),
+        ];
+    };
+    let value = format!("of kernel {release}");
+    let meaning = "What the kernel was built with is known.";
+    vec![
+        CONFIG.finds(Severity::Ok, value, need, meaning),
+        kvm(host, want, config),
+        ksm(host, want, config),
+        virtio(host, want, config),
+        vhost(config),
+        irq_bypass(want, config),
+        tun(config),
+    ]
+}
+
+fn kvm_options(host: &Host) -> [&'static str; 2] {
+    let vendor = match cpu::vendor_module(host) {
+        "kvm_amd" => "CONFIG_KVM_AMD",
+        _ => "CONFIG_KVM_INTEL",
+    };
+    ["CONFIG_KVM", vendor]
+}
+
+/// Those of `options` that are neither built in nor modules.
+fn missing<'a>(config: &Config, options: &[&'a str]) -> Vec<&'a str> {
+    let set = |option: &str| matches!(config.get(option).map(String::as_str), Some("y" | "m"));
+    let options = options.iter().copied();
+    options.filter(|option| !set(option)).collect()
+}
+
+/// A finding on `options`, all of which are needed; `lacking` is how much it
+/// matters if they are not all there.
+fn options(
+    check: Check,
+    config: &Config,
+    options: &[&str],
+    lacking: Severity,
+    meaning: &str,
+) -> Finding {
+    let missing = missing(config, options);
+    let (severity, value) = if missing.is_empty() {
+        let set = options
+            .iter()
+            .map(|option| format!("{option}={}", config[*option]));
+        (Severity::Ok, set.collect::<Vec<_>>().join(" "))
+    } else {
+        (lacking, format!("without {}", missing.join(", ")))
+    };
+    check
+        .finds(severity, value, options.join(", "), meaning)
+        .mended_by(Fix::manual(
+            Needs::Reboot,
+            format!("boot a kernel built with {}", missing.join(", ")),
+        ))
+}
+
+fn kvm(host: &Host, want: &Want, config: &Config) -> Finding {
+    let lacking = match broken(host) {
+        // Something else than the kernel of this configuration is behind it.
+        None => Severity::Ok,
+        Some(Link::Kernel) => Severity::Blocker,
+        Some(Link::Cpu | Link::Module | Link::Device) => Severity::Advice,
+    };
+    options(
+        KVM,
+        config,
+        &kvm_options(host),
+        want.under_kvm(lacking),
+        "The kernel runs virtual machines on the CPU's VT-x or SVM.",
+    )
+}
+
+fn ksm(host: &Host, want: &Want, config: &Config) -> Finding {
+    let lacking = match want.sharing {
+        Sharing::Guest if host.ksm.is_none() => Severity::Advice,
+        Sharing::Guest | Sharing::None => Severity::Ok,
+    };
+    options(
+        KSM,
+        config,
+        &["CONFIG_KSM"],
+        lacking,
+        "The kernel can keep equal pages of guests once.",
+    )
+}
+
+fn virtio(host: &Host, want: &Want, config: &Config) -> Finding {
+    let lacking = if cpu::is_guest(host) {
+        want.under_kvm(Severity::Advice)
+    } else {
+        Severity::Ok
+    };
+    options(
+        VIRTIO,
+        config,
+        &["CONFIG_VIRTIO", "CONFIG_VIRTIO_NET", "CONFIG_VIRTIO_BLK"],
+        lacking,
+        "Guests' virtio devices are QEMU's and need none of it; it makes this host's own disk and \
+         network fast where it is itself a guest.",
+    )
+}
+
+fn vhost(config: &Config) -> Finding {
+    options(
+        VHOST,
+        config,
+        &["CONFIG_VHOST_NET"],
+        Severity::Advice,
+        "Guests on taps can have their packets moved by the kernel instead of QEMU; QEMU's own \
+         network, --net user, does without.",
+    )
+}
+
+fn irq_bypass(want: &Want, config: &Config) -> Finding {
+    options(
+        IRQ_BYPASS,
+        config,
+        &["CONFIG_IRQ_BYPASS_MANAGER"],
+        want.under_kvm(Severity::Advice),
+        "Interrupts of a device that is passed through go to its guest directly; these guests are \
+         given none, so it is only for comparison.",
+    )
+}
+
+fn tun(config: &Config) -> Finding {
+    options(
+        TUN,
+        config,
+        &["CONFIG_TUN"],
+        Severity::Advice,
+        "Guests can be connected by taps; --net user does without.",
+    )
+}

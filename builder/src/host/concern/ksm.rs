@@ -1,0 +1,345 @@
+//! Kernel samepage merging.
+
+use super::memory;
+use super::text::count;
+use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
+use crate::host::settings::{Knob, Setting};
+use crate::host::snapshot::{Host, Ksm, MemoryMerge};
+use crate::host::want::{Basis, Want};
+use crate::vmm::Sharing;
+
+const DOCUMENT: &str = "https://docs.kernel.org/admin-guide/mm/ksm.html";
+const KSM: Check = Check {
+    id: "ksm",
+    document: DOCUMENT,
+};
+const RUN: Check = Check {
+    id: "ksm-run",
+    document: DOCUMENT,
+};
+const RATE: Check = Check {
+    id: "ksm-rate",
+    document: DOCUMENT,
+};
+const SMART_SCAN: Check = Check {
+    id: "ksm-smart-scan",
+    document: DOCUMENT,
+};
+const MAX_SHARING: Check = Check {
+    id: "ksm-max-page-sharing",
+    document: DOCUMENT,
+};
+const ZERO_PAGES: Check = Check {
+    id: "ksm-zero-pages",
+    document: DOCUMENT,
+};
+const ACROSS_NODES: Check = Check {
+    id: "ksm-across-nodes",
+    document: DOCUMENT,
+};
+const MEMORY_MERGE: Check = Check {
+    id: "memory-merge",
+    document: "prctl(2), PR_SET_MEMORY_MERGE",
+};
+
+/// Pages that a guest touches before any are merged: about 8 MiB.
+const PAGES_A_GUEST: u64 = 2_000;
+/// Seconds that a pass over all guests may take; a page is merged in the
+/// second pass that finds it unchanged.
+const PASS: u64 = 10;
+/// Pages a second that the one thread of ksmd gets through at most.
+const KSMD_MAX: u64 = 1_500_000;
+/// Pages a turn, and milliseconds between turns, that keep ksmd busy.
+const PAGES_TO_SCAN: u64 = 20_000;
+const SLEEP_MILLISECS: u64 = 10;
+/// Mappings of one page. A page that all guests have alike is kept once for
+/// every so many of them.
+const MAX_PAGE_SHARING: u64 = 4_096;
+
+/// Judges page sharing.
+pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+    let mut findings = match &host.ksm {
+        None => vec![absent(host, want)],
+        Some(ksm) if ksm.run == Some(1) => vec![
+            present(),
+            run(host, want, ksm),
+            rate(host, want, ksm),
+            smart_scan(want, ksm),
+            max_page_sharing(want, ksm),
+            zero_pages(want, ksm),
+            across_nodes(host, want, ksm),
+        ],
+        // How it would run is the business of the fix that turns it on.
+        Some(ksm) => vec![present(), run(host, want, ksm)],
+    };
+    findings.push(memory_merge(host, want));
+    findings
+}
+
+/// How much it matters that nothing is merged: guests that do not fit as they
+/// are cannot be launched, if what they cost is known.
+fn unmerged(host: &Host, want: &Want) -> Severity {
+    let needed = want.guests.is_some() && !memory::fits_unshared(host, want);
+    match want.cost.basis {
+        Basis::Measured if needed => want.when_shared(Severity::Blocker),
+        Basis::Measured | Basis::Assumed => want.when_shared(Severity::Advice),
+    }
+}
+
+/// What not merging means for guests.
+fn unmerged_meaning(host: &Host, want: &Want) -> &'static str {
+    match want.sharing {
+        Sharing::None => "Guests with --sharing none do not use it.",
+        Sharing::Guest if memory::fits_unshared(host, want) => {
+            "Equal pages of guests are kept once a guest; the fleet fits all the same."
+        }
+        Sharing::Guest => {
+            "Equal pages of guests are kept once a guest, and so the fleet does not fit."
+        }
+    }
+}
+
+fn present() -> Finding {
+    let meaning = "The kernel can keep equal pages of guests once.";
+    KSM.finds(Severity::Ok, "present", "CONFIG_KSM", meaning)
+}
+
+fn absent(host: &Host, want: &Want) -> Finding {
+    let meaning = unmerged_meaning(host, want);
+    KSM.finds(unmerged(host, want), "absent", "CONFIG_KSM", meaning)
+        .mended_by(Fix::manual(
+            Needs::Reboot,
+            "boot a kernel built with CONFIG_KSM=y, or launch with --sharing none",
+        ))
+}
+
+fn run(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
+    let need = "run=1";
+    match ksm.run {
+        None => RUN.not_seen(need, "Whether pages are merged is not known."),
+        Some(1) => RUN.finds(
+            Severity::Ok,
+            "run=1",
+            need,
+            "Equal pages of guests are kept once, as are those of every process that asks for \
+             merging.",
+        ),
+        Some(run) => RUN
+            .finds(
+                unmerged(host, want),
+                format!("run={run}"),
+                need,
+                format!(
+                    "{} Turning KSM on affects every process that asked for merging.",
+                    unmerged_meaning(host, want)
+                ),
+            )
+            .mended_by(Fix::Settings(settings(host, ksm))),
+    }
+}
+
+/// What turns KSM on so that it keeps up with guests that start, `run` last.
+///
+/// `max_page_sharing` and `merge_across_nodes` can change only while nothing is
+/// merged, and `pages_to_scan` not while an advisor sets it (mm/ksm.c). What
+/// the kernel does not have, or has as it should be, is left out.
+fn settings(host: &Host, ksm: &Ksm) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    let mut set = |knob, value, now: Option<u64>| {
+        if now.is_some_and(|now| now != value) {
+            settings.push(Setting { knob, value });
+        }
+    };
+    if is_empty(ksm) {
+        if host.nodes.len() > 1 {
+            set(Knob::KsmMergeAcrossNodes, 1, ksm.merge_across_nodes);
+        }
+        let sharing = ksm.max_page_sharing.filter(|now| *now < MAX_PAGE_SHARING);
+        set(Knob::KsmMaxPageSharing, MAX_PAGE_SHARING, sharing);
+    }
+    set(Knob::KsmUseZeroPages, 1, ksm.use_zero_pages);
+    set(Knob::KsmSmartScan, 0, ksm.smart_scan);
+    if !is_advised(ksm) {
+        set(Knob::KsmPagesToScan, PAGES_TO_SCAN, ksm.pages_to_scan);
+    }
+    set(
+        Knob::KsmSleepMillisecs,
+        SLEEP_MILLISECS,
+        ksm.sleep_millisecs,
+    );
+    set(Knob::KsmRun, 1, ksm.run);
+    settings
+}
+
+fn is_empty(ksm: &Ksm) -> bool {
+    ksm.pages_shared == Some(0)
+}
+
+fn is_advised(ksm: &Ksm) -> bool {
+    ksm.advisor_mode.as_deref() == Some("scan-time")
+}
+
+fn rate(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
+    let asked = want.guests.map(u64::from);
+    let guests = asked.or_else(|| memory::allowed(host, want)).unwrap_or(1);
+    let pages = guests.saturating_mul(PAGES_A_GUEST);
+    let needed = (pages / PASS).min(KSMD_MAX);
+    let need = format!("{} pages a second", count(needed));
+    let (Some(turn), Some(sleep)) = (ksm.pages_to_scan, ksm.sleep_millisecs) else {
+        return RATE.not_seen(need, "How fast guests' pages are merged is not known.");
+    };
+    if is_advised(ksm) {
+        let value = format!("{} pages a turn now, set by the advisor", count(turn));
+        let meaning = "The kernel's advisor (advisor_mode=scan-time) chooses how much ksmd looks \
+                       at, for a pass in advisor_target_scan_time seconds.";
+        return RATE.finds(Severity::Ok, value, need, meaning);
+    }
+    // Without a sleep it goes as fast as it can.
+    let rate = turn
+        .saturating_mul(1000)
+        .checked_div(sleep)
+        .unwrap_or(KSMD_MAX)
+        .min(KSMD_MAX);
+    let severity = if rate < needed {
+        want.when_shared(Severity::Advice)
+    } else {
+        Severity::Ok
+    };
+    RATE.finds(
+        severity,
+        format!("{} pages a second", count(rate)),
+        need,
+        format!(
+            "A pass over {} guests takes {} s; a page is merged when a second pass finds it \
+             unchanged, and until then each guest costs its full memory.",
+            count(guests),
+            count(pages / rate.max(1))
+        ),
+    )
+    .mended_by(Fix::Settings(vec![
+        Setting {
+            knob: Knob::KsmPagesToScan,
+            value: PAGES_TO_SCAN,
+        },
+        Setting {
+            knob: Knob::KsmSleepMillisecs,
+            value: SLEEP_MILLISECS,
+        },
+    ]))
+}
+
+fn smart_scan(want: &Want, ksm: &Ksm) -> Finding {
+    let need = "smart_scan=0";
+    let meaning = "With it, pages that did not merge at first are passed over for up to 8 passes, \
+                   so guests shrink later.";
+    match ksm.smart_scan {
+        None => SMART_SCAN.finds(Severity::Ok, "not in this kernel", need, meaning),
+        Some(0) => SMART_SCAN.finds(Severity::Ok, "smart_scan=0", need, meaning),
+        Some(value) => SMART_SCAN
+            .finds(
+                want.when_shared(Severity::Advice),
+                format!("smart_scan={value}"),
+                need,
+                meaning,
+            )
+            .mended_by(Fix::setting(Knob::KsmSmartScan, 0)),
+    }
+}
+
+/// What sets a knob that can change only while nothing is merged.
+fn while_empty(ksm: &Ksm, knob: Knob, value: u64) -> Fix {
+    if is_empty(ksm) {
+        return Fix::setting(knob, value);
+    }
+    Fix::manual(
+        Needs::Command,
+        format!(
+            "end what has merged pages, or give up its merging (echo 2 > \
+             /sys/kernel/mm/ksm/run); then echo {value} > {knob}"
+        ),
+    )
+}
+
+fn max_page_sharing(want: &Want, ksm: &Ksm) -> Finding {
+    let need = format!("max_page_sharing={MAX_PAGE_SHARING}");
+    let Some(value) = ksm.max_page_sharing else {
+        return MAX_SHARING.not_seen(need, "How many guests share one page is not known.");
+    };
+    let severity = if value < MAX_PAGE_SHARING {
+        want.when_shared(Severity::Advice)
+    } else {
+        Severity::Ok
+    };
+    let meaning = format!(
+        "A page that all guests have alike is kept once for every {} of them.",
+        count(value)
+    );
+    MAX_SHARING
+        .finds(severity, format!("max_page_sharing={value}"), need, meaning)
+        .mended_by(while_empty(ksm, Knob::KsmMaxPageSharing, MAX_PAGE_SHARING))
+}
+
+fn zero_pages(want: &Want, ksm: &Ksm) -> Finding {
+    let need = "use_zero_pages=1";
+    let meaning = "Pages of a guest that are all zeros take no memory if they become the kernel's \
+                   own zero page.";
+    match ksm.use_zero_pages {
+        None => ZERO_PAGES.not_seen(need, meaning),
+        Some(0) => ZERO_PAGES
+            .finds(
+                want.when_shared(Severity::Advice),
+                "use_zero_pages=0",
+                need,
+                meaning,
+            )
+            .mended_by(Fix::setting(Knob::KsmUseZeroPages, 1)),
+        Some(value) => {
+            let value = format!("use_zero_pages={value}");
+            ZERO_PAGES.finds(Severity::Ok, value, need, meaning)
+        }
+    }
+}
+
+fn across_nodes(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
+    let need = "merge_across_nodes=1, or one node";
+    match ksm.merge_across_nodes {
+        Some(0) if host.nodes.len() > 1 => ACROSS_NODES
+            .finds(
+                want.when_shared(Severity::Advice),
+                "merge_across_nodes=0",
+                need,
+                format!(
+                    "Each of {} nodes keeps its own copy of what all guests have alike.",
+                    host.nodes.len()
+                ),
+            )
+            .mended_by(while_empty(ksm, Knob::KsmMergeAcrossNodes, 1)),
+        value => {
+            let value = value.map_or_else(
+                || "not in this kernel".to_owned(),
+                |value| format!("merge_across_nodes={value}"),
+            );
+            let meaning = "What guests have alike is kept once for all of them.";
+            ACROSS_NODES.finds(Severity::Ok, value, need, meaning)
+        }
+    }
+}
+
+fn memory_merge(host: &Host, want: &Want) -> Finding {
+    let need = "kept at execve(2)";
+    let meaning = "Sharing guests' RAM does without; sharing all of QEMU's memory needs it.";
+    let value = match host.memory_merge {
+        None => return MEMORY_MERGE.not_seen(need, meaning),
+        Some(MemoryMerge::Kept) => {
+            return MEMORY_MERGE.finds(Severity::Ok, "kept", need, meaning);
+        }
+        Some(MemoryMerge::Lost) => "lost at execve(2)",
+        Some(MemoryMerge::Unsupported) => "not in this kernel, or refused",
+    };
+    MEMORY_MERGE
+        .finds(want.when_shared(Severity::Advice), value, need, meaning)
+        .mended_by(Fix::manual(
+            Needs::Reboot,
+            "boot Linux 6.7 or later, built with CONFIG_KSM",
+        ))
+}

@@ -1,0 +1,357 @@
+//! `/dev/kvm`, the module behind it, and what it did with a guest's kernel code.
+
+use super::text::count;
+use super::{cpu, kernel};
+use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
+use crate::host::kvm::Device;
+use crate::host::kvm::probe::{Execution, Outcome, Probe};
+use crate::host::snapshot::Host;
+use crate::host::want::Want;
+
+const DEVICE: Check = Check {
+    id: "kvm-device",
+    document: "https://docs.kernel.org/virt/kvm/api.html#general-description",
+};
+const MODULE: Check = Check {
+    id: "kvm-module",
+    document: "https://docs.kernel.org/admin-guide/kernel-parameters.html",
+};
+const RING0: Check = Check {
+    id: "kvm-ring0",
+    document: "https://docs.kernel.org/virt/kvm/api.html#kvm-run",
+};
+const INSTRUCTIONS: Check = Check {
+    id: "kvm-instructions",
+    document: "https://docs.kernel.org/virt/kvm/api.html#the-kvm-run-structure",
+};
+const EXITS: Check = Check {
+    id: "kvm-exits",
+    document: "https://docs.kernel.org/virt/kvm/api.html#the-kvm-run-structure",
+};
+
+/// Times slower than the host from which ring 0 is not run by the CPU. Real
+/// hardware is within noise of 1, an emulator above 1,000.
+const EMULATED: f64 = 50.0;
+/// Exits a second below which devices are felt. Hardware does several times
+/// this, a guest hypervisor a fraction of it.
+const FEW_EXITS: f64 = 100_000.0;
+
+/// What a `/dev/kvm` that opens rests on; each needs the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Link {
+    /// VT-x or SVM.
+    Cpu,
+    /// A kernel built with KVM.
+    Kernel,
+    /// The vendor module.
+    Module,
+    /// The device itself.
+    Device,
+}
+
+/// The first link that is broken, which is why the device does not open.
+pub fn broken(host: &Host) -> Option<Link> {
+    match host.kvm.device {
+        Device::Open => None,
+        Device::Refused { .. } => Some(Link::Device),
+        Device::Absent if !vendor_modules(host).is_empty() => Some(Link::Device),
+        Device::Absent if cpu::virtualizes(host) == Some(false) => Some(Link::Cpu),
+        Device::Absent if kernel::has_kvm(host) == Some(false) => Some(Link::Kernel),
+        Device::Absent => Some(Link::Module),
+    }
+}
+
+/// Judges KVM.
+pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+    match broken(host) {
+        None => {
+            let mut findings = vec![device(host, want), module(host, want)];
+            findings.extend(probed(host, want));
+            findings
+        }
+        Some(Link::Device) => vec![device(host, want), module(host, want)],
+        Some(Link::Module) => vec![module(host, want)],
+        Some(Link::Cpu | Link::Kernel) => Vec::new(),
+    }
+}
+
+fn vendor_modules(host: &Host) -> Vec<&str> {
+    let modules = host.kvm.modules.iter().map(String::as_str);
+    modules.filter(|name| *name != "kvm").collect()
+}
+
+fn device(host: &Host, want: &Want) -> Finding {
+    let need = "opens for reading and writing";
+    match &host.kvm.device {
+        Device::Open => DEVICE.finds(
+            Severity::Ok,
+            "opens",
+            need,
+            "QEMU can ask the kernel for virtual machines.",
+        ),
+        Device::Absent => DEVICE
+            .finds(
+                want.under_kvm(Severity::Blocker),
+                "absent, though its module is loaded",
+                need,
+                "No guest starts under KVM; a container has only the devices it is given.",
+            )
+            .mended_by(Fix::manual(
+                Needs::Command,
+                "start the container with --device /dev/kvm",
+            )),
+        Device::Refused { why, group } => {
+            let fix = match group.as_deref() {
+                Some(group) if group != "root" && group != "0" => Fix::manual(
+                    Needs::Group,
+                    format!(
+                        "join the group that owns it, and log in again: sudo usermod -aG {group} \
+                         \"$USER\""
+                    ),
+                ),
+                _ => Fix::manual(
+                    Needs::File,
+                    "give it to a group of yours by a udev rule: KERNEL==\"kvm\", GROUP=\"kvm\", \
+                     MODE=\"0660\"",
+                ),
+            };
+            DEVICE
+                .finds(
+                    want.under_kvm(Severity::Blocker),
+                    format!("does not open: {why}"),
+                    need,
+                    "No guest of this user starts under KVM.",
+                )
+                .mended_by(fix)
+        }
+    }
+}
+
+fn module(host: &Host, want: &Want) -> Finding {
+    let need = "kvm_intel or kvm_amd";
+    let modules = vendor_modules(host);
+    let value = modules.join(", ");
+    let usual = |name: &&str| matches!(*name, "kvm_intel" | "kvm_amd");
+    if modules.iter().any(usual) {
+        let meaning = "It runs guests on the CPU's own VT-x or SVM.";
+        return MODULE.finds(Severity::Ok, value, need, meaning);
+    }
+    if !modules.is_empty() {
+        return MODULE
+            .finds(
+                want.under_kvm(Severity::Advice),
+                value,
+                need,
+                "It stands in for VT-x or SVM and may run guests' kernels in another way, or not \
+                 at all; what the device did is what counts.",
+            )
+            .mended_by(Fix::manual(
+                Needs::Choice,
+                "use --accel tcg, or a host with kvm_intel or kvm_amd",
+            ));
+    }
+    if host.kvm.device == Device::Open {
+        return MODULE.not_seen(need, "The device opens, so some module is behind it.");
+    }
+    MODULE
+        .finds(
+            want.under_kvm(Severity::Blocker),
+            "none",
+            need,
+            "There is no /dev/kvm without it, and no guest under KVM.",
+        )
+        .mended_by(Fix::Module(cpu::vendor_module(host).to_owned()))
+}
+
+/// What the probe found, if there was one.
+fn probed(host: &Host, want: &Want) -> Vec<Finding> {
+    match &host.kvm.probe {
+        None => vec![RING0.not_seen(
+            "ring 0 at the CPU's speed",
+            "KVM was not tried; a canary guest tells whether it runs kernels.",
+        )],
+        Some(Outcome::Failed(why)) => vec![
+            RING0
+                .finds(
+                    want.under_kvm(Severity::Blocker),
+                    format!("KVM could not be tried: {why}"),
+                    "ring 0 at the CPU's speed",
+                    "What QEMU asks of KVM at the start of each guest fails here.",
+                )
+                .mended_by(another()),
+        ],
+        Some(Outcome::Ran(probe)) => vec![
+            ring0(host, want, probe),
+            instructions(want, probe),
+            exits(want, probe),
+        ],
+    }
+}
+
+fn ring0(host: &Host, want: &Want, probe: &Probe) -> Finding {
+    let need = "ring 0 at the CPU's speed";
+    let figure = match (probe.ring0_ns, slowdown(probe)) {
+        (Some(ns), Some(times)) => format!(
+            "{} an instruction, {} the host's",
+            duration(ns),
+            multiple(times)
+        ),
+        _ => "a counting loop did not end".to_owned(),
+    };
+    let modules = vendor_modules(host);
+    let through = match &modules[..] {
+        [] => String::new(),
+        modules => format!(", through {}", modules.join(", ")),
+    };
+    let value = format!("{figure}{through}");
+    if emulates(probe) {
+        RING0
+            .finds(
+                want.under_kvm(Severity::Blocker),
+                value,
+                need,
+                "KVM emulates ring 0; guests will not boot",
+            )
+            .mended_by(another())
+    } else {
+        let meaning = "Guests' kernels run on the CPU itself.";
+        RING0.finds(Severity::Ok, value, need, meaning)
+    }
+}
+
+fn instructions(want: &Want, probe: &Probe) -> Finding {
+    let need = "all that an early kernel runs";
+    let broken = broken_instructions(probe);
+    if broken.is_empty() {
+        let value = format!("{} tried, all run", probe.instructions.len());
+        let meaning = "A kernel gets past its first instructions.";
+        return INSTRUCTIONS.finds(Severity::Ok, value, need, meaning);
+    }
+    INSTRUCTIONS
+        .finds(
+            want.under_kvm(Severity::Blocker),
+            format!(
+                "{} of {} fail: {}",
+                broken.len(),
+                probe.instructions.len(),
+                broken.join(", ")
+            ),
+            need,
+            "A guest's kernel dies at the first of them, before it can say anything.",
+        )
+        .mended_by(another())
+}
+
+fn exits(want: &Want, probe: &Probe) -> Finding {
+    let need = format!("{} a second", thousands(FEW_EXITS));
+    let (severity, value) = match probe.exits_per_second {
+        Some(rate) if rate >= FEW_EXITS => (Severity::Ok, format!("{} a second", thousands(rate))),
+        Some(rate) => (
+            want.under_kvm(Severity::Advice),
+            format!("{} a second", thousands(rate)),
+        ),
+        None => (
+            want.under_kvm(Severity::Advice),
+            "a loop of port writes did not end".to_owned(),
+        ),
+    };
+    EXITS
+        .finds(
+            severity,
+            value,
+            need,
+            "Each byte on a guest's console and each kick of a virtio queue is an exit; a host \
+             that is itself a guest pays several times for one.",
+        )
+        .mended_by(another())
+}
+
+/// What helps where KVM does not do what it should.
+fn another() -> Fix {
+    Fix::manual(
+        Needs::Choice,
+        "use --accel tcg, or a bare-metal host, or one whose outer hypervisor gives it real VT-x \
+         or SVM",
+    )
+}
+
+/// How many times slower ring 0 of a guest is than the host.
+fn slowdown(probe: &Probe) -> Option<f64> {
+    let times = probe.ring0_ns? / probe.host_ns;
+    times.is_finite().then_some(times)
+}
+
+fn emulates(probe: &Probe) -> bool {
+    slowdown(probe).is_none_or(|times| times >= EMULATED)
+}
+
+/// Instructions that the CPU has and the guest could not run.
+fn broken_instructions(probe: &Probe) -> Vec<&str> {
+    probe
+        .instructions
+        .iter()
+        .filter(|tried| !matches!(tried.result, Execution::Ran | Execution::Unsupported))
+        .map(|tried| tried.name.as_str())
+        .collect()
+}
+
+fn duration(nanoseconds: f64) -> String {
+    if nanoseconds < 100.0 {
+        format!("{nanoseconds:.2} ns")
+    } else {
+        format!("{:.2} µs", nanoseconds / 1000.0)
+    }
+}
+
+fn multiple(times: f64) -> String {
+    if times < 10.0 {
+        format!("{times:.1} ×")
+    } else {
+        format!("{} ×", thousands(times))
+    }
+}
+
+/// A large figure, to two digits.
+fn thousands(figure: f64) -> String {
+    let scale = 10_f64.powf(figure.max(1.0).log10().floor() - 1.0).max(1.0);
+    let rounded = (figure / scale).round() * scale;
+    // A figure is a rate or a ratio, far from what 64 bits end at; `as` stops there.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    count(rounded as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(ring0_ns: Option<f64>, host_ns: f64) -> Probe {
+        Probe {
+            api: 12,
+            ring0_ns,
+            host_ns,
+            exits_per_second: None,
+            instructions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn emulation_is_told_from_noise() {
+        assert!(!emulates(&probe(Some(0.25), 0.25)));
+        assert!(!emulates(&probe(Some(2.5), 0.25)));
+        assert!(emulates(&probe(Some(725.0), 0.25)));
+        assert!(emulates(&probe(None, 0.25)));
+        assert!(emulates(&probe(Some(0.25), 0.0)));
+    }
+
+    #[test]
+    fn figures_keep_two_digits() {
+        assert_eq!(thousands(2876.3), "2,900");
+        assert_eq!(thousands(1_234_567.0), "1,200,000");
+        assert_eq!(thousands(12.4), "12");
+        assert_eq!(thousands(0.0), "0");
+        assert_eq!(thousands(f64::NAN), "0");
+        assert_eq!(multiple(1.04), "1.0 ×");
+        assert_eq!(duration(0.25), "0.25 ns");
+        assert_eq!(duration(719.0), "0.72 µs");
+    }
+}

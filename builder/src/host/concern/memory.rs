@@ -1,0 +1,316 @@
+//! Memory: how many guests fit, and what else takes it from them.
+
+use std::path::Path;
+
+use super::text::{count, counted, size};
+use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
+use crate::host::settings::Knob;
+use crate::host::snapshot::Host;
+use crate::host::want::{Basis, Want};
+use crate::vmm::Sharing;
+
+const MEMORY: Check = Check {
+    id: "memory",
+    document: "proc_meminfo(5)",
+};
+const CGROUP: Check = Check {
+    id: "memory-cgroup",
+    document: "https://docs.kernel.org/admin-guide/cgroup-v2.html#memory",
+};
+const HUGE_PAGES: Check = Check {
+    id: "huge-pages",
+    document: "https://docs.kernel.org/admin-guide/mm/hugetlbpage.html",
+};
+const THP: Check = Check {
+    id: "thp",
+    document: "https://docs.kernel.org/admin-guide/mm/transhuge.html",
+};
+const SWAP: Check = Check {
+    id: "swap",
+    document: "https://docs.kernel.org/admin-guide/sysctl/vm.html#swappiness",
+};
+const OVERCOMMIT: Check = Check {
+    id: "overcommit",
+    document: "https://docs.kernel.org/mm/overcommit-accounting.html",
+};
+const PSI: Check = Check {
+    id: "psi",
+    document: "https://docs.kernel.org/accounting/psi.html",
+};
+
+const GIB: u64 = 1 << 30;
+/// What a VMM may write of its own address space beside the guest's RAM: what
+/// a strict commit limit counts, touched or not.
+const VMM_COMMIT: u64 = 200 << 20;
+
+/// Judges memory.
+pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+    vec![
+        memory(host, want),
+        cgroup(host, want),
+        huge_pages(host),
+        thp(host),
+        swap(host),
+        overcommit(host, want),
+        psi(host),
+    ]
+}
+
+/// Whether the wanted guests fit while nothing is shared; yes, where that
+/// cannot be seen.
+pub fn fits_unshared(host: &Host, want: &Want) -> bool {
+    let room = [free(host), tightest(host).map(|(room, _)| room)];
+    let mut allowed = room.into_iter().flatten();
+    allowed.all(|room| guests(room, want, want.cost.memory) >= want.wanted())
+}
+
+/// Guests that there is memory for, as things are; `None` where that cannot be
+/// seen.
+pub fn allowed(host: &Host, want: &Want) -> Option<u64> {
+    let room = [free(host), tightest(host).map(|(room, _)| room)];
+    let least = room.into_iter().flatten().min()?;
+    Some(guests(least, want, each(host, want)))
+}
+
+/// Memory that guests may take: what is available, less what stays free so
+/// that the host itself can go on.
+fn free(host: &Host) -> Option<u64> {
+    Some(host.memory.available?.saturating_sub(floor(host)))
+}
+
+fn floor(host: &Host) -> u64 {
+    host.memory.total.map_or(GIB, |total| (total / 10).min(GIB))
+}
+
+/// What the tightest control group still allows, and its folder.
+fn tightest(host: &Host) -> Option<(u64, &Path)> {
+    let groups = host.cgroup.groups.iter();
+    groups
+        .filter_map(|group| {
+            let cache = group.memory_cache.unwrap_or(0);
+            let used = group.memory.unwrap_or(0).saturating_sub(cache);
+            Some((group.memory_max?.saturating_sub(used), group.path.as_path()))
+        })
+        .min()
+}
+
+fn guests(room: u64, want: &Want, each: u64) -> u64 {
+    room.saturating_sub(want.cost.memory_once) / each.max(1)
+}
+
+/// Whether KSM merges guests' RAM as things are.
+fn shares(host: &Host, want: &Want) -> bool {
+    let runs = host.ksm.as_ref().is_some_and(|ksm| ksm.run == Some(1));
+    want.sharing == Sharing::Guest && runs
+}
+
+/// What one guest more takes, as things are.
+fn each(host: &Host, want: &Want) -> u64 {
+    match want.cost.memory_merged {
+        Some(merged) if shares(host, want) => merged,
+        _ => want.cost.memory,
+    }
+}
+
+/// Only measured costs are good enough to turn guests away.
+fn severity(want: &Want, allowed: u64) -> Severity {
+    let severity = want.limit(allowed);
+    match want.cost.basis {
+        Basis::Measured => severity,
+        Basis::Assumed => severity.max(Severity::Advice),
+    }
+}
+
+/// The finding that there is `room`, such as `2 GiB free`, for guests.
+fn limit(check: Check, host: &Host, want: &Want, room: u64, value: String) -> Finding {
+    let each = each(host, want);
+    let allowed = guests(room, want, each);
+    let need = want
+        .wanted()
+        .saturating_mul(each)
+        .saturating_add(want.cost.memory_once);
+    let known = match want.cost.basis {
+        Basis::Measured => "measured here",
+        Basis::Assumed => "assumed: a canary tells better",
+    };
+    let sharing = if shares(host, want) && want.cost.memory_merged.is_some() {
+        "merged"
+    } else {
+        "with nothing merged"
+    };
+    let finding = check.finds(
+        severity(want, allowed),
+        value,
+        format!("{} for {}", size(need), counted(want.wanted(), "guest")),
+        format!(
+            "A guest takes {}, {sharing} ({known}); {} fit.",
+            size(each),
+            count(allowed)
+        ),
+    );
+    let finding = Finding {
+        guests: Some(allowed),
+        ..finding
+    };
+    finding.mended_by(Fix::manual(
+        Needs::Choice,
+        "launch fewer guests, share their pages (--sharing guest with KSM on), or free memory",
+    ))
+}
+
+fn memory(host: &Host, want: &Want) -> Finding {
+    let (Some(available), Some(room)) = (host.memory.available, free(host)) else {
+        let meaning = "How many guests fit in memory is not known.";
+        return MEMORY.not_seen("MemAvailable", meaning);
+    };
+    let value = format!(
+        "{} available, of which {} stays free",
+        size(available),
+        size(floor(host))
+    );
+    limit(MEMORY, host, want, room, value)
+}
+
+fn cgroup(host: &Host, want: &Want) -> Finding {
+    let Some((room, path)) = tightest(host) else {
+        let meaning = "No control group of this process bounds the memory of guests.";
+        return CGROUP.finds(Severity::Ok, "no limit", "room for the fleet", meaning);
+    };
+    let value = format!("{} left in {}", size(room), path.display());
+    limit(CGROUP, host, want, room, value)
+}
+
+fn huge_pages(host: &Host) -> Finding {
+    let need = "none set aside";
+    match host.memory.huge_pages {
+        None => HUGE_PAGES.not_seen(need, "Whether memory is set aside is not known."),
+        Some(0) => {
+            let meaning = "All memory is there for guests.";
+            HUGE_PAGES.finds(Severity::Ok, "none", need, meaning)
+        }
+        Some(bytes) => HUGE_PAGES
+            .finds(
+                Severity::Advice,
+                format!("{} set aside", size(bytes)),
+                need,
+                format!(
+                    "These {} are lost to guests, used or not: their RAM is ordinary pages, which \
+                     KSM can merge.",
+                    size(bytes)
+                ),
+            )
+            .mended_by(Fix::manual(
+                Needs::Command,
+                "give them back: sysctl vm.nr_hugepages=0 (hugepages= on the kernel's command \
+                 line brings them back)",
+            )),
+    }
+}
+
+fn thp(host: &Host) -> Finding {
+    let need = "madvise or never";
+    match host.memory.transparent_huge_pages.as_deref() {
+        None => THP.not_seen(
+            need,
+            "A kernel without huge pages gives guests what they touch.",
+        ),
+        Some("always") => THP
+            .finds(
+                Severity::Advice,
+                "always",
+                need,
+                "Who touches 4 KiB may get 2 MiB, which KSM then has to split; imgbuild's QEMUs \
+                 are started with huge pages off for themselves, other programs' are not.",
+            )
+            .mended_by(Fix::manual(
+                Needs::Command,
+                "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
+            )),
+        Some(policy) => THP.finds(
+            Severity::Ok,
+            policy,
+            need,
+            "Guests get the pages that they touch and no more.",
+        ),
+    }
+}
+
+fn swap(host: &Host) -> Finding {
+    let need = "none in use";
+    let (Some(total), Some(free)) = (host.memory.swap, host.memory.swap_free) else {
+        return SWAP.not_seen(need, "Whether guests could be swapped out is not known.");
+    };
+    if total == 0 {
+        let meaning = "Guests stay in memory.";
+        return SWAP.finds(Severity::Ok, "none", need, meaning);
+    }
+    let used = total.saturating_sub(free);
+    let heavily = host.memory.total.unwrap_or(total) / 10;
+    let severity = if used > heavily {
+        Severity::Advice
+    } else {
+        Severity::Ok
+    };
+    SWAP.finds(
+        severity,
+        format!("{} of {} in use", size(used), size(total)),
+        need,
+        "A guest that is swapped out stops burning until it is read back, so guests no longer burn \
+         alike.",
+    )
+    .mended_by(Fix::manual(
+        Needs::Command,
+        "end what fills memory, then swapoff -a and swapon -a",
+    ))
+}
+
+fn overcommit(host: &Host, want: &Want) -> Finding {
+    let need = "0 or 1";
+    let memory = &host.memory;
+    match (memory.overcommit, memory.commit_limit, memory.committed) {
+        (None, ..) | (Some(2), None, _) | (Some(2), _, None) => OVERCOMMIT.not_seen(
+            need,
+            "Whether the kernel counts untouched memory is not known.",
+        ),
+        (Some(2), Some(limit), Some(committed)) => {
+            let each = want.memory.bytes().saturating_add(VMM_COMMIT);
+            let allowed = limit.saturating_sub(committed) / each;
+            let needed = want.wanted().saturating_mul(each);
+            OVERCOMMIT
+                .allows(
+                    want,
+                    Some(allowed),
+                    format!("2, with {} left", size(limit.saturating_sub(committed))),
+                    format!("{need}, or {} left", size(needed)),
+                    format!(
+                        "The kernel counts all that guests could touch, about {} each, merged or \
+                         not.",
+                        size(each)
+                    ),
+                )
+                .mended_by(Fix::setting(Knob::OvercommitMemory, 0))
+        }
+        (Some(mode), ..) => {
+            let meaning = "Memory that guests have and do not touch costs nothing.";
+            OVERCOMMIT.finds(Severity::Ok, mode.to_string(), need, meaning)
+        }
+    }
+}
+
+fn psi(host: &Host) -> Finding {
+    let (severity, value) = if host.memory.pressure {
+        (Severity::Ok, "present")
+    } else {
+        (Severity::Advice, "absent")
+    };
+    PSI.finds(
+        severity,
+        value,
+        "/proc/pressure/memory",
+        "It tells while guests start that memory runs short, before free memory does.",
+    )
+    .mended_by(Fix::manual(
+        Needs::Reboot,
+        "boot with psi=1, or a kernel built with CONFIG_PSI",
+    ))
+}

@@ -1,0 +1,192 @@
+//! Processes and threads.
+
+use super::text::{count, counted};
+use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
+use crate::host::settings::Knob;
+use crate::host::snapshot::{Group, Host};
+use crate::host::want::Want;
+
+const PID_MAX: Check = Check {
+    id: "pid-max",
+    document: "https://docs.kernel.org/admin-guide/sysctl/kernel.html#pid-max",
+};
+const THREADS_MAX: Check = Check {
+    id: "threads-max",
+    document: "https://docs.kernel.org/admin-guide/sysctl/kernel.html#threads-max",
+};
+const CGROUP: Check = Check {
+    id: "cgroup-pids",
+    document: "https://docs.kernel.org/admin-guide/cgroup-v2.html#pid",
+};
+const USER: Check = Check {
+    id: "user-processes",
+    document: "getrlimit(2), RLIMIT_NPROC",
+};
+
+/// Threads left for everything but guests. Of the whole host's numbers, the
+/// kernel itself keeps the first 300 back (`RESERVED_PIDS`).
+const RESERVE: u64 = 512;
+/// The same within one group, where the kernel keeps none.
+const GROUP_RESERVE: u64 = 16;
+/// `PID_MAX_LIMIT` of a 64-bit kernel.
+const MOST: u64 = 1 << 22;
+
+/// Judges processes and threads.
+pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+    let processes = &host.processes;
+    vec![
+        system(host, want, PID_MAX, Knob::PidMax, processes.pid_max),
+        system(
+            host,
+            want,
+            THREADS_MAX,
+            Knob::ThreadsMax,
+            processes.threads_max,
+        ),
+        cgroup(host, want),
+        user(host, want),
+    ]
+}
+
+/// Guests whose threads fit into `room`.
+fn guests(want: &Want, room: u64) -> Option<u64> {
+    room.checked_div(want.cost.threads)
+}
+
+/// Threads of the guests wanted, with `beside` other ones.
+fn needed(want: &Want, beside: u64) -> u64 {
+    want.wanted()
+        .saturating_mul(want.cost.threads)
+        .saturating_add(beside)
+}
+
+fn at_least(want: &Want, needed: u64) -> String {
+    let guests = counted(want.wanted(), "guest");
+    format!("at least {} for {guests}", count(needed))
+}
+
+fn each(want: &Want) -> String {
+    format!("A guest takes {}", counted(want.cost.threads, "thread"))
+}
+
+/// A limit of the whole host's.
+fn system(host: &Host, want: &Want, check: Check, knob: Knob, limit: Option<u64>) -> Finding {
+    let (Some(limit), Some(threads)) = (limit, host.processes.threads) else {
+        return check.not_seen(
+            "room for the fleet",
+            "How many guests it allows is not known.",
+        );
+    };
+    let beside = threads.saturating_add(RESERVE);
+    let needed = needed(want, beside);
+    let raised = needed.checked_next_power_of_two().unwrap_or(MOST).min(MOST);
+    let fix = if raised > limit {
+        Fix::setting(knob, raised)
+    } else {
+        Fix::manual(Needs::Choice, "launch fewer guests: it cannot be raised")
+    };
+    check
+        .allows(
+            want,
+            guests(want, limit.saturating_sub(beside)),
+            count(limit),
+            at_least(want, needed),
+            format!(
+                "{}, and {} are there already; past it no process starts, on the whole host.",
+                each(want),
+                count(threads)
+            ),
+        )
+        .mended_by(fix)
+}
+
+fn cgroup(host: &Host, want: &Want) -> Finding {
+    let room = |group: &Group| {
+        let used = group.pids.unwrap_or(0).saturating_add(GROUP_RESERVE);
+        Some(group.pids_max?.saturating_sub(used))
+    };
+    let groups = host.cgroup.groups.iter();
+    let tightest = groups
+        .filter_map(|group| Some((room(group)?, group)))
+        .min_by_key(|(room, _)| *room);
+    let Some((room, group)) = tightest else {
+        let meaning = "No control group of this process bounds the threads of guests.";
+        return CGROUP.finds(Severity::Ok, "no limit", "room for the fleet", meaning);
+    };
+    let used = group.pids.unwrap_or(0);
+    let needed = needed(want, used.saturating_add(GROUP_RESERVE));
+    let unit = group
+        .path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .filter(|name| is_unit(name));
+    let (origin, fix) = match unit {
+        Some(unit) => (
+            " (TasksMax of systemd)",
+            format!("systemctl set-property {unit} TasksMax={needed}"),
+        ),
+        None => (
+            "",
+            format!(
+                "echo {needed} > {}, or start the container with --pids-limit {needed}",
+                group.path.join("pids.max").display()
+            ),
+        ),
+    };
+    CGROUP
+        .allows(
+            want,
+            guests(want, room),
+            format!(
+                "{} in {}{origin}",
+                count(group.pids_max.unwrap_or(0)),
+                group.path.display()
+            ),
+            at_least(want, needed),
+            format!(
+                "{}, and {} are in this group already; past it QEMU cannot start.",
+                each(want),
+                count(used)
+            ),
+        )
+        .mended_by(Fix::manual(Needs::Command, fix))
+}
+
+/// Whether systemd would name a unit so.
+fn is_unit(name: &str) -> bool {
+    [".slice", ".scope", ".service"]
+        .iter()
+        .any(|kind| name.ends_with(kind))
+}
+
+fn user(host: &Host, want: &Want) -> Finding {
+    let limit = match host.processes.user_max {
+        Some(limit) if !host.privileged => limit,
+        Some(_) => {
+            let meaning = "The limit binds users other than root.";
+            return USER.finds(Severity::Ok, "root", "room for the fleet", meaning);
+        }
+        None => {
+            let meaning = "This user may have as many threads as the host.";
+            return USER.finds(Severity::Ok, "no limit", "room for the fleet", meaning);
+        }
+    };
+    let needed = needed(want, RESERVE);
+    USER.allows(
+        want,
+        guests(want, limit.saturating_sub(RESERVE)),
+        count(limit),
+        at_least(want, needed),
+        format!(
+            "{}; past the limit this user starts no process, a shell included.",
+            each(want)
+        ),
+    )
+    .mended_by(Fix::manual(
+        Needs::File,
+        format!(
+            "raise it (nproc in /etc/security/limits.conf, or LimitNPROC= of a systemd unit) to \
+             {needed}, and log in again"
+        ),
+    ))
+}
