@@ -65,8 +65,9 @@ pub fn broken(host: &Host) -> Option<Link> {
 pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     match broken(host) {
         None => {
-            let mut findings = vec![device(host, want), module(host, want)];
+            let mut findings = vec![device(host, want)];
             findings.extend(probed(host, want));
+            findings.push(module(host, want));
             findings
         }
         Some(Link::Device) => vec![device(host, want), module(host, want)],
