@@ -99,6 +99,19 @@ mod tests {
         }
     }
 
+    /// Sets it, and fails with `EIO` unless the kernel then says that it is set.
+    fn set_and_get() -> io::Result<()> {
+        const UNUSED: libc::c_ulong = 0;
+        set_memory_merge()?;
+        // SAFETY: the option takes numbers only, which must be zero.
+        let set = unsafe { libc::prctl(libc::PR_GET_MEMORY_MERGE, UNUSED, UNUSED, UNUSED, UNUSED) };
+        if set == 1 {
+            Ok(())
+        } else {
+            Err(Errno::IO.into())
+        }
+    }
+
     /// Both ways of telling agree on this kernel, if it has both.
     #[test]
     fn mappings_tell_what_ksm_stat_tells() {
@@ -106,14 +119,17 @@ mod tests {
         let told = probe(&interrupt);
         let mut command = Command::new("cat");
         command.arg("/proc/self/smaps");
-        // SAFETY: the closure runs between fork and exec and makes one system
-        // call; it takes no lock and allocates nothing.
-        unsafe { command.pre_exec(set_memory_merge) };
-        let Ok(mappings) = process::output(command, &interrupt) else {
-            assert_eq!(told, Some(MemoryMerge::Unsupported));
-            return;
-        };
-        assert_eq!(verdict(&mappings), told);
+        // SAFETY: the closure runs between fork and exec and makes two system
+        // calls; it takes no lock and allocates nothing.
+        unsafe { command.pre_exec(set_and_get) };
+        match process::output(command, &interrupt) {
+            Ok(mappings) => assert_eq!(verdict(&mappings), told),
+            Err(ProcessError::Start { source, .. }) => {
+                assert_ne!(Errno::from_io_error(&source), Some(Errno::IO));
+                assert_eq!(told, Some(MemoryMerge::Unsupported));
+            }
+            Err(error) => panic!("{error}"),
+        }
         // Without the setting nothing is mergeable, so that the above tells.
         let mut command = Command::new("cat");
         command.arg("/proc/self/smaps");

@@ -138,6 +138,25 @@ fn files_that_are_too_long_are_not_taken() {
 }
 
 #[test]
+fn a_processor_that_is_described_without_end_is_not_taken() {
+    let root = tree(&full());
+    let text = format!("vendor_id : Intel\n{}", "x : y\n".repeat(11_000));
+    put(root.path(), "proc/cpuinfo", text.as_bytes());
+    assert_eq!(look(&root).unseen[0].why, "longer than 65536 bytes");
+}
+
+#[test]
+fn what_is_unseen_is_sorted_and_told_once() {
+    let files: Vec<_> = full()
+        .into_iter()
+        .map(|(path, _)| (path, "garbage"))
+        .collect();
+    let host = look(&tree(&files));
+    assert!(host.unseen.len() > 40);
+    assert!(host.unseen.is_sorted_by(|one, next| one < next));
+}
+
+#[test]
 fn a_configuration_that_unpacks_without_end_is_not_taken() {
     let root = tree(&full());
     fs::remove_dir_all(root.path().join("boot")).unwrap();
