@@ -45,6 +45,18 @@ pub(super) enum Feature {
     Xsave,
 }
 
+impl Feature {
+    /// Whether CPUID has it, by ECX of leaf 1.
+    pub(super) fn in_leaf_1(self, ecx: u32) -> bool {
+        let bit = match self {
+            Self::Baseline => return true,
+            Self::Cx16 => 13,
+            Self::Xsave => 26,
+        };
+        ecx & 1 << bit != 0
+    }
+}
+
 /// A program for each instruction that an early kernel needs.
 pub(super) const PROGRAMS: [Program; 10] = [
     Program {
@@ -359,4 +371,24 @@ fn xrstor() -> &'static [u8] {
         "jne 29f",
         { page = image::EMPTY_PAGE, pattern = PATTERN }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::arch::x86_64::__cpuid;
+
+    use super::*;
+
+    #[test]
+    fn features_are_told_as_the_standard_library_does() {
+        let ecx = __cpuid(1).ecx;
+        let cx16 = is_x86_feature_detected!("cmpxchg16b");
+        assert_eq!(Feature::Cx16.in_leaf_1(ecx), cx16);
+        assert_eq!(
+            Feature::Xsave.in_leaf_1(ecx),
+            is_x86_feature_detected!("xsave")
+        );
+        assert!(!Feature::Cx16.in_leaf_1(0) && !Feature::Xsave.in_leaf_1(0));
+        assert!(Feature::Baseline.in_leaf_1(0));
+    }
 }

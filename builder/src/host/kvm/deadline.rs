@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libc::{c_int, c_void, siginfo_t};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use vmm_sys_util::errno;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
 
@@ -29,8 +30,8 @@ pub(super) enum WatchError {
     Thread(io::Error),
     /// It did not come back.
     #[error(
-        "{call} did not come back within {:.1} s, although it was interrupted; the kernel's log \
-         may say more",
+        "{call} did not end within {:.1} s, although it was interrupted: KVM hangs, of which the \
+         kernel's log may say more, or this host is too busy to tell; try again when it is idle",
         bound.as_secs_f64()
     )]
     Overdue {
@@ -76,14 +77,31 @@ impl Shared {
 pub(super) struct Watch(Arc<Shared>);
 
 impl Watch {
-    /// Makes a call whose system calls fail with `EINTR` from `deadline` on. It
-    /// must look at the clock itself before it tries again.
-    pub(super) fn call<T>(
+    /// Makes a call that gives up with `None` at its deadline, as often as it
+    /// takes to give it `limit` of CPU time: on a busy host, what is late has
+    /// not had its time yet. `None` if it used that up.
+    pub(super) fn limited<T>(
         &self,
         name: &'static str,
-        deadline: Instant,
-        call: impl FnOnce() -> T,
-    ) -> T {
+        limit: Duration,
+        mut call: impl FnMut(Instant) -> Option<T>,
+    ) -> Option<T> {
+        let start = cpu_time();
+        loop {
+            let left = limit.saturating_sub(cpu_time().saturating_sub(start));
+            if left.is_zero() {
+                return None;
+            }
+            let deadline = Instant::now() + left.max(KICK_INTERVAL);
+            if let Some(result) = self.call(name, deadline, || call(deadline)) {
+                return Some(result);
+            }
+        }
+    }
+
+    /// Makes a call whose system calls fail with `EINTR` from `deadline` on. It
+    /// must look at the clock itself before it tries again.
+    fn call<T>(&self, name: &'static str, deadline: Instant, call: impl FnOnce() -> T) -> T {
         self.0.set_call(Some(Call { name, deadline }));
         let result = call();
         self.0.set_call(None);
@@ -96,6 +114,12 @@ impl Drop for Watch {
         self.0.lock().ended = true;
         self.0.changed.notify_one();
     }
+}
+
+/// CPU time of this thread, guest code included.
+pub(super) fn cpu_time() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::from_secs(tv_sec.cast_unsigned()) + Duration::from_nanos(tv_nsec.cast_unsigned())
 }
 
 /// Does `work` in a thread of its own, and waits for `bound` at most.
@@ -209,6 +233,34 @@ mod tests {
     }
 
     #[test]
+    fn time_that_a_call_did_not_get_does_not_count() {
+        let result = watched(Duration::from_secs(60), |watch| {
+            let mut calls = 0;
+            watch.limited("sleep", Duration::from_millis(20), |deadline| {
+                calls += 1;
+                thread::sleep(deadline.saturating_duration_since(Instant::now()));
+                (calls == 3).then_some(calls)
+            })
+        });
+        assert_eq!(result.unwrap(), Some(3));
+    }
+
+    #[test]
+    fn call_that_uses_its_time_up_has_no_result() {
+        let (result, used) = watched(Duration::from_secs(60), |watch| {
+            let start = cpu_time();
+            let result: Option<()> = watch.limited("burn", Duration::from_millis(5), |deadline| {
+                while Instant::now() < deadline {}
+                None
+            });
+            (result, cpu_time().saturating_sub(start))
+        })
+        .unwrap();
+        assert_eq!(result, None);
+        assert!(used >= Duration::from_millis(5));
+    }
+
+    #[test]
     fn signal_that_the_caller_blocks_interrupts_all_the_same() {
         block_signal(SIGRTMIN()).unwrap();
         let (mut reader, _writer) = io::pipe().unwrap();
@@ -234,7 +286,7 @@ mod tests {
                 ..
             }
         ));
-        assert!(error.to_string().contains("did not come back"), "{error}");
+        assert!(error.to_string().contains("did not end within"), "{error}");
         drop(release);
     }
 

@@ -1,7 +1,7 @@
 //! A virtual machine with one virtual CPU, in 64-bit ring 0 from its first
 //! instruction (kernel document virt/kvm/api).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kvm_bindings::{
     CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
@@ -67,15 +67,10 @@ impl Hypervisor {
 
     /// Whether its CPUs have this.
     pub(super) fn has(&self, feature: Feature) -> bool {
-        let bit = match feature {
-            Feature::Baseline => return true,
-            Feature::Cx16 => 13,
-            Feature::Xsave => 26,
-        };
         self.cpuid
             .as_slice()
             .iter()
-            .any(|entry| entry.function == 1 && entry.ecx & 1 << bit != 0)
+            .any(|leaf| leaf.function == 1 && feature.in_leaf_1(leaf.ecx))
     }
 
     /// A machine about to run `program`, whose CPU has `feature` switched on.
@@ -197,7 +192,7 @@ pub(super) enum Exit {
     },
     /// `KVM_EXIT_SHUTDOWN`.
     Shutdown,
-    /// The deadline.
+    /// It used up its time.
     TimedOut,
     /// Another exit, by name, or what the system call said.
     Other(String),
@@ -226,56 +221,49 @@ impl Machine {
         named("KVM_SET_REGS", self.vcpu.set_regs(&registers))
     }
 
-    /// Runs the CPU until it exits. Only within a [`Watch::call`] with this
-    /// deadline does it end a program that does not.
-    fn run(&mut self, deadline: Instant) -> Exit {
-        loop {
-            if Instant::now() >= deadline {
-                return Exit::TimedOut;
-            }
-            match self.vcpu.run() {
-                Err(error) if error.errno() == libc::EINTR => {}
-                Err(error) => return Exit::Other(format!("KVM_RUN: {error}")),
-                Ok(VcpuExit::IoOut(port, &[value])) => return Exit::Out { port, value },
-                Ok(VcpuExit::Shutdown) => return Exit::Shutdown,
-                Ok(VcpuExit::InternalError) => {
-                    return Exit::InternalError {
-                        suberror: self.suberror(),
-                    };
-                }
-                Ok(exit) => return Exit::Other(name(&exit)),
-            }
+    /// Runs the CPU until it exits; `None` at the deadline, if a [`Watch`]
+    /// knows of it.
+    fn run(&mut self, deadline: Instant) -> Option<Exit> {
+        while Instant::now() < deadline {
+            return Some(match self.vcpu.run() {
+                Err(error) if error.errno() == libc::EINTR => continue,
+                Err(error) => Exit::Other(format!("KVM_RUN: {error}")),
+                Ok(VcpuExit::IoOut(port, &[value])) => Exit::Out { port, value },
+                Ok(VcpuExit::Shutdown) => Exit::Shutdown,
+                Ok(VcpuExit::InternalError) => Exit::InternalError {
+                    suberror: self.suberror(),
+                },
+                Ok(exit) => Exit::Other(name(&exit)),
+            });
         }
+        None
     }
 
-    /// Runs the CPU until it exits, or until the deadline.
-    pub(super) fn run_until(
-        &mut self,
-        watch: &Watch,
-        name: &'static str,
-        deadline: Instant,
-    ) -> Exit {
-        watch.call(name, deadline, || self.run(deadline))
+    /// Runs the CPU until it exits, for at most `limit` of CPU time.
+    pub(super) fn run_for(&mut self, watch: &Watch, name: &'static str, limit: Duration) -> Exit {
+        watch
+            .limited(name, limit, |deadline| self.run(deadline))
+            .unwrap_or(Exit::TimedOut)
     }
 
-    /// Runs the CPU again and again, until `until` or another exit than a write
-    /// to a port. Gives the number of writes.
+    /// Runs the CPU again and again for `limit` of CPU time, and gives the
+    /// number of its writes to ports, or any other exit.
     pub(super) fn count_writes(
         &mut self,
         watch: &Watch,
         name: &'static str,
-        until: Instant,
+        limit: Duration,
     ) -> Result<u64, Exit> {
-        watch.call(name, until, || {
-            let mut writes = 0;
+        let mut writes = 0;
+        let other = watch.limited(name, limit, |deadline| {
             loop {
-                match self.run(until) {
+                match self.run(deadline)? {
                     Exit::Out { .. } => writes += 1,
-                    Exit::TimedOut => return Ok(writes),
-                    exit => return Err(exit),
+                    exit => return Some(exit),
                 }
             }
-        })
+        });
+        other.map_or(Ok(writes), Err)
     }
 
     fn suberror(&mut self) -> u32 {

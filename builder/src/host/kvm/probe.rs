@@ -23,7 +23,8 @@ pub fn run() -> Outcome {
 pub enum Outcome {
     /// It ran to its end.
     Ran(Probe),
-    /// It could not be made: which system call failed, and how.
+    /// It could not be made: which system call failed, and how; or it did not
+    /// end, since KVM hangs or the host is too busy.
     Failed(String),
 }
 
@@ -97,7 +98,7 @@ pub enum Execution {
     },
     /// The guest shut down: a triple fault.
     TripleFault,
-    /// It did not come back in time.
+    /// It did not end, although it had the CPU long enough.
     TimedOut,
     /// Another exit than the one expected.
     OtherExit {
