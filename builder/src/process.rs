@@ -39,9 +39,10 @@ const PIPE_CAPACITY: usize = 64 * 1024;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Tools and the Debian packages that hold them, where the names differ.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 11] = [
     ("ld", "binutils"),
     ("mke2fs", "e2fsprogs"),
+    ("modprobe", "kmod"),
     ("objcopy", "binutils"),
     ("qemu-img", "qemu-utils"),
     ("qemu-io", "qemu-utils"),

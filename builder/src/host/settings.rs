@@ -1,93 +1,58 @@
 //! Host settings that imgbuild may write, and their one owner.
+//!
+//! Sysctls and KSM's knobs belong to the whole host, so several fleets share
+//! them. [`Owner`] keeps a record of what was there before, what imgbuild wrote
+//! and who holds it; whoever lets go last has the old value put back, unless
+//! somebody else has changed it since.
 
-use std::fmt;
+mod error;
+mod file;
+mod holder;
+mod knob;
+mod ksm;
+mod module;
+mod outcome;
+mod owner;
+mod record;
+mod restore;
+mod script;
+mod store;
 
 use serde::{Deserialize, Serialize};
 
-/// A setting that imgbuild may write; no other ever is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Knob {
-    /// `kernel.pid_max`
-    PidMax,
-    /// `kernel.threads-max`
-    ThreadsMax,
-    /// `vm.max_map_count`
-    MaxMapCount,
-    /// `vm.overcommit_memory`
-    OvercommitMemory,
-    /// `fs.file-max`
-    FileMax,
-    /// `fs.nr_open`
-    NrOpen,
-    /// `fs.aio-max-nr`
-    AioMaxNr,
-    /// `fs.inotify.max_user_instances`
-    InotifyInstances,
-    /// `net.ipv4.neigh.default.gc_thresh2`
-    NeighbourThreshold2,
-    /// `net.ipv4.neigh.default.gc_thresh3`
-    NeighbourThreshold3,
-    /// `net.core.netdev_max_backlog`
-    NetdevBacklog,
-    /// `/sys/kernel/mm/ksm/max_page_sharing`
-    KsmMaxPageSharing,
-    /// `/sys/kernel/mm/ksm/use_zero_pages`
-    KsmUseZeroPages,
-    /// `/sys/kernel/mm/ksm/merge_across_nodes`
-    KsmMergeAcrossNodes,
-    /// `/sys/kernel/mm/ksm/smart_scan`
-    KsmSmartScan,
-    /// `/sys/kernel/mm/ksm/pages_to_scan`
-    KsmPagesToScan,
-    /// `/sys/kernel/mm/ksm/sleep_millisecs`
-    KsmSleepMillisecs,
-    /// `/sys/kernel/mm/ksm/run`
-    KsmRun,
-}
+pub use error::SettingsError;
+pub use holder::Holder;
+pub use knob::Knob;
+pub use module::{Module, ModuleError, load_module};
+pub use outcome::{Applied, Held, Left, Outcome, Reason, Report, Restored, StillMerged};
+pub use owner::Owner;
+pub use script::script;
 
 /// A value for a knob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setting {
     /// What to write.
     pub knob: Knob,
-    /// The value.
+    /// The value; of a [limit](Knob::is_limit) the least that will do.
     pub value: u64,
 }
 
-impl Knob {
-    /// Its file below the root.
-    #[must_use]
-    pub fn path(self) -> &'static str {
-        match self {
-            Self::PidMax => "proc/sys/kernel/pid_max",
-            Self::ThreadsMax => "proc/sys/kernel/threads-max",
-            Self::MaxMapCount => "proc/sys/vm/max_map_count",
-            Self::OvercommitMemory => "proc/sys/vm/overcommit_memory",
-            Self::FileMax => "proc/sys/fs/file-max",
-            Self::NrOpen => "proc/sys/fs/nr_open",
-            Self::AioMaxNr => "proc/sys/fs/aio-max-nr",
-            Self::InotifyInstances => "proc/sys/fs/inotify/max_user_instances",
-            Self::NeighbourThreshold2 => "proc/sys/net/ipv4/neigh/default/gc_thresh2",
-            Self::NeighbourThreshold3 => "proc/sys/net/ipv4/neigh/default/gc_thresh3",
-            Self::NetdevBacklog => "proc/sys/net/core/netdev_max_backlog",
-            Self::KsmMaxPageSharing => "sys/kernel/mm/ksm/max_page_sharing",
-            Self::KsmUseZeroPages => "sys/kernel/mm/ksm/use_zero_pages",
-            Self::KsmMergeAcrossNodes => "sys/kernel/mm/ksm/merge_across_nodes",
-            Self::KsmSmartScan => "sys/kernel/mm/ksm/smart_scan",
-            Self::KsmPagesToScan => "sys/kernel/mm/ksm/pages_to_scan",
-            Self::KsmSleepMillisecs => "sys/kernel/mm/ksm/sleep_millisecs",
-            Self::KsmRun => "sys/kernel/mm/ksm/run",
+/// The order in which settings are written, each knob once: KSM's `run` last,
+/// and before it what the kernel takes only while nothing is merged.
+///
+/// Of several values for a limit the greatest counts, of others the last.
+fn in_order(settings: &[Setting]) -> Vec<Setting> {
+    let mut ordered: Vec<Setting> = Vec::with_capacity(settings.len());
+    for &setting in settings {
+        match ordered.iter_mut().find(|other| other.knob == setting.knob) {
+            Some(other) if setting.knob.is_limit() => other.value = other.value.max(setting.value),
+            Some(other) => other.value = setting.value,
+            None => ordered.push(setting),
         }
     }
+    ordered.sort_by_key(|setting| setting.knob.turn());
+    ordered
 }
 
-impl fmt::Display for Knob {
-    /// As sysctl(8) names it, or its path.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path().strip_prefix("proc/sys/") {
-            Some(path) => f.write_str(&path.replace('/', ".")),
-            None => write!(f, "/{}", self.path()),
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

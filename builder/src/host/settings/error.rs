@@ -1,0 +1,63 @@
+//! Why the owner of the host's settings did nothing at all.
+
+use std::io;
+use std::path::PathBuf;
+
+use procfs_core::ProcError;
+
+/// Why no host setting was looked at or changed. What one of them alone met
+/// stands in its [`Outcome`](super::Outcome) or [`Left`](super::Left).
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// Only root may.
+    #[error("{what} cannot be changed: {source}; run imgbuild as root")]
+    Denied {
+        /// The setting, or the record's path.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The record, or its folder, is not as imgbuild would have left it.
+    #[error(
+        "{} {why}, so imgbuild does not act on it and changed no setting; read it, put back by \
+         hand what it names, and remove it",
+        path.display()
+    )]
+    Untrusted {
+        /// The record, its lock or its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The record could not be read or written.
+    #[error("the record of changed host settings, {}, failed: {source}", path.display())]
+    Record {
+        /// The record, its lock or its folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// More fleets hold settings than the record has room for.
+    #[error(
+        "{} is full, since very many fleets hold host settings at once; stop some fleets",
+        path.display()
+    )]
+    Full {
+        /// The record.
+        path: PathBuf,
+    },
+    /// This boot has no name, by which a record could be told from an old one.
+    #[error(
+        "{} cannot be read: {source}; without it no change can be recorded; mount /proc",
+        path.display()
+    )]
+    Boot {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// This process cannot tell when it started.
+    #[error("/proc/self/stat cannot be read: {0}; mount /proc")]
+    Process(ProcError),
+}

@@ -1,0 +1,72 @@
+//! Who needs a setting, and whether they are still there.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use procfs_core::process::Stat;
+use procfs_core::{FromRead as _, ProcError};
+use serde::{Deserialize, Serialize};
+
+use super::SettingsError;
+
+/// Who needs a setting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Holder {
+    /// The person who ran `imgbuild check --fix`; holds until
+    /// `imgbuild check --restore`.
+    User,
+    /// A fleet; holds for as long as its process lives.
+    Fleet {
+        /// The fleet's name.
+        name: String,
+        /// The process that supervises it.
+        pid: u32,
+        /// When that started, in clock ticks since boot: a process of that
+        /// number with another start is another one.
+        start: u64,
+    },
+}
+
+impl Holder {
+    /// The fleet `name`, supervised by this process.
+    pub fn this_process(name: &str) -> Result<Self, SettingsError> {
+        let stat = Stat::from_file("/proc/self/stat").map_err(SettingsError::Process)?;
+        Ok(Self::Fleet {
+            name: name.to_owned(),
+            pid: std::process::id(),
+            start: stat.starttime,
+        })
+    }
+
+    /// Whether it is still there. One of whom that cannot be told is, since its
+    /// settings must not be taken from it.
+    pub(super) fn lives(&self, root: &Path) -> bool {
+        let Self::Fleet { pid, start, .. } = self else {
+            return true;
+        };
+        match Stat::from_file(root.join(format!("proc/{pid}/stat"))) {
+            // Zombies and the dead (proc_pid_stat(5)) run nothing any more.
+            Ok(stat) => stat.starttime == *start && !matches!(stat.state, 'Z' | 'X' | 'x'),
+            Err(ProcError::NotFound(_)) => false,
+            Err(ProcError::Io(error, _)) => !is_gone(&error),
+            Err(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User => f.write_str("imgbuild check --fix"),
+            Self::Fleet { name, pid, .. } => write!(f, "the fleet {name} (process {pid})"),
+        }
+    }
+}
+
+/// Whether a file below `/proc/PID` could not be read because the process has
+/// ended.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}

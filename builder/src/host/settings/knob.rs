@@ -1,0 +1,211 @@
+//! The settings that imgbuild may write: their files, ranges and order.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+/// Most that the kernel keeps in an `int`.
+const INT: u64 = i32::MAX as u64;
+/// Most that the kernel keeps in an `unsigned int`.
+const UNSIGNED: u64 = u32::MAX as u64;
+/// Most that the kernel keeps in a `long`.
+const LONG: u64 = i64::MAX as u64;
+
+/// A setting that imgbuild may write; no other ever is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Knob {
+    /// `kernel.pid_max`
+    PidMax,
+    /// `kernel.threads-max`
+    ThreadsMax,
+    /// `vm.max_map_count`
+    MaxMapCount,
+    /// `vm.overcommit_memory`
+    OvercommitMemory,
+    /// `fs.file-max`
+    FileMax,
+    /// `fs.nr_open`
+    NrOpen,
+    /// `fs.aio-max-nr`
+    AioMaxNr,
+    /// `fs.inotify.max_user_instances`
+    InotifyInstances,
+    /// `net.ipv4.neigh.default.gc_thresh2`
+    NeighbourThreshold2,
+    /// `net.ipv4.neigh.default.gc_thresh3`
+    NeighbourThreshold3,
+    /// `net.core.netdev_max_backlog`
+    NetdevBacklog,
+    /// `/sys/kernel/mm/ksm/max_page_sharing`
+    KsmMaxPageSharing,
+    /// `/sys/kernel/mm/ksm/use_zero_pages`
+    KsmUseZeroPages,
+    /// `/sys/kernel/mm/ksm/merge_across_nodes`
+    KsmMergeAcrossNodes,
+    /// `/sys/kernel/mm/ksm/smart_scan`
+    KsmSmartScan,
+    /// `/sys/kernel/mm/ksm/pages_to_scan`
+    KsmPagesToScan,
+    /// `/sys/kernel/mm/ksm/sleep_millisecs`
+    KsmSleepMillisecs,
+    /// `/sys/kernel/mm/ksm/run`
+    KsmRun,
+}
+
+impl Knob {
+    /// Its file below the root.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::PidMax => "proc/sys/kernel/pid_max",
+            Self::ThreadsMax => "proc/sys/kernel/threads-max",
+            Self::MaxMapCount => "proc/sys/vm/max_map_count",
+            Self::OvercommitMemory => "proc/sys/vm/overcommit_memory",
+            Self::FileMax => "proc/sys/fs/file-max",
+            Self::NrOpen => "proc/sys/fs/nr_open",
+            Self::AioMaxNr => "proc/sys/fs/aio-max-nr",
+            Self::InotifyInstances => "proc/sys/fs/inotify/max_user_instances",
+            Self::NeighbourThreshold2 => "proc/sys/net/ipv4/neigh/default/gc_thresh2",
+            Self::NeighbourThreshold3 => "proc/sys/net/ipv4/neigh/default/gc_thresh3",
+            Self::NetdevBacklog => "proc/sys/net/core/netdev_max_backlog",
+            Self::KsmMaxPageSharing => "sys/kernel/mm/ksm/max_page_sharing",
+            Self::KsmUseZeroPages => "sys/kernel/mm/ksm/use_zero_pages",
+            Self::KsmMergeAcrossNodes => "sys/kernel/mm/ksm/merge_across_nodes",
+            Self::KsmSmartScan => "sys/kernel/mm/ksm/smart_scan",
+            Self::KsmPagesToScan => "sys/kernel/mm/ksm/pages_to_scan",
+            Self::KsmSleepMillisecs => "sys/kernel/mm/ksm/sleep_millisecs",
+            Self::KsmRun => "sys/kernel/mm/ksm/run",
+        }
+    }
+
+    /// What it is, in a few words.
+    #[must_use]
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Self::PidMax => "greatest process number; every thread takes one",
+            Self::ThreadsMax => "most threads of the host",
+            Self::MaxMapCount => "most memory mappings of a process",
+            Self::OvercommitMemory => "whether memory may be promised that is not there",
+            Self::FileMax => "most open files of the host",
+            Self::NrOpen => "highest limit of open files a process may have",
+            Self::AioMaxNr => "most asynchronous disk requests of the host",
+            Self::InotifyInstances => "most inotify instances of a user",
+            Self::NeighbourThreshold2 => "ARP entries above which old ones go",
+            Self::NeighbourThreshold3 => "most ARP entries",
+            Self::NetdevBacklog => "packets that may wait for a processor",
+            Self::KsmMaxPageSharing => "most mappings of one merged page",
+            Self::KsmUseZeroPages => "whether empty pages become the zero page",
+            Self::KsmMergeAcrossNodes => "whether pages of different NUMA nodes merge",
+            Self::KsmSmartScan => "whether pages that did not merge are passed over",
+            Self::KsmPagesToScan => "pages a turn of ksmd",
+            Self::KsmSleepMillisecs => "milliseconds between turns of ksmd",
+            Self::KsmRun => "whether ksmd merges: 0 stopped, 1 running, 2 unmerged",
+        }
+    }
+
+    /// Whether it is a limit: more than what was asked for serves as well, and
+    /// it is never lowered for anybody.
+    #[must_use]
+    pub fn is_limit(self) -> bool {
+        match self {
+            Self::PidMax
+            | Self::ThreadsMax
+            | Self::MaxMapCount
+            | Self::FileMax
+            | Self::NrOpen
+            | Self::AioMaxNr
+            | Self::InotifyInstances
+            | Self::NeighbourThreshold2
+            | Self::NeighbourThreshold3
+            | Self::NetdevBacklog => true,
+            Self::OvercommitMemory
+            | Self::KsmMaxPageSharing
+            | Self::KsmUseZeroPages
+            | Self::KsmMergeAcrossNodes
+            | Self::KsmSmartScan
+            | Self::KsmPagesToScan
+            | Self::KsmSleepMillisecs
+            | Self::KsmRun => false,
+        }
+    }
+
+    /// The values it can have: what Linux's kernel/sysctl.c, fs/, net/ and
+    /// mm/ksm.c take.
+    pub(super) fn range(self) -> RangeInclusive<u64> {
+        match self {
+            // RESERVED_PIDS + 1, and PID_MAX_LIMIT.
+            Self::PidMax => 301..=4_194_304,
+            // 1, and FUTEX_TID_MASK.
+            Self::ThreadsMax => 1..=0x3fff_ffff,
+            // BITS_PER_LONG, and the greatest multiple of it in an int.
+            Self::NrOpen => 64..=0x7fff_ffc0,
+            Self::FileMax | Self::AioMaxNr => 0..=LONG,
+            Self::MaxMapCount
+            | Self::InotifyInstances
+            | Self::NeighbourThreshold2
+            | Self::NeighbourThreshold3
+            | Self::NetdevBacklog => 0..=INT,
+            Self::KsmMaxPageSharing => 2..=INT,
+            Self::KsmPagesToScan | Self::KsmSleepMillisecs => 0..=UNSIGNED,
+            Self::OvercommitMemory | Self::KsmRun => 0..=2,
+            Self::KsmUseZeroPages | Self::KsmMergeAcrossNodes | Self::KsmSmartScan => 0..=1,
+        }
+    }
+
+    /// The values that may be asked for. KSM's `run=2` unmerges every process's
+    /// pages, and is no state to stay in.
+    pub(super) fn settable(self) -> RangeInclusive<u64> {
+        match self {
+            Self::KsmRun => 0..=1,
+            _ => self.range(),
+        }
+    }
+
+    /// What to write so that it is as it was at `old`: KSM that was stopped and
+    /// unmerged stays stopped, and nobody's pages are unmerged a second time.
+    pub(super) fn back_to(self, old: u64) -> u64 {
+        match (self, old) {
+            (Self::KsmRun, 2) => 0,
+            _ => old,
+        }
+    }
+
+    /// Whether it belongs to KSM.
+    pub(super) fn is_ksm(self) -> bool {
+        self.path().starts_with("sys/kernel/mm/ksm/")
+    }
+
+    /// Whether the kernel takes it only while no pages are merged (kernel
+    /// document admin-guide/mm/ksm).
+    pub(super) fn needs_nothing_merged(self) -> bool {
+        matches!(self, Self::KsmMaxPageSharing | Self::KsmMergeAcrossNodes)
+    }
+
+    /// When it is written, among others; restoring goes the other way.
+    pub(super) fn turn(self) -> u8 {
+        match self {
+            Self::KsmRun => 3,
+            _ if self.needs_nothing_merged() => 1,
+            _ if self.is_ksm() => 2,
+            _ => 0,
+        }
+    }
+
+    /// Its name as sysctl(8) has it, if it is one of them.
+    pub(super) fn sysctl(self) -> Option<String> {
+        let path = self.path().strip_prefix("proc/sys/")?;
+        Some(path.replace('/', "."))
+    }
+}
+
+impl fmt::Display for Knob {
+    /// As sysctl(8) names it, or its path.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.sysctl() {
+            Some(name) => f.write_str(&name),
+            None => write!(f, "/{}", self.path()),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Whether KSM's pages may be unmerged: only those of processes that have ended.
+//!
+//! What an ended process had merged stays on KSM's books until ksmd passes by,
+//! which a stopped one never does, and as long as it does `max_page_sharing` and
+//! `merge_across_nodes` cannot change. `run=2` strikes it off, but would give
+//! the pages of every living process memory of their own.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::holder::is_gone;
+use super::{Reason, file};
+
+/// The size of a page of x86-64, in bytes.
+const PAGE: u64 = 4096;
+/// How often ksmd's progress is looked at.
+const INTERVAL: Duration = Duration::from_millis(50);
+/// The first PID namespace, from which every process can be seen
+/// (PROC_PID_INIT_INO of Linux's include/linux/proc_ns.h).
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Merged pages that KSM counts, whether their processes live or not.
+pub(super) fn pages_shared(root: &Path) -> Result<u64, Reason> {
+    counter(root, "pages_shared")
+}
+
+/// Waits, for `patience` at most, until ksmd has forgotten what ended processes
+/// had merged. Whether it has is for the caller to see.
+pub(super) fn wait_for_ksmd(root: &Path, patience: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < patience && !matches!(pages_shared(root), Ok(0)) {
+        thread::sleep(INTERVAL);
+    }
+}
+
+/// Whether everything can be unmerged to nobody's loss.
+pub(super) fn may_unmerge(root: &Path) -> Result<(), Reason> {
+    match pages_of_the_living(root)? {
+        0 => room(root),
+        pages => Err(Reason::MergedByLiving { pages }),
+    }
+}
+
+/// Merged pages of processes that live.
+pub(super) fn pages_of_the_living(root: &Path) -> Result<u64, Reason> {
+    let unknown = |why| Reason::MergedByUnknown { why };
+    let proc = root.join("proc");
+    match fs::read_link(proc.join("self/ns/pid")) {
+        Ok(namespace) if namespace.as_os_str() == FIRST_PID_NAMESPACE => {}
+        _ => return Err(unknown("other PID namespaces cannot be seen".to_owned())),
+    }
+    let entries = fs::read_dir(&proc).map_err(|error| unknown(error.to_string()))?;
+    let mut pages = 0_u64;
+    for entry in entries {
+        let entry = entry.map_err(|error| unknown(error.to_string()))?;
+        let name = entry.file_name();
+        if !name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            continue;
+        }
+        pages = pages.saturating_add(pages_of(&entry.path()).map_err(unknown)?);
+    }
+    Ok(pages)
+}
+
+/// Merged pages of the process with this folder, zero pages among them.
+fn pages_of(process: &Path) -> Result<u64, String> {
+    let merging = match fs::read_to_string(process.join("ksm_merging_pages")) {
+        Err(error) if is_gone(&error) && !process.exists() => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err("the kernel tells only from Linux 5.19 on".to_owned());
+        }
+        read => ended_is_empty(read)?,
+    };
+    let zero = match fs::read_to_string(process.join("ksm_stat")) {
+        // Before Linux 6.1 there is none; 6.6 was the first to count these.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        read => ended_is_empty(read)?,
+    };
+    let zero = zero
+        .lines()
+        .find_map(|line| line.strip_prefix("ksm_zero_pages "))
+        .unwrap_or_default();
+    Ok(pages(&merging)?.saturating_add(pages(zero)?))
+}
+
+/// A process without memory, such as a zombie or a kernel thread, reads as
+/// nothing; one that has ended does not read at all.
+fn ended_is_empty(read: io::Result<String>) -> Result<String, String> {
+    match read {
+        Err(error) if is_gone(&error) => Ok(String::new()),
+        read => read.map_err(|error| error.to_string()),
+    }
+}
+
+fn pages(text: &str) -> Result<u64, String> {
+    match text.trim_ascii() {
+        "" => Ok(0),
+        text => text
+            .parse()
+            .map_err(|_| format!("{text:?} is no number of pages")),
+    }
+}
+
+/// Whether memory has room for every page that is merged now, should any of
+/// them have an owner after all, and an eighth to spare.
+fn room(root: &Path) -> Result<(), Reason> {
+    let sharing = counter(root, "pages_sharing")?;
+    // Before Linux 6.6 there is none.
+    let zero = match counter(root, "ksm_zero_pages") {
+        Err(Reason::Absent) => 0,
+        zero => zero?,
+    };
+    let needed = sharing.saturating_add(zero).saturating_mul(PAGE);
+    let path = root.join("proc/meminfo");
+    let meminfo = fs::read_to_string(&path).unwrap_or_default();
+    let available = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB"))
+        .and_then(|kib| kib.trim_ascii().parse::<u64>().ok())
+        .map(|kib| kib.saturating_mul(1024));
+    match available {
+        None => Err(Reason::System(format!(
+            "{} does not tell how much memory is available",
+            path.display()
+        ))),
+        Some(available) if needed > available - available / 8 => {
+            Err(Reason::NoRoom { needed, available })
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn counter(root: &Path, name: &str) -> Result<u64, Reason> {
+    let path = root.join("sys/kernel/mm/ksm").join(name);
+    file::number(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Reason::Absent,
+        _ => Reason::System(format!("{}: {error}", path.display())),
+    })
+}

@@ -1,0 +1,108 @@
+//! Kernel modules that imgbuild may load.
+
+use std::fmt;
+use std::process::Command;
+use std::str::FromStr;
+
+use rustix::process::geteuid;
+
+use crate::interrupt::Interrupt;
+use crate::process::{self, ProcessError};
+
+/// A kernel module that imgbuild may load; no other ever is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Module {
+    /// KVM on Intel's processors.
+    KvmIntel,
+    /// KVM on AMD's processors.
+    KvmAmd,
+    /// Virtio network in the kernel.
+    VhostNet,
+    /// Taps.
+    Tun,
+}
+
+/// Why a module was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ModuleError {
+    /// It is not one of those that imgbuild loads.
+    #[error("imgbuild loads {}, and not {name:?}", names())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// Only root may.
+    #[error("the module {module} cannot be loaded by this user; run imgbuild as root")]
+    Denied {
+        /// The module.
+        module: Module,
+    },
+    /// modprobe(8) did not load it.
+    #[error("the module {module} is not loaded: {source}")]
+    Modprobe {
+        /// The module.
+        module: Module,
+        /// What modprobe said.
+        source: ProcessError,
+    },
+}
+
+impl Module {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::KvmIntel, Self::KvmAmd, Self::VhostNet, Self::Tun];
+
+    /// Its name, as modprobe(8) has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KvmIntel => "kvm_intel",
+            Self::KvmAmd => "kvm_amd",
+            Self::VhostNet => "vhost_net",
+            Self::Tun => "tun",
+        }
+    }
+
+    /// What it is for, in a few words.
+    #[must_use]
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Self::KvmIntel => "/dev/kvm on Intel's processors",
+            Self::KvmAmd => "/dev/kvm on AMD's processors",
+            Self::VhostNet => "virtio network in the kernel",
+            Self::Tun => "/dev/net/tun, for --net tap",
+        }
+    }
+}
+
+impl fmt::Display for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Module {
+    type Err = ModuleError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = Self::ALL.into_iter().find(|module| module.name() == text);
+        named.ok_or_else(|| ModuleError::Unknown {
+            name: text.to_owned(),
+        })
+    }
+}
+
+/// Loads a module, with what it needs. Nothing undoes it: a module may have come
+/// into use since, and an unused one costs nothing. Tell the user so.
+pub fn load_module(module: Module, interrupt: &Interrupt) -> Result<(), ModuleError> {
+    if !geteuid().is_root() {
+        return Err(ModuleError::Denied { module });
+    }
+    let mut command = Command::new("modprobe");
+    command.arg(module.name());
+    process::run(command, interrupt, |_, line| tracing::debug!("{line}"))
+        .map_err(|source| ModuleError::Modprobe { module, source })
+}
+
+fn names() -> String {
+    Module::ALL.map(Module::name).join(", ")
+}

@@ -1,0 +1,217 @@
+//! What became of settings that were to be written, or put back.
+
+use std::io;
+
+use serde::{Serialize, Serializer};
+
+use super::{Holder, Knob};
+
+/// What became of a setting that was to be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Applied {
+    /// The setting.
+    pub knob: Knob,
+    /// The value that was asked for.
+    pub wanted: u64,
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What became of a setting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "outcome")]
+pub enum Outcome {
+    /// It was so before, and not by imgbuild; nothing was written or recorded.
+    Already {
+        /// The present value.
+        now: u64,
+    },
+    /// An earlier run of imgbuild wrote it; it is held for one more.
+    Held {
+        /// What will be put back.
+        old: u64,
+        /// The present value.
+        now: u64,
+    },
+    /// It was written.
+    Written {
+        /// What will be put back.
+        old: u64,
+        /// The present value, which the kernel may have brought into its range.
+        now: u64,
+    },
+    /// It is as it was.
+    Refused {
+        /// Why.
+        why: Reason,
+    },
+}
+
+/// What became of the settings that nobody holds any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Put back, in this order.
+    pub restored: Vec<Restored>,
+    /// Not put back.
+    pub left: Vec<Left>,
+    /// Still held by somebody.
+    pub held: Vec<Held>,
+    /// Pages that stay merged although KSM is as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merged: Option<StillMerged>,
+}
+
+/// A setting that was put back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Restored {
+    /// The setting.
+    pub knob: Knob,
+    /// What imgbuild had made of it.
+    pub from: u64,
+    /// What it is again.
+    pub to: u64,
+}
+
+/// A setting that was not put back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Left {
+    /// The setting.
+    pub knob: Knob,
+    /// Its present value, where that can be read.
+    pub found: Option<u64>,
+    /// What imgbuild wrote.
+    pub wrote: u64,
+    /// What it was before.
+    pub old: u64,
+    /// Why. Unless it is [`Reason::Changed`], the next `imgbuild check
+    /// --restore` tries again.
+    pub why: Reason,
+}
+
+/// A setting that somebody still needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// The setting.
+    pub knob: Knob,
+    /// What imgbuild wrote.
+    pub wrote: u64,
+    /// Who needs it.
+    pub by: Vec<Holder>,
+}
+
+/// Pages that stay merged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StillMerged {
+    /// `pages_shared`.
+    pub pages: u64,
+    /// Why they were not unmerged.
+    pub why: Reason,
+}
+
+/// Why a setting was not written, or not put back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The kernel has no such setting.
+    #[error("this kernel does not have it")]
+    Absent,
+    /// The value makes no sense.
+    #[error("it takes {low} to {high}")]
+    Range {
+        /// The least it takes.
+        low: u64,
+        /// The most.
+        high: u64,
+    },
+    /// The present value makes no sense, so it could not be put back.
+    #[error("it is {found}, which imgbuild could not put back")]
+    Irreversible {
+        /// The present value.
+        found: u64,
+    },
+    /// Somebody who is still there needs another value.
+    #[error("{} holds it at {value}", names(by))]
+    Held {
+        /// Who.
+        by: Vec<Holder>,
+        /// The value.
+        value: u64,
+    },
+    /// Somebody else has changed it since.
+    #[error("somebody else has changed it since")]
+    Changed,
+    /// The kernel takes it only while nothing is merged.
+    #[error(
+        "the kernel takes it only while KSM has no pages merged; stop the guests, then \
+         `echo 2 > /sys/kernel/mm/ksm/run` unmerges what is left"
+    )]
+    Merged,
+    /// Processes that live have merged pages, which are not imgbuild's to unmerge.
+    #[error("running processes have {pages} merged pages, which imgbuild does not unmerge")]
+    MergedByLiving {
+        /// How many.
+        pages: u64,
+    },
+    /// Whether processes that live have merged pages cannot be told.
+    #[error("pages are merged, and whose they are cannot be told: {why}")]
+    MergedByUnknown {
+        /// Why.
+        why: String,
+    },
+    /// Merged pages would not fit into memory, each for itself.
+    #[error(
+        "unmerging may take {} MiB, and {} MiB of memory are available",
+        needed >> 20, available >> 20
+    )]
+    NoRoom {
+        /// What unmerging takes at most, in bytes.
+        needed: u64,
+        /// What there is, in bytes.
+        available: u64,
+    },
+    /// KSM merges for somebody else now.
+    #[error("pages are merged, and KSM runs for somebody else now")]
+    KsmTaken,
+    /// The kernel took the value, and did not heed it.
+    #[error("the kernel kept {now}")]
+    Ignored {
+        /// The present value.
+        now: u64,
+    },
+    /// The system refused.
+    #[error("{0}")]
+    System(String),
+}
+
+impl Reason {
+    /// What the system meant by `error` on `knob`, and what to do.
+    pub(super) fn of(knob: Knob, error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => Self::Absent,
+            Some(libc::EBUSY) if knob.needs_nothing_merged() => Self::Merged,
+            Some(libc::EACCES | libc::EPERM) => {
+                Self::System(format!("{error}; run imgbuild as root"))
+            }
+            Some(libc::EROFS) => {
+                Self::System(format!("{error}; set it on the host of this container"))
+            }
+            Some(libc::EINVAL) if knob == Knob::KsmPagesToScan => Self::System(format!(
+                "{error}; while KSM's advisor sets it nobody else can: \
+                 `echo none > /sys/kernel/mm/ksm/advisor_mode`"
+            )),
+            _ => Self::System(error.to_string()),
+        }
+    }
+}
+
+impl Serialize for Reason {
+    /// As its sentence.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+fn names(holders: &[Holder]) -> String {
+    let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    names.join(" and ")
+}

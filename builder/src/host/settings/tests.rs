@@ -1,0 +1,11 @@
+//! Tests below a root of their own, and on harmless settings of this host.
+
+mod apply;
+mod death;
+mod fake;
+pub(super) mod fuse;
+mod ksm;
+mod live;
+mod restore;
+mod script;
+mod tamper;

@@ -1,0 +1,147 @@
+//! A host of files in a temporary folder.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::{Holder, Knob, Owner, Report, Setting, file};
+
+pub const BOOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
+
+/// Where a host begins.
+const DEFAULTS: [(Knob, u64); 18] = [
+    (Knob::PidMax, 32768),
+    (Knob::ThreadsMax, 192_730),
+    (Knob::MaxMapCount, 65530),
+    (Knob::OvercommitMemory, 0),
+    (Knob::FileMax, i64::MAX as u64),
+    (Knob::NrOpen, 1 << 20),
+    (Knob::AioMaxNr, 65536),
+    (Knob::InotifyInstances, 128),
+    (Knob::NeighbourThreshold2, 512),
+    (Knob::NeighbourThreshold3, 1024),
+    (Knob::NetdevBacklog, 1000),
+    (Knob::KsmMaxPageSharing, 256),
+    (Knob::KsmUseZeroPages, 0),
+    (Knob::KsmMergeAcrossNodes, 1),
+    (Knob::KsmSmartScan, 1),
+    (Knob::KsmPagesToScan, 100),
+    (Knob::KsmSleepMillisecs, 20),
+    (Knob::KsmRun, 0),
+];
+
+pub struct Fake {
+    folder: tempfile::TempDir,
+}
+
+impl Fake {
+    pub fn new() -> Self {
+        let fake = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        for (knob, value) in DEFAULTS {
+            fake.set(knob, value);
+        }
+        fs::create_dir(fake.path("run")).unwrap();
+        fake.file("proc/sys/kernel/random/boot_id", &format!("{BOOT}\n"));
+        fake.file("proc/meminfo", "MemAvailable:    8388608 kB\n");
+        for counter in ["pages_shared", "pages_sharing", "ksm_zero_pages"] {
+            fake.ksm(counter, 0);
+        }
+        fs::create_dir_all(fake.path("proc/self/ns")).unwrap();
+        symlink("pid:[4026531836]", fake.path("proc/self/ns/pid")).unwrap();
+        fake
+    }
+
+    pub fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.root().join(below)
+    }
+
+    pub fn record(&self) -> PathBuf {
+        self.path("run/imgbuild/settings.json")
+    }
+
+    pub fn file(&self, below: &str, text: &str) {
+        let path = self.path(below);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub fn ksm(&self, counter: &str, pages: u64) {
+        self.file(
+            &format!("sys/kernel/mm/ksm/{counter}"),
+            &format!("{pages}\n"),
+        );
+    }
+
+    pub fn set(&self, knob: Knob, value: u64) {
+        self.file(knob.path(), &format!("{value}\n"));
+    }
+
+    pub fn get(&self, knob: Knob) -> u64 {
+        file::read(self.root(), knob).unwrap()
+    }
+
+    /// Whether every knob is as it was in the beginning.
+    pub fn is_as_it_was(&self) -> bool {
+        DEFAULTS
+            .iter()
+            .all(|&(knob, value)| self.get(knob) == value)
+    }
+
+    pub fn owner(&self) -> Owner {
+        let mut owner = Owner::new(self.root());
+        owner.patience = Duration::ZERO;
+        owner
+    }
+
+    /// A process that lives.
+    pub fn process(&self, pid: u32, state: char, start: u64) {
+        let zeros = " 0".repeat(30);
+        let text =
+            format!("{pid} (a) S (b) {state} 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start}{zeros}");
+        self.file(&format!("proc/{pid}/stat"), &text);
+        self.file(&format!("proc/{pid}/ksm_merging_pages"), "0\n");
+    }
+
+    pub fn process_ends(&self, pid: u32) {
+        fs::remove_dir_all(self.path(&format!("proc/{pid}"))).unwrap();
+    }
+
+    /// A living fleet.
+    pub fn fleet(&self, name: &str, pid: u32) -> Holder {
+        let start = 1000 + u64::from(pid);
+        self.process(pid, 'S', start);
+        let name = name.to_owned();
+        Holder::Fleet { name, pid, start }
+    }
+}
+
+pub fn setting(knob: Knob, value: u64) -> Setting {
+    Setting { knob, value }
+}
+
+/// What KSM needs to merge fast.
+pub fn fast_ksm() -> [Setting; 5] {
+    [
+        setting(Knob::KsmRun, 1),
+        setting(Knob::KsmPagesToScan, 20000),
+        setting(Knob::KsmUseZeroPages, 1),
+        setting(Knob::KsmMaxPageSharing, 4096),
+        setting(Knob::KsmMergeAcrossNodes, 0),
+    ]
+}
+
+/// The knobs that a report says were put back.
+pub fn restored(report: &Report) -> Vec<Knob> {
+    report
+        .restored
+        .iter()
+        .map(|restored| restored.knob)
+        .collect()
+}
