@@ -45,6 +45,7 @@ fn wrapped(text: &str, indent: usize) -> String {
         .initial_indent(&indent)
         .subsequent_indent(&indent)
         // An address on the web is copied whole.
-        .break_words(false);
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
     textwrap::fill(text, options)
 }

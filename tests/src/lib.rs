@@ -2,6 +2,7 @@
 //! run what a user types and see what a user sees.
 
 pub mod bench;
+pub mod confined;
 pub mod guest;
 pub mod http;
 pub mod kex;

@@ -75,7 +75,8 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = anyhow::Error::from(error);
         let exit = match error.downcast_ref() {
-            Some(LaunchError::HostNotReady { .. } | LaunchError::Ports(_)) => Exit::HostNotReady,
+            Some(LaunchError::NotReady(_) | LaunchError::Ports(_)) => Exit::HostNotReady,
+            Some(LaunchError::Interrupted) => Exit::Interrupted,
             Some(LaunchError::Key(_)) => Exit::Usage,
             _ if matches!(
                 error.downcast_ref(),

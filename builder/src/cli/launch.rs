@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 
 use super::{Context, DEFAULT_OUT, Exit, Failure, print};
 use crate::fleet::launch::{LaunchEvent, LaunchOptions, Summary, launch};
+use crate::fleet::readiness::Canaries;
 use crate::progress;
 use crate::recipe;
 use crate::units::ByteSize;
@@ -15,6 +16,7 @@ use crate::vmm::{Accel, Net, Sharing};
 
 /// Arguments of `launch`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct Launch {
     /// The output folder to launch guests from
     #[arg(default_value = DEFAULT_OUT)]
@@ -33,31 +35,51 @@ pub struct Launch {
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     keep: Option<Duration>,
 
-    /// What runs the guests' code
-    #[arg(long, default_value = "kvm", env = "IMGBUILD_ACCEL")]
-    accel: Accel,
-
-    /// What kernel samepage merging (KSM) may merge
-    #[arg(long, default_value = "guest", env = "IMGBUILD_SHARING")]
-    sharing: Sharing,
-
-    /// How guests are connected
-    #[arg(long, default_value = "user", env = "IMGBUILD_NET")]
-    net: Net,
+    #[command(flatten)]
+    how: Guests,
 
     /// Your own ssh-ed25519 key to log in with, private, or public if your agent
     /// holds the other half [default: one made for the fleet]
     #[arg(long, value_name = "PATH", env = "IMGBUILD_SSH_KEY")]
     ssh_key: Option<PathBuf>,
 
-    /// RAM of a guest, such as 128M [default: the recipe's]
-    #[arg(long, value_name = "SIZE", env = "IMGBUILD_MEMORY",
-        value_parser = recipe::guest_memory)]
-    memory: Option<ByteSize>,
+    /// Change host settings for as long as the fleet lives: sysctls, KSM, limits
+    #[arg(long)]
+    fix: bool,
+
+    /// Do not try two guests first, to see whether they come up and what one
+    /// costs
+    #[arg(long)]
+    no_canary: bool,
+
+    /// Launch on a host that is not ready
+    #[arg(long)]
+    force: bool,
 
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
+}
+
+/// How guests are run.
+#[derive(Debug, Args)]
+pub(super) struct Guests {
+    /// What runs the guests' code
+    #[arg(long, default_value = "kvm", env = "IMGBUILD_ACCEL")]
+    pub accel: Accel,
+
+    /// What kernel samepage merging (KSM) may merge
+    #[arg(long, default_value = "guest", env = "IMGBUILD_SHARING")]
+    pub sharing: Sharing,
+
+    /// How guests are connected
+    #[arg(long, default_value = "user", env = "IMGBUILD_NET")]
+    pub net: Net,
+
+    /// RAM of a guest, such as 128M [default: the recipe's]
+    #[arg(long, value_name = "SIZE", env = "IMGBUILD_MEMORY",
+        value_parser = recipe::guest_memory)]
+    pub memory: Option<ByteSize>,
 }
 
 impl Launch {
@@ -67,11 +89,18 @@ impl Launch {
             count: self.count,
             name: self.name,
             keep: self.keep,
-            accel: self.accel,
-            sharing: self.sharing,
-            net: self.net,
-            memory: self.memory,
+            accel: self.how.accel,
+            sharing: self.how.sharing,
+            net: self.how.net,
+            memory: self.how.memory,
             ssh_key: self.ssh_key,
+            canaries: if self.no_canary {
+                Canaries::Kept
+            } else {
+                Canaries::KeptOrFresh
+            },
+            fix: self.fix,
+            force: self.force,
         };
         let mut printer = Printer::new(self.json, self.count);
         let summary = launch(
@@ -157,7 +186,7 @@ impl Printer {
 /// An event for people; empty for what the progress bar shows already.
 fn sentence(event: &LaunchEvent) -> String {
     match event {
-        LaunchEvent::Fleet { .. } => String::new(),
+        LaunchEvent::Check(_) | LaunchEvent::Fleet { .. } => String::new(),
         LaunchEvent::Guest {
             id,
             state,

@@ -10,6 +10,7 @@ use crate::interrupt::Interrupt;
 use crate::progress;
 
 mod build;
+mod check;
 mod completions;
 mod exit;
 mod kernel;
@@ -84,6 +85,8 @@ enum Verb {
     List(list::List),
     /// Re-hash an output folder and say what differs
     Verify(verify::Verify),
+    /// Say whether this host is ready, for how many guests, and what stops more
+    Check(check::Check),
     /// Start a fleet of guests and keep it until Ctrl-C
     Launch(launch::Launch),
     /// Log in to a guest of a running fleet, or run a command on all
@@ -130,6 +133,7 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::Build(command) => command.run(&context),
         Verb::List(command) => command.run(),
         Verb::Verify(command) => command.run(),
+        Verb::Check(command) => command.run(&context),
         Verb::Launch(command) => command.run(&context),
         Verb::Ssh(command) => command.run(&context),
         Verb::Kernel(command) => command.run(&context),

@@ -1,7 +1,8 @@
 //! `launch`: a fleet from an output folder, in the foreground.
 
+use std::fmt::Write as _;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -12,28 +13,27 @@ use super::deadline;
 use super::folder::{Folder, FolderError};
 use super::guest::{Failure, Guest, State};
 use super::key::{self, KeyError};
+use super::mend::{Hold, MendError};
 use super::plan::{Artifacts, Common, Login};
 use super::ports::{self, TooFewPorts};
+use super::readiness::{self, Canaries, Question, Report};
 use super::ssh_config::{self, SshConfigError};
 use super::supervisor::{Member, Observation, Pace, Supervisor};
 use crate::artifact::ManifestError;
 use crate::directories::Directories;
 use crate::disk::overlay::OverlayError;
 use crate::disk::qcow2::Qcow2Error;
-use crate::host::{self, kvm};
+use crate::host;
+use crate::host::snapshot::{Host, KvmProbe, Places};
+use crate::host::want::{LAUNCHER_FILES_A_GUEST, LAUNCHER_FILES_BESIDE};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::units::{ByteSize, GuestIndexError};
-use crate::vmm::{Accel, Net, Sharing, qemu};
+use crate::vmm::{Accel, Net, Sharing};
 
 /// How long guests may take to power off before they are ended by force. Their
 /// disks are thrown away, so nothing is lost by force.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-
-/// Open files that a guest takes here: console, VMM's stderr, pidfd.
-const DESCRIPTORS_A_GUEST: u64 = 3;
-/// Open files besides: streams, poll set, locks, and some in passing.
-const DESCRIPTORS_BESIDE: u64 = 64;
 
 /// What to launch.
 #[derive(Debug, Clone)]
@@ -57,12 +57,20 @@ pub struct LaunchOptions {
     pub memory: Option<ByteSize>,
     /// The user's key to log in with; one of the fleet's own by default.
     pub ssh_key: Option<PathBuf>,
+    /// Whether guests are tried first.
+    pub canaries: Canaries,
+    /// Whether host settings are changed for as long as the fleet lives.
+    pub fix: bool,
+    /// Whether to launch on a host that is not ready.
+    pub force: bool,
 }
 
 /// What a launch tells as it goes.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum LaunchEvent {
+    /// The host was checked.
+    Check(Box<Report>),
     /// The fleet's folder is written; guests are about to start.
     Fleet {
         /// The fleet.
@@ -130,19 +138,23 @@ pub struct Summary {
     pub memory: ByteSize,
     /// Whether the user ended it.
     pub interrupted: bool,
+    /// What made the host not ready, where the launch was forced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forced: Vec<&'static str>,
 }
 
 /// A fleet that could not be launched.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// The host cannot run guests this way.
-    #[error("this host is not ready for --accel {}: {reason}", accel.name())]
-    HostNotReady {
-        /// What was asked for.
-        accel: Accel,
-        /// What stands in the way, and what to do.
-        reason: String,
-    },
+    /// The host cannot run the fleet.
+    #[error("this host is not ready for {}", obstacles(.0))]
+    NotReady(Box<Report>),
+    /// The user ended it before it began.
+    #[error("interrupted while the host was checked")]
+    Interrupted,
+    /// Host settings could not be changed.
+    #[error(transparent)]
+    Settings(#[from] MendError),
     /// The output folder's manifest is not usable.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -193,22 +205,22 @@ pub fn launch(
     interrupt: &Interrupt,
     emit: &mut impl FnMut(&LaunchEvent),
 ) -> Result<Summary, LaunchError> {
-    if options.accel == Accel::Kvm {
-        kvm::access(Path::new("/")).map_err(|error| LaunchError::HostNotReady {
-            accel: options.accel,
-            reason: error.to_string(),
-        })?;
-    }
-    allow_descriptors(options.count).map_err(|reason| LaunchError::HostNotReady {
-        accel: options.accel,
-        reason,
-    })?;
-    qemu::version(interrupt)?;
     let artifacts = Artifacts::open(&options.out)?;
     let recipe = &artifacts.manifest.recipe;
     let name = options.name.as_ref().unwrap_or(&recipe.name);
     let users_key = options.ssh_key.as_deref().map(key::read).transpose()?;
     let folder = Folder::create(name, directories)?;
+    // Dropped once the guests are gone, it puts settings back.
+    let (report, _settings) = prepare(options, name, &artifacts, directories, interrupt)?;
+    emit(&LaunchEvent::Check(Box::new(report.clone())));
+    let forced: Vec<_> = report.obstacles().map(|finding| finding.id).collect();
+    if !report.ready && !options.force {
+        return Err(LaunchError::NotReady(Box::new(report)));
+    }
+    if !report.ready {
+        tracing::warn!("forced: not ready for {}", obstacles(&report));
+    }
+    allow_descriptors(options.count)?;
     let login = match options.net {
         Net::User => Some(Login {
             key: match users_key {
@@ -269,8 +281,7 @@ pub fn launch(
         .keep
         .and_then(|keep| Instant::now().checked_add(keep));
     supervisor.hold(until, &mut tell)?;
-    let interrupted = interrupt.requested();
-    if !interrupted {
+    if !interrupt.requested() {
         supervisor.ask_all(Instant::now() + patience, &mut tell)?;
     }
     let summary = summarize(
@@ -279,7 +290,8 @@ pub fn launch(
         memory,
         &supervisor,
         start_seconds,
-        interrupted,
+        interrupt.requested(),
+        forced,
     );
     for member in supervisor
         .members()
@@ -294,25 +306,83 @@ pub fn launch(
     Ok(summary)
 }
 
-/// Raises the limit of open files to what `guests` need, or says why not.
-fn allow_descriptors(guests: u32) -> Result<(), String> {
-    let needed = u64::from(guests) * DESCRIPTORS_A_GUEST + DESCRIPTORS_BESIDE;
+/// Checks the host, and changes its settings first where that was asked for.
+fn prepare(
+    options: &LaunchOptions,
+    fleet: &str,
+    artifacts: &Artifacts,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<(Report, Option<Hold>), LaunchError> {
+    let probe = match options.accel {
+        Accel::Kvm => KvmProbe::Run,
+        // What KVM does with a guest's kernel is of no matter, and takes time.
+        Accel::Tcg => KvmProbe::Skip,
+    };
+    let places = Places::of(directories, probe);
+    let question = Question {
+        artifacts: Some(artifacts),
+        guests: Some(options.count),
+        accel: options.accel,
+        sharing: options.sharing,
+        net: options.net,
+        memory: options.memory,
+        canaries: options.canaries,
+    };
+    let ask = |canaries| {
+        let question = Question {
+            canaries,
+            ..question
+        };
+        let host = Host::read(&places, interrupt);
+        readiness::check(&host, &question, directories, interrupt)?.ok_or(LaunchError::Interrupted)
+    };
+    if !options.fix {
+        return Ok((ask(options.canaries)?, None));
+    }
+    let hold = Hold::new(&ask(Canaries::Kept)?, fleet, interrupt)?;
+    Ok((ask(options.canaries)?, Some(hold)))
+}
+
+/// What makes a host not ready, for a message.
+fn obstacles(report: &Report) -> String {
+    let mut text = format!(
+        "{} guests under --accel {}:",
+        report.want.guests.unwrap_or(1),
+        report.want.accel.name()
+    );
+    for finding in report.obstacles() {
+        let _ = write!(
+            text,
+            "\n  {}: {} (need: {}): {}",
+            finding.id, finding.value, finding.need, finding.meaning
+        );
+        if let Some(guests) = finding.guests {
+            let _ = write!(text, "; allows {guests} guests");
+        }
+        if let Some(fix) = &finding.fix {
+            let _ = write!(text, "; {fix}");
+        }
+    }
+    text.push_str("\n`imgbuild check` tells more; --force launches all the same");
+    text
+}
+
+/// Raises the limit of open files as far as `guests` need it, or as it goes.
+fn allow_descriptors(guests: u32) -> io::Result<()> {
+    let needed = u64::from(guests) * LAUNCHER_FILES_A_GUEST + LAUNCHER_FILES_BESIDE;
     let limits = getrlimit(Resource::Nofile);
     if limits.current.is_none_or(|current| current >= needed) {
         return Ok(());
     }
-    let raised = Rlimit {
-        current: limits.maximum,
-        maximum: limits.maximum,
-    };
-    match limits.maximum {
-        Some(maximum) if maximum < needed => Err(format!(
-            "{guests} guests need {needed} open files, and the hard limit is {maximum}; raise it \
-             (ulimit -Hn, or LimitNOFILE= of a systemd unit), or launch fewer"
-        )),
-        _ => setrlimit(Resource::Nofile, raised)
-            .map_err(|errno| format!("cannot raise the limit of open files: {errno}")),
-    }
+    let current = limits.maximum.map_or(needed, |most| most.min(needed));
+    Ok(setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(current),
+            maximum: limits.maximum,
+        },
+    )?)
 }
 
 /// A guest whose state just changed.
@@ -363,6 +433,7 @@ fn summarize(
     supervisor: &Supervisor,
     start_seconds: f64,
     interrupted: bool,
+    forced: Vec<&'static str>,
 ) -> Summary {
     let count = |wanted: fn(&Member) -> bool| {
         supervisor
@@ -391,5 +462,6 @@ fn summarize(
         net: options.net,
         memory,
         interrupted,
+        forced,
     }
 }

@@ -8,6 +8,7 @@ pub mod guest;
 pub mod identity;
 pub mod key;
 pub mod launch;
+pub mod mend;
 pub mod plan;
 pub mod ports;
 pub mod readiness;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::settings::{Knob, Setting};
+use super::settings::{Knob, Module, Setting};
 use super::want::Want;
 
 /// How much a finding matters; the worst first.
@@ -130,7 +130,7 @@ pub enum Fix {
     /// `launch --fix` does it.
     OpenFiles(u64),
     /// A kernel module to load: `--fix` does it.
-    Module(String),
+    Module(Module),
     /// What only the host's owner can do.
     Manual {
         /// What that takes.

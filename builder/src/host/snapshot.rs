@@ -15,7 +15,6 @@ mod cpu;
 mod daemons;
 pub(crate) mod file;
 mod kernel;
-mod kvm;
 mod merge;
 mod mounts;
 mod network;
@@ -24,7 +23,7 @@ mod saved;
 mod storage;
 mod tables;
 
-pub use read::Places;
+pub use read::{KvmProbe, Places};
 pub use saved::SnapshotError;
 
 /// The version of the shape that this program writes and reads.

@@ -11,7 +11,7 @@ use crate::vmm::{Accel, Net, Sharing};
 pub const LAUNCHER_FILES_A_GUEST: u64 = 3;
 
 /// Open files that the launcher holds beside those, with room to spare.
-pub const LAUNCHER_FILES_BESIDE: u64 = 64;
+pub const LAUNCHER_FILES_BESIDE: u64 = 20;
 
 /// What a host is to be ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 
 use super::kvm::{Link, broken};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
+use crate::host::settings::Module;
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
 
@@ -58,8 +59,12 @@ pub fn virtualizes(host: &Host) -> Option<bool> {
 }
 
 /// The module for this CPU.
-pub fn vendor_module(host: &Host) -> &'static str {
-    if is_amd(host) { "kvm_amd" } else { "kvm_intel" }
+pub fn vendor_module(host: &Host) -> Module {
+    if is_amd(host) {
+        Module::KvmAmd
+    } else {
+        Module::KvmIntel
+    }
 }
 
 /// Whether this host is itself a guest.

@@ -67,9 +67,12 @@ fn open_files(host: &Host, want: &Want) -> Finding {
     let Some(limit) = host.files.open_max else {
         return OPEN_FILES.finds(Severity::Ok, "no limit", need, meaning);
     };
-    let first = match host.files.nr_open {
-        Some(most) if most < needed => format!("sysctl fs.nr_open={needed}; then "),
-        _ => String::new(),
+    let fix = match host.files.nr_open {
+        Some(most) if most < needed => {
+            by_hand(&format!("sysctl fs.nr_open={needed}; then "), needed)
+        }
+        Some(_) if host.privileged => Fix::OpenFiles(needed),
+        _ => by_hand("", needed),
     };
     OPEN_FILES
         .allows(
@@ -79,13 +82,17 @@ fn open_files(host: &Host, want: &Want) -> Finding {
             need,
             meaning,
         )
-        .mended_by(Fix::manual(
-            Needs::File,
-            format!(
-                "{first}raise it (nofile in /etc/security/limits.conf, LimitNOFILE= of a systemd \
-                 unit, or a container's --ulimit nofile) to {needed}, and log in again"
-            ),
-        ))
+        .mended_by(fix)
+}
+
+fn by_hand(first: &str, needed: u64) -> Fix {
+    Fix::manual(
+        Needs::File,
+        format!(
+            "{first}raise it (nofile in /etc/security/limits.conf, LimitNOFILE= of a systemd \
+             unit, or a container's --ulimit nofile) to {needed}, and log in again"
+        ),
+    )
 }
 
 fn file_max(host: &Host, want: &Want) -> Finding {
@@ -131,6 +138,14 @@ fn table(check: Check, value: Option<u64>, few: u64, meaning: &str, fix: Fix) ->
         .mended_by(fix)
 }
 
+/// What guests do not need is not imgbuild's to change.
+fn sysctl(name: &str, value: u64) -> Fix {
+    Fix::manual(
+        Needs::Command,
+        format!("for those other programs: sysctl -w {name}={value}"),
+    )
+}
+
 fn maps(host: &Host) -> Finding {
     table(
         MAPS,
@@ -138,7 +153,7 @@ fn maps(host: &Host) -> Finding {
         FEW_MAPS,
         "It bounds the mappings of each process by itself; a guest's VMM has a few hundred, \
          however many guests there are.",
-        Fix::setting(Knob::MaxMapCount, DEFAULT_MAPS),
+        sysctl("vm.max_map_count", DEFAULT_MAPS),
     )
 }
 
@@ -150,7 +165,7 @@ fn aio(host: &Host) -> Finding {
         FEW_AIO,
         "Guests' disks are read and written by threads and need none; other programs of the host \
          share what is left.",
-        Fix::setting(Knob::AioMaxNr, used.saturating_add(DEFAULT_AIO)),
+        sysctl("fs.aio-max-nr", used.saturating_add(DEFAULT_AIO)),
     )
 }
 
@@ -160,6 +175,6 @@ fn inotify(host: &Host) -> Finding {
         host.files.inotify_instances,
         FEW_INOTIFY,
         "Guests and the launcher watch no files and need none; other programs of this user do.",
-        Fix::setting(Knob::InotifyInstances, DEFAULT_INOTIFY),
+        sysctl("fs.inotify.max_user_instances", DEFAULT_INOTIFY),
     )
 }

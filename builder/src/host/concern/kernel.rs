@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::cpu;
 use super::kvm::{Link, broken};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
+use crate::host::settings::Module;
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
 use crate::vmm::Sharing;
@@ -83,7 +84,7 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
 
 fn kvm_options(host: &Host) -> [&'static str; 2] {
     let vendor = match cpu::vendor_module(host) {
-        "kvm_amd" => "CONFIG_KVM_AMD",
+        Module::KvmAmd => "CONFIG_KVM_AMD",
         _ => "CONFIG_KVM_INTEL",
     };
     ["CONFIG_KVM", vendor]

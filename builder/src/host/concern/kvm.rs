@@ -4,7 +4,7 @@ use super::text::count;
 use super::{cpu, kernel};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::kvm::Device;
-use crate::host::kvm::probe::{Execution, Outcome, Probe};
+use crate::host::kvm::probe::{Outcome, Probe};
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
 
@@ -29,11 +29,6 @@ const EXITS: Check = Check {
     document: "https://docs.kernel.org/virt/kvm/api.html#the-kvm-run-structure",
 };
 
-/// A loop this much slower in ring 0 than on the host is emulated: a CPU that
-/// runs the guest's code takes as long in both.
-const EMULATED_FACTOR: f64 = 50.0;
-/// Nor does any CPU take this many nanoseconds for an instruction of it.
-const EMULATED_NS: f64 = 20.0;
 /// Exits a second below which devices are felt. Hardware does several times
 /// this, a guest hypervisor a fraction of it.
 const FEW_EXITS: f64 = 100_000.0;
@@ -163,7 +158,7 @@ fn module(host: &Host, want: &Want) -> Finding {
             need,
             "There is no /dev/kvm without it, and no guest under KVM.",
         )
-        .mended_by(Fix::Module(cpu::vendor_module(host).to_owned()))
+        .mended_by(Fix::Module(cpu::vendor_module(host)))
 }
 
 /// What the probe found, if there was one.
@@ -206,7 +201,7 @@ fn ring0(host: &Host, want: &Want, probe: &Probe) -> Finding {
         modules => format!(", through {}", modules.join(", ")),
     };
     let value = format!("{figure}{through}");
-    if emulates(probe) {
+    if probe.emulates() {
         RING0
             .finds(
                 want.under_kvm(Severity::Blocker),
@@ -223,7 +218,10 @@ fn ring0(host: &Host, want: &Want, probe: &Probe) -> Finding {
 
 fn instructions(want: &Want, probe: &Probe) -> Finding {
     let need = "all that an early kernel runs";
-    let broken = broken_instructions(probe);
+    let broken: Vec<_> = probe
+        .broken()
+        .map(|instruction| format!("{} ({})", instruction.name, instruction.result))
+        .collect();
     if broken.is_empty() {
         let value = format!("{} tried, all run", probe.instructions.len());
         let meaning = "A kernel gets past its first instructions.";
@@ -277,22 +275,6 @@ fn another() -> Fix {
     )
 }
 
-fn emulates(probe: &Probe) -> bool {
-    probe
-        .ring0_ns
-        .is_none_or(|ns| ns > EMULATED_NS && ns > EMULATED_FACTOR * probe.host_ns)
-}
-
-/// Instructions that the CPU has and the guest could not run.
-fn broken_instructions(probe: &Probe) -> Vec<&str> {
-    probe
-        .instructions
-        .iter()
-        .filter(|tried| !matches!(tried.result, Execution::Ran | Execution::Unsupported))
-        .map(|tried| tried.name.as_str())
-        .collect()
-}
-
 fn duration(nanoseconds: f64) -> String {
     if nanoseconds < 100.0 {
         format!("{nanoseconds:.2} ns")
@@ -321,27 +303,6 @@ fn thousands(figure: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn probe(ring0_ns: Option<f64>, host_ns: f64) -> Probe {
-        Probe {
-            api: 12,
-            ring0_ns,
-            host_ns,
-            exits_per_second: None,
-            instructions: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn emulation_is_told_from_noise() {
-        assert!(!emulates(&probe(Some(0.25), 0.25)));
-        assert!(!emulates(&probe(Some(2.5), 0.25)));
-        assert!(emulates(&probe(Some(725.0), 0.25)));
-        assert!(emulates(&probe(None, 0.25)));
-        assert!(!emulates(&probe(Some(0.25), 0.0)));
-        assert!(!emulates(&probe(Some(15.0), 0.25)));
-        assert!(!emulates(&probe(Some(90.0), 2.0)));
-    }
 
     #[test]
     fn figures_keep_two_digits() {

@@ -2,7 +2,6 @@
 
 use super::text::{count, counted};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
-use crate::host::settings::{Knob, Setting};
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
 use crate::vmm::Net;
@@ -103,16 +102,14 @@ fn neighbours(host: &Host, want: &Want) -> Finding {
             need,
             meaning,
         )
-        .mended_by(Fix::Settings(vec![
-            Setting {
-                knob: Knob::NeighbourThreshold3,
-                value: raised * 2,
-            },
-            Setting {
-                knob: Knob::NeighbourThreshold2,
-                value: raised,
-            },
-        ]))
+        .mended_by(Fix::manual(
+            Needs::Command,
+            format!(
+                "for taps: sysctl -w net.ipv4.neigh.default.gc_thresh3={} \
+                 net.ipv4.neigh.default.gc_thresh2={raised}",
+                raised * 2
+            ),
+        ))
 }
 
 fn backlog(host: &Host, want: &Want) -> Finding {
@@ -124,9 +121,12 @@ fn backlog(host: &Host, want: &Want) -> Finding {
     };
     BACKLOG
         .finds(short(want, most), count(most), need, meaning)
-        .mended_by(Fix::setting(
-            Knob::NetdevBacklog,
-            want.wanted().next_power_of_two(),
+        .mended_by(Fix::manual(
+            Needs::Command,
+            format!(
+                "for taps: sysctl -w net.core.netdev_max_backlog={}",
+                want.wanted().next_power_of_two()
+            ),
         ))
 }
 
@@ -143,5 +143,5 @@ fn tun(host: &Host) -> Finding {
         "Taps are made through it, one a guest, and routed: the 1,024 ports of a bridge do not \
          bound them. Guests behind --net user do without.",
     )
-    .mended_by(Fix::Module("tun".to_owned()))
+    .mended_by(Fix::manual(Needs::Command, "for taps: modprobe tun"))
 }

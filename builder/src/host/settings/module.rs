@@ -5,12 +5,14 @@ use std::process::Command;
 use std::str::FromStr;
 
 use rustix::process::geteuid;
+use serde::Serialize;
 
 use crate::interrupt::Interrupt;
 use crate::process::{self, ProcessError};
 
 /// A kernel module that imgbuild may load; no other ever is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Module {
     /// KVM on Intel's processors.
     KvmIntel,

@@ -10,10 +10,12 @@ use rustix::thread::sched_getaffinity;
 
 use super::file::Source;
 use super::{
-    FileSystem, Host, MemoryMerge, Qemu, SCHEMA, Store, Unseen, cgroup, cpu, daemons, kernel, kvm,
+    FileSystem, Host, MemoryMerge, Qemu, SCHEMA, Store, Unseen, cgroup, cpu, daemons, kernel,
     merge, mounts, network, storage, tables,
 };
-use crate::host::{self, ksm, memory};
+use crate::directories::Directories;
+use crate::host::kvm::probe;
+use crate::host::{self, ksm, kvm, memory};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::vmm::qemu;
@@ -33,6 +35,30 @@ pub struct Places {
     pub state: PathBuf,
     /// Where fleets keep sockets; need not be there yet.
     pub runtime: PathBuf,
+    /// What becomes of a `/dev/kvm` that opens.
+    pub kvm: KvmProbe,
+}
+
+/// Whether KVM is made to run ring-0 code, which takes up to 1.5 s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvmProbe {
+    /// It is.
+    Run,
+    /// It is not.
+    Skip,
+}
+
+impl Places {
+    /// Of this host and this user.
+    #[must_use]
+    pub fn of(directories: &Directories, kvm: KvmProbe) -> Self {
+        Self {
+            root: PathBuf::from("/"),
+            state: directories.state.clone(),
+            runtime: directories.runtime.clone(),
+            kvm,
+        }
+    }
 }
 
 /// What no file below a root tells.
@@ -51,6 +77,8 @@ pub(super) struct System {
     pub storage: BTreeMap<Store, FileSystem>,
     /// Whether `PR_SET_MEMORY_MERGE` outlives execve(2).
     pub memory_merge: Option<MemoryMerge>,
+    /// What KVM did with ring-0 code.
+    pub probe: Option<probe::Outcome>,
 }
 
 impl Host {
@@ -77,7 +105,7 @@ impl Host {
         mut unseen: Vec<Unseen>,
         qemu: impl FnOnce() -> Qemu,
     ) -> Self {
-        let kvm = kvm::read(root, &mut unseen);
+        let kvm = kvm::read(root, system.probe, &mut unseen);
         let memory = memory::read(root, &mut unseen);
         let ksm = ksm::read(root, &mut unseen);
         let mut source = Source::new(root, &mut unseen);
@@ -126,6 +154,8 @@ impl System {
             user_max: getrlimit(Resource::Nproc).maximum,
             storage: storage::read(&mut source, places, &mounts),
             memory_merge: merge::probe(interrupt),
+            probe: (places.kvm == KvmProbe::Run && kvm::access(&places.root).is_ok())
+                .then(probe::run),
         }
     }
 }

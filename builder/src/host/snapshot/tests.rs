@@ -31,6 +31,7 @@ pub(super) fn put(root: &Path, path: &str, content: &[u8]) {
 /// What system calls would have said of the host of a fixture.
 fn system() -> System {
     System {
+        probe: None,
         privileged: true,
         release: Some("6.12.63".to_owned()),
         allowed: 6,

@@ -10,6 +10,7 @@ fn here() -> Host {
         root: "/".into(),
         state: "/var/lib/no-such-folder/fleets".into(),
         runtime: "/run/no-such-folder".into(),
+        kvm: KvmProbe::Skip,
     };
     Host::read(&places, &Interrupt::never().unwrap())
 }

@@ -1,0 +1,169 @@
+//! `imgbuild check`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::launch::Guests;
+use super::{Context, DEFAULT_OUT, Exit, Failure, print};
+use crate::fleet::mend;
+use crate::fleet::plan::Artifacts;
+use crate::fleet::readiness::{self, Canaries, Question, Report};
+use crate::host::settings::Holder;
+use crate::host::snapshot::{Host, KvmProbe, Places};
+use crate::report::{Colour, readiness::render};
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub struct Check {
+    /// The output folder to run guests from [default: out/tty-burn, if it is
+    /// there]
+    out: Option<PathBuf>,
+
+    /// Number of guests wanted [default: how many fit]
+    #[arg(long, value_name = "N", env = "IMGBUILD_GUESTS",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    guests: Option<u32>,
+
+    #[command(flatten)]
+    how: Guests,
+
+    /// Start two guests, to see whether they come up and what one costs
+    #[arg(long, conflicts_with_all = ["from", "restore"])]
+    canary: bool,
+
+    /// Set what can be set: sysctls, KSM, modules
+    #[arg(long, conflicts_with_all = ["from", "restore"])]
+    fix: bool,
+
+    /// Print what --fix would do, as a shell script
+    #[arg(long, requires = "fix", conflicts_with = "json")]
+    dry_run: bool,
+
+    /// Put back what --fix set and nobody needs or changed
+    #[arg(long, conflicts_with_all = ["from", "snapshot", "guests"])]
+    restore: bool,
+
+    /// Save what was seen of this host
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
+    snapshot: Option<PathBuf>,
+
+    /// Judge a host as it was saved, instead of this one
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+        if self.restore {
+            return self.restore();
+        }
+        let artifacts = self.artifacts()?;
+        let mut host = self.host(context)?;
+        if let Some(file) = &self.snapshot {
+            host.save(file)?;
+            tracing::info!("{} holds what was seen of this host", file.display());
+        }
+        let Some(mut report) = self.judge(&host, artifacts.as_ref(), context)? else {
+            return Ok(Exit::Interrupted);
+        };
+        if self.dry_run {
+            print(mend::script(&report).trim_end())?;
+            return Ok(exit(&report));
+        }
+        if self.fix {
+            mend::mend(&report, &Holder::User, &context.interrupt)?;
+            host = self.host(context)?;
+            match self.judge(&host, artifacts.as_ref(), context)? {
+                Some(after) => report = after,
+                None => return Ok(Exit::Interrupted),
+            }
+        }
+        print(&if self.json {
+            serde_json::to_string(&report)?
+        } else {
+            render(&report, Colour::of_stdout())
+        })?;
+        Ok(exit(&report))
+    }
+
+    fn restore(&self) -> Result<Exit, Failure> {
+        let report = mend::restore()?;
+        if self.json {
+            print(&serde_json::to_string(&report)?)?;
+        } else if report.restored.is_empty() && report.left.is_empty() && report.held.is_empty() {
+            print("nothing to put back")?;
+        }
+        Ok(if report.left.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Failed
+        })
+    }
+
+    /// The output folder given, or the default one if there is one.
+    fn artifacts(&self) -> Result<Option<Artifacts>, Failure> {
+        match &self.out {
+            Some(out) => Ok(Some(Artifacts::open(out)?)),
+            None if Path::new(DEFAULT_OUT).exists() => {
+                Ok(Some(Artifacts::open(Path::new(DEFAULT_OUT))?))
+            }
+            None if self.canary => Err(Failure::usage(format!(
+                "--canary needs guests to start: `imgbuild tty-burn` builds {DEFAULT_OUT}, or \
+                 name another output folder"
+            ))),
+            None => Ok(None),
+        }
+    }
+
+    fn host(&self, context: &Context) -> Result<Host, Failure> {
+        Ok(match &self.from {
+            Some(file) => Host::load(file)?,
+            None => Host::read(
+                &Places::of(&context.directories, KvmProbe::Run),
+                &context.interrupt,
+            ),
+        })
+    }
+
+    fn judge(
+        &self,
+        host: &Host,
+        artifacts: Option<&Artifacts>,
+        context: &Context,
+    ) -> Result<Option<Report>, Failure> {
+        let question = Question {
+            artifacts,
+            guests: self.guests,
+            accel: self.how.accel,
+            sharing: self.how.sharing,
+            net: self.how.net,
+            memory: self.how.memory,
+            canaries: match (&self.from, self.canary) {
+                (Some(_), _) => Canaries::Never,
+                (None, true) => Canaries::Fresh,
+                (None, false) => Canaries::Kept,
+            },
+        };
+        Ok(readiness::check(
+            host,
+            &question,
+            &context.directories,
+            &context.interrupt,
+        )?)
+    }
+}
+
+/// The exit code that a report leads to.
+fn exit(report: &Report) -> Exit {
+    if report.ready {
+        Exit::Done
+    } else {
+        Exit::HostNotReady
+    }
+}

@@ -1,0 +1,133 @@
+//! Changes host settings as a report's fixes say, and puts them back.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::readiness::Report;
+use crate::host::finding::Fix;
+use crate::host::settings::{
+    self, Holder, Knob, Module, ModuleError, Outcome, Owner, Setting, SettingsError, load_module,
+};
+use crate::interrupt::Interrupt;
+
+/// Why a host was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum MendError {
+    /// Its settings were not.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A module was not loaded.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+}
+
+/// Settings that hold for as long as this value lives; dropped, it puts back
+/// those that nobody else holds.
+#[derive(Debug)]
+pub struct Hold {
+    holder: Holder,
+}
+
+impl Hold {
+    /// Does what `report` says for the fleet that this process launches.
+    pub fn new(report: &Report, fleet: &str, interrupt: &Interrupt) -> Result<Self, MendError> {
+        let hold = Self {
+            holder: Holder::this_process(fleet)?,
+        };
+        mend(report, &hold.holder, interrupt)?;
+        Ok(hold)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        match owner().release(&self.holder) {
+            Ok(report) => tell(&report),
+            Err(error) => tracing::warn!(
+                "host settings are not put back: {error}; `imgbuild check --restore` does it"
+            ),
+        }
+    }
+}
+
+/// Changes what `report` says that `--fix` changes, for `holder`, and says so.
+pub fn mend(report: &Report, holder: &Holder, interrupt: &Interrupt) -> Result<(), MendError> {
+    for module in modules(report) {
+        load_module(module, interrupt)?;
+        tracing::info!("loaded the module {module}, which stays");
+    }
+    for applied in owner().apply(&settings(report), holder)? {
+        let (knob, wanted) = (applied.knob, applied.wanted);
+        match applied.outcome {
+            Outcome::Written { old, now } => tracing::info!("{knob}: {old} → {now}"),
+            Outcome::Held { now, .. } | Outcome::Already { now } => {
+                tracing::debug!("{knob}: is {now} already");
+            }
+            Outcome::Refused { why } => tracing::warn!("{knob} is not set to {wanted}: {why}"),
+        }
+    }
+    Ok(())
+}
+
+/// Puts back what imgbuild changed and no living fleet holds, and says so.
+pub fn restore() -> Result<settings::Report, SettingsError> {
+    let report = owner().restore()?;
+    tell(&report);
+    Ok(report)
+}
+
+/// What [`mend`] would do, as a shell script.
+#[must_use]
+pub fn script(report: &Report) -> String {
+    settings::script(&settings(report), &modules(report))
+}
+
+fn owner() -> Owner {
+    Owner::new(Path::new("/"))
+}
+
+fn tell(report: &settings::Report) {
+    for restored in &report.restored {
+        let (knob, from, to) = (restored.knob, restored.from, restored.to);
+        tracing::info!("{knob}: {from} → {to}, as it was");
+    }
+    for left in &report.left {
+        tracing::warn!("{} is left as it is: {}", left.knob, left.why);
+    }
+    for held in &report.held {
+        let by: Vec<_> = held.by.iter().map(ToString::to_string).collect();
+        tracing::info!("{} stays {} for {}", held.knob, held.wrote, by.join(", "));
+    }
+    if let Some(merged) = &report.merged {
+        tracing::warn!("{} pages stay merged: {}", merged.pages, merged.why);
+    }
+}
+
+/// The settings to change; where two fixes want different values, the larger.
+fn settings(report: &Report) -> Vec<Setting> {
+    let mut values = BTreeMap::<Knob, u64>::new();
+    for fix in report.fixes() {
+        if let Fix::Settings(settings) = fix {
+            for &Setting { knob, value } in settings {
+                let most = values.entry(knob).or_default();
+                *most = value.max(*most);
+            }
+        }
+    }
+    let settings = values.into_iter();
+    settings
+        .map(|(knob, value)| Setting { knob, value })
+        .collect()
+}
+
+fn modules(report: &Report) -> Vec<Module> {
+    let mut modules: Vec<_> = report
+        .fixes()
+        .filter_map(|fix| match fix {
+            Fix::Module(module) => Some(*module),
+            _ => None,
+        })
+        .collect();
+    modules.dedup();
+    modules
+}

@@ -1,0 +1,72 @@
+//! The number of guests that `check` predicts, against the number that a real
+//! fleet reaches, with less than the host has of one resource.
+
+use std::path::Path;
+use std::process::Command;
+
+use imgbuild_tests::confined::{Confined, Limit};
+use imgbuild_tests::{TestEnv, run};
+use serde_json::Value;
+
+/// Predicts and launches with commands that `confine` confines; the first limit
+/// must be `first`.
+fn compare(first: &str, confine: impl Fn(&TestEnv, Command) -> Command) {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-burn");
+    let command = |verb: &str, arguments: &[&str], out: &Path| {
+        let mut command = env.imgbuild([verb, "--accel", "tcg", "--sharing", "none", "--json"]);
+        command.args(arguments).arg(out);
+        confine(&env, command)
+    };
+    let checked = run(&mut command("check", &["--canary"], &out)).succeeds();
+    let report = &checked.json_lines()[0];
+    assert_eq!(report["ceiling"]["basis"], "measured");
+    assert_eq!(report["ceiling"]["none"]["first"], first, "{report}");
+    let predicted = report["ceiling"]["none"]["guests"].as_u64().unwrap();
+
+    // A third more than fit: `launch` refuses, and says why, unless forced.
+    let count = (predicted + predicted / 3).to_string();
+    run(&mut command("launch", &["--count", &count], &out))
+        .exits(3)
+        .says(&[first, &format!("allows {predicted} guests"), "--force"]);
+    let launched = run(&mut command(
+        "launch",
+        &["--count", &count, "--force", "--for", "3s"],
+        &out,
+    ))
+    .exits(4);
+    let events = launched.json_lines();
+    let summary = events.last().unwrap();
+    assert_eq!(summary["forced"], Value::from(vec![first]));
+    let reached = summary["ready"].as_u64().unwrap();
+    println!("{first}: predicted {predicted}, reached {reached}");
+    assert!(
+        reached.abs_diff(predicted) * 10 <= predicted,
+        "{first}: predicted {predicted}, reached {reached}"
+    );
+    env.assert_no_process_left();
+    env.assert_no_fleet_left();
+}
+
+/// One after the other, since each takes all CPUs.
+#[test]
+fn a_fleet_reaches_what_was_predicted() {
+    let memory = Confined::new("memory", Limit::Memory(1200 << 20));
+    compare("memory-cgroup", |_, mut command| {
+        memory.run(&mut command);
+        command
+    });
+    let pids = Confined::new("pids", Limit::Pids(160));
+    compare("cgroup-pids", |_, mut command| {
+        pids.run(&mut command);
+        command
+    });
+    compare("open-files", |env, command| {
+        let mut limited = env.command("prlimit");
+        limited
+            .arg("--nofile=140:140")
+            .arg(command.get_program())
+            .args(command.get_args());
+        limited
+    });
+}

@@ -1,0 +1,309 @@
+//! `imgbuild check`, as a user sees it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use imgbuild_tests::{Finished, TestEnv, run, workspace};
+use serde_json::Value;
+
+fn report(finished: &Finished) -> Value {
+    finished.json_lines().remove(0)
+}
+
+fn finding<'a>(report: &'a Value, id: &str) -> Option<&'a Value> {
+    let findings = report["findings"].as_array().unwrap();
+    findings.iter().find(|finding| finding["id"] == id)
+}
+
+fn severity<'a>(report: &'a Value, id: &str) -> &'a str {
+    finding(report, id).map_or("", |finding| finding["severity"].as_str().unwrap())
+}
+
+/// A host whose `/dev/kvm` opens is told apart by what KVM does with ring-0
+/// code, which no flag and no file shows.
+#[test]
+fn kvm_that_emulates_is_named_where_virt_host_validate_passes_it() {
+    let env = TestEnv::new();
+    let kept = workspace().join("target/readiness");
+    fs::create_dir_all(&kept).unwrap();
+    let keep = |name: &str, finished: &Finished| {
+        let text = format!(
+            "exit {}\n{}{}",
+            finished.code(),
+            finished.stdout,
+            finished.stderr
+        );
+        fs::write(kept.join(name), text).unwrap();
+    };
+    let ours = run(&mut env.imgbuild(["check"]));
+    keep("imgbuild-check.txt", &ours);
+    // Flags are all that it goes by: with the flag shown, as most clouds show
+    // it to their guests, it passes this very host.
+    let theirs = run(env.command("unshare").args(["--mount", "sh", "-ec"]).arg(
+        "sed 's/^flags.*:/& vmx/' /proc/cpuinfo > cpuinfo; mount --bind cpuinfo /proc/cpuinfo; \
+         exec virt-host-validate qemu",
+    ));
+    keep("virt-host-validate-with-vmx.txt", &theirs);
+    keep(
+        "virt-host-validate.txt",
+        &run(env.command("virt-host-validate").arg("qemu")),
+    );
+
+    let report = report(&run(&mut env.imgbuild(["check", "--json"])));
+    let probe = finding(&report, "kvm-ring0");
+    let theirs_passes = |what: &str| {
+        let line = theirs.stdout.lines().find(|line| line.contains(what));
+        line.is_some_and(|line| line.ends_with("PASS"))
+    };
+    match probe {
+        // No device: nothing to tell apart.
+        None => assert_ne!(severity(&report, "kvm-device"), "ok"),
+        Some(probe) => {
+            assert!(
+                theirs_passes("hardware virtualization"),
+                "{}",
+                theirs.stdout
+            );
+            assert!(theirs_passes("/dev/kvm is accessible"), "{}", theirs.stdout);
+            if probe["severity"] == "blocker" {
+                ours.exits(3).shows(&[
+                    "KVM emulates ring 0; guests will not boot",
+                    "an instruction",
+                    "--accel tcg",
+                ]);
+            }
+        }
+    }
+}
+
+#[test]
+fn text_fits_80_columns_and_has_colours_only_when_asked() {
+    let env = TestEnv::new();
+    let mut command = env.imgbuild(["check", "--accel", "tcg"]);
+    let plain = run(&mut command).succeeds().stdout;
+    for line in plain.lines() {
+        let width = line.chars().count();
+        assert!(width <= 80 || line.trim().starts_with("https://"), "{line}");
+    }
+    assert!(plain.lines().last().unwrap().contains("this host takes"));
+    assert!(!plain.contains('\u{1b}'));
+    let coloured = run(command.env("CLICOLOR_FORCE", "1")).succeeds().stdout;
+    assert!(coloured.contains('\u{1b}'));
+    let without = run(command.env("NO_COLOR", "1")).succeeds().stdout;
+    assert!(!without.contains('\u{1b}'));
+}
+
+#[test]
+fn under_tcg_kvm_is_advice_and_no_artifacts_are_needed() {
+    let env = TestEnv::new();
+    let report = report(&run(&mut env.imgbuild(["check", "--accel", "tcg", "--json"])).succeeds());
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["ready"], true);
+    assert_eq!(report["recipe"], Value::Null);
+    assert_eq!(report["ceiling"]["basis"], "assumed");
+    for finding in report["findings"].as_array().unwrap() {
+        let id = finding["id"].as_str().unwrap();
+        if id.starts_with("kvm") || id == "vt" {
+            assert!(
+                ["advice", "ok"].contains(&severity(&report, id)),
+                "{finding}"
+            );
+        }
+        for part in ["value", "need", "meaning", "document"] {
+            assert!(!finding[part].as_str().unwrap().is_empty(), "{finding}");
+        }
+    }
+    // Without anything to start there is no canary.
+    run(&mut env.imgbuild(["check", "--accel", "tcg", "--canary"]))
+        .exits(2)
+        .says(&["--canary needs guests", "imgbuild tty-burn"]);
+}
+
+#[test]
+fn canaries_measure_and_their_result_is_kept_for_launch() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let imgbuild = |arguments: &[&str]| {
+        let mut command = env.imgbuild(arguments);
+        env.own_cache(&mut command).arg(&out);
+        run(&mut command)
+    };
+    let launch = ["launch", "--accel", "tcg", "--count", "1", "--for", "1s"];
+    imgbuild(&launch)
+        .succeeds()
+        .says(&["trying two guests of tty-idle under tcg"]);
+    let warm = imgbuild(&launch).succeeds();
+    assert!(!warm.stderr.contains("trying"), "{}", warm.stderr);
+
+    // A check takes what launch has measured, and says so.
+    let kept = report(&imgbuild(&["check", "--accel", "tcg", "--json"]).succeeds());
+    assert_eq!(severity(&kept, "canary"), "ok");
+    assert_eq!(kept["recipe"], "tty-idle");
+    assert_eq!(kept["ceiling"]["basis"], "measured");
+    let cost = &kept["canary"]["cost"];
+    let memory = cost["memory"].as_u64().unwrap();
+    assert!((8 << 20..64 << 20).contains(&memory), "{cost}");
+    let merged = cost["memory_merged"].as_u64().unwrap();
+    assert!(merged + (4 << 20) < memory, "{cost}");
+    assert!(
+        (3..=4).contains(&cost["threads"].as_u64().unwrap()),
+        "{cost}"
+    );
+
+    // Fresh ones on request; nothing is left of any.
+    imgbuild(&["check", "--accel", "tcg", "--canary"])
+        .succeeds()
+        .says(&["trying two guests"]);
+    env.assert_no_process_left();
+    env.assert_no_fleet_left();
+}
+
+#[test]
+fn canaries_that_do_not_come_up_stop_a_launch_that_is_not_forced() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    // A user land that no boot gets past: init is not there.
+    let mut build = env.imgbuild(["build", "tty-idle", "--no-boot", "--out"]);
+    let _ = &mut build;
+    let launch = |more: &[&str]| {
+        let mut command = env.imgbuild([
+            "launch", "--accel", "tcg", "--count", "2", "--for", "1s", "--memory", "16M",
+        ]);
+        env.own_cache(&mut command).args(more).arg(&out);
+        run(&mut command)
+    };
+    // Too little RAM for this kernel.
+    launch(&[])
+        .exits(3)
+        .says(&["canary", "does not boot here under tcg", "--force"]);
+    launch(&["--no-canary"]).exits(1);
+    launch(&["--force", "--json"])
+        .exits(1)
+        .shows(&["\"forced\":[\"canary\"]"]);
+    env.assert_no_process_left();
+    env.assert_no_fleet_left();
+}
+
+/// QEMU as a script in a folder that comes first in PATH.
+fn with_qemu(env: &TestEnv, script: Option<&str>) -> Finished {
+    let bin = env.path().join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let qemu = bin.join("qemu-system-x86_64");
+    let path = match script {
+        Some(script) => {
+            fs::write(&qemu, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+            format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
+        }
+        None => bin.display().to_string(),
+    };
+    run(env
+        .imgbuild(["check", "--accel", "tcg", "--json"])
+        .env("PATH", path))
+}
+
+#[test]
+fn a_qemu_that_is_missing_hangs_or_fails_is_a_finding() {
+    for (script, part) in [
+        (None, "not installed"),
+        (Some("exec sleep 600"), "--version"),
+        (Some("echo broken >&2; exit 1"), "broken"),
+        (Some("head -c 3000000 /dev/zero"), ""),
+        (Some("echo QEMU emulator version 5.2.0"), "5.2"),
+    ] {
+        let env = TestEnv::new();
+        let report = report(&with_qemu(&env, script).exits(3));
+        let qemu = finding(&report, "qemu").unwrap();
+        assert_eq!(qemu["severity"], "blocker", "{qemu}");
+        assert!(qemu["value"].as_str().unwrap().contains(part), "{qemu}");
+        env.assert_no_process_left();
+    }
+}
+
+#[test]
+fn without_root_it_says_what_it_could_not_see_and_goes_on() {
+    let env = TestEnv::new();
+    run(env.command("chmod").args(["-R", "a+rwX", "."])).succeeds();
+    let imgbuild = env.imgbuild(["check", "--accel", "tcg", "--json"]);
+    let finished = run(env
+        .command("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(imgbuild.get_program())
+        .args(imgbuild.get_args()))
+    .succeeds();
+    let report = report(&finished);
+    assert_eq!(severity(&report, "unseen"), "advice");
+    assert_eq!(severity(&report, "kvm-device"), "advice");
+    assert!(finding(&report, "pid-max").is_some());
+}
+
+#[test]
+fn a_saved_host_is_judged_as_the_host_itself() {
+    let env = TestEnv::new();
+    let live = run(&mut env.imgbuild(["check", "--json", "--snapshot", "host.json"]));
+    let from = run(&mut env.imgbuild(["check", "--json", "--from", "host.json"]));
+    assert_eq!(live.code(), from.code());
+    let [live, from] = [report(&live), report(&from)];
+    assert_eq!(live["findings"], from["findings"]);
+    assert_eq!(live["ceiling"], from["ceiling"]);
+    // Of another host nothing can be started, set or saved.
+    for more in ["--canary", "--fix", "--restore", "--snapshot=x"] {
+        run(&mut env.imgbuild(["check", "--from", "host.json", more])).exits(2);
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_none_is_named_with_what_to_do() {
+    let env = TestEnv::new();
+    run(&mut env.imgbuild(["check", "--snapshot", "host.json"]));
+    let text = fs::read_to_string(env.path().join("host.json")).unwrap();
+    let newer = text.replacen("\"schema\": 1", "\"schema\": 2", 1);
+    assert_ne!(newer, text);
+    let half = &text[..text.len() / 2];
+    let oversized = " ".repeat(5 << 20);
+    for (content, part) in [
+        (newer.as_str(), "newer"),
+        (half, "bad.json"),
+        ("", "bad.json"),
+        ("[]", "bad.json"),
+        ("{\"schema\": 1}", "missing field"),
+        ("\0\u{1}", "bad.json"),
+        (&oversized, "large"),
+    ] {
+        fs::write(env.path().join("bad.json"), content).unwrap();
+        run(&mut env.imgbuild(["check", "--from", "bad.json"]))
+            .exits(1)
+            .says(&[part]);
+    }
+    run(&mut env.imgbuild(["check", "--from", "absent.json"]))
+        .exits(1)
+        .says(&["absent.json"]);
+}
+
+/// A snapshot made of a fixture's base and its patch (RFC 7396).
+fn patched(name: &str) -> Value {
+    let read = |name: &str| -> Value {
+        let path = workspace().join(format!("tests/fixtures/hosts/{name}.json"));
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    let fixture = read(name);
+    let mut host = read(fixture["base"].as_str().unwrap());
+    merge(&mut host, &fixture["patch"]);
+    host
+}
+
+fn merge(target: &mut Value, patch: &Value) {
+    match (target.as_object_mut(), patch) {
+        (Some(target), Value::Object(patch)) => {
+            for (key, value) in patch {
+                if value.is_null() {
+                    target.remove(key);
+                } else {
+                    merge(target.entry(key).or_insert(Value::Null), value);
+                }
+            }
+        }
+        _ => *target = patch.clone(),
+    }
+}
