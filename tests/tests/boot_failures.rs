@@ -55,7 +55,9 @@ fn build_fails(env: &TestEnv, command: &mut Command) -> Finished {
 fn launch_fails(env: &TestEnv, said: &str) {
     run(&mut build(env, &["--no-boot"])).succeeds();
     let mut command = env.imgbuild(["launch", "out/mine", "--count", "2", "--accel", "tcg"]);
-    command.arg("--json").env("PATH", env.path_with_stand_ins());
+    command
+        .args(["--json", "--no-canary"])
+        .env("PATH", env.path_with_stand_ins());
     let events = run(&mut command).exits(1).json_lines();
     for guest in ["g00000", "g00001"] {
         let failed = events

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
+use imgbuild::host::snapshot::Host;
 use imgbuild_tests::{Finished, TestEnv, run, workspace};
 use serde_json::Value;
 
@@ -86,7 +86,7 @@ fn text_fits_80_columns_and_has_colours_only_when_asked() {
         let width = line.chars().count();
         assert!(width <= 80 || line.trim().starts_with("https://"), "{line}");
     }
-    assert!(plain.lines().last().unwrap().contains("this host takes"));
+    assert!(plain.contains("\nthis host takes "), "{plain}");
     assert!(!plain.contains('\u{1b}'));
     let coloured = run(command.env("CLICOLOR_FORCE", "1")).succeeds().stdout;
     assert!(coloured.contains('\u{1b}'));
@@ -162,21 +162,21 @@ fn canaries_measure_and_their_result_is_kept_for_launch() {
 #[test]
 fn canaries_that_do_not_come_up_stop_a_launch_that_is_not_forced() {
     let env = TestEnv::new();
-    let out = env.artifacts("tty-idle");
-    // A user land that no boot gets past: init is not there.
-    let mut build = env.imgbuild(["build", "tty-idle", "--no-boot", "--out"]);
-    let _ = &mut build;
+    // Its kernel finds no init.
+    let text = fs::read_to_string(workspace().join("images/tty-idle.toml")).unwrap();
+    let text = text.replace("[kernel]", "[kernel]\ncommand_line = \"rdinit=/absent\"");
+    fs::write(env.path().join("mine.toml"), text).unwrap();
+    run(&mut env.imgbuild(["build", "./mine.toml", "--no-boot", "--out", "out/mine"])).succeeds();
     let launch = |more: &[&str]| {
-        let mut command = env.imgbuild([
-            "launch", "--accel", "tcg", "--count", "2", "--for", "1s", "--memory", "16M",
-        ]);
-        env.own_cache(&mut command).args(more).arg(&out);
-        run(&mut command)
+        let mut command = env.imgbuild(["launch", "out/mine", "--accel", "tcg", "--count", "2"]);
+        run(command.args(["--for", "1s"]).args(more))
     };
-    // Too little RAM for this kernel.
-    launch(&[])
-        .exits(3)
-        .says(&["canary", "does not boot here under tcg", "--force"]);
+    launch(&[]).exits(3).says(&[
+        "canary: kernel panic",
+        "does not boot here under tcg",
+        "mend the recipe",
+        "--force",
+    ]);
     launch(&["--no-canary"]).exits(1);
     launch(&["--force", "--json"])
         .exits(1)
@@ -206,8 +206,8 @@ fn with_qemu(env: &TestEnv, script: Option<&str>) -> Finished {
 #[test]
 fn a_qemu_that_is_missing_hangs_or_fails_is_a_finding() {
     for (script, part) in [
-        (None, "not installed"),
-        (Some("exec sleep 600"), "--version"),
+        (None, "missing"),
+        (Some("exec sleep 600"), "did not end within"),
         (Some("echo broken >&2; exit 1"), "broken"),
         (Some("head -c 3000000 /dev/zero"), ""),
         (Some("echo QEMU emulator version 5.2.0"), "5.2"),
@@ -226,9 +226,15 @@ fn without_root_it_says_what_it_could_not_see_and_goes_on() {
     let env = TestEnv::new();
     run(env.command("chmod").args(["-R", "a+rwX", "."])).succeeds();
     let imgbuild = env.imgbuild(["check", "--accel", "tcg", "--json"]);
+    // As hardened hosts mount it: other users' processes cannot be seen.
     let finished = run(env
-        .command("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .command("unshare")
+        .args(["--mount", "sh", "-ec"])
+        .arg(
+            "mount -t proc -o hidepid=invisible proc /proc
+             exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"",
+        )
+        .arg("sh")
         .arg(imgbuild.get_program())
         .args(imgbuild.get_args()))
     .succeeds();
@@ -269,7 +275,7 @@ fn a_snapshot_that_is_none_is_named_with_what_to_do() {
         ("[]", "bad.json"),
         ("{\"schema\": 1}", "missing field"),
         ("\0\u{1}", "bad.json"),
-        (&oversized, "large"),
+        (&oversized, "longer than"),
     ] {
         fs::write(env.path().join("bad.json"), content).unwrap();
         run(&mut env.imgbuild(["check", "--from", "bad.json"]))
@@ -281,29 +287,73 @@ fn a_snapshot_that_is_none_is_named_with_what_to_do() {
         .says(&["absent.json"]);
 }
 
-/// A snapshot made of a fixture's base and its patch (RFC 7396).
-fn patched(name: &str) -> Value {
-    let read = |name: &str| -> Value {
-        let path = workspace().join(format!("tests/fixtures/hosts/{name}.json"));
-        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+/// What judges a host judges its snapshot, wherever it was made.
+#[test]
+fn hosts_of_others_are_judged_from_their_snapshots() {
+    let env = TestEnv::new();
+    for (name, code, says) in [
+        ("bare-metal-intel", 0, "ready for 1000 guests"),
+        ("bare-metal-amd", 0, "ready for 1000 guests"),
+        ("kvm-pvm", 3, "KVM emulates ring 0; guests will not boot"),
+        ("kvm-group-missing", 3, "usermod -aG kvm"),
+        ("container-without-kvm", 3, "--device /dev/kvm"),
+        ("tasks-max", 3, "TasksMax"),
+        ("qemu-missing", 3, "apt install qemu-system-x86"),
+        ("ksmtuned", 0, "ksmtuned"),
+    ] {
+        host(name).save(&env.path().join("host.json")).unwrap();
+        run(&mut env.imgbuild(["check", "--guests", "1000", "--from", "host.json"]))
+            .exits(code)
+            .shows(&[says]);
+    }
+    // The number wanted decides what stops it.
+    host("pid-max-32768")
+        .save(&env.path().join("host.json"))
+        .unwrap();
+    let judge = |guests: &str| {
+        let arguments = ["check", "--json", "--from", "host.json", "--guests", guests];
+        report(&run(&mut env.imgbuild(arguments)))
     };
-    let fixture = read(name);
-    let mut host = read(fixture["base"].as_str().unwrap());
-    merge(&mut host, &fixture["patch"]);
-    host
+    let [few, many] = [judge("1000"), judge("20000")];
+    assert_eq!(severity(&few, "pid-max"), "ok");
+    assert_eq!(severity(&many, "pid-max"), "limit");
+    let allowed = finding(&many, "pid-max").unwrap()["guests"]
+        .as_u64()
+        .unwrap();
+    assert!((7_000..8_192).contains(&allowed), "{allowed}");
+}
+
+/// The host of a fixture: a base, or one with a patch (RFC 7396).
+fn host(name: &str) -> Host {
+    serde_json::from_value(fixture(name)).unwrap()
+}
+
+fn fixture(name: &str) -> Value {
+    let path = workspace().join(format!("tests/fixtures/hosts/{name}.json"));
+    let read: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    match read.get("base") {
+        None => read,
+        Some(base) => {
+            let mut host = fixture(base.as_str().unwrap());
+            merge(&mut host, &read["patch"]);
+            host
+        }
+    }
 }
 
 fn merge(target: &mut Value, patch: &Value) {
-    match (target.as_object_mut(), patch) {
-        (Some(target), Value::Object(patch)) => {
-            for (key, value) in patch {
-                if value.is_null() {
-                    target.remove(key);
-                } else {
-                    merge(target.entry(key).or_insert(Value::Null), value);
-                }
-            }
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    for (key, value) in patch {
+        if value.is_null() {
+            target.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut target[key.as_str()], value);
         }
-        _ => *target = patch.clone(),
     }
 }

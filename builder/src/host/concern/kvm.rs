@@ -168,6 +168,19 @@ fn probed(host: &Host, want: &Want) -> Vec<Finding> {
             "ring 0 at the CPU's speed",
             "KVM was not tried; a canary guest tells whether it runs kernels.",
         )],
+        Some(Outcome::Overdue(why)) => vec![
+            RING0
+                .finds(
+                    Severity::Advice,
+                    why,
+                    "ring 0 at the CPU's speed",
+                    "Whether KVM runs kernels was not found out; a canary guest tells.",
+                )
+                .mended_by(Fix::manual(
+                    Needs::Choice,
+                    "try again when the host is idle",
+                )),
+        ],
         Some(Outcome::Failed(why)) => vec![
             RING0
                 .finds(

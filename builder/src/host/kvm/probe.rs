@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::deadline::watched;
+use super::deadline::{WatchError, watched};
 use super::measure;
 
 /// Runs ring-0 code on `/dev/kvm`, for 1.5 s at most.
@@ -13,6 +13,7 @@ pub fn run() -> Outcome {
     match watched(measure::BOUND, measure::probe) {
         Ok(Ok(probe)) => Outcome::Ran(probe),
         Ok(Err(error)) => Outcome::Failed(error.to_string()),
+        Err(error @ WatchError::Overdue { .. }) => Outcome::Overdue(error.to_string()),
         Err(error) => Outcome::Failed(error.to_string()),
     }
 }
@@ -23,9 +24,10 @@ pub fn run() -> Outcome {
 pub enum Outcome {
     /// It ran to its end.
     Ran(Probe),
-    /// It could not be made: which system call failed, and how; or it did not
-    /// end, since KVM hangs or the host is too busy.
+    /// It could not be made: which system call failed, and how.
     Failed(String),
+    /// It did not end, since KVM hangs or the host is too busy.
+    Overdue(String),
 }
 
 /// What KVM did with ring-0 code.
