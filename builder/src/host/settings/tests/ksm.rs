@@ -219,6 +219,21 @@ fn a_ksmd_that_stands_still_unmerges_and_stands_still() {
 }
 
 #[test]
+fn a_ksmd_stopped_by_one_who_died_there_unmerges() {
+    let prepare = || {
+        let fake = Fake::new();
+        let run = [setting(Knob::KsmRun, 1)];
+        fake.owner().apply(&run, &Holder::User).unwrap();
+        fake.ksm("pages_shared", 10);
+        // The record, 0, and not the next record.
+        let restored = fuse::survives(2, || drop(fake.owner().restore()));
+        assert!(!restored && fake.get(Knob::KsmRun) == 0);
+        fake
+    };
+    assert_eq!(runs(prepare), [0, 2, 0]);
+}
+
+#[test]
 fn ksm_that_was_unmerged_is_stopped_not_unmerged_again() {
     let fake = Fake::new();
     fake.set(Knob::KsmRun, 2);

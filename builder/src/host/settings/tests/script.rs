@@ -9,6 +9,7 @@ fn sh_accepts(script: &str) -> bool {
     let mut sh = Command::new("sh")
         .arg("-n")
         .stdin(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     sh.stdin

@@ -196,7 +196,8 @@ fn no_files() {
 fn another_s_lock_is_waited_for() {
     let fake = changed();
     let lock = fs::File::open(fake.path("run/imgbuild/settings.lock")).unwrap();
-    lock.lock().unwrap();
+    // Two who hold it shared would not wait for each other.
+    lock.lock_shared().unwrap();
     std::thread::scope(|scope| {
         let owner = fake.owner();
         let restoring = scope.spawn(move || owner.restore());
