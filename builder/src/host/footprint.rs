@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_process_grows_by_what_it_touches() {
         let before = Footprint::of(std::process::id()).unwrap();
-        let touched = vec![1_u8; 32 << 20];
+        let touched = std::hint::black_box(vec![1_u8; 32 << 20]);
         let _file = File::open("/proc/self/status").unwrap();
         let after = Footprint::of(std::process::id()).unwrap();
         assert!(
@@ -128,7 +128,7 @@ mod tests {
             "{before:?} {after:?}"
         );
         assert!(after.files >= 4 && after.threads >= 1, "{after:?}");
-        assert_eq!(touched[touched.len() - 1], 1);
+        drop(touched);
         assert!(Footprint::of(u32::MAX).is_err());
     }
 

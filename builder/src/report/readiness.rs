@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anstyle::AnsiColor;
 
 use super::{Colour, wrapped};
+use crate::fleet::guest::printable;
 use crate::fleet::readiness::{Report, grouped};
 use crate::host::ceiling::Ceiling;
 use crate::host::finding::{Finding, Severity};
@@ -27,7 +28,7 @@ pub fn render(report: &Report, colour: Colour) -> String {
     text.push('\n');
     text.push_str(&table(&report.ceiling, report.want.sharing));
     text.push('\n');
-    text.push_str(&wrapped(&report.verdict, 0));
+    text.push_str(&wrapped(&printable(&report.verdict), 0));
     text
 }
 
@@ -57,7 +58,8 @@ pub fn entry(finding: &Finding, colour: Colour) -> String {
             finding.value, finding.need, finding.meaning
         )
     };
-    let said = wrapped(&said, indent);
+    // A snapshot may come from anywhere, and a terminal obeys what it is sent.
+    let said = wrapped(&printable(&said), indent);
     let mut text = format!("{head}{}\n", said.trim_start());
     if finding.severity != Severity::Ok {
         if let Some(guests) = finding.guests {
@@ -65,7 +67,11 @@ pub fn entry(finding: &Finding, colour: Colour) -> String {
             let _ = writeln!(text, "{}", wrapped(&allows, indent));
         }
         if let Some(fix) = &finding.fix {
-            let _ = writeln!(text, "{}", wrapped(&format!("fix: {fix}"), indent));
+            let _ = writeln!(
+                text,
+                "{}",
+                wrapped(&printable(&format!("fix: {fix}")), indent)
+            );
         }
         let _ = writeln!(text, "{}", wrapped(finding.document, indent));
     }
@@ -159,6 +165,16 @@ mod tests {
             !text.contains("fix:") && !text.contains("https://"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_hostile_value_cannot_talk_to_the_terminal() {
+        let hostile = Finding {
+            value: "\u{1b}]0;title\u{7}\u{9b}2J".to_owned(),
+            ..finding(Severity::Blocker)
+        };
+        let text = entry(&hostile, Colour::Plain);
+        assert!(!text.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{text:?}");
     }
 
     #[test]

@@ -26,8 +26,9 @@ const USER: Check = Check {
 /// Threads left for everything but guests. Of the whole host's numbers, the
 /// kernel itself keeps the first 300 back (`RESERVED_PIDS`).
 const RESERVE: u64 = 512;
-/// The same within one group, where the kernel keeps none.
-const GROUP_RESERVE: u64 = 16;
+/// The same within one group, where the kernel keeps none: the launcher, and a
+/// client of its.
+const GROUP_RESERVE: u64 = 4;
 /// `PID_MAX_LIMIT` of a 64-bit kernel.
 const MOST: u64 = 1 << 22;
 

@@ -195,6 +195,11 @@ fn judged(version: Result<String, ProcessError>, microvm: Result<bool, ProcessEr
         (Ok(version), _) if version.is_empty() => Qemu::Broken {
             why: format!("`{} --version` printed nothing", qemu::BINARY),
         },
+        (Ok(version), _) if version.len() > COMPLAINT || version.contains(char::is_control) => {
+            Qemu::Broken {
+                why: format!("`{} --version` printed no version", qemu::BINARY),
+            }
+        }
         (Ok(version), Ok(microvm)) => Qemu::Found { version, microvm },
         (Err(ProcessError::Missing { .. }), _) => Qemu::Missing,
         (Err(error), _) | (Ok(_), Err(error)) => {
@@ -232,6 +237,9 @@ mod tests {
                 microvm,
             };
             assert_eq!(judged(version(), Ok(microvm)), expected);
+        }
+        for garbled in ["\0".repeat(9), "7".repeat(1 << 20)] {
+            assert!(why(judged(Ok(garbled), Ok(true))).contains("no version"));
         }
         let missing = || ProcessError::Missing {
             program: program(),
