@@ -87,13 +87,14 @@ impl Host {
     /// seconds, or by `interrupt`.
     #[must_use]
     pub fn read(places: &Places, interrupt: &Interrupt) -> Self {
-        thread::scope(|scope| {
-            let version = aside(scope, || qemu::version(interrupt));
-            let machines = aside(scope, || qemu::machines(interrupt));
-            let mut unseen = Vec::new();
-            let system = System::ask(places, interrupt, &mut unseen);
-            Self::below(&places.root, system, unseen, || {
-                judged(version(), machines().map(|types| types.contains(MACHINE)))
+        let mut unseen = Vec::new();
+        let system = System::ask(places, interrupt, &mut unseen);
+        // Last, so that what is counted does not count the tools.
+        Self::below(&places.root, system, unseen, || {
+            thread::scope(|scope| {
+                let version = aside(scope, || qemu::version(interrupt));
+                let machines = qemu::machines(interrupt);
+                judged(version(), machines.map(|types| types.contains(MACHINE)))
             })
         })
     }
