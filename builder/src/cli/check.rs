@@ -77,10 +77,10 @@ impl Check {
             return Ok(exit(&report));
         }
         if self.fix {
-            mend::mend(&report, &Holder::User, &context.interrupt)?;
+            let applied = mend::mend(&report, &Holder::User, &context.interrupt)?;
             host = self.host(context)?;
             match self.judge(&host, artifacts.as_ref(), context)? {
-                Some(after) => report = after,
+                Some(after) => report = Report { applied, ..after },
                 None => return Ok(Exit::Interrupted),
             }
         }

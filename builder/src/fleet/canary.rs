@@ -67,7 +67,7 @@ pub fn run(
     };
     let index = supervisor.members()[1].index();
     let disk = fs::metadata(trial.folder.overlay(index))?.blocks() * 512 + IDENTITY;
-    let footprints = [Footprint::of(first)?, Footprint::of(second)?];
+    let footprints = [unmerged(first)?, unmerged(second)?];
     let most = |part: fn(&Footprint) -> u64| footprints.iter().map(part).max().unwrap_or(0);
     let mut cost = Cost {
         basis: Basis::Measured,
@@ -107,6 +107,16 @@ pub enum Ksmd {
     Runs,
     /// It does not, or there is none.
     Stopped,
+}
+
+/// What a guest costs while nothing of it is merged, however fast KSM was.
+fn unmerged(pid: u32) -> io::Result<Footprint> {
+    let merged = footprint::merged(pid).unwrap_or(0) * PAGE as u64;
+    let footprint = Footprint::of(pid)?;
+    Ok(Footprint {
+        private: footprint.private + merged,
+        ..footprint
+    })
 }
 
 /// Why a guest is not ready, with what it said last.

@@ -338,7 +338,8 @@ fn prepare(
         readiness::check(&host, &question, directories, interrupt)?.ok_or(LaunchError::Interrupted)
     };
     if !options.fix {
-        return Ok((ask(options.canaries)?, None));
+        let hold = Hold::of_others(fleet);
+        return Ok((ask(options.canaries)?, hold));
     }
     let hold = Hold::new(&ask(Canaries::Kept)?, fleet, interrupt)?;
     Ok((ask(options.canaries)?, Some(hold)))

@@ -1,12 +1,17 @@
 //! Changes host settings as a report's fixes say, and puts them back.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::guest::printable;
 use super::readiness::Report;
 use crate::host::finding::Fix;
 use crate::host::settings::{
-    self, Holder, Knob, Module, ModuleError, Outcome, Owner, Setting, SettingsError, load_module,
+    self, Applied, Holder, Knob, Module, ModuleError, Outcome, Owner, Setting, SettingsError,
+    load_module,
 };
 use crate::interrupt::Interrupt;
 
@@ -35,7 +40,36 @@ impl Hold {
             holder: Holder::this_process(fleet)?,
         };
         mend(report, &hold.holder, interrupt)?;
+        owner().join(&hold.holder)?;
+        for fix in report.fixes() {
+            if let Fix::OpenFiles(limit) = *fix {
+                let limits = Rlimit {
+                    maximum: Some(limit),
+                    ..getrlimit(Resource::Nofile)
+                };
+                if let Err(error) = setrlimit(Resource::Nofile, limits) {
+                    tracing::warn!("the limit of open files is not raised to {limit}: {error}");
+                }
+            }
+        }
         Ok(hold)
+    }
+
+    /// Keeps what others had changed for the fleet that this process launches,
+    /// if this user may.
+    #[must_use]
+    pub fn of_others(fleet: &str) -> Option<Self> {
+        let hold = Self {
+            holder: Holder::this_process(fleet).ok()?,
+        };
+        match owner().join(&hold.holder) {
+            Ok(()) => Some(hold),
+            Err(SettingsError::Denied { .. }) => None,
+            Err(error) => {
+                tracing::warn!("{error}");
+                None
+            }
+        }
     }
 }
 
@@ -51,14 +85,23 @@ impl Drop for Hold {
 }
 
 /// Changes what `report` says that `--fix` changes, for `holder`, and says so.
-pub fn mend(report: &Report, holder: &Holder, interrupt: &Interrupt) -> Result<(), MendError> {
+pub fn mend(
+    report: &Report,
+    holder: &Holder,
+    interrupt: &Interrupt,
+) -> Result<Vec<Applied>, MendError> {
     for module in modules(report) {
         load_module(module, interrupt)?;
         tracing::info!("loaded the module {module}, which stays");
     }
-    for applied in owner().apply(&settings(report), holder)? {
-        let (knob, wanted) = (applied.knob, applied.wanted);
-        match applied.outcome {
+    let applied = owner().apply(&settings(report), holder)?;
+    for Applied {
+        knob,
+        wanted,
+        outcome,
+    } in &applied
+    {
+        match outcome {
             Outcome::Written { old, now } => tracing::info!("{knob}: {old} → {now}"),
             Outcome::Held { now, .. } | Outcome::Already { now } => {
                 tracing::debug!("{knob}: is {now} already");
@@ -66,20 +109,32 @@ pub fn mend(report: &Report, holder: &Holder, interrupt: &Interrupt) -> Result<(
             Outcome::Refused { why } => tracing::warn!("{knob} is not set to {wanted}: {why}"),
         }
     }
-    Ok(())
+    Ok(applied)
 }
 
 /// Puts back what imgbuild changed and no living fleet holds, and says so.
 pub fn restore() -> Result<settings::Report, SettingsError> {
     let report = owner().restore()?;
     tell(&report);
+    for held in &report.held {
+        let by: Vec<_> = held.by.iter().map(ToString::to_string).collect();
+        tracing::info!("{} stays {} for {}", held.knob, held.wrote, by.join(", "));
+    }
     Ok(report)
 }
 
-/// What [`mend`] would do, as a shell script.
+/// What [`mend`] would do, as a shell script, and what is left to the host's
+/// owner, as comments.
 #[must_use]
 pub fn script(report: &Report) -> String {
-    settings::script(&settings(report), &modules(report))
+    let mut script = settings::script(&settings(report), &modules(report));
+    for finding in report.obstacles() {
+        if let Some(fix @ (Fix::Manual { .. } | Fix::OpenFiles(_))) = &finding.fix {
+            let text = printable(&format!("{}: {fix}", finding.id));
+            let _ = write!(script, "\n# Not done by --fix: {text}\n");
+        }
+    }
+    script
 }
 
 fn owner() -> Owner {
@@ -93,10 +148,6 @@ fn tell(report: &settings::Report) {
     }
     for left in &report.left {
         tracing::warn!("{} is left as it is: {}", left.knob, left.why);
-    }
-    for held in &report.held {
-        let by: Vec<_> = held.by.iter().map(ToString::to_string).collect();
-        tracing::info!("{} stays {} for {}", held.knob, held.wrote, by.join(", "));
     }
     if let Some(merged) = &report.merged {
         tracing::warn!("{} pages stay merged: {}", merged.pages, merged.why);

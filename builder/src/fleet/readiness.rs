@@ -15,6 +15,7 @@ use crate::host::canary::{Canary, Merging, Outcome};
 use crate::host::ceiling::{self, Ceiling};
 use crate::host::concern;
 use crate::host::finding::{Finding, Fix, Severity};
+use crate::host::settings::Applied;
 use crate::host::snapshot::{Host, Qemu};
 use crate::host::want::{Basis, Cost, Want};
 use crate::interrupt::Interrupt;
@@ -79,6 +80,9 @@ pub struct Report {
     pub canary: Option<Canary>,
     /// What was looked at, the worst first.
     pub findings: Vec<Finding>,
+    /// What became of the settings that were to be changed before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub applied: Vec<Applied>,
 }
 
 impl Report {
@@ -160,6 +164,7 @@ pub fn check(
             _ => None,
         },
         findings,
+        applied: Vec::new(),
     }))
 }
 

@@ -256,6 +256,8 @@ pub struct Processes {
 pub struct Files {
     /// `RLIMIT_NOFILE`, hard; `None` without a limit.
     pub open_max: Option<u64>,
+    /// Whether this process may raise that (`CAP_SYS_RESOURCE`).
+    pub open_raisable: bool,
     /// `fs.nr_open`, above which not even root can raise that.
     pub nr_open: Option<u64>,
     /// `fs.file-max`, of all processes.

@@ -71,7 +71,7 @@ fn open_files(host: &Host, want: &Want) -> Finding {
         Some(most) if most < needed => {
             by_hand(&format!("sysctl fs.nr_open={needed}; then "), needed)
         }
-        Some(_) if host.privileged => Fix::OpenFiles(needed),
+        Some(_) if host.files.open_raisable => Fix::OpenFiles(needed),
         _ => by_hand("", needed),
     };
     OPEN_FILES

@@ -92,6 +92,21 @@ impl Owner {
         Ok(outcomes)
     }
 
+    /// Has `holder` hold all that imgbuild has changed and that still is so: who
+    /// starts while it is rests on it, whoever asked for it.
+    pub fn join(&self, holder: &Holder) -> Result<(), SettingsError> {
+        let Some(mut store) = Store::existing(&self.root)? else {
+            return Ok(());
+        };
+        store.record.drop_holders(&self.root, |_| false);
+        for change in &mut store.record.changes {
+            if file::read(&self.root, change.knob).is_ok_and(|found| change.is_ours(found)) {
+                change.hold(holder);
+            }
+        }
+        store.save()
+    }
+
     /// Lets go of what `holder` held, and puts back what nobody holds any more.
     /// Dead fleets hold nothing.
     ///

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::thread::{self, Scope};
 
 use rustix::process::{Resource, geteuid, getrlimit};
-use rustix::thread::sched_getaffinity;
+use rustix::thread::{CapabilitySet, capabilities, sched_getaffinity};
 
 use super::file::Source;
 use super::{
-    FileSystem, Host, MemoryMerge, Qemu, SCHEMA, Store, Unseen, cgroup, cpu, daemons, kernel,
-    merge, mounts, network, storage, tables,
+    FileSystem, Files, Host, MemoryMerge, Qemu, SCHEMA, Store, Unseen, cgroup, cpu, daemons,
+    kernel, merge, mounts, network, storage, tables,
 };
 use crate::directories::Directories;
 use crate::host::kvm::probe;
@@ -71,6 +71,8 @@ pub(super) struct System {
     pub allowed: u64,
     /// Hard `RLIMIT_NOFILE`.
     pub open_max: Option<u64>,
+    /// Whether this process may raise it.
+    pub open_raisable: bool,
     /// Hard `RLIMIT_NPROC`.
     pub user_max: Option<u64>,
     /// File systems that a fleet writes to.
@@ -125,7 +127,11 @@ impl Host {
             memory_merge: system.memory_merge,
             cgroup: cgroup::read(&mut source, &mounts),
             processes: tables::processes(&mut source, system.user_max),
-            files: tables::files(&mut source, system.open_max),
+            files: Files {
+                open_max: system.open_max,
+                open_raisable: system.open_raisable,
+                ..tables::files(&mut source)
+            },
             network: network::read(&mut source),
             storage: system.storage,
             daemons: daemons::read(&mut source),
@@ -152,6 +158,8 @@ impl System {
                 .map(str::to_owned),
             allowed: allowed(),
             open_max: getrlimit(Resource::Nofile).maximum,
+            open_raisable: capabilities(None)
+                .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE)),
             user_max: getrlimit(Resource::Nproc).maximum,
             storage: storage::read(&mut source, places, &mounts),
             memory_merge: merge::probe(interrupt),

@@ -34,10 +34,9 @@ fn threads(source: &mut Source) -> Option<u64> {
     )
 }
 
-/// Open files, of which a process may have `open_max`, and other tables.
-pub(super) fn files(source: &mut Source, open_max: Option<u64>) -> Files {
+/// Open files and other tables, as files tell of them.
+pub(super) fn files(source: &mut Source) -> Files {
     Files {
-        open_max,
         nr_open: source.number("proc/sys/fs/nr_open"),
         file_max: source.number("proc/sys/fs/file-max"),
         open: source.parsed("proc/sys/fs/file-nr", "three numbers", |text| {
@@ -47,5 +46,6 @@ pub(super) fn files(source: &mut Source, open_max: Option<u64>) -> Files {
         aio_max: source.number("proc/sys/fs/aio-max-nr"),
         aio: source.number("proc/sys/fs/aio-nr"),
         inotify_instances: source.number("proc/sys/fs/inotify/max_user_instances"),
+        ..Files::default()
     }
 }

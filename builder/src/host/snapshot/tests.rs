@@ -36,6 +36,7 @@ fn system() -> System {
         release: Some("6.12.63".to_owned()),
         allowed: 6,
         open_max: Some(20_000),
+        open_raisable: true,
         user_max: None,
         storage: BTreeMap::from([(
             Store::State,
@@ -373,6 +374,7 @@ fn tables_and_network_are_read() {
     assert_eq!(host.processes, expected);
     let expected = Files {
         open_max: Some(20_000),
+        open_raisable: true,
         nr_open: Some(1_048_576),
         file_max: Some(i64::MAX.unsigned_abs()),
         open: Some(1024),

@@ -1,0 +1,291 @@
+//! Host settings that `--fix` changes on this very host, and that are put back.
+//!
+//! They are one for the whole host, so one test runs at a time, as root.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard};
+
+use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const KSM: &str = "/sys/kernel/mm/ksm";
+const RECORD: &str = "/run/imgbuild/settings.json";
+const KNOBS: [&str; 6] = [
+    "max_page_sharing",
+    "pages_to_scan",
+    "run",
+    "sleep_millisecs",
+    "smart_scan",
+    "use_zero_pages",
+];
+
+type Values = BTreeMap<&'static str, String>;
+
+/// The host's settings as they were, put back by hand when a test fails.
+struct Before {
+    values: Values,
+    _alone: MutexGuard<'static, ()>,
+}
+
+fn now() -> Values {
+    KNOBS
+        .into_iter()
+        .filter_map(|knob| Some((knob, fs::read_to_string(format!("{KSM}/{knob}")).ok()?)))
+        .collect()
+}
+
+impl Before {
+    fn look() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "only root can change host settings: run the tests as root"
+        );
+        assert!(!fs::exists(RECORD).unwrap(), "{RECORD} is in use by others");
+        let values = now();
+        assert_eq!(values["run"].trim(), "0", "KSM is in use by others");
+        Self {
+            values,
+            _alone: alone,
+        }
+    }
+}
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (knob, value) in &self.values {
+                let _ = fs::write(format!("{KSM}/{knob}"), value);
+            }
+            let _ = fs::remove_file(RECORD);
+        }
+    }
+}
+
+fn check(env: &TestEnv, arguments: &[&str]) -> Command {
+    let mut command = env.imgbuild(["check", "--accel", "tcg"]);
+    command.args(arguments);
+    command
+}
+
+fn finding(report: &Value, id: &str) -> Value {
+    let findings = report["findings"].as_array().unwrap();
+    let found = findings.iter().find(|finding| finding["id"] == id);
+    found.cloned().unwrap_or_default()
+}
+
+#[test]
+fn canaries_merge_after_fix_and_restore_puts_everything_back() {
+    let before = Before::look();
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let report = |more: &[&str]| {
+        let mut command = check(&env, &["--json", "--canary"]);
+        env.own_cache(&mut command).args(more).arg(&out);
+        let finished = run(&mut command).succeeds();
+        (finished.json_lines().remove(0), finished)
+    };
+    // Without --fix nothing changes, and merging is not tried.
+    let (plain, _) = report(&[]);
+    assert_eq!(now(), before.values);
+    assert_eq!(finding(&plain, "ksm-run")["severity"], "advice");
+    assert_eq!(plain["canary"]["merging"], "ksm-stopped");
+    let after_fix = plain["ceiling"]["fixed"]["guests"].as_u64().unwrap();
+    assert!(after_fix > plain["ceiling"]["guest"]["guests"].as_u64().unwrap());
+
+    let (fixed, said) = report(&["--fix"]);
+    said.says(&["/sys/kernel/mm/ksm/run: 0 → 1"]);
+    assert_eq!(now()["run"].trim(), "1");
+    assert_eq!(finding(&fixed, "ksm-run")["severity"], "ok");
+    // What was told of --fix has come true, and two guests' pages really merge.
+    assert_eq!(finding(&fixed, "canary-merge")["severity"], "ok", "{fixed}");
+    let guests = fixed["ceiling"]["guest"]["guests"].as_u64().unwrap();
+    assert!(
+        guests.abs_diff(after_fix) * 20 < after_fix,
+        "{guests}, {after_fix}"
+    );
+
+    run(&mut check(&env, &["--restore"]))
+        .succeeds()
+        .says(&["/sys/kernel/mm/ksm/run: 1 → 0, as it was"]);
+    assert_eq!(now(), before.values);
+    run(&mut check(&env, &["--restore"]))
+        .succeeds()
+        .shows(&["nothing to put back"]);
+}
+
+#[test]
+fn the_last_of_two_fleets_puts_back() {
+    let before = Before::look();
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let launch = |name: &str| {
+        let arguments = [
+            "launch", "--accel", "tcg", "--count", "1", "--fix", "--name",
+        ];
+        let mut command = env.imgbuild(arguments);
+        command.arg(name).arg(&out);
+        start(&mut command)
+    };
+    let first = launch("first");
+    wait_until("the first fleet runs", || env.guests().len() == 1);
+    let second = launch("second");
+    wait_until("both fleets run", || env.guests().len() == 2);
+    let ours = now();
+    assert_eq!(ours["run"].trim(), "1");
+
+    // One holds what the other let go of, also against --restore.
+    kill_process(Pid::from_child(&first), Signal::INT).unwrap();
+    finish(first).exits(130);
+    assert_eq!(now(), ours);
+    run(&mut check(&env, &["--restore"]))
+        .succeeds()
+        .says(&["stays 1 for", "second"]);
+    assert_eq!(now(), ours);
+    kill_process(Pid::from_child(&second), Signal::INT).unwrap();
+    finish(second).exits(130);
+    assert_eq!(now(), before.values);
+}
+
+#[test]
+fn restore_puts_back_what_a_killed_launch_left() {
+    let before = Before::look();
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let arguments = [
+        "launch",
+        "--accel",
+        "tcg",
+        "--count",
+        "1",
+        "--fix",
+        "--no-canary",
+    ];
+    let mut command = env.imgbuild(arguments);
+    let launch = start(command.arg(&out));
+    wait_until("a guest runs", || env.guests().len() == 1);
+    // Meanwhile somebody else has changed one of them.
+    fs::write(format!("{KSM}/sleep_millisecs"), "77").unwrap();
+    kill_process(Pid::from_child(&launch), Signal::KILL).unwrap();
+    assert_eq!(finish(launch).status.code(), None);
+    assert_eq!(now()["run"].trim(), "1");
+
+    let restored = run(&mut check(&env, &["--restore", "--json"])).exits(1);
+    let report = &restored.json_lines()[0];
+    let left = report["left"].as_array().unwrap();
+    assert_eq!(left.len(), 1, "{report}");
+    assert_eq!(left[0]["knob"], "ksm-sleep-millisecs");
+    let mut expected = before.values.clone();
+    expected.insert("sleep_millisecs", "77\n".to_owned());
+    assert_eq!(now(), expected);
+    fs::write(
+        format!("{KSM}/sleep_millisecs"),
+        &before.values["sleep_millisecs"],
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_tampered_record_makes_nothing_be_written() {
+    let before = Before::look();
+    let env = TestEnv::new();
+    run(&mut check(&env, &["--fix"])).succeeds();
+    let record = fs::read_to_string(RECORD).unwrap();
+    let ours = now();
+    for (what, tampered) in [
+        (
+            "another knob",
+            record.replace("ksm-pages-to-scan", "core-pattern"),
+        ),
+        (
+            "a path",
+            record.replace("ksm-pages-to-scan", "../../kernel/core_pattern"),
+        ),
+        ("half of it", record[..record.len() / 2].to_owned()),
+        ("nothing", String::new()),
+    ] {
+        assert_ne!(tampered, record, "{what}");
+        fs::write(RECORD, tampered).unwrap();
+        run(&mut check(&env, &["--restore"]))
+            .exits(1)
+            .says(&[RECORD]);
+        assert_eq!(now(), ours, "{what}");
+    }
+    fs::write(RECORD, &record).unwrap();
+    run(&mut check(&env, &["--restore"])).succeeds();
+    assert_eq!(now(), before.values);
+}
+
+#[test]
+fn a_dry_run_is_a_script_and_changes_nothing() {
+    let before = Before::look();
+    let env = TestEnv::new();
+    let script = run(&mut check(
+        &env,
+        &["--fix", "--dry-run", "--guests", "100000"],
+    ))
+    .exits(3)
+    .shows(&[
+        "#!/bin/sh",
+        "sysctl -w kernel.pid_max=",
+        "echo 1 > /sys/kernel/mm/ksm/run",
+        "# Not done by --fix: ports: ",
+    ])
+    .stdout;
+    assert_eq!(now(), before.values);
+    fs::write(env.path().join("fix.sh"), script).unwrap();
+    run(env.command("sh").args(["-n", "fix.sh"])).succeeds();
+}
+
+#[test]
+fn only_root_changes_settings() {
+    let before = Before::look();
+    let env = TestEnv::new();
+    run(env.command("chmod").args(["-R", "a+rwX", "."])).succeeds();
+    let imgbuild = check(&env, &["--fix"]);
+    run(env
+        .command("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(imgbuild.get_program())
+        .args(imgbuild.get_args()))
+    .exits(1)
+    .says(&["cannot be changed", "as root"]);
+    assert_eq!(now(), before.values);
+}
+
+#[test]
+fn a_launch_that_is_fixed_raises_its_own_limit_of_open_files() {
+    let before = Before::look();
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let limited = |imgbuild: &Command| {
+        let mut limited = env.command("prlimit");
+        limited
+            .arg("--nofile=50:50")
+            .arg(imgbuild.get_program())
+            .args(imgbuild.get_args());
+        limited
+    };
+    let launch = |more: &[&str]| {
+        let mut imgbuild = env.imgbuild(["launch", "--accel", "tcg", "--count", "12"]);
+        imgbuild.args(["--for", "1s"]).args(more).arg(&out);
+        run(&mut limited(&imgbuild))
+    };
+    let refused = launch(&[]).exits(3).says(&["open-files: 50 (hard limit)"]);
+    // Root of a container may lack what raising takes (CAP_SYS_RESOURCE).
+    let mut raise = env.command("prlimit");
+    if run(&mut limited(raise.args(["--nofile=51:51", "true"]))).code() == 0 {
+        refused.says(&["launch --fix raises the limit"]);
+        launch(&["--fix"]).succeeds();
+    } else {
+        refused.says(&["LimitNOFILE="]);
+        launch(&["--fix"]).exits(3);
+    }
+    assert_eq!(now(), before.values);
+}
