@@ -99,6 +99,13 @@ fn under_tcg_kvm_is_advice_and_no_artifacts_are_needed() {
     let env = TestEnv::new();
     let report = report(&run(&mut env.imgbuild(["check", "--accel", "tcg", "--json"])).succeeds());
     assert_eq!(report["schema"], 1);
+    let fields: Vec<_> = report.as_object().unwrap().keys().collect();
+    assert_eq!(
+        fields,
+        [
+            "schema", "ready", "verdict", "recipe", "want", "ceiling", "canary", "findings"
+        ]
+    );
     assert_eq!(report["ready"], true);
     assert_eq!(report["recipe"], Value::Null);
     assert_eq!(report["ceiling"]["basis"], "assumed");

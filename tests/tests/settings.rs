@@ -7,7 +7,7 @@ use std::fs;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 
-use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
+use imgbuild_tests::{TestEnv, binary, finish, run, start, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -60,6 +60,8 @@ impl Before {
 impl Drop for Before {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            // The guests of the test that failed are gone by now.
+            let _ = Command::new(binary()).args(["check", "--restore"]).status();
             for (knob, value) in &self.values {
                 let _ = fs::write(format!("{KSM}/{knob}"), value);
             }

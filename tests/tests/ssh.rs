@@ -15,7 +15,7 @@ use imgbuild::directories::Directories;
 use imgbuild::fleet::folder::Folder;
 use imgbuild::fleet::guest::State;
 use imgbuild::fleet::plan::{Artifacts, Common, Login};
-use imgbuild::fleet::supervisor::{First, Pace, Plan, Supervisor};
+use imgbuild::fleet::supervisor::{Pace, Plan, Supervisor};
 use imgbuild::fleet::{identity, key, ports};
 use imgbuild::interrupt::Interrupt;
 use imgbuild::vmm::{Accel, Net, Sharing};
@@ -549,7 +549,6 @@ fn seen_of(env: &TestEnv, plan: Plan, interrupt: &Interrupt) -> [(String, Exchan
     let pace = Pace {
         parallel: 1,
         boot_timeout: Duration::from_secs(60),
-        first: First::Ordinary,
     };
     let mut supervisor = Supervisor::new(vec![plan], pace, interrupt.clone()).unwrap();
     supervisor.start_all(&mut |_, _| {}).unwrap();

@@ -122,7 +122,7 @@ impl Check {
 
 /// What mends a finding.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Fix {
     /// Host settings to write, in this order: `--fix` does it.
     Settings(Vec<Setting>),
