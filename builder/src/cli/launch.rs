@@ -150,15 +150,16 @@ impl Printer {
         } else {
             Ok(sentence(event))
         };
-        if let LaunchEvent::Fleet {
-            ssh_config: Some(config),
-            ..
-        } = event
-        {
-            tracing::info!(
+        match event {
+            LaunchEvent::Check(report) if report.ready => tracing::info!("{}", report.verdict),
+            LaunchEvent::Fleet {
+                ssh_config: Some(config),
+                ..
+            } => tracing::info!(
                 "log in with `imgbuild ssh`, or ssh -F '{}'",
                 config.display()
-            );
+            ),
+            _ => {}
         }
         if let LaunchEvent::Guest {
             state, ready_after, ..
