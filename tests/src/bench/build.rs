@@ -187,7 +187,7 @@ fn copy_without(from: &Path, to: &Path, left_out: &[&str]) {
     .expect("room for it");
 }
 
-fn milliseconds(time: Duration) -> f64 {
+pub(super) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use serde::Serialize;
 
 pub mod build;
+pub mod check;
 pub mod density;
 pub mod disk;
 mod distribution;

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
     take(bench::disk::overlays());
     take(bench::build::initramfs());
     take(bench::build::warm());
+    take(bench::check::all());
     take(bench::guest::all());
     take(bench::density::all());
     if !arguments.skip_kernel {

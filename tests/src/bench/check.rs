@@ -1,0 +1,126 @@
+//! What the readiness check costs, by itself and in a launch, beside libvirt's
+//! own check of a host.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Instant;
+
+use super::build::milliseconds;
+use super::{Budget, Row, Samples};
+use crate::guest::{Guest, Way};
+use crate::{TestEnv, finish, start};
+
+/// Runs of `check` for each mean.
+const CHECKS: usize = 20;
+/// Launches for each mean.
+const LAUNCHES: usize = 10;
+/// Pairs of canaries for each mean.
+const PAIRS: usize = 5;
+
+/// Merging is left out: how soon KSM comes round is the host's affair, and a
+/// result of KSM in vain is not kept.
+const HOW: [&str; 4] = ["--accel", "tcg", "--sharing", "none"];
+
+/// What libvirt checks.
+const VALIDATE: &str = "virt-host-validate qemu, which starts nothing";
+
+/// Every row about the readiness check.
+#[must_use]
+pub fn all() -> Vec<Row> {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-burn");
+    // The canaries' result is kept for the launches.
+    let canaries = canaries(&env, &out);
+    vec![alone(&env, &out), in_launch(&env, &out), canaries]
+}
+
+/// `check` of a host and an output folder, with the probe of KVM.
+fn alone(env: &TestEnv, out: &Path) -> Row {
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    // By turns, so that both meet the same noise.
+    for _ in 0..CHECKS {
+        ours.push(answers(env.imgbuild(["check"]).arg(out), &[0, 3]));
+        others.push(validate(env));
+    }
+    Row {
+        what: "imgbuild check OUT",
+        unit: "ms",
+        ours: Samples::of(&ours),
+        other: Samples::of(&others),
+        other_is: VALIDATE,
+        budget: Some(Budget::AtMost(2000.0)),
+    }
+}
+
+/// A launch from its start to the event that the host was checked, with what
+/// canaries showed before.
+fn in_launch(env: &TestEnv, out: &Path) -> Row {
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    for _ in 0..LAUNCHES {
+        let mut launch = env.imgbuild(["launch", "--json", "--count", "1", "--for", "0s"]);
+        let began = Instant::now();
+        let mut child = start(env.own_cache(launch.args(HOW).arg(out)));
+        let mut events = BufReader::new(child.stdout.take().expect("piped by start"));
+        let mut first = String::new();
+        events.read_line(&mut first).expect("a pipe can be read");
+        ours.push(milliseconds(began.elapsed()));
+        child.stdout = Some(events.into_inner());
+        let launched = finish(child).succeeds();
+        assert!(first.starts_with(r#"{"event":"check","#), "{first}");
+        assert!(!launched.stderr.contains("trying"), "{}", launched.stderr);
+        others.push(validate(env));
+    }
+    Row {
+        what: "warm launch to checked (TCG)",
+        unit: "ms",
+        ours: Samples::of(&ours),
+        other: Samples::of(&others),
+        other_is: VALIDATE,
+        budget: Some(Budget::AtMost(300.0)),
+    }
+}
+
+/// `check --canary`, from its start to its end.
+fn canaries(env: &TestEnv, out: &Path) -> Row {
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    for _ in 0..PAIRS {
+        let mut check = env.imgbuild(["check", "--canary"]);
+        let check = env.own_cache(check.args(HOW).arg(out));
+        ours.push(answers(check, &[0]) / 1000.0);
+        let began = Instant::now();
+        drop(Guest::fleet(out, Way::Plain, 2));
+        others.push(began.elapsed().as_secs_f64());
+    }
+    Row {
+        what: "check OUT --canary (TCG)",
+        unit: "s",
+        ours: Samples::of(&ours),
+        other: Samples::of(&others),
+        other_is: "two guests to ready, same kernel, QEMU's default machine",
+        budget: None,
+    }
+}
+
+/// Milliseconds that libvirt's check takes; it ends with 1 where something
+/// fails.
+fn validate(env: &TestEnv) -> f64 {
+    answers(env.command("virt-host-validate").arg("qemu"), &[0, 1])
+}
+
+/// Milliseconds until a command has ended with one of `codes`.
+fn answers(command: &mut Command, codes: &[i32]) -> f64 {
+    let began = Instant::now();
+    // Not `run`, which looks only every 10 ms.
+    let Output { status, stderr, .. } = command.output().unwrap_or_else(|error| {
+        let program = command.get_program().display();
+        panic!("{program}: {error}; virt-host-validate is in libvirt-clients")
+    });
+    let took = milliseconds(began.elapsed());
+    assert!(
+        status.code().is_some_and(|code| codes.contains(&code)),
+        "{command:?}: {status}: {}",
+        String::from_utf8_lossy(&stderr)
+    );
+    took
+}
