@@ -85,7 +85,7 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
 fn kvm_options(host: &Host) -> [&'static str; 2] {
     let vendor = match cpu::vendor_module(host) {
         Module::KvmAmd => "CONFIG_KVM_AMD",
-        _ => "CONFIG_KVM_INTEL",
+        Module::KvmIntel => "CONFIG_KVM_INTEL",
     };
     ["CONFIG_KVM", vendor]
 }

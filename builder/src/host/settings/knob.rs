@@ -20,24 +20,10 @@ pub enum Knob {
     PidMax,
     /// `kernel.threads-max`
     ThreadsMax,
-    /// `vm.max_map_count`
-    MaxMapCount,
     /// `vm.overcommit_memory`
     OvercommitMemory,
     /// `fs.file-max`
     FileMax,
-    /// `fs.nr_open`
-    NrOpen,
-    /// `fs.aio-max-nr`
-    AioMaxNr,
-    /// `fs.inotify.max_user_instances`
-    InotifyInstances,
-    /// `net.ipv4.neigh.default.gc_thresh2`
-    NeighbourThreshold2,
-    /// `net.ipv4.neigh.default.gc_thresh3`
-    NeighbourThreshold3,
-    /// `net.core.netdev_max_backlog`
-    NetdevBacklog,
     /// `/sys/kernel/mm/ksm/max_page_sharing`
     KsmMaxPageSharing,
     /// `/sys/kernel/mm/ksm/use_zero_pages`
@@ -61,15 +47,8 @@ impl Knob {
         match self {
             Self::PidMax => "proc/sys/kernel/pid_max",
             Self::ThreadsMax => "proc/sys/kernel/threads-max",
-            Self::MaxMapCount => "proc/sys/vm/max_map_count",
             Self::OvercommitMemory => "proc/sys/vm/overcommit_memory",
             Self::FileMax => "proc/sys/fs/file-max",
-            Self::NrOpen => "proc/sys/fs/nr_open",
-            Self::AioMaxNr => "proc/sys/fs/aio-max-nr",
-            Self::InotifyInstances => "proc/sys/fs/inotify/max_user_instances",
-            Self::NeighbourThreshold2 => "proc/sys/net/ipv4/neigh/default/gc_thresh2",
-            Self::NeighbourThreshold3 => "proc/sys/net/ipv4/neigh/default/gc_thresh3",
-            Self::NetdevBacklog => "proc/sys/net/core/netdev_max_backlog",
             Self::KsmMaxPageSharing => "sys/kernel/mm/ksm/max_page_sharing",
             Self::KsmUseZeroPages => "sys/kernel/mm/ksm/use_zero_pages",
             Self::KsmMergeAcrossNodes => "sys/kernel/mm/ksm/merge_across_nodes",
@@ -86,15 +65,8 @@ impl Knob {
         match self {
             Self::PidMax => "greatest process number; every thread takes one",
             Self::ThreadsMax => "most threads of the host",
-            Self::MaxMapCount => "most memory mappings of a process",
             Self::OvercommitMemory => "whether memory may be promised that is not there",
             Self::FileMax => "most open files of the host",
-            Self::NrOpen => "highest limit of open files a process may have",
-            Self::AioMaxNr => "most asynchronous disk requests of the host",
-            Self::InotifyInstances => "most inotify instances of a user",
-            Self::NeighbourThreshold2 => "ARP entries above which old ones go",
-            Self::NeighbourThreshold3 => "most ARP entries",
-            Self::NetdevBacklog => "packets that may wait for a processor",
             Self::KsmMaxPageSharing => "most mappings of one merged page",
             Self::KsmUseZeroPages => "whether empty pages become the zero page",
             Self::KsmMergeAcrossNodes => "whether pages of different NUMA nodes merge",
@@ -110,16 +82,7 @@ impl Knob {
     #[must_use]
     pub fn is_limit(self) -> bool {
         match self {
-            Self::PidMax
-            | Self::ThreadsMax
-            | Self::MaxMapCount
-            | Self::FileMax
-            | Self::NrOpen
-            | Self::AioMaxNr
-            | Self::InotifyInstances
-            | Self::NeighbourThreshold2
-            | Self::NeighbourThreshold3
-            | Self::NetdevBacklog => true,
+            Self::PidMax | Self::ThreadsMax | Self::FileMax => true,
             Self::OvercommitMemory
             | Self::KsmMaxPageSharing
             | Self::KsmUseZeroPages
@@ -131,22 +94,14 @@ impl Knob {
         }
     }
 
-    /// The values it can have: what Linux's kernel/sysctl.c, fs/, net/ and
-    /// mm/ksm.c take.
+    /// The values it can have: what Linux's sysctls and mm/ksm.c take.
     pub(super) fn range(self) -> RangeInclusive<u64> {
         match self {
             // RESERVED_PIDS + 1, and PID_MAX_LIMIT.
             Self::PidMax => 301..=4_194_304,
             // 1, and FUTEX_TID_MASK.
             Self::ThreadsMax => 1..=0x3fff_ffff,
-            // BITS_PER_LONG, and the greatest multiple of it in an int.
-            Self::NrOpen => 64..=0x7fff_ffc0,
-            Self::FileMax | Self::AioMaxNr => 0..=LONG,
-            Self::MaxMapCount
-            | Self::InotifyInstances
-            | Self::NeighbourThreshold2
-            | Self::NeighbourThreshold3
-            | Self::NetdevBacklog => 0..=INT,
+            Self::FileMax => 0..=LONG,
             Self::KsmMaxPageSharing => 2..=INT,
             Self::KsmPagesToScan | Self::KsmSleepMillisecs => 0..=UNSIGNED,
             Self::OvercommitMemory | Self::KsmRun => 0..=2,

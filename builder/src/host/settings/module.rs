@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::process::Command;
-use std::str::FromStr;
 
 use rustix::process::geteuid;
 use serde::Serialize;
@@ -18,21 +17,11 @@ pub enum Module {
     KvmIntel,
     /// KVM on AMD's processors.
     KvmAmd,
-    /// Virtio network in the kernel.
-    VhostNet,
-    /// Taps.
-    Tun,
 }
 
 /// Why a module was not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ModuleError {
-    /// It is not one of those that imgbuild loads.
-    #[error("imgbuild loads {}, and not {name:?}", names())]
-    Unknown {
-        /// What was asked for.
-        name: String,
-    },
     /// Only root may.
     #[error("the module {module} cannot be loaded by this user; run imgbuild as root")]
     Denied {
@@ -50,17 +39,12 @@ pub enum ModuleError {
 }
 
 impl Module {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::KvmIntel, Self::KvmAmd, Self::VhostNet, Self::Tun];
-
     /// Its name, as modprobe(8) has it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::KvmIntel => "kvm_intel",
             Self::KvmAmd => "kvm_amd",
-            Self::VhostNet => "vhost_net",
-            Self::Tun => "tun",
         }
     }
 
@@ -70,8 +54,6 @@ impl Module {
         match self {
             Self::KvmIntel => "/dev/kvm on Intel's processors",
             Self::KvmAmd => "/dev/kvm on AMD's processors",
-            Self::VhostNet => "virtio network in the kernel",
-            Self::Tun => "/dev/net/tun, for --net tap",
         }
     }
 }
@@ -79,17 +61,6 @@ impl Module {
 impl fmt::Display for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-impl FromStr for Module {
-    type Err = ModuleError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let named = Self::ALL.into_iter().find(|module| module.name() == text);
-        named.ok_or_else(|| ModuleError::Unknown {
-            name: text.to_owned(),
-        })
     }
 }
 
@@ -103,8 +74,4 @@ pub fn load_module(module: Module, interrupt: &Interrupt) -> Result<(), ModuleEr
     command.arg(module.name());
     process::run(command, interrupt, |_, line| tracing::debug!("{line}"))
         .map_err(|source| ModuleError::Modprobe { module, source })
-}
-
-fn names() -> String {
-    Module::ALL.map(Module::name).join(", ")
 }

@@ -47,7 +47,7 @@ fn leaves_alone_what_is_as_wanted() {
     assert_eq!(outcome(&fake, Knob::KsmRun, 0, &user), already(0));
     assert!(!fake.path("run/imgbuild").exists());
     // The same when there is a record of something else.
-    outcome(&fake, Knob::NrOpen, 1 << 21, &user);
+    outcome(&fake, Knob::ThreadsMax, 1 << 21, &user);
     assert_eq!(outcome(&fake, Knob::PidMax, 20000, &user), already(32768));
     assert!(!fs::read_to_string(fake.record()).unwrap().contains("pid"));
 }
@@ -147,7 +147,8 @@ fn values_that_make_no_sense_are_refused() {
         (Knob::KsmUseZeroPages, 2),
         (Knob::KsmMaxPageSharing, 1),
         (Knob::OvercommitMemory, 3),
-        (Knob::NrOpen, 1 << 31),
+        (Knob::ThreadsMax, 1 << 30),
+        (Knob::FileMax, 1 << 63),
         (Knob::KsmPagesToScan, 1 << 32),
     ] {
         let fake = Fake::new();
@@ -178,13 +179,10 @@ fn what_could_not_be_put_back_is_not_changed() {
 fn what_the_kernel_refuses_does_not_stop_the_others() {
     let fake = Fake::new();
     // The kernel takes up to 1000 there, and answers EINVAL to more.
-    let path = fake.path(Knob::InotifyInstances.path());
+    let path = fake.path(Knob::FileMax.path());
     fs::remove_file(&path).unwrap();
     symlink("/proc/self/oom_score_adj", &path).unwrap();
-    let settings = [
-        setting(Knob::InotifyInstances, 5000),
-        setting(Knob::PidMax, 50000),
-    ];
+    let settings = [setting(Knob::FileMax, 5000), setting(Knob::PidMax, 50000)];
     let applied = fake.owner().apply(&settings, &Holder::User).unwrap();
     let Outcome::Refused { why } = &applied[0].outcome else {
         panic!("{applied:?}")
@@ -192,7 +190,7 @@ fn what_the_kernel_refuses_does_not_stop_the_others() {
     assert!(why.to_string().contains("Invalid argument"), "{why}");
     assert!(matches!(applied[1].outcome, Outcome::Written { .. }));
     let record = fs::read_to_string(fake.record()).unwrap();
-    assert!(record.contains("pid-max") && !record.contains("inotify"));
+    assert!(record.contains("pid-max") && !record.contains("file-max"));
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn restores(fake: &Fake) {
 fn while_writing() {
     let settings = [
         setting(Knob::PidMax, 50000),
-        setting(Knob::NrOpen, 1 << 21),
+        setting(Knob::ThreadsMax, 1 << 21),
         setting(Knob::KsmMaxPageSharing, 4096),
         setting(Knob::KsmRun, 1),
     ];
@@ -126,9 +126,9 @@ fn twice_in_a_row() {
                 to.set(Knob::PidMax, from.get(Knob::PidMax));
                 to.ksm("pages_shared", 10);
                 to.owner()
-                    .apply(&[setting(Knob::AioMaxNr, 1 << 20)], &Holder::User)
+                    .apply(&[setting(Knob::ThreadsMax, 1 << 21)], &Holder::User)
                     .unwrap();
-                to.set(Knob::AioMaxNr, from.get(Knob::AioMaxNr));
+                to.set(Knob::ThreadsMax, from.get(Knob::ThreadsMax));
                 fs::copy(from.record(), to.record()).unwrap();
                 to
             };
@@ -155,8 +155,8 @@ fn what_a_death_left_of_the_next_record_is_no_hindrance() {
     let elsewhere = fake.path("elsewhere");
     fs::write(&elsewhere, "precious").unwrap();
     std::os::unix::fs::symlink(&elsewhere, &next).unwrap();
-    let nr_open = [setting(Knob::NrOpen, 1 << 21)];
-    fake.owner().apply(&nr_open, &Holder::User).unwrap();
+    let threads_max = [setting(Knob::ThreadsMax, 1 << 21)];
+    fake.owner().apply(&threads_max, &Holder::User).unwrap();
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "precious");
     restores(&fake);
 }

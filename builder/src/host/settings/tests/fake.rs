@@ -10,18 +10,11 @@ use super::super::{Holder, Knob, Owner, Report, Setting, file};
 pub const BOOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
 /// Where a host begins.
-const DEFAULTS: [(Knob, u64); 18] = [
+const DEFAULTS: [(Knob, u64); 11] = [
     (Knob::PidMax, 32768),
     (Knob::ThreadsMax, 192_730),
-    (Knob::MaxMapCount, 65530),
     (Knob::OvercommitMemory, 0),
     (Knob::FileMax, i64::MAX as u64),
-    (Knob::NrOpen, 1 << 20),
-    (Knob::AioMaxNr, 65536),
-    (Knob::InotifyInstances, 128),
-    (Knob::NeighbourThreshold2, 512),
-    (Knob::NeighbourThreshold3, 1024),
-    (Knob::NetdevBacklog, 1000),
     (Knob::KsmMaxPageSharing, 256),
     (Knob::KsmUseZeroPages, 0),
     (Knob::KsmMergeAcrossNodes, 1),

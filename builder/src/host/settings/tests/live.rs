@@ -60,7 +60,7 @@ fn the_kernel_takes_what_is_written_and_has_it_back() {
     lock.lock().unwrap();
     let root = live();
     let owner = Owner::new(root.path());
-    for knob in [Knob::InotifyInstances, Knob::KsmPagesToScan] {
+    for knob in [Knob::ThreadsMax, Knob::KsmPagesToScan] {
         let Ok(old) = file::read("/".as_ref(), knob) else {
             eprintln!("SKIPPED: this kernel has no {knob}");
             continue;

@@ -8,7 +8,7 @@ fn restores_everything_in_reverse_and_forgets_it() {
     let fake = Fake::new();
     let mut settings = fast_ksm().to_vec();
     settings.push(setting(Knob::PidMax, 50000));
-    settings.push(setting(Knob::NrOpen, 1 << 21));
+    settings.push(setting(Knob::ThreadsMax, 1 << 21));
     fake.owner().apply(&settings, &Holder::User).unwrap();
     let report = fake.owner().restore().unwrap();
     assert!(fake.is_as_it_was());
@@ -16,7 +16,7 @@ fn restores_everything_in_reverse_and_forgets_it() {
     assert_eq!(
         restored(&report),
         [
-            Knob::NrOpen,
+            Knob::ThreadsMax,
             Knob::PidMax,
             Knob::KsmUseZeroPages,
             Knob::KsmPagesToScan,
@@ -77,13 +77,13 @@ fn each_knob_goes_back_with_its_own_last_holder() {
     let fake = Fake::new();
     let (web, db) = (fake.fleet("web", 10), fake.fleet("db", 11));
     let pid_max = setting(Knob::PidMax, 50000);
-    let nr_open = setting(Knob::NrOpen, 1 << 21);
-    fake.owner().apply(&[pid_max, nr_open], &web).unwrap();
-    fake.owner().apply(&[nr_open], &db).unwrap();
+    let threads_max = setting(Knob::ThreadsMax, 1 << 21);
+    fake.owner().apply(&[pid_max, threads_max], &web).unwrap();
+    fake.owner().apply(&[threads_max], &db).unwrap();
     let report = fake.owner().release(&web).unwrap();
     assert_eq!(restored(&report), [Knob::PidMax]);
-    assert_eq!(report.held[0].knob, Knob::NrOpen);
-    assert_eq!(fake.get(Knob::NrOpen), 1 << 21);
+    assert_eq!(report.held[0].knob, Knob::ThreadsMax);
+    assert_eq!(fake.get(Knob::ThreadsMax), 1 << 21);
 }
 
 #[test]
@@ -140,11 +140,14 @@ fn this_process_lives_until_it_does_not() {
 #[test]
 fn what_somebody_else_has_changed_is_left() {
     let fake = Fake::new();
-    let settings = [setting(Knob::PidMax, 50000), setting(Knob::NrOpen, 1 << 21)];
+    let settings = [
+        setting(Knob::PidMax, 50000),
+        setting(Knob::ThreadsMax, 1 << 21),
+    ];
     fake.owner().apply(&settings, &Holder::User).unwrap();
     fake.set(Knob::PidMax, 60000);
     let report = fake.owner().restore().unwrap();
-    assert_eq!(restored(&report), [Knob::NrOpen]);
+    assert_eq!(restored(&report), [Knob::ThreadsMax]);
     let [left] = &report.left[..] else {
         panic!("{report:?}")
     };

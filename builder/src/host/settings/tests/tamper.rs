@@ -11,7 +11,10 @@ use super::fake::{Fake, setting};
 fn changed() -> Fake {
     let fake = Fake::new();
     let web = fake.fleet("web", 10);
-    let settings = [setting(Knob::PidMax, 50000), setting(Knob::NrOpen, 1 << 21)];
+    let settings = [
+        setting(Knob::PidMax, 50000),
+        setting(Knob::ThreadsMax, 1 << 21),
+    ];
     fake.owner().apply(&settings, &web).unwrap();
     fake.process_ends(10);
     fake
@@ -26,7 +29,7 @@ fn refuses(what: &str, tamper: impl Fn(&Fake, &Path)) {
 
     let fake = changed();
     tamper(&fake, &fake.record());
-    let more = [setting(Knob::AioMaxNr, 1 << 20)];
+    let more = [setting(Knob::KsmPagesToScan, 20000)];
     let errors = [
         fake.owner().restore().map(drop).unwrap_err(),
         fake.owner()
@@ -45,8 +48,8 @@ fn refuses(what: &str, tamper: impl Fn(&Fake, &Path)) {
         assert!(text.contains("remove it"), "{what}: {text}");
     }
     assert_eq!(fake.get(Knob::PidMax), 50000, "{what}");
-    assert_eq!(fake.get(Knob::NrOpen), 1 << 21, "{what}");
-    assert_eq!(fake.get(Knob::AioMaxNr), 65536, "{what}");
+    assert_eq!(fake.get(Knob::ThreadsMax), 1 << 21, "{what}");
+    assert_eq!(fake.get(Knob::KsmPagesToScan), 100, "{what}");
 }
 
 /// The same with `from` replaced by `to` in the record.
@@ -74,7 +77,7 @@ fn other_settings_and_values_out_of_range() {
 
 #[test]
 fn other_shapes() {
-    refuses_text("\"nr-open\"", "\"pid-max\"");
+    refuses_text("\"threads-max\"", "\"pid-max\"");
     refuses_text("\"old\": 32768", "\"old\": 32768, \"old\": 32769");
     refuses_text(
         "\"old\": 32768",
