@@ -68,10 +68,12 @@ pub fn ceiling(host: &Host, want: &Want) -> Ceiling {
         Sharing::None => &none,
         Sharing::Guest => &guest,
     };
+    let most = u64::from(MAX_GUESTS);
     let mut resources: Vec<_> = wanted
         .keys()
         .map(|&id| {
-            let of = |column: &BTreeMap<_, _>| column.get(id).copied().unwrap_or(wanted[id]);
+            // A fix may end a limit altogether, as that of `overcommit`.
+            let of = |column: &BTreeMap<_, _>| column.get(id).copied().unwrap_or(most);
             Resource {
                 id,
                 none: of(&none),
@@ -166,3 +168,6 @@ fn set(host: &mut Host, Setting { knob, value }: Setting) {
         Knob::KsmRun => ksm(host, |ksm| &mut ksm.run),
     }
 }
+
+#[cfg(test)]
+mod tests;
