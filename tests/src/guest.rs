@@ -1,10 +1,9 @@
 //! Guests started without a supervisor, to be looked at from outside.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +16,7 @@ use imgbuild::directories::Directories;
 use imgbuild::fleet::folder::Folder;
 use imgbuild::fleet::plan::{Artifacts, Common, Login};
 use imgbuild::fleet::{key, ports};
+use imgbuild::host::footprint::{self, PAGE, Pages};
 use imgbuild::interrupt::Interrupt;
 use imgbuild::vmm::qemu::{self, argv::argv};
 use imgbuild::vmm::{Accel, Net, Sharing};
@@ -24,9 +24,6 @@ use tempfile::TempDir;
 use tty_init::protocol::Message;
 
 use crate::wait_until;
-
-/// Bytes of a page, in guest and host alike.
-const PAGE: usize = 4096;
 
 /// What a guest prints when it can be used.
 pub const READY: &str = "\"event\":\"ready\"";
@@ -237,39 +234,8 @@ impl Guest {
         kib / 1024.0
     }
 
-    /// What the guest's RAM holds, page by page; `None` where it was never
-    /// touched (kernel document admin-guide/mm/pagemap).
-    fn pages(&self) -> Vec<Option<[u8; PAGE]>> {
-        let start = self
-            .proc("maps")
-            .lines()
-            .find_map(|line| {
-                let (start, rest) = line.split_once('-')?;
-                let (end, _) = rest.split_once(' ')?;
-                let start = u64::from_str_radix(start, 16).ok()?;
-                let end = u64::from_str_radix(end, 16).ok()?;
-                (end - start == self.ram).then_some(start)
-            })
-            .expect("QEMU maps the guest's RAM in one piece");
-        let memory = fs::File::open(self.path("mem")).expect("the child is ours");
-        let pagemap = fs::File::open(self.path("pagemap")).expect("the child is ours");
-        (start..start + self.ram)
-            .step_by(PAGE)
-            .map(|address| {
-                let mut entry = [0; 8];
-                pagemap
-                    .read_exact_at(&mut entry, address / PAGE as u64 * 8)
-                    .expect("the mapping is there");
-                // Bit 63: present, bit 62: swapped.
-                (u64::from_le_bytes(entry) >> 62 != 0).then(|| {
-                    let mut page = [0; PAGE];
-                    memory
-                        .read_exact_at(&mut page, address)
-                        .expect("the mapping is there");
-                    page
-                })
-            })
-            .collect()
+    fn pages(&self) -> Pages {
+        footprint::pages(self.child.id(), self.ram).expect("the child is ours")
     }
 
     /// What this guest's RAM does not share with `other`'s; a page that was
@@ -278,17 +244,15 @@ impl Guest {
     pub fn difference(&self, other: &Self) -> Difference {
         let zeros = [0; PAGE];
         let (mine, theirs) = (self.pages(), other.pages());
-        let by_address = mine
-            .iter()
-            .zip(&theirs)
-            .filter(|(a, b)| a.unwrap_or(zeros) != b.unwrap_or(zeros))
+        let places: BTreeSet<_> = mine.keys().chain(theirs.keys()).collect();
+        let by_address = places
+            .into_iter()
+            .filter(|&place| {
+                mine.get(place).unwrap_or(&zeros) != theirs.get(place).unwrap_or(&zeros)
+            })
             .count();
-        let known: HashSet<_> = theirs.iter().flatten().chain([&zeros]).collect();
-        let by_content = mine
-            .iter()
-            .flatten()
-            .filter(|page| !known.contains(page))
-            .count();
+        let known: HashSet<_> = theirs.values().chain([&zeros]).collect();
+        let by_content = mine.values().filter(|page| !known.contains(page)).count();
         let mib = |pages| f64::from(u32::try_from(pages).expect("few pages")) / 256.0;
         Difference {
             by_address: mib(by_address),

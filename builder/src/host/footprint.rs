@@ -1,6 +1,6 @@
 //! What a process costs its host, and what two guests' RAM have in common.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -14,6 +14,10 @@ pub const PAGE: usize = 4096;
 
 /// What a page holds.
 pub type Page = [u8; PAGE];
+
+/// What the pages of a guest's RAM hold, by their place from its start in
+/// bytes; a page that was never touched has none.
+pub type Pages = BTreeMap<u64, Page>;
 
 /// What the kernel keeps for a guest besides its pages and page tables, in
 /// bytes: thread stacks, tasks, mappings, sockets. A memory cgroup with 5 and
@@ -54,12 +58,12 @@ impl Footprint {
     }
 }
 
-/// A guest's pages that were touched, by what they hold.
+/// A guest's pages that were touched.
 ///
 /// `ram` is the guest's RAM in bytes, which QEMU maps in one piece.
-pub fn pages(pid: u32, ram: u64) -> io::Result<Vec<Page>> {
+pub fn pages(pid: u32, ram: u64) -> io::Result<Pages> {
     let maps: MemoryMaps = parse(pid, "maps")?;
-    let (start, end) = maps
+    let (start, _) = maps
         .iter()
         .map(|map| map.address)
         .find(|(start, end)| end - start == ram)
@@ -69,15 +73,15 @@ pub fn pages(pid: u32, ram: u64) -> io::Result<Vec<Page>> {
     let mut entries = vec![0; usize::try_from(ram / PAGE as u64 * 8).map_err(io::Error::other)?];
     File::open(file(pid, "pagemap"))?.read_exact_at(&mut entries, start / PAGE as u64 * 8)?;
     let memory = File::open(file(pid, "mem"))?;
-    (start..end)
+    (0..ram)
         .step_by(PAGE)
         .zip(entries.chunks_exact(8))
         // The two bits are the highest of the entry's last byte.
         .filter(|(_, entry)| entry[7] >> 6 != 0)
-        .map(|(address, _)| {
+        .map(|(place, _)| {
             let mut page = [0; PAGE];
-            memory.read_exact_at(&mut page, address)?;
-            Ok(page)
+            memory.read_exact_at(&mut page, start + place)?;
+            Ok((place, page))
         })
         .collect()
 }
@@ -85,9 +89,10 @@ pub fn pages(pid: u32, ram: u64) -> io::Result<Vec<Page>> {
 /// How many of `pages` a page of `others` is equal to, or another before it:
 /// what KSM can free of one guest more.
 #[must_use]
-pub fn mergeable(pages: &[Page], others: &[Page]) -> u64 {
-    let mut known: HashSet<&Page> = others.iter().collect();
-    pages.iter().filter(|page| !known.insert(page)).count() as u64
+pub fn mergeable(pages: &Pages, others: &Pages) -> u64 {
+    let mut known: HashSet<_> = others.values().collect();
+    let alike = pages.values().filter(|page| !known.insert(page));
+    alike.count() as u64
 }
 
 /// Pages of a process that KSM has merged, those that became the kernel's zero
@@ -152,16 +157,24 @@ mod tests {
         bytes[5 * PAGE] = 7;
         bytes[9 * PAGE] = 8;
         let pages = pages(std::process::id(), size as u64).unwrap();
-        assert_eq!(pages.iter().map(|page| page[0]).collect::<Vec<_>>(), [7, 8]);
+        let seen: Vec<_> = pages
+            .iter()
+            .map(|(place, page)| (*place, page[0]))
+            .collect();
+        let place = |page: usize| (page * PAGE) as u64;
+        assert_eq!(seen, [(place(5), 7), (place(9), 8)]);
         assert!(super::pages(std::process::id(), 12_345 * PAGE as u64).is_err());
     }
 
     #[test]
     fn a_page_merges_with_another_guest_s_or_one_of_its_own() {
-        let page = |byte| [byte; PAGE];
-        let (mine, theirs) = ([page(0), page(1), page(2), page(2)], [page(1), page(9)]);
+        let pages = |bytes: &[u8]| -> Pages {
+            let pages = bytes.iter().map(|byte| [*byte; PAGE]);
+            (0..).step_by(PAGE).zip(pages).collect()
+        };
+        let (mine, theirs) = (pages(&[0, 1, 2, 2]), pages(&[1, 9]));
         assert_eq!(mergeable(&mine, &theirs), 2);
-        assert_eq!(mergeable(&mine, &[]), 1);
-        assert_eq!(mergeable(&[], &theirs), 0);
+        assert_eq!(mergeable(&mine, &pages(&[])), 1);
+        assert_eq!(mergeable(&pages(&[]), &theirs), 0);
     }
 }
