@@ -15,8 +15,8 @@ const PORTS: u64 = 36_274;
 /// a guest, and at 4 MiB.
 const UNSHARED: u64 = 10_194;
 const MERGED: u64 = 61_168;
-/// Guests whose threads fit below a `pid_max` of 32,768.
-const FEW_PIDS: u64 = 10_448;
+/// Guests whose threads fit among 32,768 of the whole host's.
+const FEW_THREADS: u64 = 10_448;
 
 /// A host that is ready, but for `change`.
 fn host(change: impl FnOnce(&mut Host)) -> Host {
@@ -79,6 +79,7 @@ fn what_ends_first_is_named_and_comes_first() {
         assert!(allowed.is_sorted(), "{ceiling:?}");
         assert_eq!(ceiling.none, count(UNSHARED, "memory"));
         assert_eq!(ceiling.guest, count(PORTS, "ports"));
+        assert_eq!(ceiling.fixed, ceiling.with(sharing));
         assert_eq!(ceiling.basis, Basis::Measured);
     }
 }
@@ -127,6 +128,7 @@ fn ksm_that_stands_still_spares_memory_after_a_fix_if_it_was_asked_for() {
 fn a_fix_raises_limits_for_the_largest_fleet() {
     let host = host(|host| {
         host.processes.pid_max = Some(32_768);
+        host.processes.threads_max = Some(32_768);
         host.files.open_max = Some(1_024);
         host.files.file_max = Some(30_000);
     });
@@ -136,7 +138,8 @@ fn a_fix_raises_limits_for_the_largest_fleet() {
     for (id, now) in [
         ("open-files", 334),
         ("file-max", 996),
-        ("pid-max", FEW_PIDS),
+        ("pid-max", FEW_THREADS),
+        ("threads-max", FEW_THREADS),
     ] {
         let [none, guest, fixed] = columns(&ceiling, id);
         assert_eq!([none, guest], [now; 2], "{id}");
