@@ -5,7 +5,7 @@ use super::super::{Holder, Knob, Outcome, Reason, SettingsError, file};
 use super::fake::{Fake, fast_ksm, setting};
 
 fn outcome(fake: &Fake, knob: Knob, value: u64, holder: &Holder) -> Outcome {
-    let mut applied = fake.owner().apply(&[setting(knob, value)], holder).unwrap();
+    let mut applied = fake.apply(&[setting(knob, value)], holder);
     assert_eq!(applied.len(), 1);
     applied.remove(0).outcome
 }
@@ -91,7 +91,7 @@ fn what_another_fleet_holds_is_not_changed_under_it() {
     fake.process_ends(10);
     outcome(&fake, Knob::KsmPagesToScan, 500, &db);
     assert_eq!(fake.get(Knob::KsmPagesToScan), 500);
-    let report = fake.owner().release(&db).unwrap();
+    let report = fake.release(&db);
     assert_eq!(report.restored[0].to, 100);
 }
 
@@ -101,7 +101,7 @@ fn what_somebody_else_made_of_it_is_what_to_put_back() {
     outcome(&fake, Knob::PidMax, 50000, &Holder::User);
     fake.set(Knob::PidMax, 40000);
     outcome(&fake, Knob::PidMax, 60000, &Holder::User);
-    fake.owner().restore().unwrap();
+    fake.restore();
     assert_eq!(fake.get(Knob::PidMax), 40000);
 }
 
@@ -112,7 +112,7 @@ fn who_held_it_before_somebody_else_changed_it_still_does() {
     outcome(&fake, Knob::PidMax, 50000, &web);
     fake.set(Knob::PidMax, 40000);
     outcome(&fake, Knob::PidMax, 60000, &db);
-    let report = fake.owner().release(&db).unwrap();
+    let report = fake.release(&db);
     assert_eq!(report.held[0].by, [web]);
     assert_eq!(fake.get(Knob::PidMax), 60000);
 }
@@ -123,7 +123,7 @@ fn ksm_runs_last_and_each_knob_is_written_once() {
     let mut settings = fast_ksm().to_vec();
     settings.push(setting(Knob::PidMax, 50000));
     settings.push(setting(Knob::PidMax, 40000));
-    let applied = fake.owner().apply(&settings, &Holder::User).unwrap();
+    let applied = fake.apply(&settings, &Holder::User);
     let knobs: Vec<_> = applied.iter().map(|applied| applied.knob).collect();
     assert_eq!(
         knobs,
@@ -183,7 +183,7 @@ fn what_the_kernel_refuses_does_not_stop_the_others() {
     fs::remove_file(&path).unwrap();
     symlink("/proc/self/oom_score_adj", &path).unwrap();
     let settings = [setting(Knob::FileMax, 5000), setting(Knob::PidMax, 50000)];
-    let applied = fake.owner().apply(&settings, &Holder::User).unwrap();
+    let applied = fake.apply(&settings, &Holder::User);
     let Outcome::Refused { why } = &applied[0].outcome else {
         panic!("{applied:?}")
     };
@@ -217,7 +217,7 @@ fn what_the_kernel_brings_into_range_is_told_and_put_back() {
             now: DEFAULT
         }
     );
-    fake.owner().restore().unwrap();
+    fake.restore();
     assert_eq!(fake.get(Knob::KsmPagesToScan), 60_000);
     fake.set(Knob::KsmPagesToScan, DEFAULT);
 }
@@ -255,6 +255,6 @@ fn more_holders_than_the_record_takes_are_refused_before_anything_is_written() {
     for pid in 1..=accepted + 1 {
         fake.process_ends(pid);
     }
-    fake.owner().restore().unwrap();
+    fake.restore();
     assert!(fake.is_as_it_was());
 }

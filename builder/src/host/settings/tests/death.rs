@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::super::{Holder, Knob};
-use super::fake::{Fake, fast_ksm, setting};
+use super::fake::{Fake, fast_ksm, setting, stopped_with_pages_merged};
 use super::fuse;
 
 /// More effects than any of these has.
@@ -23,7 +23,7 @@ fn at_every_death(prepare: impl Fn() -> Fake, work: impl Fn(&Fake), check: impl 
 }
 
 fn restores(fake: &Fake) {
-    let report = fake.owner().restore().unwrap();
+    let report = fake.restore();
     assert!(fake.is_as_it_was(), "{report:?}");
     assert!(report.left.is_empty(), "{report:?}");
     assert!(!fake.record().exists());
@@ -40,7 +40,7 @@ fn while_writing() {
     let deaths = at_every_death(
         Fake::new,
         |fake| {
-            fake.owner().apply(&settings, &Holder::User).unwrap();
+            fake.apply(&settings, &Holder::User);
         },
         restores,
     );
@@ -54,12 +54,12 @@ fn while_raising_what_is_held() {
         || {
             let fake = Fake::new();
             let low = [setting(Knob::PidMax, 50000)];
-            fake.owner().apply(&low, &Holder::User).unwrap();
+            fake.apply(&low, &Holder::User);
             fake
         },
         |fake| {
             let high = [setting(Knob::PidMax, 60000)];
-            fake.owner().apply(&high, &Holder::User).unwrap();
+            fake.apply(&high, &Holder::User);
         },
         restores,
     );
@@ -72,7 +72,7 @@ fn after_guests() -> Fake {
     let fake = Fake::new();
     let mut settings = fast_ksm().to_vec();
     settings.push(setting(Knob::PidMax, 50000));
-    fake.owner().apply(&settings, &Holder::User).unwrap();
+    fake.apply(&settings, &Holder::User);
     fake.ksm("pages_shared", 10);
     fake.ksm("pages_sharing", 1000);
     fake
@@ -80,13 +80,7 @@ fn after_guests() -> Fake {
 
 #[test]
 fn while_restoring() {
-    let deaths = at_every_death(
-        after_guests,
-        |fake| {
-            fake.owner().restore().unwrap();
-        },
-        restores,
-    );
+    let deaths = at_every_death(after_guests, |fake| drop(fake.restore()), restores);
     // Six settings and the end of the record, and twice `run` with a record of
     // it before.
     assert_eq!(deaths, 11);
@@ -95,16 +89,8 @@ fn while_restoring() {
 #[test]
 fn while_unmerging_with_a_ksmd_that_stands_still() {
     let deaths = at_every_death(
-        || {
-            let fake = Fake::new();
-            let settings = [setting(Knob::KsmMaxPageSharing, 4096)];
-            fake.owner().apply(&settings, &Holder::User).unwrap();
-            fake.ksm("pages_shared", 10);
-            fake
-        },
-        |fake| {
-            fake.owner().restore().unwrap();
-        },
+        stopped_with_pages_merged,
+        |fake| drop(fake.restore()),
         restores,
     );
     assert_eq!(deaths, 5);
@@ -114,9 +100,7 @@ fn while_unmerging_with_a_ksmd_that_stands_still() {
 fn twice_in_a_row() {
     at_every_death(
         after_guests,
-        |fake| {
-            fake.owner().restore().unwrap();
-        },
+        |fake| drop(fake.restore()),
         |fake| {
             let copy = |from: &Fake| {
                 let to = Fake::new();
@@ -125,9 +109,7 @@ fn twice_in_a_row() {
                 }
                 to.set(Knob::PidMax, from.get(Knob::PidMax));
                 to.ksm("pages_shared", 10);
-                to.owner()
-                    .apply(&[setting(Knob::ThreadsMax, 1 << 21)], &Holder::User)
-                    .unwrap();
+                to.apply(&[setting(Knob::ThreadsMax, 1 << 21)], &Holder::User);
                 to.set(Knob::ThreadsMax, from.get(Knob::ThreadsMax));
                 fs::copy(from.record(), to.record()).unwrap();
                 to
@@ -135,13 +117,7 @@ fn twice_in_a_row() {
             if !fake.record().exists() {
                 return;
             }
-            at_every_death(
-                || copy(fake),
-                |fake| {
-                    fake.owner().restore().unwrap();
-                },
-                restores,
-            );
+            at_every_death(|| copy(fake), |fake| drop(fake.restore()), restores);
         },
     );
 }
@@ -150,13 +126,13 @@ fn twice_in_a_row() {
 fn what_a_death_left_of_the_next_record_is_no_hindrance() {
     let fake = Fake::new();
     let pid_max = [setting(Knob::PidMax, 50000)];
-    fake.owner().apply(&pid_max, &Holder::User).unwrap();
+    fake.apply(&pid_max, &Holder::User);
     let next = fake.path("run/imgbuild/settings.json.new");
     let elsewhere = fake.path("elsewhere");
     fs::write(&elsewhere, "precious").unwrap();
     std::os::unix::fs::symlink(&elsewhere, &next).unwrap();
     let threads_max = [setting(Knob::ThreadsMax, 1 << 21)];
-    fake.owner().apply(&threads_max, &Holder::User).unwrap();
+    fake.apply(&threads_max, &Holder::User);
     assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "precious");
     restores(&fake);
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::{Holder, Knob, Owner, Report, Setting, file};
+use super::super::{Applied, Holder, Knob, Owner, Report, Setting, file};
 
 pub const BOOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
@@ -93,6 +93,18 @@ impl Fake {
         owner
     }
 
+    pub fn apply(&self, settings: &[Setting], holder: &Holder) -> Vec<Applied> {
+        self.owner().apply(settings, holder).unwrap()
+    }
+
+    pub fn release(&self, holder: &Holder) -> Report {
+        self.owner().release(holder).unwrap()
+    }
+
+    pub fn restore(&self) -> Report {
+        self.owner().restore().unwrap()
+    }
+
     /// A process that lives.
     pub fn process(&self, pid: u32, state: char, start: u64) {
         let zeros = " 0".repeat(30);
@@ -128,6 +140,15 @@ pub fn fast_ksm() -> [Setting; 5] {
         setting(Knob::KsmMaxPageSharing, 4096),
         setting(Knob::KsmMergeAcrossNodes, 0),
     ]
+}
+
+/// A host whose ksmd stands still with pages merged, and with a setting that can
+/// go back only once none are.
+pub fn stopped_with_pages_merged() -> Fake {
+    let fake = Fake::new();
+    fake.apply(&[setting(Knob::KsmMaxPageSharing, 4096)], &Holder::User);
+    fake.ksm("pages_shared", 10);
+    fake
 }
 
 /// The knobs that a report says were put back.

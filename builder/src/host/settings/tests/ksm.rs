@@ -5,13 +5,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::super::{Holder, Knob, Reason, Report};
-use super::fake::{Fake, fast_ksm, restored, setting};
+use super::fake::{Fake, fast_ksm, restored, setting, stopped_with_pages_merged};
 use super::fuse;
 
 /// A host on which a fleet's guests have merged pages and are gone.
 fn after_guests() -> Fake {
     let fake = Fake::new();
-    fake.owner().apply(&fast_ksm(), &Holder::User).unwrap();
+    fake.apply(&fast_ksm(), &Holder::User);
     fake.ksm("pages_shared", 10);
     fake.ksm("pages_sharing", 1000);
     fake.process(50, 'S', 5);
@@ -24,7 +24,7 @@ fn runs(prepare: impl Fn() -> Fake) -> Vec<u64> {
     for effects in 0.. {
         let fake = prepare();
         let ended = fuse::survives(effects, || {
-            fake.owner().restore().unwrap();
+            fake.restore();
         });
         runs.push(fake.get(Knob::KsmRun));
         if ended {
@@ -40,7 +40,7 @@ fn runs(prepare: impl Fn() -> Fake) -> Vec<u64> {
 fn leaves(prepare: impl Fn() -> Fake) -> Report {
     assert!(!runs(&prepare).contains(&2));
     let fake = prepare();
-    let report = fake.owner().restore().unwrap();
+    let report = fake.restore();
     let left: Vec<_> = report.left.iter().map(|left| left.knob).collect();
     assert_eq!(left, [Knob::KsmMergeAcrossNodes, Knob::KsmMaxPageSharing]);
     assert_eq!(report.left[0].why, report.left[1].why);
@@ -50,7 +50,7 @@ fn leaves(prepare: impl Fn() -> Fake) -> Report {
     // Once nothing is merged any more, they go back.
     if fake.get(Knob::KsmRun) == 0 {
         fake.ksm("pages_shared", 0);
-        let report = fake.owner().restore().unwrap();
+        let report = fake.restore();
         assert_eq!(restored(&report).len(), 2);
         assert!(fake.is_as_it_was());
     }
@@ -61,7 +61,7 @@ fn leaves(prepare: impl Fn() -> Fake) -> Report {
 fn remains_of_ended_guests_are_unmerged() {
     assert_eq!(runs(after_guests), [1, 0, 2, 0]);
     let fake = after_guests();
-    let report = fake.owner().restore().unwrap();
+    let report = fake.restore();
     assert!(fake.is_as_it_was());
     assert!(report.left.is_empty() && report.merged.is_none());
     let last = report.restored.last().unwrap();
@@ -180,7 +180,7 @@ fn ksm_that_others_turned_on_is_not_touched() {
     let prepare = || {
         let fake = Fake::new();
         fake.set(Knob::KsmRun, 1);
-        fake.owner().apply(&fast_ksm(), &Holder::User).unwrap();
+        fake.apply(&fast_ksm(), &Holder::User);
         fake.ksm("pages_shared", 10);
         fake
     };
@@ -195,7 +195,7 @@ fn ksm_that_a_living_fleet_needs_is_not_touched() {
         let fake = after_guests();
         let web = fake.fleet("web", 10);
         let run = [setting(Knob::KsmRun, 1)];
-        fake.owner().apply(&run, &web).unwrap();
+        fake.apply(&run, &web);
         fake
     };
     assert_eq!(runs(prepare), [1]);
@@ -205,16 +205,8 @@ fn ksm_that_a_living_fleet_needs_is_not_touched() {
 
 #[test]
 fn a_ksmd_that_stands_still_unmerges_and_stands_still() {
-    let prepare = || {
-        let fake = Fake::new();
-        let settings = [setting(Knob::KsmMaxPageSharing, 4096)];
-        fake.owner().apply(&settings, &Holder::User).unwrap();
-        fake.ksm("pages_shared", 10);
-        fake
-    };
-    assert_eq!(runs(prepare), [0, 2, 0]);
-    let fake = prepare();
-    let report = fake.owner().restore().unwrap();
+    assert_eq!(runs(stopped_with_pages_merged), [0, 2, 0]);
+    let report = stopped_with_pages_merged().restore();
     assert_eq!(restored(&report), [Knob::KsmMaxPageSharing]);
 }
 
@@ -223,7 +215,7 @@ fn a_ksmd_stopped_by_one_who_died_there_unmerges() {
     let prepare = || {
         let fake = Fake::new();
         let run = [setting(Knob::KsmRun, 1)];
-        fake.owner().apply(&run, &Holder::User).unwrap();
+        fake.apply(&run, &Holder::User);
         fake.ksm("pages_shared", 10);
         // The record, 0, and not the next record.
         let restored = fuse::survives(2, || drop(fake.owner().restore()));
@@ -238,9 +230,9 @@ fn ksm_that_was_unmerged_is_stopped_not_unmerged_again() {
     let fake = Fake::new();
     fake.set(Knob::KsmRun, 2);
     let run = [setting(Knob::KsmRun, 1)];
-    fake.owner().apply(&run, &Holder::User).unwrap();
+    fake.apply(&run, &Holder::User);
     assert_eq!(fake.get(Knob::KsmRun), 1);
-    let report = fake.owner().restore().unwrap();
+    let report = fake.restore();
     assert_eq!(fake.get(Knob::KsmRun), 0);
     assert_eq!((report.restored[0].from, report.restored[0].to), (1, 0));
 }

@@ -9,8 +9,8 @@ fn restores_everything_in_reverse_and_forgets_it() {
     let mut settings = fast_ksm().to_vec();
     settings.push(setting(Knob::PidMax, 50000));
     settings.push(setting(Knob::ThreadsMax, 1 << 21));
-    fake.owner().apply(&settings, &Holder::User).unwrap();
-    let report = fake.owner().restore().unwrap();
+    fake.apply(&settings, &Holder::User);
+    let report = fake.restore();
     assert!(fake.is_as_it_was());
     assert!(report.left.is_empty() && report.held.is_empty());
     assert_eq!(
@@ -28,13 +28,13 @@ fn restores_everything_in_reverse_and_forgets_it() {
     let run = report.restored.last().unwrap();
     assert_eq!((run.from, run.to), (1, 0));
     assert!(!fake.record().exists());
-    assert_eq!(fake.owner().restore().unwrap(), Report::default());
+    assert_eq!(fake.restore(), Report::default());
 }
 
 #[test]
 fn nothing_is_made_where_there_is_nothing_to_restore() {
     let fake = Fake::new();
-    assert_eq!(fake.owner().restore().unwrap(), Report::default());
+    assert_eq!(fake.restore(), Report::default());
     assert!(!fake.path("run/imgbuild").exists());
 }
 
@@ -43,19 +43,19 @@ fn the_last_holder_restores() {
     let fake = Fake::new();
     let (web, db) = (fake.fleet("web", 10), fake.fleet("db", 11));
     let pid_max = [setting(Knob::PidMax, 50000)];
-    fake.owner().apply(&pid_max, &web).unwrap();
-    fake.owner().apply(&pid_max, &db).unwrap();
-    fake.owner().apply(&pid_max, &Holder::User).unwrap();
+    fake.apply(&pid_max, &web);
+    fake.apply(&pid_max, &db);
+    fake.apply(&pid_max, &Holder::User);
 
-    let report = fake.owner().release(&web).unwrap();
+    let report = fake.release(&web);
     assert!(report.restored.is_empty());
     assert_eq!(report.held[0].by, [db.clone(), Holder::User]);
-    let report = fake.owner().restore().unwrap();
+    let report = fake.restore();
     assert!(report.restored.is_empty());
     assert_eq!(report.held[0].by, std::slice::from_ref(&db));
     assert_eq!(fake.get(Knob::PidMax), 50000);
 
-    let report = fake.owner().release(&db).unwrap();
+    let report = fake.release(&db);
     assert_eq!(restored(&report), [Knob::PidMax]);
     assert!(fake.is_as_it_was());
 }
@@ -65,9 +65,9 @@ fn the_user_holds_on_when_the_last_fleet_ends() {
     let fake = Fake::new();
     let web = fake.fleet("web", 10);
     let pid_max = [setting(Knob::PidMax, 50000)];
-    fake.owner().apply(&pid_max, &Holder::User).unwrap();
-    fake.owner().apply(&pid_max, &web).unwrap();
-    let report = fake.owner().release(&web).unwrap();
+    fake.apply(&pid_max, &Holder::User);
+    fake.apply(&pid_max, &web);
+    let report = fake.release(&web);
     assert_eq!(report.held[0].by, [Holder::User]);
     assert_eq!(fake.get(Knob::PidMax), 50000);
 }
@@ -78,9 +78,9 @@ fn each_knob_goes_back_with_its_own_last_holder() {
     let (web, db) = (fake.fleet("web", 10), fake.fleet("db", 11));
     let pid_max = setting(Knob::PidMax, 50000);
     let threads_max = setting(Knob::ThreadsMax, 1 << 21);
-    fake.owner().apply(&[pid_max, threads_max], &web).unwrap();
-    fake.owner().apply(&[threads_max], &db).unwrap();
-    let report = fake.owner().release(&web).unwrap();
+    fake.apply(&[pid_max, threads_max], &web);
+    fake.apply(&[threads_max], &db);
+    let report = fake.release(&web);
     assert_eq!(restored(&report), [Knob::PidMax]);
     assert_eq!(report.held[0].knob, Knob::ThreadsMax);
     assert_eq!(fake.get(Knob::ThreadsMax), 1 << 21);
@@ -95,12 +95,10 @@ fn dead_fleets_hold_nothing() {
     for death in deaths {
         let fake = Fake::new();
         let web = fake.fleet("web", 10);
-        fake.owner()
-            .apply(&[setting(Knob::PidMax, 50000)], &web)
-            .unwrap();
-        assert_eq!(fake.owner().restore().unwrap().held.len(), 1);
+        fake.apply(&[setting(Knob::PidMax, 50000)], &web);
+        assert_eq!(fake.restore().held.len(), 1);
         death(&fake);
-        let report = fake.owner().restore().unwrap();
+        let report = fake.restore();
         assert_eq!(restored(&report), [Knob::PidMax]);
         assert!(fake.is_as_it_was());
     }
@@ -110,11 +108,9 @@ fn dead_fleets_hold_nothing() {
 fn a_fleet_of_whom_nothing_can_be_told_keeps_its_settings() {
     let fake = Fake::new();
     let web = fake.fleet("web", 10);
-    fake.owner()
-        .apply(&[setting(Knob::PidMax, 50000)], &web)
-        .unwrap();
+    fake.apply(&[setting(Knob::PidMax, 50000)], &web);
     fake.file("proc/10/stat", "garbage");
-    let report = fake.owner().restore().unwrap();
+    let report = fake.restore();
     assert_eq!(report.held[0].by, [web]);
     assert_eq!(fake.get(Knob::PidMax), 50000);
 }
@@ -144,9 +140,9 @@ fn what_somebody_else_has_changed_is_left() {
         setting(Knob::PidMax, 50000),
         setting(Knob::ThreadsMax, 1 << 21),
     ];
-    fake.owner().apply(&settings, &Holder::User).unwrap();
+    fake.apply(&settings, &Holder::User);
     fake.set(Knob::PidMax, 60000);
-    let report = fake.owner().restore().unwrap();
+    let report = fake.restore();
     assert_eq!(restored(&report), [Knob::ThreadsMax]);
     let [left] = &report.left[..] else {
         panic!("{report:?}")
@@ -164,26 +160,22 @@ fn what_somebody_else_has_changed_is_left() {
 #[test]
 fn what_somebody_else_has_put_back_is_no_news() {
     let fake = Fake::new();
-    fake.owner()
-        .apply(&[setting(Knob::PidMax, 50000)], &Holder::User)
-        .unwrap();
+    fake.apply(&[setting(Knob::PidMax, 50000)], &Holder::User);
     fake.set(Knob::PidMax, 32768);
-    assert_eq!(fake.owner().restore().unwrap(), Report::default());
+    assert_eq!(fake.restore(), Report::default());
     assert!(!fake.record().exists());
 }
 
 #[test]
 fn what_cannot_be_put_back_now_is_tried_again() {
     let fake = Fake::new();
-    fake.owner()
-        .apply(&[setting(Knob::PidMax, 50000)], &Holder::User)
-        .unwrap();
+    fake.apply(&[setting(Knob::PidMax, 50000)], &Holder::User);
     let path = fake.path(Knob::PidMax.path());
     fs::remove_file(&path).unwrap();
-    let report = fake.owner().restore().unwrap();
+    let report = fake.restore();
     assert_eq!(report.left[0].why, Reason::Absent);
     fake.set(Knob::PidMax, 50000);
-    let report = fake.owner().restore().unwrap();
+    let report = fake.restore();
     assert_eq!(restored(&report), [Knob::PidMax]);
     assert!(fake.is_as_it_was());
 }
@@ -191,13 +183,11 @@ fn what_cannot_be_put_back_now_is_tried_again() {
 #[test]
 fn the_record_of_another_boot_is_discarded() {
     let fake = Fake::new();
-    fake.owner()
-        .apply(&[setting(Knob::PidMax, 50000)], &Holder::User)
-        .unwrap();
+    fake.apply(&[setting(Knob::PidMax, 50000)], &Holder::User);
     let next = BOOT.replace("0123", "4567");
     fake.file("proc/sys/kernel/random/boot_id", &next);
     // As it happens, the next boot set it to the same.
-    assert_eq!(fake.owner().restore().unwrap(), Report::default());
+    assert_eq!(fake.restore(), Report::default());
     assert_eq!(fake.get(Knob::PidMax), 50000);
     assert!(!fake.record().exists());
 }

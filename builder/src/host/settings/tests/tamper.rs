@@ -15,7 +15,7 @@ fn changed() -> Fake {
         setting(Knob::PidMax, 50000),
         setting(Knob::ThreadsMax, 1 << 21),
     ];
-    fake.owner().apply(&settings, &web).unwrap();
+    fake.apply(&settings, &web);
     fake.process_ends(10);
     fake
 }
@@ -24,7 +24,7 @@ fn changed() -> Fake {
 /// change nothing. The same host without it must restore.
 fn refuses(what: &str, tamper: impl Fn(&Fake, &Path)) {
     let fake = changed();
-    fake.owner().restore().unwrap();
+    fake.restore();
     assert!(fake.is_as_it_was());
 
     let fake = changed();
@@ -118,7 +118,7 @@ fn as_much_as_fits_is_read() {
     let mut bytes = fs::read(fake.record()).unwrap();
     bytes.resize(usize::try_from(LIMIT).unwrap(), b' ');
     fs::write(fake.record(), bytes).unwrap();
-    fake.owner().restore().unwrap();
+    fake.restore();
     assert!(fake.is_as_it_was());
 }
 
