@@ -299,8 +299,8 @@ fn a_snapshot_that_is_none_is_named_with_what_to_do() {
 fn hosts_of_others_are_judged_from_their_snapshots() {
     let env = TestEnv::new();
     for (name, code, says) in [
-        ("bare-metal-intel", 0, "ready for 1000 guests"),
-        ("bare-metal-amd", 0, "ready for 1000 guests"),
+        ("bare-metal-intel", 0, "ready for 1,000 guests"),
+        ("bare-metal-amd", 0, "ready for 1,000 guests"),
         ("kvm-pvm", 3, "KVM emulates ring 0; guests will not boot"),
         ("kvm-group-missing", 3, "usermod -aG kvm"),
         ("container-without-kvm", 3, "--device /dev/kvm"),

@@ -105,12 +105,17 @@ fn a_launch_without_room_leaves_nothing() {
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
     let small = Tmpfs::mount(&env, "1M");
-    run(env
-        .imgbuild(["launch", "--count", "1000", "--accel", "tcg"])
-        .arg(&out)
-        .env("XDG_STATE_HOME", &small.path))
-    .exits(1)
-    .says(&["No space left on device", "overlays"]);
+    let launch = |more: &[&str]| {
+        let mut command = env.imgbuild(["launch", "--count", "1000", "--accel", "tcg"]);
+        run(command
+            .args(more)
+            .arg(&out)
+            .env("XDG_STATE_HOME", &small.path))
+    };
+    launch(&[]).exits(3).says(&["disk: ", "XDG_STATE_HOME"]);
+    launch(&["--force"])
+        .exits(1)
+        .says(&["No space left on device", "overlays"]);
     env.assert_no_process_left();
     env.assert_no_fleet_left();
     let left = Tree::of(&small.path);

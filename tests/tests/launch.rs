@@ -63,7 +63,7 @@ fn guests_die_with_a_launcher_that_is_killed() {
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
     let launch = start(
-        env.imgbuild(["launch", "--count", "2", "--accel", "tcg"])
+        env.imgbuild(["launch", "--count", "2", "--accel", "tcg", "--no-canary"])
             .arg(&out),
     );
     wait_until("both guests run", || env.guests().len() == 2);
@@ -115,7 +115,7 @@ fn kvm_is_used_or_refused_and_never_replaced() {
     match finished.code() {
         0 => assert_eq!(finished.json_lines().last().unwrap()["accel"], "kvm"),
         3 => {
-            let finished = finished.says(&["/dev/kvm", "--accel tcg"]);
+            let finished = finished.says(&["kvm-", "--accel tcg"]);
             assert!(!finished.stdout.contains("\"state\":\"ready\""));
         }
         code => panic!("exit code {code}: {}", finished.stderr),
@@ -138,7 +138,7 @@ fn kvm_that_cannot_be_opened_is_refused() {
         .args(imgbuild.get_args())
         .arg(&out))
     .exits(3)
-    .says(&["/dev/kvm cannot be opened", "group", "--accel tcg"]);
+    .says(&["kvm-device: does not open", "group", "--accel tcg"]);
 }
 
 #[test]
@@ -158,14 +158,14 @@ fn kvm_that_is_absent_is_refused() {
         .args(imgbuild.get_args())
         .arg(&out))
     .exits(3)
-    .says(&["/dev/kvm is absent", "--accel tcg"]);
+    .says(&["absent", "kvm", "--accel tcg"]);
 }
 
 #[test]
 fn more_guests_than_open_files_allow_are_refused() {
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
-    let imgbuild = env.imgbuild(["launch", "--count", "50", "--accel", "tcg"]);
+    let imgbuild = env.imgbuild(["launch", "--count", "100", "--accel", "tcg"]);
     run(env
         .command("prlimit")
         .arg("--nofile=100:200")
@@ -173,7 +173,10 @@ fn more_guests_than_open_files_allow_are_refused() {
         .args(imgbuild.get_args())
         .arg(&out))
     .exits(3)
-    .says(&["50 guests need 214 open files", "hard limit is 200"]);
+    .says(&[
+        "open-files: 200 (hard limit)",
+        "at least 320 for 100 guests",
+    ]);
     env.assert_no_fleet_left();
 }
 

@@ -86,7 +86,9 @@ impl<'a> Fleet<'a> {
             .spawn()
             .unwrap();
         wait_until("the guest is ready", || {
-            fs::read_to_string(&events).unwrap().contains("\"ready\"")
+            fs::read_to_string(&events)
+                .unwrap()
+                .contains("\"state\":\"ready\"")
         });
         Self { env, launch }
     }

@@ -50,7 +50,7 @@ fn each_missing_tool_is_named_with_its_package() {
         .imgbuild(["launch", "--count", "1", "--accel", "tcg"])
         .arg(&out)
         .env("PATH", path_without(&env, &[QEMU])))
-    .exits(1)
+    .exits(3)
     .says(&["apt install qemu-system-x86"]);
     env.assert_no_fleet_left();
 }

@@ -28,7 +28,7 @@ use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::host::want::{LAUNCHER_FILES_A_GUEST, LAUNCHER_FILES_BESIDE};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
-use crate::units::{ByteSize, GuestIndexError};
+use crate::units::{ByteSize, GuestIndexError, counted};
 use crate::vmm::{Accel, Net, Sharing};
 
 /// How long guests may take to power off before they are ended by force. Their
@@ -348,8 +348,8 @@ fn prepare(
 /// What makes a host not ready, for a message.
 fn obstacles(report: &Report) -> String {
     let mut text = format!(
-        "{} guests under --accel {}:",
-        report.want.guests.unwrap_or(1),
+        "{} under --accel {}:",
+        counted(report.want.wanted(), "guest"),
         report.want.accel.name()
     );
     for finding in report.obstacles() {
@@ -359,7 +359,7 @@ fn obstacles(report: &Report) -> String {
             finding.id, finding.value, finding.need, finding.meaning
         );
         if let Some(guests) = finding.guests {
-            let _ = write!(text, "; allows {guests} guests");
+            let _ = write!(text, "; allows {}", counted(guests, "guest"));
         }
         if let Some(fix) = &finding.fix {
             let _ = write!(text, "; {fix}");

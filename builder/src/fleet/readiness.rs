@@ -20,7 +20,7 @@ use crate::host::snapshot::{Host, Qemu};
 use crate::host::want::{Basis, Cost, Want};
 use crate::interrupt::Interrupt;
 use crate::lock::Lock;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, counted, grouped};
 use crate::vmm::{Accel, Net, Sharing};
 
 /// The version of a report's JSON shape.
@@ -267,9 +267,9 @@ fn verdict(findings: &[Finding], ceiling: &Ceiling, want: &Want, recipe: Option<
         } else {
             "ready"
         });
-        let _ = write!(text, " for {guests} guests: ");
+        let _ = write!(text, " for {}: ", counted(guests.into(), "guest"));
     }
-    let _ = write!(text, "this host takes {} guests", grouped(count.guests));
+    let _ = write!(text, "this host takes {}", counted(count.guests, "guest"));
     if let Some(recipe) = recipe {
         let _ = write!(text, " of {recipe}");
     }
@@ -283,37 +283,4 @@ fn verdict(findings: &[Finding], ceiling: &Ceiling, want: &Want, recipe: Option<
         text.push_str("; costs are assumed, --canary measures them");
     }
     text
-}
-
-/// A number with a comma between thousands.
-#[must_use]
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_are_parted() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (5_850, "5,850"),
-            (100_000, "100,000"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(grouped(number), text);
-        }
-    }
 }

@@ -6,11 +6,11 @@ use anstyle::AnsiColor;
 
 use super::{Colour, wrapped};
 use crate::fleet::guest::printable;
-use crate::fleet::readiness::{Report, grouped};
+use crate::fleet::readiness::Report;
 use crate::host::ceiling::Ceiling;
 use crate::host::finding::{Finding, Severity};
 use crate::host::want::Basis;
-use crate::units::MAX_GUESTS;
+use crate::units::{MAX_GUESTS, counted, grouped};
 use crate::vmm::Sharing;
 
 /// Columns of a severity and of a finding's name.
@@ -63,7 +63,7 @@ pub fn entry(finding: &Finding, colour: Colour) -> String {
     let mut text = format!("{head}{}\n", said.trim_start());
     if finding.severity != Severity::Ok {
         if let Some(guests) = finding.guests {
-            let allows = format!("allows {} guests", grouped(guests));
+            let allows = format!("allows {}", counted(guests, "guest"));
             let _ = writeln!(text, "{}", wrapped(&allows, indent));
         }
         if let Some(fix) = &finding.fix {

@@ -130,6 +130,7 @@ fn a_fix_raises_limits_for_the_largest_fleet() {
         host.processes.pid_max = Some(32_768);
         host.processes.threads_max = Some(32_768);
         host.files.open_max = Some(1_024);
+        host.files.open_raisable = true;
         host.files.file_max = Some(30_000);
     });
     let ceiling = ceiling(&host, &want(Sharing::Guest));
@@ -164,6 +165,7 @@ fn what_no_fix_changes_stays() {
     let unprivileged = host(|host| {
         host.privileged = false;
         host.files.open_max = Some(1_024);
+        host.files.open_raisable = true;
     });
     let grouped = host(|host| host.cgroup.groups[0].pids_max = Some(1_000));
     let highest = host(|host| host.processes.threads = Some((1 << 22) - 812));
@@ -198,6 +200,7 @@ fn costs_that_make_no_sense_are_counted_all_the_same() {
     let host = host(|host| {
         host.memory.overcommit = Some(2);
         host.files.open_max = Some(1_024);
+        host.files.open_raisable = true;
         stop_ksm(host);
     });
     let costing = |each| {

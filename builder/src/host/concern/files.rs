@@ -1,6 +1,6 @@
 //! Open files and other tables of the kernel.
 
-use super::text::{count, counted};
+use super::text::{at_least, count};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::settings::Knob;
 use crate::host::snapshot::Host;
@@ -47,11 +47,6 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
         aio(host),
         inotify(host),
     ]
-}
-
-fn at_least(want: &Want, needed: u64) -> String {
-    let guests = counted(want.wanted(), "guest");
-    format!("at least {} for {guests}", count(needed))
 }
 
 fn open_files(host: &Host, want: &Want) -> Finding {

@@ -96,7 +96,7 @@ fn device(host: &Host, want: &Want) -> Finding {
             )
             .mended_by(Fix::manual(
                 Needs::Command,
-                "start the container with --device /dev/kvm",
+                "start the container with --device /dev/kvm, or use --accel tcg",
             )),
         Device::Refused { why, group } => {
             let fix = match group.as_deref() {
@@ -104,13 +104,13 @@ fn device(host: &Host, want: &Want) -> Finding {
                     Needs::Group,
                     format!(
                         "join the group that owns it, and log in again: sudo usermod -aG {group} \
-                         \"$USER\""
+                         \"$USER\"; or use --accel tcg"
                     ),
                 ),
                 _ => Fix::manual(
                     Needs::File,
                     "give it to a group of yours by a udev rule: KERNEL==\"kvm\", GROUP=\"kvm\", \
-                     MODE=\"0660\"",
+                     MODE=\"0660\"; or use --accel tcg",
                 ),
             };
             DEVICE

@@ -59,17 +59,19 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
 /// Whether the wanted guests fit while nothing is shared; yes, where that
 /// cannot be seen.
 pub fn fits_unshared(host: &Host, want: &Want) -> bool {
-    let room = [free(host), tightest(host).map(|(room, _)| room)];
-    let mut allowed = room.into_iter().flatten();
-    allowed.all(|room| guests(room, want, want.cost.memory) >= want.wanted())
+    room(host).is_none_or(|room| guests(room, want, want.cost.memory) >= want.wanted())
 }
 
 /// Guests that there is memory for, as things are; `None` where that cannot be
 /// seen.
 pub fn allowed(host: &Host, want: &Want) -> Option<u64> {
+    Some(guests(room(host)?, want, each(host, want)))
+}
+
+/// Memory that guests may take; `None` where that cannot be seen.
+fn room(host: &Host) -> Option<u64> {
     let room = [free(host), tightest(host).map(|(room, _)| room)];
-    let least = room.into_iter().flatten().min()?;
-    Some(guests(least, want, each(host, want)))
+    room.into_iter().flatten().min()
 }
 
 /// Memory that guests may take: what is available, less what stays free so

@@ -1,6 +1,6 @@
 //! Processes and threads.
 
-use super::text::{count, counted};
+use super::text::{at_least, count, counted};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::settings::Knob;
 use crate::host::snapshot::{Group, Host};
@@ -59,11 +59,6 @@ fn needed(want: &Want, beside: u64) -> u64 {
     want.wanted()
         .saturating_mul(want.cost.threads)
         .saturating_add(beside)
-}
-
-fn at_least(want: &Want, needed: u64) -> String {
-    let guests = counted(want.wanted(), "guest");
-    format!("at least {} for {guests}", count(needed))
 }
 
 fn each(want: &Want) -> String {

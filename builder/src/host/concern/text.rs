@@ -1,23 +1,7 @@
 //! Figures as people read them.
 
-/// A number with a comma between thousands.
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A number with its noun, which takes an `s` unless there is one of it.
-pub fn counted(number: u64, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", count(number))
-}
+use crate::host::want::Want;
+pub use crate::units::{counted, grouped as count};
 
 /// A size in its largest binary unit, to a tenth.
 pub fn size(bytes: u64) -> String {
@@ -30,6 +14,12 @@ pub fn size(bytes: u64) -> String {
         }
         None => counted(bytes, "byte"),
     }
+}
+
+/// A need, such as `at least 3,020 for 1,000 guests`.
+pub fn at_least(want: &Want, needed: u64) -> String {
+    let guests = counted(want.wanted(), "guest");
+    format!("at least {} for {guests}", count(needed))
 }
 
 #[cfg(test)]

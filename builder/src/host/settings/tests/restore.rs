@@ -61,6 +61,30 @@ fn the_last_holder_restores() {
 }
 
 #[test]
+fn a_fleet_that_finds_settings_in_force_holds_them() {
+    let fake = Fake::new();
+    let (web, db) = (fake.fleet("web", 10), fake.fleet("db", 11));
+    // Nothing is made where nothing is in force.
+    fake.owner().join(&db).unwrap();
+    assert!(!fake.path("run/imgbuild").exists());
+
+    let settings = [
+        setting(Knob::PidMax, 50000),
+        setting(Knob::ThreadsMax, 900_000),
+    ];
+    fake.apply(&settings, &web);
+    // What somebody else has changed since is theirs.
+    fake.set(Knob::ThreadsMax, 800_000);
+    fake.owner().join(&db).unwrap();
+    let report = fake.release(&web);
+    assert_eq!(restored(&report), []);
+    assert_eq!(report.held[0].by, std::slice::from_ref(&db));
+    assert_eq!(fake.get(Knob::PidMax), 50000);
+    assert_eq!(restored(&fake.release(&db)), [Knob::PidMax]);
+    assert_eq!(fake.get(Knob::ThreadsMax), 800_000);
+}
+
+#[test]
 fn the_user_holds_on_when_the_last_fleet_ends() {
     let fake = Fake::new();
     let web = fake.fleet("web", 10);
