@@ -165,7 +165,6 @@ fn what_no_fix_changes_stays() {
     let unprivileged = host(|host| {
         host.privileged = false;
         host.files.open_max = Some(1_024);
-        host.files.open_raisable = true;
     });
     let grouped = host(|host| host.cgroup.groups[0].pids_max = Some(1_000));
     let highest = host(|host| host.processes.threads = Some((1 << 22) - 812));
