@@ -11,9 +11,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::judge;
+use crate::host::ceiling::ceiling;
 use crate::host::finding::{Finding, Severity};
 use crate::host::snapshot::{Host, SCHEMA};
 use crate::host::want::Want;
+use crate::units::MAX_GUESTS;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/hosts");
 const BASES: [&str; 2] = ["bare-metal-intel", "bare-metal-amd"];
@@ -275,4 +277,52 @@ fn the_worst_comes_first() {
             "{name}"
         );
     }
+}
+
+/// A snapshot may come from anywhere: figures that no host has are judged, and
+/// never overflow.
+#[test]
+fn figures_that_no_host_has_are_judged_all_the_same() {
+    fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    leaves(value, &format!("{path}/{name}"), found);
+                }
+            }
+            Value::Array(items) => {
+                for (place, value) in items.iter().enumerate() {
+                    leaves(value, &format!("{path}/{place}"), found);
+                }
+            }
+            Value::Number(_) => found.push(path.to_owned()),
+            _ => {}
+        }
+    }
+    let mut tried = 0;
+    for base in ["bare-metal-intel", "bare-metal-amd"] {
+        let host = read(base);
+        let mut numbers = Vec::new();
+        leaves(&host, "", &mut numbers);
+        for number in numbers {
+            for value in [json!(u64::MAX), json!(u64::MAX / 2), json!(0), json!(1)] {
+                let mut host = host.clone();
+                *host.pointer_mut(&number).unwrap() = value.clone();
+                // What the type does not take is refused when it is loaded.
+                let Ok(host) = serde_json::from_value::<Host>(host) else {
+                    continue;
+                };
+                for cost in [json!({}), json!({ "memory": 0, "threads": 0 })] {
+                    let mut wish = wish();
+                    merge(&mut wish["cost"], &cost);
+                    let want = serde_json::from_value(wish).unwrap();
+                    assert!(!judge(&host, &want).is_empty(), "{number} = {value}");
+                    let ceiling = ceiling(&host, &want);
+                    assert!(ceiling.guest.guests <= u64::from(MAX_GUESTS), "{number}");
+                }
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 200, "{tried}");
 }
