@@ -11,6 +11,7 @@ use super::staging::{Staging, StagingError};
 use super::{BASE, INITRAMFS, KERNEL_CONFIG, ManifestError, OVERLAYS};
 use crate::assets;
 use crate::digest::Sha256;
+use crate::directories::Directories;
 use crate::disk::base::{BaseError, write_base};
 use crate::disk::ext4::Ext4;
 use crate::disk::overlay::{Overlay, OverlayError, write_overlays};
@@ -43,10 +44,10 @@ pub struct BuildOptions {
 }
 
 /// Whether to boot a guest from what was built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Boot {
-    /// It must come up.
-    Verify,
+    /// It must come up; its sockets stand in the runtime folder.
+    Verify(Directories),
     /// Not even tried.
     Skip,
 }
@@ -204,8 +205,8 @@ pub fn build(
         files: output.files,
     };
     manifest.store(staging.path())?;
-    let boot = match options.boot {
-        Boot::Verify => Some(boot::verify(staging.path(), interrupt)?),
+    let boot = match &options.boot {
+        Boot::Verify(directories) => Some(boot::verify(staging.path(), directories, interrupt)?),
         Boot::Skip => None,
     };
     if interrupt.requested() {

@@ -117,7 +117,7 @@ impl Common {
             boot: if self.no_boot {
                 Boot::Skip
             } else {
-                Boot::Verify
+                Boot::Verify(context.directories.clone())
             },
             source_date_epoch: source_date_epoch()?,
         };

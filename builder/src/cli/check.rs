@@ -42,7 +42,7 @@ pub struct Check {
     dry_run: bool,
 
     /// Put back what --fix set and nobody needs or changed
-    #[arg(long, conflicts_with_all = ["from", "snapshot", "guests"])]
+    #[arg(long, conflicts_with_all = ["from", "snapshot"])]
     restore: bool,
 
     /// Save what was seen of this host
@@ -65,6 +65,9 @@ impl Check {
         }
         let artifacts = self.artifacts()?;
         let mut host = self.host(context)?;
+        if context.interrupt.requested() {
+            return Ok(Exit::Interrupted);
+        }
         if let Some(file) = &self.snapshot {
             host.save(file)?;
             tracing::info!("{} holds what was seen of this host", file.display());

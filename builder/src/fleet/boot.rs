@@ -11,6 +11,7 @@ use super::launch::LaunchError;
 use super::plan::Artifacts;
 use super::supervisor::Observation;
 use super::trial::{Setup, Trial};
+use crate::directories::Directories;
 use crate::host::kvm;
 use crate::interrupt::Interrupt;
 use crate::vmm::{Accel, Net, Sharing, qemu};
@@ -82,11 +83,15 @@ pub enum BootError {
 
 /// Boots one guest from the artifacts in `folder`: under KVM where KVM runs it,
 /// else under TCG.
-pub fn verify(folder: &Path, interrupt: &Interrupt) -> Result<Report, BootError> {
+pub fn verify(
+    folder: &Path,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<Report, BootError> {
     qemu::version(interrupt).map_err(LaunchError::from)?;
     let artifacts = Artifacts::open(folder)?;
     let kvm_unusable = match kvm::access(Path::new("/")) {
-        Ok(()) => match attempt(&artifacts, Accel::Kvm, interrupt) {
+        Ok(()) => match attempt(&artifacts, Accel::Kvm, directories, interrupt) {
             Err(BootError::Failed { reason, .. }) => {
                 format!("/dev/kvm opens, but a guest does not boot under it: {reason}")
             }
@@ -98,7 +103,7 @@ pub fn verify(folder: &Path, interrupt: &Interrupt) -> Result<Report, BootError>
         Err(error) => error.to_string(),
     };
     tracing::info!("not KVM: {kvm_unusable}; verifying under TCG");
-    let report = attempt(&artifacts, Accel::Tcg, interrupt)?;
+    let report = attempt(&artifacts, Accel::Tcg, directories, interrupt)?;
     Ok(Report {
         kvm_unusable: Some(kvm_unusable),
         ..report
@@ -108,6 +113,7 @@ pub fn verify(folder: &Path, interrupt: &Interrupt) -> Result<Report, BootError>
 fn attempt(
     artifacts: &Artifacts,
     accel: Accel,
+    directories: &Directories,
     interrupt: &Interrupt,
 ) -> Result<Report, BootError> {
     let recipe = &artifacts.manifest.recipe;
@@ -118,7 +124,7 @@ fn attempt(
         memory: recipe.memory,
         parameters: "",
     };
-    let mut trial = Trial::new(artifacts, &setup, 1, interrupt)?;
+    let mut trial = Trial::new(artifacts, &setup, 1, directories, interrupt)?;
     let supervisor = &mut trial.supervisor;
     let mut words = Vec::new();
     let mut listen = |_: &_, observation: Observation<'_>| match observation {

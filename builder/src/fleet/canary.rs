@@ -11,8 +11,10 @@ use super::launch::{LaunchError, why};
 use super::plan::Artifacts;
 use super::supervisor::{Member, Supervisor};
 use super::trial::{Setup, Trial};
+use crate::directories::Directories;
 use crate::host::canary::{Canary, Merging, Outcome};
 use crate::host::footprint::{self, Footprint, PAGE};
+use crate::host::snapshot::Ksm;
 use crate::host::want::{Basis, Cost, Want};
 use crate::interrupt::Interrupt;
 use crate::vmm::Sharing;
@@ -21,9 +23,14 @@ pub mod kept;
 
 /// How long ready guests are left alone before they are looked at.
 const SETTLE: Duration = Duration::from_millis(300);
-/// How long KSM is given to merge two guests. At the kernel's own rate, 5,000
-/// pages a second, it passes over both several times.
-const MERGE: Duration = Duration::from_secs(20);
+/// How long KSM is given to merge two guests, at least and at most. What it
+/// scans besides decides how long it takes.
+const MERGE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+/// Passes over all memory until what two guests have alike is merged: the one
+/// under way, and two that find it unchanged.
+const PASSES: u64 = 3;
+/// Pages that two guests add to what KSM scans.
+const PAGES: u64 = 5_000;
 /// How often KSM's counters are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// What KSM keeps for a page that it looks at, in bytes (`struct
@@ -34,10 +41,13 @@ const IDENTITY: u64 = 4096;
 
 /// Starts two guests as `want` has them, looks at them, and ends them; `None`
 /// when the user interrupts.
+///
+/// What cannot be measured here costs what `want` assumes.
 pub fn run(
     artifacts: &Artifacts,
     want: &Want,
-    ksm: Ksmd,
+    ksm: Option<&Ksm>,
+    directories: &Directories,
     interrupt: &Interrupt,
 ) -> Result<Option<Outcome>, LaunchError> {
     let setup = Setup {
@@ -47,29 +57,50 @@ pub fn run(
         memory: want.memory,
         parameters: "tty.burn=0",
     };
-    let mut trial = Trial::new(artifacts, &setup, 2, interrupt)?;
-    let supervisor = &mut trial.supervisor;
-    supervisor.start_all(&mut |_, _| {})?;
-    supervisor.hold(Some(Instant::now() + SETTLE), &mut |_, _| {})?;
+    let mut trial = Trial::new(artifacts, &setup, 2, directories, interrupt)?;
+    trial.supervisor.start_all(&mut |_, _| {})?;
+    trial
+        .supervisor
+        .hold(Some(Instant::now() + SETTLE), &mut |_, _| {})?;
+    let measured = match trial.supervisor.members() {
+        _ if interrupt.requested() => return Ok(None),
+        [first, second] => match (first.pid(), second.pid()) {
+            (Some(first), Some(second)) => measure(&mut trial, [first, second], want, ksm),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        },
+        _ => Err(io::ErrorKind::NotFound.into()),
+    };
+    let members = trial.supervisor.members();
     if interrupt.requested() {
         return Ok(None);
     }
-    if let Some(reason) = supervisor.members().iter().find_map(fate) {
+    if let Some(reason) = members.iter().find_map(fate) {
         return Ok(Some(Outcome::Down { reason }));
     }
-    let pids: Vec<_> = supervisor
-        .members()
-        .iter()
-        .filter_map(Member::pid)
-        .collect();
-    let &[first, second] = pids.as_slice() else {
-        return Ok(None);
-    };
-    let index = supervisor.members()[1].index();
+    let (cost, merging) = measured.unwrap_or_else(|error| {
+        tracing::warn!("what a guest costs cannot be measured here, and is assumed: {error}");
+        (want.cost, Merging::NotSeen)
+    });
+    let ready = members.iter().filter_map(Member::ready_after);
+    Ok(Some(Outcome::Up(Canary {
+        ready_after: ready.max().unwrap_or_default().as_secs_f64(),
+        cost,
+        merging,
+    })))
+}
+
+/// What one of two guests costs, and what KSM did with them.
+fn measure(
+    trial: &mut Trial,
+    [first, second]: [u32; 2],
+    want: &Want,
+    ksm: Option<&Ksm>,
+) -> io::Result<(Cost, Merging)> {
+    let index = trial.supervisor.members()[1].index();
     let disk = fs::metadata(trial.folder.overlay(index))?.blocks() * 512 + IDENTITY;
     let footprints = [unmerged(first)?, unmerged(second)?];
     let most = |part: fn(&Footprint) -> u64| footprints.iter().map(part).max().unwrap_or(0);
-    let mut cost = Cost {
+    let cost = Cost {
         basis: Basis::Measured,
         memory: most(|footprint| footprint.private),
         memory_merged: None,
@@ -78,35 +109,28 @@ pub fn run(
         files: most(|footprint| footprint.files),
         disk,
     };
-    let mut merging = Merging::NotAskedFor;
-    if want.sharing == Sharing::Guest {
-        let ram = want.memory.bytes();
-        let pages = footprint::pages(second, ram)?;
-        let alike = footprint::mergeable(&pages, &footprint::pages(first, ram)?);
-        let merged =
-            cost.memory.saturating_sub(alike * PAGE as u64) + pages.len() as u64 * RMAP_ITEM;
-        cost.memory_merged = Some(merged);
-        merging = match ksm {
-            Ksmd::Runs => watch(supervisor, second, alike)?,
-            Ksmd::Stopped => Merging::KsmStopped,
-        };
+    if want.sharing == Sharing::None {
+        return Ok((cost, Merging::NotAskedFor));
     }
-    let ready = supervisor.members().iter().filter_map(Member::ready_after);
-    let canary = Canary {
-        ready_after: ready.max().unwrap_or_default().as_secs_f64(),
-        cost,
-        merging,
+    let ram = want.memory.bytes();
+    let (pages, others) = match (footprint::pages(second, ram), footprint::pages(first, ram)) {
+        (Ok(pages), Ok(others)) => (pages, others),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::warn!("guests' memory cannot be compared here: {error}");
+            return Ok((cost, Merging::NotSeen));
+        }
     };
-    Ok((!interrupt.requested()).then_some(Outcome::Up(canary)))
-}
-
-/// Whether KSM scans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ksmd {
-    /// It does.
-    Runs,
-    /// It does not, or there is none.
-    Stopped,
+    let alike = footprint::mergeable(&pages, &others);
+    let merged = cost.memory.saturating_sub(alike * PAGE as u64) + pages.len() as u64 * RMAP_ITEM;
+    let cost = Cost {
+        memory_merged: Some(merged),
+        ..cost
+    };
+    let merging = match ksm {
+        Some(ksm) if ksm.run == Some(1) => watch(&mut trial.supervisor, second, alike, ksm)?,
+        _ => Merging::KsmStopped,
+    };
+    Ok((cost, merging))
 }
 
 /// What a guest costs while nothing of it is merged, however fast KSM was.
@@ -131,15 +155,19 @@ fn fate(member: &Member) -> Option<String> {
 }
 
 /// Watches KSM merge a guest with another, of which it has `alike` pages.
-fn watch(supervisor: &mut Supervisor, pid: u32, alike: u64) -> io::Result<Merging> {
+fn watch(supervisor: &mut Supervisor, pid: u32, alike: u64, ksm: &Ksm) -> io::Result<Merging> {
     let began = Instant::now();
+    let patience = patience(ksm);
     loop {
+        let Some(merged) = footprint::merged(pid) else {
+            return Ok(Merging::NotSeen);
+        };
         let seen = Merging::Watched {
-            merged: footprint::merged(pid).unwrap_or(0),
+            merged,
             alike,
             seconds: began.elapsed().as_secs(),
         };
-        if seen.works() || began.elapsed() >= MERGE {
+        if seen.works() || began.elapsed() >= patience {
             return Ok(seen);
         }
         let next = Instant::now() + LOOK;
@@ -148,5 +176,50 @@ fn watch(supervisor: &mut Supervisor, pid: u32, alike: u64) -> io::Result<Mergin
         if Instant::now() < next {
             return Ok(seen);
         }
+    }
+}
+
+/// How long KSM may take to merge two guests, by its pace and by what else it
+/// scans.
+fn patience(ksm: &Ksm) -> Duration {
+    let scanned = [
+        ksm.pages_shared,
+        ksm.pages_sharing,
+        ksm.pages_unshared,
+        ksm.pages_volatile,
+    ];
+    let pages = scanned
+        .into_iter()
+        .flatten()
+        .fold(PAGES, u64::saturating_add);
+    let turn = Duration::from_millis(ksm.sleep_millisecs.unwrap_or(0));
+    let turns = pages
+        .saturating_mul(PASSES)
+        .div_ceil(ksm.pages_to_scan.unwrap_or(1).max(1));
+    let [least, most] = MERGE;
+    turn.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX))
+        .clamp(least, most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ksm_is_given_the_time_that_its_pace_takes() {
+        let ksm = |pages_to_scan, unshared| Ksm {
+            run: Some(1),
+            pages_to_scan: Some(pages_to_scan),
+            sleep_millisecs: Some(20),
+            pages_unshared: Some(unshared),
+            ..Ksm::default()
+        };
+        let seconds = |ksm: &Ksm| patience(ksm).as_secs();
+        assert_eq!(seconds(&ksm(20_000, 0)), 10);
+        // A machine of 256 MiB that others share, at the kernel's own pace.
+        assert_eq!(seconds(&ksm(100, 65_536)), 42);
+        assert_eq!(seconds(&ksm(100, 10_000_000)), 60);
+        assert_eq!(seconds(&ksm(0, u64::MAX)), 60);
+        assert_eq!(seconds(&Ksm::default()), 10);
     }
 }

@@ -13,7 +13,7 @@ use super::deadline;
 use super::folder::{Folder, FolderError};
 use super::guest::{Failure, Guest, State};
 use super::key::{self, KeyError};
-use super::mend::{Hold, MendError};
+use super::mend::Hold;
 use super::plan::{Artifacts, Common, Login};
 use super::ports::{self, TooFewPorts};
 use super::readiness::{self, Canaries, Question, Report};
@@ -24,6 +24,7 @@ use crate::directories::Directories;
 use crate::disk::overlay::OverlayError;
 use crate::disk::qcow2::Qcow2Error;
 use crate::host;
+use crate::host::settings::SettingsError;
 use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::host::want::{LAUNCHER_FILES_A_GUEST, LAUNCHER_FILES_BESIDE};
 use crate::interrupt::Interrupt;
@@ -121,8 +122,8 @@ pub struct Summary {
     pub failed: usize,
     /// Guests that ended by themselves after they had been ready.
     pub exited: usize,
-    /// Guests that were not started, since the first one failed or the user
-    /// ended the launch.
+    /// Guests that were not started, since the first ones all failed or the
+    /// user ended the launch.
     pub planned: usize,
     /// Guests that were ready, but did not answer in the end.
     pub silent: usize,
@@ -154,7 +155,7 @@ pub enum LaunchError {
     Interrupted,
     /// Host settings could not be changed.
     #[error(transparent)]
-    Settings(#[from] MendError),
+    Settings(#[from] SettingsError),
     /// The output folder's manifest is not usable.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -210,14 +211,15 @@ pub fn launch(
     let name = options.name.as_ref().unwrap_or(&recipe.name);
     let users_key = options.ssh_key.as_deref().map(key::read).transpose()?;
     let folder = Folder::create(name, directories)?;
+    allow_threads()?;
     // Dropped once the guests are gone, it puts settings back.
     let (report, _settings) = prepare(options, name, &artifacts, directories, interrupt)?;
     emit(&LaunchEvent::Check(Box::new(report.clone())));
     let forced: Vec<_> = report.obstacles().map(|finding| finding.id).collect();
-    if !report.ready && !options.force {
-        return Err(LaunchError::NotReady(Box::new(report)));
-    }
-    if !report.ready {
+    if !forced.is_empty() {
+        if !options.force {
+            return Err(LaunchError::NotReady(Box::new(report)));
+        }
         tracing::warn!("forced: not ready for {}", obstacles(&report));
     }
     allow_descriptors(options.count)?;
@@ -367,6 +369,17 @@ fn obstacles(report: &Report) -> String {
     }
     text.push_str("\n`imgbuild check` tells more; --force launches all the same");
     text
+}
+
+/// Raises the limit of this user's threads as far as it goes: checks judge the
+/// hard one.
+fn allow_threads() -> io::Result<()> {
+    let limits = getrlimit(Resource::Nproc);
+    let raised = Rlimit {
+        current: limits.maximum,
+        ..limits
+    };
+    Ok(setrlimit(Resource::Nproc, raised)?)
 }
 
 /// Raises the limit of open files as far as `guests` need it, or as it goes.

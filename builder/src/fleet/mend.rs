@@ -10,21 +10,10 @@ use super::guest::printable;
 use super::readiness::Report;
 use crate::host::finding::Fix;
 use crate::host::settings::{
-    self, Applied, Holder, Knob, Module, ModuleError, Outcome, Owner, Setting, SettingsError,
-    load_module,
+    self, Applied, Holder, Knob, Module, Outcome, Owner, Setting, SettingsError, load_module,
 };
 use crate::interrupt::Interrupt;
-
-/// Why a host was not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum MendError {
-    /// Its settings were not.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// A module was not loaded.
-    #[error(transparent)]
-    Module(#[from] ModuleError),
-}
+use crate::vmm::Accel;
 
 /// Settings that hold for as long as this value lives; dropped, it puts back
 /// those that nobody else holds.
@@ -35,7 +24,7 @@ pub struct Hold {
 
 impl Hold {
     /// Does what `report` says for the fleet that this process launches.
-    pub fn new(report: &Report, fleet: &str, interrupt: &Interrupt) -> Result<Self, MendError> {
+    pub fn new(report: &Report, fleet: &str, interrupt: &Interrupt) -> Result<Self, SettingsError> {
         let hold = Self {
             holder: Holder::this_process(fleet)?,
         };
@@ -59,11 +48,9 @@ impl Hold {
     /// if this user may.
     #[must_use]
     pub fn of_others(fleet: &str) -> Option<Self> {
-        let hold = Self {
-            holder: Holder::this_process(fleet).ok()?,
-        };
-        match owner().join(&hold.holder) {
-            Ok(()) => Some(hold),
+        let holder = Holder::this_process(fleet).ok()?;
+        match owner().join(&holder) {
+            Ok(()) => Some(Self { holder }),
             Err(SettingsError::Denied { .. }) => None,
             Err(error) => {
                 tracing::warn!("{error}");
@@ -89,10 +76,12 @@ pub fn mend(
     report: &Report,
     holder: &Holder,
     interrupt: &Interrupt,
-) -> Result<Vec<Applied>, MendError> {
+) -> Result<Vec<Applied>, SettingsError> {
     for module in modules(report) {
-        load_module(module, interrupt)?;
-        tracing::info!("loaded the module {module}, which stays");
+        match load_module(module, interrupt) {
+            Ok(()) => tracing::info!("loaded the module {module}, which stays"),
+            Err(error) => tracing::warn!("{error}"),
+        }
     }
     let applied = owner().apply(&settings(report), holder)?;
     for Applied {
@@ -171,7 +160,11 @@ fn settings(report: &Report) -> Vec<Setting> {
         .collect()
 }
 
+/// The modules to load: they are KVM's, and nothing to a fleet under TCG.
 fn modules(report: &Report) -> Vec<Module> {
+    if report.want.accel == Accel::Tcg {
+        return Vec::new();
+    }
     let mut modules: Vec<_> = report
         .fixes()
         .filter_map(|fix| match fix {

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::canary;
 use super::canary::kept::Key;
-use super::canary::{self, Ksmd};
 use super::launch::LaunchError;
 use super::plan::Artifacts;
 use crate::directories::Directories;
-use crate::host::canary::{Canary, Merging, Outcome};
+use crate::host::canary::{Canary, Outcome};
 use crate::host::ceiling::{self, Ceiling};
 use crate::host::concern;
 use crate::host::finding::{Finding, Fix, Severity};
@@ -146,7 +146,8 @@ pub fn check(
         if let Outcome::Up(canary) = outcome {
             want.cost = canary.cost;
         }
-        findings.extend(crate::host::canary::judge(outcome, &want));
+        let need = concern::merging_need(host, &want);
+        findings.extend(crate::host::canary::judge(outcome, &want, need));
     }
     findings.extend(concern::judge(host, &want));
     findings.sort_by_key(|finding| finding.severity);
@@ -154,7 +155,8 @@ pub fn check(
     let recipe = recipe.map(|recipe| recipe.name.clone());
     Ok(Some(Report {
         schema: SCHEMA,
-        ready: !findings.iter().any(is_obstacle),
+        ready: !findings.iter().any(is_obstacle)
+            && ceiling.with(want.sharing).guests >= want.wanted(),
         verdict: verdict(&findings, &ceiling, &want, recipe.as_deref()),
         recipe,
         want,
@@ -178,22 +180,14 @@ fn tried(
     interrupt: &Interrupt,
 ) -> Result<Option<Outcome>, LaunchError> {
     let cache = &directories.cache;
-    let ksm = match &host.ksm {
-        Some(ksm) if ksm.run == Some(1) => Ksmd::Runs,
-        _ => Ksmd::Stopped,
-    };
+    let ksm = host.ksm.as_ref();
     let key = match (&host.boot_id, &host.qemu) {
         (Some(boot_id), Qemu::Found { version, .. }) => {
-            Some(Key::new(boot_id, artifacts.digest, version, want))
+            Some(Key::new(boot_id, artifacts.digest, version, want, ksm))
         }
         _ => None,
     };
-    // What was not merged since KSM stood still says nothing of a KSM that runs.
-    let load = |key: &Key| {
-        let canary = key.load(cache)?;
-        let stale = canary.merging == Merging::KsmStopped && ksm == Ksmd::Runs;
-        (!stale).then_some(Outcome::Up(canary))
-    };
+    let load = |key: &Key| key.load(cache).map(Outcome::Up);
     let kept = match canaries {
         Canaries::Never => return Ok(None),
         Canaries::Fresh => None,
@@ -208,10 +202,15 @@ fn tried(
     if kept.is_some() || canaries == Canaries::Kept || hopeless {
         return Ok(kept);
     }
-    let _lock = match &key {
-        Some(key) => Lock::acquire(&key.lock(cache), "the same canaries", interrupt)?,
-        None => None,
-    };
+    let _lock = key.as_ref().and_then(|key| {
+        let path = key.lock(cache);
+        let unlocked = |error| {
+            let path = path.display();
+            tracing::warn!("{path}: {error}; another launch may try the same canaries");
+            None
+        };
+        Lock::acquire(&path, "the same canaries", interrupt).unwrap_or_else(unlocked)
+    });
     if canaries == Canaries::KeptOrFresh
         && let Some(kept) = key.as_ref().and_then(load)
     {
@@ -222,13 +221,12 @@ fn tried(
         artifacts.manifest.recipe.name,
         want.accel.name()
     );
-    let outcome = canary::run(artifacts, want, ksm, interrupt)?;
-    if let (Some(key), Some(Outcome::Up(canary))) = (key, &outcome) {
-        let watched_in_vain =
-            matches!(canary.merging, Merging::Watched { .. }) && !canary.merging.works();
-        if !watched_in_vain && let Err(error) = key.store(cache, canary.clone()) {
-            tracing::warn!("the canaries' result is not kept: {error}");
-        }
+    let outcome = canary::run(artifacts, want, ksm, directories, interrupt)?;
+    if let (Some(key), Some(Outcome::Up(canary))) = (key, &outcome)
+        && canary.cost.basis == Basis::Measured
+        && let Err(error) = key.store(cache, canary.clone())
+    {
+        tracing::warn!("the canaries' result is not kept: {error}");
     }
     Ok(outcome)
 }
@@ -262,11 +260,8 @@ fn verdict(findings: &[Finding], ceiling: &Ceiling, want: &Want, recipe: Option<
     let count = ceiling.with(want.sharing);
     let mut text = String::new();
     if let Some(guests) = want.guests {
-        text.push_str(if findings.iter().any(is_obstacle) {
-            "not ready"
-        } else {
-            "ready"
-        });
+        let ready = !findings.iter().any(is_obstacle) && count.guests >= want.wanted();
+        text.push_str(if ready { "ready" } else { "not ready" });
         let _ = write!(text, " for {}: ", counted(guests.into(), "guest"));
     }
     let _ = write!(text, "this host takes {}", counted(count.guests, "guest"));

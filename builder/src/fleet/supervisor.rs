@@ -180,18 +180,18 @@ impl Supervisor {
     }
 
     /// Starts all guests and returns when each is ready or has failed, or when
-    /// the user interrupts.
+    /// the user interrupts. Where as many as boot at a time have all failed, so
+    /// would the rest, and are not started.
     pub fn start_all(
         &mut self,
         observe: &mut impl FnMut(&Member, Observation<'_>),
     ) -> io::Result<()> {
         loop {
-            while self.next < self.members.len() && self.booting < self.pace.parallel {
+            while self.may_start() {
                 self.start(self.next, observe)?;
                 self.next += 1;
             }
-            let done = self.booting == 0 && self.next == self.members.len();
-            if done || self.interrupt.requested() {
+            if self.booting == 0 || self.interrupt.requested() {
                 return Ok(());
             }
             self.turn(self.deadlines.front().map(|(at, _)| *at), observe)?;
@@ -272,6 +272,14 @@ impl Supervisor {
             self.turn(Some(until), observe)?;
         }
         Ok(())
+    }
+
+    /// Whether there is a guest to start, and room for it.
+    fn may_start(&self) -> bool {
+        let mut started = self.members[..self.next].iter();
+        let hopeless = self.next >= self.pace.parallel
+            && started.all(|member| matches!(member.guest.state(), State::Failed(_)));
+        self.next < self.members.len() && self.booting < self.pace.parallel && !hopeless
     }
 
     fn start(

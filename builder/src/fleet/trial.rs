@@ -41,6 +41,7 @@ impl Trial {
         artifacts: &Artifacts,
         setup: &Setup,
         count: u32,
+        directories: &Directories,
         interrupt: &Interrupt,
     ) -> Result<Self, LaunchError> {
         let temporary = tempfile::Builder::new()
@@ -48,11 +49,11 @@ impl Trial {
             .tempdir()
             .map_err(LaunchError::Temporary)?;
         let directories = Directories {
-            cache: temporary.path().join("cache"),
-            state: temporary.path().join("state"),
-            runtime: temporary.path().to_path_buf(),
+            state: temporary.path().to_path_buf(),
+            // Where paths are short enough for sockets, as TMPDIR need not be.
+            ..directories.clone()
         };
-        let folder = Folder::create("trial", &directories)?;
+        let folder = Folder::create(&format!("trial-{}", std::process::id()), &directories)?;
         let plans = Common {
             artifacts,
             folder: &folder,

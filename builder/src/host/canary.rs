@@ -27,6 +27,8 @@ pub enum Merging {
     NotAskedFor,
     /// Nothing: it does not run.
     KsmStopped,
+    /// This kernel, or this host's rules, do not let it be watched.
+    NotSeen,
     /// It was watched.
     Watched {
         /// Pages that its counters showed as merged.
@@ -44,8 +46,10 @@ impl Merging {
     #[must_use]
     pub fn works(&self) -> bool {
         match self {
-            Self::Watched { merged, alike, .. } => *merged > 0 && merged * 2 >= *alike,
-            Self::NotAskedFor | Self::KsmStopped => false,
+            Self::Watched { merged, alike, .. } => {
+                *merged > 0 && merged.saturating_mul(2) >= *alike
+            }
+            Self::NotAskedFor | Self::KsmStopped | Self::NotSeen => false,
         }
     }
 }
@@ -62,12 +66,21 @@ pub enum Outcome {
     },
 }
 
+/// What a fleet needs merging for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MergingNeed {
+    /// It fits only once its pages are merged.
+    ToFit,
+    /// It fits all the same.
+    ToSpare,
+}
+
 const DOCUMENT_KSM: &str = "https://docs.kernel.org/admin-guide/mm/ksm.html";
 const DOCUMENT_MICROVM: &str = "https://www.qemu.org/docs/master/system/i386/microvm.html";
 
-/// Judges canaries.
+/// Judges canaries of a fleet of which `need` says whether it fits only merged.
 #[must_use]
-pub fn judge(outcome: &Outcome, want: &Want) -> Vec<Finding> {
+pub fn judge(outcome: &Outcome, want: &Want, need: MergingNeed) -> Vec<Finding> {
     match outcome {
         Outcome::Up(canary) => {
             let mut findings = vec![Finding {
@@ -83,7 +96,7 @@ pub fn judge(outcome: &Outcome, want: &Want) -> Vec<Finding> {
                 fix: None,
                 document: DOCUMENT_MICROVM,
             }];
-            findings.extend(merging(&canary.merging));
+            findings.extend(merging(&canary.merging, need));
             findings
         }
         Outcome::Down { reason } => vec![Finding {
@@ -106,7 +119,7 @@ pub fn judge(outcome: &Outcome, want: &Want) -> Vec<Finding> {
     }
 }
 
-fn merging(merging: &Merging) -> Option<Finding> {
+fn merging(merging: &Merging, need: MergingNeed) -> Option<Finding> {
     let Merging::Watched {
         merged,
         alike,
@@ -120,21 +133,24 @@ fn merging(merging: &Merging) -> Option<Finding> {
         id: "canary-merge",
         severity: if works {
             Severity::Ok
-        } else {
+        } else if need == MergingNeed::ToFit {
             Severity::Blocker
+        } else {
+            Severity::Advice
         },
         value: format!("{merged} of {alike} pages in {seconds} s"),
         need: "half of them".to_owned(),
         meaning: if works {
             "KSM merges what guests have in common"
         } else {
-            "KSM runs, and does not merge guests' memory"
+            "KSM runs, and did not merge two guests' memory in that time"
         }
         .to_owned(),
         guests: None,
         fix: (!works).then(|| Fix::Manual {
             needs: Needs::Choice,
-            instruction: "check --fix makes KSM scan faster; or launch with --sharing none"
+            instruction: "--fix makes KSM scan faster, check --canary tries again; or launch with \
+                          --sharing none"
                 .to_owned(),
         }),
         document: DOCUMENT_KSM,
@@ -160,8 +176,10 @@ mod tests {
             (watched(850, 1_700), true),
             (watched(849, 1_700), false),
             (watched(0, 0), false),
+            (watched(u64::MAX, u64::MAX), true),
             (Merging::KsmStopped, false),
             (Merging::NotAskedFor, false),
+            (Merging::NotSeen, false),
         ] {
             assert_eq!(merging.works(), works, "{merging:?}");
         }
@@ -169,10 +187,18 @@ mod tests {
 
     #[test]
     fn only_merging_that_was_watched_is_judged() {
-        let severity = |merging: &Merging| super::merging(merging).map(|finding| finding.severity);
-        assert_eq!(severity(&Merging::NotAskedFor), None);
-        assert_eq!(severity(&Merging::KsmStopped), None);
-        assert_eq!(severity(&watched(9, 9)), Some(Severity::Ok));
-        assert_eq!(severity(&watched(0, 9)), Some(Severity::Blocker));
+        let severity =
+            |merging: &Merging, need| super::merging(merging, need).map(|finding| finding.severity);
+        for merging in [Merging::NotAskedFor, Merging::KsmStopped, Merging::NotSeen] {
+            assert_eq!(severity(&merging, MergingNeed::ToFit), None);
+        }
+        for (merged, need, expected) in [
+            (9, MergingNeed::ToFit, Severity::Ok),
+            (0, MergingNeed::ToFit, Severity::Blocker),
+            // A KSM that stands still is advice then, too.
+            (0, MergingNeed::ToSpare, Severity::Advice),
+        ] {
+            assert_eq!(severity(&watched(merged, 9), need), Some(expected));
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! what was looked at. Only what could not even be asked is left out, such as
 //! how fast KVM is where there is none: one cause is told once.
 
+use super::canary::MergingNeed;
 use super::finding::Finding;
 use super::snapshot::Host;
 use super::want::Want;
@@ -45,6 +46,16 @@ const CONCERNS: [fn(&Host, &Want) -> Vec<Finding>; 14] = [
     kernel::judge,
     unseen::judge,
 ];
+
+/// What a fleet needs merging for on this host.
+#[must_use]
+pub fn merging_need(host: &Host, want: &Want) -> MergingNeed {
+    if want.guests.is_none() || memory::fits_unshared(host, want) {
+        MergingNeed::ToSpare
+    } else {
+        MergingNeed::ToFit
+    }
+}
 
 /// Judges a host, the worst first.
 #[must_use]

@@ -96,15 +96,19 @@ pub fn mergeable(pages: &Pages, others: &Pages) -> u64 {
 }
 
 /// Pages of a process that KSM has merged, those that became the kernel's zero
-/// page included; `None` before Linux 6.1, which does not tell.
+/// page included; `None` before Linux 5.19, which does not tell.
 #[must_use]
 pub fn merged(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(file(pid, "ksm_stat")).ok()?;
-    let field = |name: &str| -> Option<u64> {
-        let line = stat.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().parse().ok()
-    };
-    Some(field("ksm_merging_pages")? + field("ksm_zero_pages").unwrap_or(0))
+    let read = |name| fs::read_to_string(file(pid, name)).ok();
+    let merging: u64 = read("ksm_merging_pages")?.trim().parse().ok()?;
+    // Since Linux 6.6; before, no page becomes the zero page and is counted.
+    let zero = read("ksm_stat").and_then(|stat| {
+        let line = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("ksm_zero_pages"))?;
+        line.trim().parse::<u64>().ok()
+    });
+    Some(merging + zero.unwrap_or(0))
 }
 
 fn parse<T: FromRead>(pid: u32, name: &str) -> io::Result<T> {

@@ -29,6 +29,13 @@ pub fn render(report: &Report, colour: Colour) -> String {
     text.push_str(&table(&report.ceiling, report.want.sharing));
     text.push('\n');
     text.push_str(&wrapped(&printable(&report.verdict), 0));
+    // Again, since what came first has scrolled away.
+    for finding in report.obstacles() {
+        if let Some(fix) = &finding.fix {
+            let last = format!("{}: {fix}", finding.id);
+            let _ = write!(text, "\n{}", wrapped(&printable(&last), 2));
+        }
+    }
     text
 }
 

@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256;
 use crate::host::canary::Canary;
+use crate::host::snapshot::Ksm;
 use crate::host::want::Want;
-use crate::units::ByteSize;
-use crate::vmm::{Accel, Net, Sharing};
+use crate::kernel::Format;
+use crate::vmm::GuestSpec;
+use crate::vmm::qemu::argv::argv;
 
 /// Shape of a kept result.
 const SCHEMA: u32 = 1;
@@ -24,10 +26,11 @@ pub struct Key {
     boot_id: String,
     artifacts: Sha256,
     qemu: String,
-    accel: Accel,
-    sharing: Sharing,
-    net: Net,
-    memory: ByteSize,
+    /// Digest of a guest's argv, which the accelerator, sharing, network and RAM
+    /// are part of, and of how QEMU is asked for them.
+    argv: Sha256,
+    /// KSM's `run`, `pages_to_scan` and `sleep_millisecs`.
+    ksm: Option<[Option<u64>; 3]>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,16 +43,20 @@ impl Key {
     /// The key of a canary from the output folder whose manifest has the
     /// digest `artifacts`, run by `qemu` in the boot `boot_id`.
     #[must_use]
-    pub fn new(boot_id: &str, artifacts: Sha256, qemu: &str, want: &Want) -> Self {
+    pub fn new(
+        boot_id: &str,
+        artifacts: Sha256,
+        qemu: &str,
+        want: &Want,
+        ksm: Option<&Ksm>,
+    ) -> Self {
         Self {
             schema: SCHEMA,
             boot_id: boot_id.to_owned(),
             artifacts,
             qemu: qemu.to_owned(),
-            accel: want.accel,
-            sharing: want.sharing,
-            net: want.net,
-            memory: want.memory,
+            argv: argv_digest(want),
+            ksm: ksm.map(|ksm| [ksm.run, ksm.pages_to_scan, ksm.sleep_millisecs]),
         }
     }
 
@@ -99,6 +106,30 @@ impl Key {
     }
 }
 
+/// The digest of what QEMU is told for a guest like those that are wanted, but
+/// for its own files.
+fn argv_digest(want: &Want) -> Sha256 {
+    let guest = GuestSpec {
+        id: String::new(),
+        memory: want.memory,
+        kernel: PathBuf::new(),
+        kernel_format: Format::Elf,
+        initramfs: PathBuf::new(),
+        command_line: String::new(),
+        disk: Some(PathBuf::new()),
+        net: want.net,
+        ssh_port: None,
+        identity: None,
+        accel: want.accel,
+        sharing: want.sharing,
+    };
+    let words: Vec<_> = argv(&guest)
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    Sha256::of_bytes(words.join("\0"))
+}
+
 fn folder(cache: &Path) -> PathBuf {
     cache.join("canaries")
 }
@@ -118,6 +149,7 @@ mod tests {
     use super::*;
     use crate::host::canary::Merging;
     use crate::host::want::{Basis, Cost};
+    use crate::vmm::{Accel, Net, Sharing};
 
     fn want() -> Want {
         let cost = Cost {
@@ -148,7 +180,13 @@ mod tests {
     }
 
     fn key(boot: &str) -> Key {
-        Key::new(boot, Sha256::of_bytes("manifest"), "QEMU 7.2", &want())
+        Key::new(
+            boot,
+            Sha256::of_bytes("manifest"),
+            "QEMU 7.2",
+            &want(),
+            None,
+        )
     }
 
     #[test]
@@ -157,11 +195,17 @@ mod tests {
         assert_eq!(key("one").load(cache.path()), None);
         key("one").store(cache.path(), canary()).unwrap();
         assert_eq!(key("one").load(cache.path()), Some(canary()));
-        let other = |want| Key::new("one", Sha256::of_bytes("manifest"), "QEMU 7.2", &want);
+        let manifest = Sha256::of_bytes("manifest");
+        let other = |want| Key::new("one", manifest, "QEMU 7.2", &want, None);
+        let running = Ksm {
+            run: Some(1),
+            ..Ksm::default()
+        };
         for other in [
             key("two"),
-            Key::new("one", Sha256::of_bytes("other"), "QEMU 7.2", &want()),
-            Key::new("one", Sha256::of_bytes("manifest"), "QEMU 8.0", &want()),
+            Key::new("one", Sha256::of_bytes("other"), "QEMU 7.2", &want(), None),
+            Key::new("one", manifest, "QEMU 8.0", &want(), None),
+            Key::new("one", manifest, "QEMU 7.2", &want(), Some(&running)),
             other(Want {
                 accel: Accel::Kvm,
                 ..want()
