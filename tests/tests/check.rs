@@ -192,6 +192,52 @@ fn canaries_that_do_not_come_up_stop_a_launch_that_is_not_forced() {
     env.assert_no_fleet_left();
 }
 
+/// Canaries need neither a cache that can be written nor a short TMPDIR.
+#[test]
+fn a_launch_gets_by_without_a_cache_and_with_a_long_temporary_folder() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    let long = env.path().join("tmp").join("long-".repeat(20));
+    fs::create_dir_all(&long).unwrap();
+    let mut launch = env.imgbuild(["launch", "--accel", "tcg", "--count", "1", "--for", "0s"]);
+    launch
+        .arg(&out)
+        .env("XDG_CACHE_HOME", "/proc/nowhere")
+        .env("TMPDIR", &long);
+    run(&mut launch)
+        .succeeds()
+        .says(&["trying two guests", "not kept"]);
+    fs::remove_dir(&long).unwrap();
+    env.assert_no_fleet_left();
+}
+
+#[test]
+fn a_user_launches_without_a_word_on_settings_that_are_roots() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    run(env.command("chmod").args(["-R", "a+rwX", "."])).succeeds();
+    let mut imgbuild = env.imgbuild(["launch", "--accel", "tcg", "--count", "1"]);
+    imgbuild.args(["--for", "0s"]).arg(&out);
+    let mut launch = env.command("setpriv");
+    launch
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(imgbuild.get_program())
+        .args(imgbuild.get_args());
+    let finished = run(env.own_cache(&mut launch)).succeeds();
+    for word in ["/run/imgbuild", "put back", "warning"] {
+        assert!(!finished.stderr.contains(word), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn what_the_environment_asks_of_checks_does_not_keep_from_restoring() {
+    let env = TestEnv::new();
+    run(env
+        .imgbuild(["check", "--restore"])
+        .env("IMGBUILD_GUESTS", "9"))
+    .succeeds();
+}
+
 /// QEMU as a script in a folder that comes first in PATH.
 fn with_qemu(env: &TestEnv, script: Option<&str>) -> Finished {
     let bin = env.path().join("bin");
