@@ -54,14 +54,19 @@ const EMULATED_FACTOR: f64 = 50.0;
 /// instruction of it; emulating one takes hundreds.
 const EMULATED_NS: f64 = 20.0;
 
+/// Whether an instruction that takes so many nanoseconds in ring 0, and so many
+/// on the host, is emulated there.
+pub(super) fn is_emulated(ring0_ns: Option<f64>, host_ns: f64) -> bool {
+    ring0_ns.is_none_or(|ns| ns > EMULATED_NS && ns > EMULATED_FACTOR * host_ns)
+}
+
 impl Probe {
     /// Whether ring-0 code is emulated instead of run: the loop did not end, or
     /// was more than 50 times slower than on the host and took more than 20 ns
     /// an instruction.
     #[must_use]
     pub fn emulates(&self) -> bool {
-        self.ring0_ns
-            .is_none_or(|ns| ns > EMULATED_NS && ns > EMULATED_FACTOR * self.host_ns)
+        is_emulated(self.ring0_ns, self.host_ns)
     }
 
     /// The instructions that the CPU should have, and that did not do what the
