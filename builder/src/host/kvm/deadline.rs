@@ -3,12 +3,14 @@
 //! The work runs in a thread of its own. From a call's deadline on, that thread
 //! is sent a signal again and again: one signal is not enough, since it may
 //! come between the last look at the clock and the system call. A thread that
-//! does not come back even then is left behind, so that the caller goes on.
+//! does not come back even then is left behind, so that the caller goes on: it
+//! is still interrupted now and then, makes no further call, and so ends as soon
+//! as the kernel lets it.
 
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use libc::{c_int, c_void, siginfo_t};
@@ -18,6 +20,8 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_
 
 /// How often a call that is over its deadline is interrupted.
 const KICK_INTERVAL: Duration = Duration::from_millis(1);
+/// The same, once nobody waits for it any more.
+const LATE_KICK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why watched work has no result.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,8 @@ struct Call {
 #[derive(Debug, Default)]
 struct State {
     call: Option<Call>,
+    /// Nobody waits any more: no call is to be made.
+    abandoned: bool,
     ended: bool,
 }
 
@@ -66,8 +72,19 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_call(&self, call: Option<Call>) {
-        self.lock().call = call;
+    /// Notes a call that is about to be made; `None` if nobody waits for it.
+    fn begin(&self, call: Call) -> Option<()> {
+        let mut state = self.lock();
+        if state.abandoned {
+            return None;
+        }
+        state.call = Some(call);
+        self.changed.notify_one();
+        Some(())
+    }
+
+    fn end(&self) {
+        self.lock().call = None;
         self.changed.notify_one();
     }
 }
@@ -79,7 +96,7 @@ pub(super) struct Watch(Arc<Shared>);
 impl Watch {
     /// Makes a call that gives up with `None` at its deadline, as often as it
     /// takes to give it `limit` of CPU time: on a busy host, what is late has
-    /// not had its time yet. `None` if it used that up.
+    /// not had its time yet. `None` if it used that up, or nobody waits for it.
     pub(super) fn limited<T>(
         &self,
         name: &'static str,
@@ -93,19 +110,25 @@ impl Watch {
                 return None;
             }
             let deadline = Instant::now() + left.max(KICK_INTERVAL);
-            if let Some(result) = self.call(name, deadline, || call(deadline)) {
+            if let Some(result) = self.call(name, deadline, || call(deadline))? {
                 return Some(result);
             }
         }
     }
 
     /// Makes a call whose system calls fail with `EINTR` from `deadline` on. It
-    /// must look at the clock itself before it tries again.
-    fn call<T>(&self, name: &'static str, deadline: Instant, call: impl FnOnce() -> T) -> T {
-        self.0.set_call(Some(Call { name, deadline }));
+    /// must look at the clock itself before it tries again. `None` if nobody
+    /// waits for it: it is not made then.
+    fn call<T>(
+        &self,
+        name: &'static str,
+        deadline: Instant,
+        call: impl FnOnce() -> T,
+    ) -> Option<T> {
+        self.0.begin(Call { name, deadline })?;
         let result = call();
-        self.0.set_call(None);
-        result
+        self.0.end();
+        Some(result)
     }
 }
 
@@ -152,6 +175,9 @@ pub(super) fn watched<T: Send + 'static>(
             let call = state
                 .call
                 .map_or("setting up a virtual CPU", |call| call.name);
+            state.abandoned = true;
+            drop(state);
+            leave(shared, worker, signal);
             return Err(WatchError::Overdue { call, bound });
         }
         let until = match state.call {
@@ -171,6 +197,26 @@ pub(super) fn watched<T: Send + 'static>(
     }
     drop(state);
     Ok(worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
+/// Has a worker interrupted that nobody waits for any more, until it ends: in
+/// `KVM_RUN` it would burn a CPU for as long as this program lives.
+fn leave<T: Send + 'static>(shared: Arc<Shared>, worker: JoinHandle<T>, signal: c_int) {
+    let kick = move || {
+        let mut state = shared.lock();
+        while !state.ended {
+            if state.call.is_some() {
+                // As above, the lock is held: the signal hits no other call.
+                let _ = worker.kill(signal);
+            }
+            (state, _) = shared
+                .changed
+                .wait_timeout(state, LATE_KICK_INTERVAL)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    };
+    // On a host without a thread to spare it is left to itself.
+    let _ = thread::Builder::new().name("kvm-kick".into()).spawn(kick);
 }
 
 /// The signal that interrupts; its handler is registered with the first use. A
@@ -213,7 +259,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_millis(20);
         let (kind, ended) = watched(Duration::from_secs(60), move |watch| {
             let kind = watch.call("read", deadline, || read_for_ever(&mut reader));
-            (kind, Instant::now())
+            (kind.unwrap(), Instant::now())
         })
         .unwrap();
         assert_eq!(kind, io::ErrorKind::Interrupted);
@@ -229,7 +275,7 @@ mod tests {
             })
         })
         .unwrap();
-        assert_eq!(kinds, [io::ErrorKind::Interrupted; 5]);
+        assert_eq!(kinds, Some([io::ErrorKind::Interrupted; 5]));
     }
 
     #[test]
@@ -268,7 +314,7 @@ mod tests {
             watch.call("read", Instant::now(), || read_for_ever(&mut reader))
         })
         .unwrap();
-        assert_eq!(kind, io::ErrorKind::Interrupted);
+        assert_eq!(kind, Some(io::ErrorKind::Interrupted));
     }
 
     #[test]
@@ -288,6 +334,41 @@ mod tests {
         ));
         assert!(error.to_string().contains("did not end within"), "{error}");
         drop(release);
+    }
+
+    #[test]
+    fn work_that_is_left_behind_is_interrupted_all_the_same() {
+        let (mut reader, _writer) = io::pipe().unwrap();
+        let (release, released) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        let error = watched(Duration::from_millis(50), move |watch| {
+            let kind = watch.call("read", Instant::now(), || {
+                // The signals until then end nothing.
+                let _ = released.recv();
+                read_for_ever(&mut reader)
+            });
+            let _ = tell.send(kind);
+        });
+        assert!(matches!(error, Err(WatchError::Overdue { .. })));
+        drop(release);
+        let kind = told.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(kind, Some(io::ErrorKind::Interrupted));
+    }
+
+    #[test]
+    fn work_that_is_left_behind_makes_no_further_call() {
+        let (tell, told) = mpsc::channel();
+        let error = watched(Duration::from_millis(50), move |watch| {
+            let hours = Duration::from_secs(3600);
+            let first: Option<()> = watch.limited("sleep", hours, |_| {
+                thread::sleep(Duration::from_millis(1));
+                None
+            });
+            let _ = tell.send((first, watch.limited("another", hours, |_| Some(()))));
+        });
+        assert!(matches!(error, Err(WatchError::Overdue { .. })));
+        let calls = told.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(calls, (None, None));
     }
 
     #[test]
