@@ -109,16 +109,19 @@ fn vt(host: &Host, want: &Want) -> Finding {
             VT.finds(Severity::Ok, value, need, meaning)
         }
         Some(false) => {
-            let (severity, meaning) = if broken(host) == Some(Link::Cpu) {
-                (
+            let (severity, meaning) = match broken(host) {
+                Some(Link::Cpu) => (
                     Severity::Blocker,
                     "There is no KVM without it, so no guest runs but by emulation.",
-                )
-            } else {
-                (
+                ),
+                None => (
                     Severity::Advice,
                     "KVM is there without it, so something else stands in for it.",
-                )
+                ),
+                Some(Link::Kernel | Link::Module | Link::Device) => (
+                    Severity::Advice,
+                    "What /dev/kvm offers, should it open, is something that stands in for it.",
+                ),
             };
             let fix = if is_guest(host) {
                 Fix::manual(

@@ -7,6 +7,7 @@ use crate::host::kvm::Device;
 use crate::host::kvm::probe::{Outcome, Probe};
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
+use crate::vmm::Accel;
 
 const DEVICE: Check = Check {
     id: "kvm-device",
@@ -51,8 +52,10 @@ pub fn broken(host: &Host) -> Option<Link> {
     match host.kvm.device {
         Device::Open => None,
         Device::Refused { .. } => Some(Link::Device),
-        Device::Absent if !vendor_modules(host).is_empty() => Some(Link::Device),
+        Device::Absent if vendor_modules(host).iter().any(stands_in) => Some(Link::Device),
+        // The usual modules, where they are built in, are there without it too.
         Device::Absent if cpu::virtualizes(host) == Some(false) => Some(Link::Cpu),
+        Device::Absent if !vendor_modules(host).is_empty() => Some(Link::Device),
         Device::Absent if kernel::has_kvm(host) == Some(false) => Some(Link::Kernel),
         Device::Absent => Some(Link::Module),
     }
@@ -78,6 +81,11 @@ fn vendor_modules(host: &Host) -> Vec<&str> {
     modules.filter(|name| *name != "kvm").collect()
 }
 
+/// Whether a module does what VT-x or SVM do, in another way.
+fn stands_in(module: &&str) -> bool {
+    !matches!(*module, "kvm_intel" | "kvm_amd")
+}
+
 fn device(host: &Host, want: &Want) -> Finding {
     let need = "opens for reading and writing";
     match &host.kvm.device {
@@ -94,34 +102,53 @@ fn device(host: &Host, want: &Want) -> Finding {
                 need,
                 "No guest starts under KVM; a container has only the devices it is given.",
             )
-            .mended_by(Fix::manual(
-                Needs::Command,
-                "start the container with --device /dev/kvm, or use --accel tcg",
-            )),
-        Device::Refused { why, group } => {
-            let fix = match group.as_deref() {
-                Some(group) if group != "root" && group != "0" => Fix::manual(
-                    Needs::Group,
-                    format!(
-                        "join the group that owns it, and log in again: sudo usermod -aG {group} \
-                         \"$USER\"; or use --accel tcg"
-                    ),
-                ),
-                _ => Fix::manual(
-                    Needs::File,
-                    "give it to a group of yours by a udev rule: KERNEL==\"kvm\", GROUP=\"kvm\", \
-                     MODE=\"0660\"; or use --accel tcg",
-                ),
-            };
-            DEVICE
-                .finds(
-                    want.under_kvm(Severity::Blocker),
-                    format!("does not open: {why}"),
-                    need,
-                    "No guest of this user starts under KVM.",
-                )
-                .mended_by(fix)
-        }
+            .mended_by(given()),
+        Device::Refused { why, group } => DEVICE
+            .finds(
+                want.under_kvm(Severity::Blocker),
+                format!("does not open: {why}"),
+                need,
+                "No guest of this user starts under KVM.",
+            )
+            .mended_by(permitted(host, why, group.as_deref())),
+    }
+}
+
+/// What gives a container the device.
+fn given() -> Fix {
+    Fix::manual(
+        Needs::Command,
+        "start the container with --device /dev/kvm, or use --accel tcg",
+    )
+}
+
+/// What lets this user open the device, by what the system said. EACCES is for
+/// want of permission, which root has; EPERM, and any refusal of root, is a
+/// container's list of devices (kernel document admin-guide/cgroup-v2,
+/// "Device controller").
+fn permitted(host: &Host, why: &str, group: Option<&str>) -> Fix {
+    if host.privileged || why.starts_with("Operation not permitted") {
+        return given();
+    }
+    if !why.starts_with("Permission denied") {
+        return Fix::manual(
+            Needs::Command,
+            "see what the kernel's log says of it (dmesg), or use --accel tcg",
+        );
+    }
+    match group {
+        Some(group) if group != "root" && group != "0" => Fix::manual(
+            Needs::Group,
+            format!(
+                "join the group that owns it, and log in again: sudo usermod -aG {group} \
+                 \"$USER\"; or use --accel tcg"
+            ),
+        ),
+        _ => Fix::manual(
+            Needs::File,
+            "give it to a group of yours by a udev rule: KERNEL==\"kvm\", GROUP=\"kvm\", \
+             MODE=\"0660\"; or use --accel tcg",
+        ),
     }
 }
 
@@ -129,8 +156,7 @@ fn module(host: &Host, want: &Want) -> Finding {
     let need = "kvm_intel or kvm_amd";
     let modules = vendor_modules(host);
     let value = modules.join(", ");
-    let usual = |name: &&str| matches!(*name, "kvm_intel" | "kvm_amd");
-    if modules.iter().any(usual) {
+    if modules.iter().any(|module| !stands_in(module)) {
         let meaning = "It runs guests on the CPU's own VT-x or SVM.";
         return MODULE.finds(Severity::Ok, value, need, meaning);
     }
@@ -215,13 +241,12 @@ fn ring0(host: &Host, want: &Want, probe: &Probe) -> Finding {
     };
     let value = format!("{figure}{through}");
     if probe.emulates() {
+        let meaning = match want.accel {
+            Accel::Kvm => "KVM emulates ring 0; guests will not boot",
+            Accel::Tcg => "KVM emulates ring 0; under KVM guests would not boot",
+        };
         RING0
-            .finds(
-                want.under_kvm(Severity::Blocker),
-                value,
-                need,
-                "KVM emulates ring 0; guests will not boot",
-            )
+            .finds(want.under_kvm(Severity::Blocker), value, need, meaning)
             .mended_by(another())
     } else {
         let meaning = "Guests' kernels run on the CPU itself.";

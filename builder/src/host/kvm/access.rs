@@ -20,8 +20,17 @@ pub enum KvmError {
     )]
     Absent,
     /// The device may not be opened.
-    #[error("/dev/kvm cannot be opened: {0}; join the group that owns it, or use --accel tcg")]
+    #[error("/dev/kvm cannot be opened: {0}; {help}or use --accel tcg", help = help(.0))]
     Unopenable(io::Error),
+}
+
+/// What may help against `error`: EPERM is a container's list of devices.
+fn help(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EACCES) => "join the group that owns it, ",
+        Some(libc::EPERM) => "start the container with --device /dev/kvm, ",
+        _ => "",
+    }
 }
 
 /// Opens the device below `root` (`/` on a live system) for reading and
@@ -104,6 +113,14 @@ mod tests {
         fs::create_dir_all(root.path().join(DEVICE)).unwrap();
         let error = access(root.path()).unwrap_err();
         assert!(matches!(error, KvmError::Unopenable(_)));
+    }
+
+    #[test]
+    fn refusal_says_what_helps_against_it() {
+        let said = |errno| KvmError::Unopenable(io::Error::from_raw_os_error(errno)).to_string();
+        assert!(said(libc::EACCES).contains("; join the group that owns it, or use --accel tcg"));
+        assert!(said(libc::EPERM).contains("; start the container with --device /dev/kvm, or use"));
+        assert!(said(libc::EBUSY).contains("; or use --accel tcg"));
     }
 
     #[test]
