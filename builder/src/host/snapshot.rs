@@ -247,6 +247,8 @@ pub struct Processes {
     /// `RLIMIT_NPROC`, hard, which binds users other than root; `None`
     /// without a limit.
     pub user_max: Option<u64>,
+    /// Threads of this user now, which count against that; `None` for root.
+    pub user_threads: Option<u64>,
     /// Whether sessions share CPU time as groups (`kernel.sched_autogroup_enabled`).
     pub autogroup: Option<bool>,
 }

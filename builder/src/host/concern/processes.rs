@@ -1,5 +1,7 @@
 //! Processes and threads.
 
+use std::path::Path;
+
 use super::text::{at_least, count, counted};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::settings::Knob;
@@ -29,6 +31,9 @@ const RESERVE: u64 = 512;
 /// The same within one group, where the kernel keeps none: the launcher, and a
 /// client of its.
 const GROUP_RESERVE: u64 = 4;
+/// The same within one user's limit, beside the threads that are there: a shell
+/// or two more, and what a desktop starts meanwhile.
+const USER_RESERVE: u64 = 64;
 /// `PID_MAX_LIMIT` of a 64-bit kernel.
 const MOST: u64 = 1 << 22;
 
@@ -119,7 +124,10 @@ fn cgroup(host: &Host, want: &Want) -> Finding {
     let (origin, fix) = match unit {
         Some(unit) => (
             " (TasksMax of systemd)",
-            format!("systemctl set-property {unit} TasksMax={needed}"),
+            format!(
+                "{} set-property {unit} TasksMax={needed}",
+                manager(&group.path)
+            ),
         ),
         None => (
             "",
@@ -155,6 +163,19 @@ fn is_unit(name: &str) -> bool {
         .any(|kind| name.ends_with(kind))
 }
 
+/// What asks the systemd that made a unit's group: a user's own, if it is below
+/// that one's `user@UID.service`.
+fn manager(group: &Path) -> &'static str {
+    let above = group.parent().into_iter().flat_map(Path::components);
+    let names = above.filter_map(|name| name.as_os_str().to_str());
+    let is_users = |name: &str| name.starts_with("user@") && name.ends_with(".service");
+    if names.into_iter().any(is_users) {
+        "systemctl --user"
+    } else {
+        "systemctl"
+    }
+}
+
 fn user(host: &Host, want: &Want) -> Finding {
     let limit = match host.processes.user_max {
         Some(limit) if !host.privileged => limit,
@@ -167,14 +188,21 @@ fn user(host: &Host, want: &Want) -> Finding {
             return USER.finds(Severity::Ok, "no limit", "room for the fleet", meaning);
         }
     };
-    let needed = needed(want, RESERVE);
+    let (beside, there) = match host.processes.user_threads {
+        Some(threads) => (
+            threads.saturating_add(USER_RESERVE),
+            format!(", and this user has {} already", count(threads)),
+        ),
+        None => (RESERVE, String::new()),
+    };
+    let needed = needed(want, beside);
     USER.allows(
         want,
-        guests(want, limit.saturating_sub(RESERVE)),
+        guests(want, limit.saturating_sub(beside)),
         count(limit),
         at_least(want, needed),
         format!(
-            "{}; past the limit this user starts no process, a shell included.",
+            "{}{there}; past the limit this user starts no process, a shell included.",
             each(want)
         ),
     )

@@ -18,15 +18,19 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     vec![tuner(host, want), libvirt(host, want)]
 }
 
-/// What a running tuner of KSM changes, and its unit.
+/// Running tuners of KSM, whose units are called the same, and what each does.
 fn tuners(host: &Host) -> Vec<(&str, &'static str)> {
     let running = host.daemons.iter().map(String::as_str);
     running
         .filter_map(|name| {
             let changes = match name {
-                "ksmtuned" => "overwrites run, pages_to_scan and sleep_millisecs every minute",
-                "ksmctl" | "ksm" => "overwrites run and the scan's pace when it starts and stops",
-                "uksmd" => "asks for merging in every process, which lengthens each pass",
+                "ksmtuned" => {
+                    "overwrites run, pages_to_scan and sleep_millisecs every minute, so that \
+                     settings made by --fix do not last"
+                }
+                "uksmd" => {
+                    "asks for merging in every process, so that a pass over guests takes longer"
+                }
                 _ => return None,
             };
             Some((name, changes))
@@ -51,10 +55,7 @@ fn tuner(host: &Host, want: &Want) -> Finding {
             want.when_shared(Severity::Advice),
             format!("{} active", names.join(", ")),
             need,
-            format!(
-                "{}: guests merge at its pace, and settings made by --fix do not last.",
-                changes.join("; ")
-            ),
+            format!("{}.", changes.join("; ")),
         )
         .mended_by(Fix::manual(
             Needs::Command,

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::file::{Source, is_absence, read_bounded, reason};
 
 /// Their names, which are short enough for the kernel not to cut them.
-const NAMES: [&str; 5] = ["ksmctl", "ksmtuned", "libvirtd", "uksmd", "virtqemud"];
+const NAMES: [&str; 4] = ["ksmtuned", "libvirtd", "uksmd", "virtqemud"];
 /// What a `/proc/PID/comm` may hold: 15 bytes and a newline, and 64 for a
 /// kernel thread (proc_pid_comm(5)).
 const COMM: u64 = 65;

@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread::{self, Scope};
 
-use rustix::process::{Resource, geteuid, getrlimit};
+use rustix::process::{Resource, geteuid, getrlimit, getuid};
 use rustix::thread::{CapabilitySet, capabilities, sched_getaffinity};
 
 use super::file::Source;
@@ -75,6 +75,8 @@ pub(super) struct System {
     pub open_raisable: bool,
     /// Hard `RLIMIT_NPROC`.
     pub user_max: Option<u64>,
+    /// The user whose threads count against that; `None` for root.
+    pub user: Option<u32>,
     /// File systems that a fleet writes to.
     pub storage: BTreeMap<Store, FileSystem>,
     /// Whether `PR_SET_MEMORY_MERGE` outlives execve(2).
@@ -126,7 +128,7 @@ impl Host {
             ksm,
             memory_merge: system.memory_merge,
             cgroup: cgroup::read(&mut source, &mounts),
-            processes: tables::processes(&mut source, system.user_max),
+            processes: tables::processes(&mut source, system.user_max, system.user),
             files: Files {
                 open_max: system.open_max,
                 open_raisable: system.open_raisable,
@@ -161,6 +163,7 @@ impl System {
             open_raisable: capabilities(None)
                 .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE)),
             user_max: getrlimit(Resource::Nproc).maximum,
+            user: (!geteuid().is_root()).then(|| getuid().as_raw()),
             storage: storage::read(&mut source, places, &mounts),
             memory_merge: merge::probe(interrupt),
             probe: (places.kvm == KvmProbe::Run && kvm::access(&places.root).is_ok())

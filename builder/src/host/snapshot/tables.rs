@@ -1,15 +1,23 @@
 //! The kernel's tables: processes, open files, and others.
 
-use super::file::Source;
+use std::fs::File;
+use std::path::Path;
+
+use super::file::{ORDINARY, Source, read_bounded, unexpected};
 use super::{Files, Processes};
 
-/// Processes and threads, of which a user may have `user_max`.
-pub(super) fn processes(source: &mut Source, user_max: Option<u64>) -> Processes {
+/// Processes and threads, of which `user` may have `user_max`.
+pub(super) fn processes(
+    source: &mut Source,
+    user_max: Option<u64>,
+    user: Option<u32>,
+) -> Processes {
     Processes {
         pid_max: source.number("proc/sys/kernel/pid_max"),
         threads_max: source.number("proc/sys/kernel/threads-max"),
         threads: threads(source),
         user_max,
+        user_threads: user.and_then(|user| user_threads(source, user)),
         autogroup: source.parsed(
             "proc/sys/kernel/sched_autogroup_enabled",
             "0 or 1",
@@ -32,6 +40,42 @@ fn threads(source: &mut Source) -> Option<u64> {
             all.parse().ok()
         },
     )
+}
+
+/// Threads of the processes whose real user is `user`, of whom at least this
+/// process is one. What cannot be read is another user's, or has ended.
+fn user_threads(source: &mut Source, user: u32) -> Option<u64> {
+    let mut count = 0_u64;
+    for name in source.names("proc") {
+        if !name.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let path = Path::new("proc").join(name).join("status");
+        let Ok(bytes) =
+            File::open(source.place(&path)).and_then(|file| read_bounded(file, ORDINARY))
+        else {
+            continue;
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        match threads_of(&text) {
+            Some((owner, threads)) if owner == user => count = count.saturating_add(threads),
+            Some(_) => {}
+            None => source.note(path, unexpected(text.trim(), "a process's status")),
+        }
+    }
+    (count > 0).then_some(count)
+}
+
+/// The real user and the threads of a proc_pid_status(5).
+fn threads_of(status: &str) -> Option<(u32, u64)> {
+    let first = |name| {
+        let mut lines = status.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next())
+    };
+    Some((
+        first("Uid:")?.parse().ok()?,
+        first("Threads:")?.parse().ok()?,
+    ))
 }
 
 /// Open files and other tables, as files tell of them.

@@ -38,6 +38,7 @@ fn system() -> System {
         open_max: Some(20_000),
         open_raisable: true,
         user_max: None,
+        user: None,
         storage: BTreeMap::from([(
             Store::State,
             FileSystem {
@@ -369,6 +370,7 @@ fn tables_and_network_are_read() {
         threads_max: Some(192_000),
         threads: Some(1289),
         user_max: None,
+        user_threads: None,
         autogroup: Some(true),
     };
     assert_eq!(host.processes, expected);
@@ -395,6 +397,60 @@ fn tables_and_network_are_read() {
     };
     assert_eq!(host.network, expected);
     assert_eq!(host.daemons, set(&["ksmtuned"]));
+}
+
+/// What is seen by a user other than root.
+fn seen_by(user: u32, root: &TempDir) -> Host {
+    let system = System {
+        privileged: false,
+        user: Some(user),
+        ..system()
+    };
+    Host::below(root.path(), system, Vec::new(), || Qemu::Missing)
+}
+
+#[test]
+fn threads_of_a_user_are_those_of_its_own_processes() {
+    let root = tree(&full());
+    for (process, real, effective, threads) in [
+        (1, 0, 0, 1),
+        (77, 1000, 1000, 3),
+        // passwd(1) counts for who runs it, and a root that became this user
+        // does not.
+        (78, 1000, 0, 40),
+        (79, 0, 1000, 500),
+        (80, 10000, 10000, 6000),
+    ] {
+        let status = format!(
+            "Name:\tUid: 1000\nUid:\t{real}\t{effective}\t{effective}\t{effective}\n\
+             Groups:\t4 1000 \nThreads:\t{threads}\nSigQ:\t0/1\n"
+        );
+        put(
+            root.path(),
+            &format!("proc/{process}/status"),
+            status.as_bytes(),
+        );
+    }
+    // It has ended meanwhile.
+    fs::create_dir(root.path().join("proc/81")).unwrap();
+    let host = seen_by(1000, &root);
+    assert_eq!(host.unseen, []);
+    assert_eq!(host.processes.user_threads, Some(43));
+    assert_eq!(seen_by(1001, &root).processes.user_threads, None);
+    assert_eq!(seen(&root).processes.user_threads, None);
+}
+
+#[test]
+fn a_status_that_makes_no_sense_is_noted() {
+    let root = tree(&full());
+    put(
+        root.path(),
+        "proc/77/status",
+        b"Uid:\t1000\nThreads:\tmany\n",
+    );
+    let host = seen_by(1000, &root);
+    assert_eq!(unseen(&host), ["/proc/77/status"]);
+    assert_eq!(host.processes.user_threads, None);
 }
 
 #[test]
