@@ -75,9 +75,9 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
         CONFIG.finds(Severity::Ok, value, need, meaning),
         kvm(host, want, config),
         ksm(host, want, config),
-        virtio(host, want, config),
+        virtio(host, config),
         vhost(config),
-        irq_bypass(want, config),
+        irq_bypass(config),
         tun(config),
     ]
 }
@@ -97,26 +97,32 @@ fn missing<'a>(config: &Config, options: &[&'a str]) -> Vec<&'a str> {
     options.filter(|option| !set(option)).collect()
 }
 
-/// A finding on `options`, all of which are needed; `lacking` is how much it
-/// matters if they are not all there.
-fn options(
-    check: Check,
-    config: &Config,
-    options: &[&str],
-    lacking: Severity,
-    meaning: &str,
-) -> Finding {
+/// What it means that an option is lacking.
+enum Lack {
+    /// So much is lost of what the option does.
+    Matters(Severity),
+    /// Nothing is, for this reason.
+    Unused(&'static str),
+}
+
+/// A finding on `options`, all of which are needed for what `meaning` says.
+fn options(check: Check, config: &Config, options: &[&str], lack: Lack, meaning: &str) -> Finding {
     let missing = missing(config, options);
-    let (severity, value) = if missing.is_empty() {
+    let need = options.join(", ");
+    if missing.is_empty() {
         let set = options
             .iter()
             .map(|option| format!("{option}={}", config[*option]));
-        (Severity::Ok, set.collect::<Vec<_>>().join(" "))
-    } else {
-        (lacking, format!("without {}", missing.join(", ")))
+        let value = set.collect::<Vec<_>>().join(" ");
+        return check.finds(Severity::Ok, value, need, meaning);
+    }
+    let value = format!("without {}", missing.join(", "));
+    let (severity, meaning) = match lack {
+        Lack::Matters(severity) => (severity, meaning.to_owned()),
+        Lack::Unused(reason) => (Severity::Ok, format!("Not used: {reason}")),
     };
     check
-        .finds(severity, value, options.join(", "), meaning)
+        .finds(severity, value, need, meaning)
         .mended_by(Fix::manual(
             Needs::Reboot,
             format!("boot a kernel built with {}", missing.join(", ")),
@@ -124,46 +130,48 @@ fn options(
 }
 
 fn kvm(host: &Host, want: &Want, config: &Config) -> Finding {
-    let lacking = match broken(host) {
-        // Something else than the kernel of this configuration is behind it.
-        None => Severity::Ok,
-        Some(Link::Kernel) => Severity::Blocker,
-        Some(Link::Cpu | Link::Module | Link::Device) => Severity::Advice,
+    let lack = match broken(host) {
+        None => Lack::Unused("/dev/kvm opens, so something else is behind it."),
+        Some(Link::Kernel) => Lack::Matters(want.under_kvm(Severity::Blocker)),
+        Some(Link::Cpu | Link::Module | Link::Device) => Lack::Matters(Severity::Advice),
     };
     options(
         KVM,
         config,
         &kvm_options(host),
-        want.under_kvm(lacking),
+        lack,
         "The kernel runs virtual machines on the CPU's VT-x or SVM.",
     )
 }
 
 fn ksm(host: &Host, want: &Want, config: &Config) -> Finding {
-    let lacking = match want.sharing {
-        Sharing::Guest if host.ksm.is_none() => Severity::Advice,
-        Sharing::Guest | Sharing::None => Severity::Ok,
+    let lack = match want.sharing {
+        Sharing::None => Lack::Unused("guests with --sharing none merge nothing."),
+        Sharing::Guest if host.ksm.is_some() => {
+            Lack::Unused("/sys/kernel/mm/ksm is there, which is what counts.")
+        }
+        Sharing::Guest => Lack::Matters(Severity::Advice),
     };
     options(
         KSM,
         config,
         &["CONFIG_KSM"],
-        lacking,
+        lack,
         "The kernel can keep equal pages of guests once.",
     )
 }
 
-fn virtio(host: &Host, want: &Want, config: &Config) -> Finding {
-    let lacking = if cpu::is_guest(host) {
-        want.under_kvm(Severity::Advice)
+fn virtio(host: &Host, config: &Config) -> Finding {
+    let lack = if cpu::is_guest(host) {
+        Lack::Matters(Severity::Advice)
     } else {
-        Severity::Ok
+        Lack::Unused("this host is no guest itself, and guests' virtio devices are QEMU's.")
     };
     options(
         VIRTIO,
         config,
         &["CONFIG_VIRTIO", "CONFIG_VIRTIO_NET", "CONFIG_VIRTIO_BLK"],
-        lacking,
+        lack,
         "Guests' virtio devices are QEMU's and need none of it; it makes this host's own disk and \
          network fast where it is itself a guest.",
     )
@@ -174,18 +182,18 @@ fn vhost(config: &Config) -> Finding {
         VHOST,
         config,
         &["CONFIG_VHOST_NET"],
-        Severity::Advice,
+        Lack::Matters(Severity::Advice),
         "Guests on taps can have their packets moved by the kernel instead of QEMU; QEMU's own \
          network, --net user, does without.",
     )
 }
 
-fn irq_bypass(want: &Want, config: &Config) -> Finding {
+fn irq_bypass(config: &Config) -> Finding {
     options(
         IRQ_BYPASS,
         config,
         &["CONFIG_IRQ_BYPASS_MANAGER"],
-        want.under_kvm(Severity::Advice),
+        Lack::Matters(Severity::Advice),
         "Interrupts of a device that is passed through go to its guest directly; these guests are \
          given none, so it is only for comparison.",
     )
@@ -196,7 +204,7 @@ fn tun(config: &Config) -> Finding {
         TUN,
         config,
         &["CONFIG_TUN"],
-        Severity::Advice,
+        Lack::Matters(Severity::Advice),
         "Guests can be connected by taps; --net user does without.",
     )
 }
