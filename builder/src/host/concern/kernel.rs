@@ -98,6 +98,7 @@ fn missing<'a>(config: &Config, options: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// What it means that an option is lacking.
+#[derive(Clone, Copy)]
 enum Lack {
     /// So much is lost of what the option does.
     Matters(Severity),

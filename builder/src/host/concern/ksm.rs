@@ -47,6 +47,9 @@ const PAGES_A_GUEST: u64 = 2_000;
 /// Seconds that a pass over all guests may take; a page is merged in the
 /// second pass that finds it unchanged.
 const PASS: u64 = 10;
+/// Seconds of a pass above which guests that are started back to back are not
+/// merged before memory ends.
+const LATE_PASS: u64 = 60;
 /// Pages a second that the one thread of ksmd gets through at most.
 const KSMD_MAX: u64 = 1_500_000;
 /// Pages a turn, and milliseconds between turns, that keep ksmd busy.
@@ -200,10 +203,14 @@ fn rate(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
         .checked_div(sleep)
         .unwrap_or(KSMD_MAX)
         .min(KSMD_MAX);
-    let severity = if rate < needed {
-        want.when_shared(Severity::Advice)
+    let late = pages > rate.saturating_mul(LATE_PASS) && fits_only_merged(host, want);
+    let (severity, outcome) = if rate >= needed {
+        (Severity::Ok, "")
+    } else if late {
+        let outcome = "; that many fit only merged, and memory ends before";
+        (want.when_shared(Severity::Blocker), outcome)
     } else {
-        Severity::Ok
+        (want.when_shared(Severity::Advice), "")
     };
     RATE.finds(
         severity,
@@ -211,7 +218,7 @@ fn rate(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
         need,
         format!(
             "A pass over {} guests takes {} s; a page is merged when a second pass finds it \
-             unchanged, and until then each guest costs its full memory.",
+             unchanged, and until then each guest costs its full memory{outcome}.",
             count(guests),
             count(pages / rate.max(1))
         ),
@@ -226,6 +233,15 @@ fn rate(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
             value: SLEEP_MILLISECS,
         },
     ]))
+}
+
+/// Whether the guests asked for are known to fit once they are merged, while KSM
+/// runs, and not before.
+fn fits_only_merged(host: &Host, want: &Want) -> bool {
+    want.guests.is_some()
+        && want.cost.basis == Basis::Measured
+        && !memory::fits_unshared(host, want)
+        && memory::allowed(host, want).is_some_and(|allowed| allowed >= want.wanted())
 }
 
 fn smart_scan(want: &Want, ksm: &Ksm) -> Finding {
