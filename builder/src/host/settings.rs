@@ -3,10 +3,11 @@
 //! Sysctls and KSM's knobs belong to the whole host, so several fleets share
 //! them. [`Owner`] keeps a record of what was there before, what imgbuild wrote
 //! and who holds it; whoever lets go last has the old value put back, unless
-//! somebody else has changed it since.
+//! somebody else has changed it since, or guests of anybody still rest on it.
 
 mod error;
 mod file;
+mod guests;
 mod holder;
 mod knob;
 mod ksm;
@@ -24,7 +25,7 @@ pub use error::SettingsError;
 pub use holder::Holder;
 pub use knob::Knob;
 pub use module::{Module, ModuleError, load_module};
-pub use outcome::{Applied, Held, Left, Outcome, Reason, Report, Restored, StillMerged};
+pub use outcome::{Applied, Held, Keeper, Left, Outcome, Reason, Report, Restored, StillMerged};
 pub use owner::Owner;
 pub use script::script;
 

@@ -57,6 +57,14 @@ pub enum SettingsError {
         /// What the system said.
         source: io::Error,
     },
+    /// Whether guests rest on the settings cannot be told.
+    #[error("guests cannot be looked for in {}: {source}; mount /proc", path.display())]
+    Guests {
+        /// The folder of processes.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// This process cannot tell when it started.
     #[error("/proc/self/stat cannot be read: {0}; mount /proc")]
     Process(ProcError),

@@ -1,5 +1,6 @@
 //! What became of settings that were to be written, or put back.
 
+use std::fmt;
 use std::io;
 
 use serde::{Serialize, Serializer};
@@ -97,7 +98,29 @@ pub struct Held {
     /// What imgbuild wrote.
     pub wrote: u64,
     /// Who needs it.
-    pub by: Vec<Holder>,
+    pub by: Vec<Keeper>,
+}
+
+/// Who keeps a setting from being put back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keeper {
+    /// This many guests, of fleets that the record does not know: who launches
+    /// without being root rests on the settings and cannot write it.
+    Guests(u64),
+    /// Who stands in the record.
+    #[serde(untagged)]
+    Holder(Holder),
+}
+
+impl fmt::Display for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Guests(1) => f.write_str("1 guest of another fleet"),
+            Self::Guests(guests) => write!(f, "{guests} guests of other fleets"),
+            Self::Holder(holder) => holder.fmt(f),
+        }
+    }
 }
 
 /// Pages that stay merged.

@@ -107,15 +107,16 @@ impl Owner {
         store.save()
     }
 
-    /// Lets go of what `holder` held, and puts back what nobody holds any more.
-    /// Dead fleets hold nothing.
+    /// Lets go of what `holder` held, and puts back what nobody holds any more,
+    /// unless guests of others live. Dead fleets hold nothing.
     ///
     /// For a fleet's end, after its guests are gone.
     pub fn release(&self, holder: &Holder) -> Result<Report, SettingsError> {
         self.put_back(|other| other == holder)
     }
 
-    /// Puts back what no living fleet holds: `imgbuild check --restore`.
+    /// Puts back what no living fleet holds, unless guests of others live:
+    /// `imgbuild check --restore`.
     pub fn restore(&self) -> Result<Report, SettingsError> {
         self.put_back(|holder| *holder == Holder::User)
     }

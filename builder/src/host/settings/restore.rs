@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::record::Change;
 use super::store::Store;
-use super::{Held, Knob, Left, Reason, Report, Restored, SettingsError, StillMerged, file, ksm};
+use super::{
+    Held, Keeper, Knob, Left, Reason, Report, Restored, SettingsError, StillMerged, file, guests,
+    ksm,
+};
 
 /// ksmd does nothing.
 const STOPPED: u64 = 0;
@@ -15,7 +18,8 @@ const RUNNING: u64 = 1;
 const UNMERGED: u64 = 2;
 
 /// Puts back every setting of the record that has no holder, in the reverse
-/// order of writing, and records what is left to do.
+/// order of writing, and records what is left to do. While any guest lives
+/// nothing is written, since it may rest on any of them.
 pub(super) fn put_back(
     root: &Path,
     patience: Duration,
@@ -25,10 +29,22 @@ pub(super) fn put_back(
         held: held(store),
         ..Report::default()
     };
-    for knob in free(store, |knob| !knob.is_ksm()) {
-        put_knob_back(root, store, knob, &mut report);
+    let free_knobs = free(store, |_| true);
+    let guests = if free_knobs.is_empty() {
+        0
+    } else {
+        guests::living(root)?
+    };
+    if guests > 0 {
+        for knob in free_knobs {
+            keep(root, store, knob, guests, &mut report);
+        }
+    } else {
+        for knob in free(store, |knob| !knob.is_ksm()) {
+            put_knob_back(root, store, knob, &mut report);
+        }
+        put_ksm_back(root, patience, store, &mut report)?;
     }
-    put_ksm_back(root, patience, store, &mut report)?;
     store.save()?;
     Ok(report)
 }
@@ -39,7 +55,7 @@ fn held(store: &Store) -> Vec<Held> {
         .map(|change| Held {
             knob: change.knob,
             wrote: change.wrote(),
-            by: change.holders.clone(),
+            by: change.holders.iter().cloned().map(Keeper::Holder).collect(),
         })
         .collect()
 }
@@ -176,19 +192,37 @@ fn set_run(root: &Path, store: &mut Store, value: u64) -> Result<(), Obstacle> {
     Ok(())
 }
 
-/// Puts one knob back if it is still imgbuild's.
-fn put_knob_back(root: &Path, store: &mut Store, knob: Knob, report: &mut Report) {
-    let Some(change) = store.record.change(knob).cloned() else {
-        return;
-    };
-    let (from, to) = match file::read(root, knob) {
-        Err(error) => return leave(root, store, knob, Reason::of(knob, &error), report),
-        Ok(found) if change.is_back(found) => return store.record.forget(knob),
-        Ok(found) if change.is_ours(found) => (found, change.back()),
+/// Keeps one knob for `guests` if it is still imgbuild's.
+fn keep(root: &Path, store: &mut Store, knob: Knob, guests: u64, report: &mut Report) {
+    if let Some((wrote, _)) = way_back(root, store, knob, report) {
+        report.held.push(Held {
+            knob,
+            wrote,
+            by: vec![Keeper::Guests(guests)],
+        });
+    }
+}
+
+/// What a knob is, and what it is to be again, if it is still imgbuild's;
+/// otherwise says why not.
+fn way_back(root: &Path, store: &mut Store, knob: Knob, report: &mut Report) -> Option<(u64, u64)> {
+    let change = store.record.change(knob)?.clone();
+    match file::read(root, knob) {
+        Err(error) => leave(root, store, knob, Reason::of(knob, &error), report),
+        Ok(found) if change.is_back(found) => store.record.forget(knob),
+        Ok(found) if change.is_ours(found) => return Some((found, change.back())),
         Ok(_) => {
             leave(root, store, knob, Reason::Changed, report);
-            return store.record.forget(knob);
+            store.record.forget(knob);
         }
+    }
+    None
+}
+
+/// Puts one knob back if it is still imgbuild's.
+fn put_knob_back(root: &Path, store: &mut Store, knob: Knob, report: &mut Report) {
+    let Some((from, to)) = way_back(root, store, knob, report) else {
+        return;
     };
     let written = file::write(root, knob, to);
     match (written, file::read(root, knob)) {

@@ -4,6 +4,7 @@ mod apply;
 mod death;
 mod fake;
 pub(super) mod fuse;
+mod guests;
 mod ksm;
 mod live;
 mod restore;

@@ -1,8 +1,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
-use super::super::{Holder, Knob, Outcome, Reason, SettingsError, file};
-use super::fake::{Fake, fast_ksm, setting};
+use super::super::record::{Change, LIMIT, Record};
+use super::super::{Holder, Keeper, Knob, Outcome, Reason, SettingsError, file};
+use super::fake::{BOOT, DEFAULTS, Fake, fast_ksm, setting};
 
 fn outcome(fake: &Fake, knob: Knob, value: u64, holder: &Holder) -> Outcome {
     let mut applied = fake.apply(&[setting(knob, value)], holder);
@@ -113,7 +114,7 @@ fn who_held_it_before_somebody_else_changed_it_still_does() {
     fake.set(Knob::PidMax, 40000);
     outcome(&fake, Knob::PidMax, 60000, &db);
     let report = fake.release(&db);
-    assert_eq!(report.held[0].by, [web]);
+    assert_eq!(report.held[0].by, [Keeper::Holder(web)]);
     assert_eq!(fake.get(Knob::PidMax), 60000);
 }
 
@@ -239,22 +240,41 @@ fn a_host_that_names_no_boot_is_not_changed() {
 #[test]
 fn more_holders_than_the_record_takes_are_refused_before_anything_is_written() {
     let fake = Fake::new();
-    let mut accepted = 0;
-    for pid in 1..2000 {
-        let fleet = fake.fleet(&"long".repeat(8), pid);
-        match fake.owner().apply(&fast_ksm(), &fleet) {
-            Ok(_) => accepted = pid,
-            Err(error) => {
-                assert!(matches!(error, SettingsError::Full { .. }), "{error}");
-                break;
-            }
-        }
-    }
-    assert!((20..1999).contains(&accepted), "{accepted}");
+    let web = fake.fleet("web", 10);
+    fake.apply(&fast_ksm(), &web);
+    let mut record = Record::parse(&fs::read(fake.record()).unwrap()).unwrap();
+    // No further fleet has room.
+    let room = usize::try_from(LIMIT).unwrap() - record.to_bytes().len();
+    let each = serde_json::to_vec(&web).unwrap().len() + 1;
+    let more = vec![web; room / each];
+    record.changes[0].holders.extend(more);
+    fs::write(fake.record(), record.to_bytes()).unwrap();
+    let db = fake.fleet("db", 11);
+    let refused = [setting(Knob::PidMax, 50000)];
+    let error = fake.owner().apply(&refused, &db).unwrap_err();
+    assert!(matches!(error, SettingsError::Full { .. }), "{error}");
+    assert_eq!(fake.get(Knob::PidMax), 32768);
     // What was recorded before still is, and can be put back.
-    for pid in 1..=accepted + 1 {
-        fake.process_ends(pid);
-    }
+    fake.process_ends(10);
     fake.restore();
     assert!(fake.is_as_it_was());
+}
+
+#[test]
+fn a_record_has_room_for_hundreds_of_fleets_that_hold_everything() {
+    let mut record = Record::new(BOOT);
+    for (knob, value) in DEFAULTS {
+        let mut change = Change::new(knob, value);
+        for pid in 0..700 {
+            change.hold(&Holder::Fleet {
+                name: "a".repeat(32),
+                pid: 4_000_000 + pid,
+                start: 10_000_000_000,
+            });
+        }
+        record.put(change);
+    }
+    let bytes = record.to_bytes();
+    assert!(bytes.len() as u64 <= LIMIT, "{}", bytes.len());
+    assert_eq!(Record::parse(&bytes), Ok(record));
 }

@@ -10,7 +10,7 @@ use super::super::{Applied, Holder, Knob, Owner, Report, Setting, file};
 pub const BOOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
 /// Where a host begins.
-const DEFAULTS: [(Knob, u64); 11] = [
+pub const DEFAULTS: [(Knob, u64); 11] = [
     (Knob::PidMax, 32768),
     (Knob::ThreadsMax, 192_730),
     (Knob::OvercommitMemory, 0),
@@ -112,6 +112,14 @@ impl Fake {
             format!("{pid} (a) S (b) {state} 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start}{zeros}");
         self.file(&format!("proc/{pid}/stat"), &text);
         self.file(&format!("proc/{pid}/ksm_merging_pages"), "0\n");
+    }
+
+    /// A guest of somebody's.
+    pub fn guest(&self, pid: u32) {
+        let line = "qemu-system-x86_64\0-name\0g00000\0-fw_cfg\0\
+                    name=opt/imgbuild/identity,file=/alice/g00000\0-display\0none\0";
+        self.process(pid, 'S', 1000);
+        self.file(&format!("proc/{pid}/cmdline"), line);
     }
 
     pub fn process_ends(&self, pid: u32) {

@@ -1,6 +1,6 @@
 use std::fs;
 
-use super::super::{Holder, Knob, Outcome, Reason, Report};
+use super::super::{Holder, Keeper, Knob, Outcome, Reason, Report};
 use super::fake::{BOOT, Fake, fast_ksm, restored, setting};
 
 #[test]
@@ -49,10 +49,13 @@ fn the_last_holder_restores() {
 
     let report = fake.release(&web);
     assert!(report.restored.is_empty());
-    assert_eq!(report.held[0].by, [db.clone(), Holder::User]);
+    assert_eq!(
+        report.held[0].by,
+        [db.clone(), Holder::User].map(Keeper::Holder)
+    );
     let report = fake.restore();
     assert!(report.restored.is_empty());
-    assert_eq!(report.held[0].by, std::slice::from_ref(&db));
+    assert_eq!(report.held[0].by, [Keeper::Holder(db.clone())]);
     assert_eq!(fake.get(Knob::PidMax), 50000);
 
     let report = fake.release(&db);
@@ -78,7 +81,7 @@ fn a_fleet_that_finds_settings_in_force_holds_them() {
     fake.owner().join(&db).unwrap();
     let report = fake.release(&web);
     assert_eq!(restored(&report), []);
-    assert_eq!(report.held[0].by, std::slice::from_ref(&db));
+    assert_eq!(report.held[0].by, [Keeper::Holder(db.clone())]);
     assert_eq!(fake.get(Knob::PidMax), 50000);
     assert_eq!(restored(&fake.release(&db)), [Knob::PidMax]);
     assert_eq!(fake.get(Knob::ThreadsMax), 800_000);
@@ -92,7 +95,7 @@ fn the_user_holds_on_when_the_last_fleet_ends() {
     fake.apply(&pid_max, &Holder::User);
     fake.apply(&pid_max, &web);
     let report = fake.release(&web);
-    assert_eq!(report.held[0].by, [Holder::User]);
+    assert_eq!(report.held[0].by, [Keeper::Holder(Holder::User)]);
     assert_eq!(fake.get(Knob::PidMax), 50000);
 }
 
@@ -135,7 +138,7 @@ fn a_fleet_of_whom_nothing_can_be_told_keeps_its_settings() {
     fake.apply(&[setting(Knob::PidMax, 50000)], &web);
     fake.file("proc/10/stat", "garbage");
     let report = fake.restore();
-    assert_eq!(report.held[0].by, [web]);
+    assert_eq!(report.held[0].by, [Keeper::Holder(web)]);
     assert_eq!(fake.get(Knob::PidMax), 50000);
 }
 
