@@ -1,10 +1,12 @@
 //! A control group of a test's own, to run a command with less than the host
 //! has.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -21,6 +23,64 @@ pub enum Limit {
 #[derive(Debug)]
 pub struct Confined {
     folder: PathBuf,
+    /// Dropped after the group is removed.
+    _handed_down: Option<HandedDown>,
+}
+
+/// A controller that the groups below a group of version 2 may use; taken back
+/// when the last of these is dropped, if it was not handed down before.
+#[derive(Debug)]
+struct HandedDown {
+    control: PathBuf,
+    controller: String,
+}
+
+/// How many of each this process has.
+static HANDED_DOWN: Mutex<BTreeMap<(PathBuf, String), usize>> = Mutex::new(BTreeMap::new());
+
+impl HandedDown {
+    /// `None` where others have handed `controller` down to the groups below
+    /// `group`.
+    fn new(group: &Path, controller: &str) -> Option<Self> {
+        let control = group.join("cgroup.subtree_control");
+        let mut users = HANDED_DOWN
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let key = (control.clone(), controller.to_owned());
+        if let Some(users) = users.get_mut(&key) {
+            *users += 1;
+        } else {
+            let before = fs::read_to_string(&control).expect("the group is there");
+            if before.split_ascii_whitespace().any(|on| on == controller) {
+                return None;
+            }
+            fs::write(&control, format!("+{controller}")).expect("root may hand controllers down");
+            users.insert(key, 1);
+        }
+        Some(Self {
+            control,
+            controller: controller.to_owned(),
+        })
+    }
+}
+
+impl Drop for HandedDown {
+    fn drop(&mut self) {
+        let key = (self.control.clone(), self.controller.clone());
+        let mut all = HANDED_DOWN
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let left = all.get(&key).map_or(0, |users| users - 1);
+        if left > 0 {
+            all.insert(key, left);
+            return;
+        }
+        all.remove(&key);
+        if let Err(error) = fs::write(&self.control, format!("-{}", self.controller)) {
+            let (control, controller) = (self.control.display(), &self.controller);
+            eprintln!("{controller} stays in {control}: {error}");
+        }
+    }
 }
 
 impl Confined {
@@ -41,16 +101,15 @@ impl Confined {
             Limit::Memory(_) => (root.to_path_buf(), "memory.max"),
             Limit::Pids(_) => (root.to_path_buf(), "pids.max"),
         };
-        if !is_v1 {
-            fs::write(
-                mount.join("cgroup.subtree_control"),
-                format!("+{controller}"),
-            )
-            .expect("root may hand controllers down");
-        }
+        let handed_down = (!is_v1)
+            .then(|| HandedDown::new(&mount, controller))
+            .flatten();
         let folder = mount.join(format!("imgbuild-test-{}-{name}", std::process::id()));
         fs::create_dir(&folder).expect("root may make groups");
-        let confined = Self { folder };
+        let confined = Self {
+            folder,
+            _handed_down: handed_down,
+        };
         fs::write(confined.folder.join(file), value.to_string()).expect("the group is ours");
         confined
     }
@@ -75,5 +134,41 @@ impl Drop for Confined {
             sleep(Duration::from_millis(50));
         }
         eprintln!("{} is left behind", self.folder.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands in a file of a folder that plays a group, where each write
+    /// replaces what was there.
+    fn control(group: &Path) -> String {
+        fs::read_to_string(group.join("cgroup.subtree_control")).unwrap()
+    }
+
+    fn group(controllers: &str) -> tempfile::TempDir {
+        let group = tempfile::tempdir().unwrap();
+        fs::write(group.path().join("cgroup.subtree_control"), controllers).unwrap();
+        group
+    }
+
+    #[test]
+    fn a_controller_is_taken_back_by_the_last_who_needs_it() {
+        let group = group("cpu\n");
+        let first = HandedDown::new(group.path(), "pids").unwrap();
+        assert_eq!(control(group.path()), "+pids");
+        let second = HandedDown::new(group.path(), "pids").unwrap();
+        drop(first);
+        assert_eq!(control(group.path()), "+pids");
+        drop(second);
+        assert_eq!(control(group.path()), "-pids");
+    }
+
+    #[test]
+    fn a_controller_that_others_handed_down_stays() {
+        let group = group("cpu pids\n");
+        drop(HandedDown::new(group.path(), "pids"));
+        assert_eq!(control(group.path()), "cpu pids\n");
     }
 }
