@@ -1,11 +1,11 @@
 //! Host settings that `--fix` changes on this very host, and that are put back.
 //!
-//! They are one for the whole host, so one test runs at a time, as root.
+//! They are one for the whole host, so one test runs at a time, of all checkouts,
+//! as root.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard};
 
 use imgbuild_tests::{TestEnv, binary, finish, run, start, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,7 +27,7 @@ type Values = BTreeMap<&'static str, String>;
 /// The host's settings as they were, put back by hand when a test fails.
 struct Before {
     values: Values,
-    _alone: MutexGuard<'static, ()>,
+    _alone: File,
 }
 
 fn now() -> Values {
@@ -37,19 +37,50 @@ fn now() -> Values {
         .collect()
 }
 
+/// The right to change this host's settings, for one test at a time: the unit
+/// tests that change them take it too.
+fn alone() -> File {
+    let path = std::env::temp_dir().join("imgbuild-live-settings.lock");
+    // Root may not create what another user has made (fs.protected_regular).
+    let lock = File::open(&path).or_else(|_| File::create(&path)).unwrap();
+    lock.lock().unwrap();
+    lock
+}
+
+/// Guests on this host, of whatever checkout.
+fn guests() -> usize {
+    let processes = fs::read_dir("/proc").unwrap();
+    processes
+        .filter_map(|process| fs::read_to_string(process.ok()?.path().join("cmdline")).ok())
+        .filter(|line| line.contains("\0-fw_cfg\0name=opt/imgbuild/identity,"))
+        .count()
+}
+
 impl Before {
     fn look() -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
         assert!(
             rustix::process::geteuid().is_root(),
             "only root can change host settings: run the tests as root"
         );
-        assert!(!fs::exists(RECORD).unwrap(), "{RECORD} is in use by others");
+        let alone = alone();
+        assert!(
+            !fs::exists(RECORD).unwrap(),
+            "imgbuild has changed this host's settings ({RECORD}): stop its fleets, then run \
+             `imgbuild check --restore`"
+        );
         let values = now();
-        assert_eq!(values["run"].trim(), "0", "KSM is in use by others");
+        assert_eq!(
+            values["run"].trim(),
+            "0",
+            "KSM runs or has run for others, and these tests change it: stop ksmtuned and the \
+             like, then `echo 0 > {KSM}/run`"
+        );
+        assert_eq!(
+            guests(),
+            0,
+            "guests of imgbuild run on this host and keep its settings as they are: stop their \
+             fleets"
+        );
         Self {
             values,
             _alone: alone,
@@ -176,6 +207,7 @@ fn restore_puts_back_what_a_killed_launch_left() {
     fs::write(format!("{KSM}/sleep_millisecs"), "77").unwrap();
     kill_process(Pid::from_child(&launch), Signal::KILL).unwrap();
     assert_eq!(finish(launch).status.code(), None);
+    wait_until("its guest is gone", || guests() == 0);
     assert_eq!(now()["run"].trim(), "1");
 
     let restored = run(&mut check(&env, &["--restore", "--json"])).exits(1);
@@ -258,6 +290,36 @@ fn only_root_changes_settings() {
         .args(imgbuild.get_args()))
     .exits(1)
     .says(&["cannot be changed", "as root"]);
+    assert_eq!(now(), before.values);
+}
+
+#[test]
+fn restore_takes_nothing_from_the_guests_of_another_user() {
+    let before = Before::look();
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    run(&mut check(&env, &["--fix"])).succeeds();
+    let ours = now();
+    run(env.command("chmod").args(["-R", "a+rwX", "."])).succeeds();
+    let arguments = ["launch", "--accel", "tcg", "--count", "1", "--no-canary"];
+    let imgbuild = env.imgbuild(arguments);
+    let mut other = env.command("setpriv");
+    other
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(imgbuild.get_program())
+        .args(imgbuild.get_args())
+        .arg(&out);
+    let launch = start(&mut other);
+    wait_until("a guest runs", || env.guests().len() == 1);
+    run(&mut check(&env, &["--restore"]))
+        .succeeds()
+        .says(&["/sys/kernel/mm/ksm/run stays 1 for 1 guest of another fleet"]);
+    assert_eq!(now(), ours);
+
+    // setpriv has become imgbuild.
+    kill_process(Pid::from_child(&launch), Signal::INT).unwrap();
+    finish(launch).exits(130);
+    run(&mut check(&env, &["--restore"])).succeeds();
     assert_eq!(now(), before.values);
 }
 
