@@ -10,7 +10,8 @@ use super::guest::printable;
 use super::readiness::Report;
 use crate::host::finding::Fix;
 use crate::host::settings::{
-    self, Applied, Holder, Knob, Module, Outcome, Owner, Setting, SettingsError, load_module,
+    self, Applied, Held, Holder, Keeper, Knob, Module, Outcome, Owner, Setting, SettingsError,
+    load_module,
 };
 use crate::interrupt::Interrupt;
 use crate::vmm::Accel;
@@ -63,7 +64,21 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         match owner().release(&self.holder) {
-            Ok(report) => tell(&report),
+            Ok(report) => {
+                tell(&report);
+                let by_guests = |held: &&Held| {
+                    held.by
+                        .iter()
+                        .any(|keeper| matches!(keeper, Keeper::Guests(_)))
+                };
+                if let Some(held) = report.held.iter().find(by_guests) {
+                    tracing::info!(
+                        "host settings stay for {}; `imgbuild check --restore` puts them back \
+                         once they are gone",
+                        names(held)
+                    );
+                }
+            }
             Err(error) => tracing::warn!(
                 "host settings are not put back: {error}; `imgbuild check --restore` does it"
             ),
@@ -106,8 +121,7 @@ pub fn restore() -> Result<settings::Report, SettingsError> {
     let report = owner().restore()?;
     tell(&report);
     for held in &report.held {
-        let by: Vec<_> = held.by.iter().map(ToString::to_string).collect();
-        tracing::info!("{} stays {} for {}", held.knob, held.wrote, by.join(", "));
+        tracing::info!("{} stays {} for {}", held.knob, held.wrote, names(held));
     }
     Ok(report)
 }
@@ -124,6 +138,12 @@ pub fn script(report: &Report) -> String {
         }
     }
     script
+}
+
+/// Who needs a setting.
+fn names(held: &Held) -> String {
+    let by: Vec<_> = held.by.iter().map(ToString::to_string).collect();
+    by.join(", ")
 }
 
 fn owner() -> Owner {
