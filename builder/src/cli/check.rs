@@ -72,21 +72,29 @@ impl Check {
             host.save(file)?;
             tracing::info!("{} holds what was seen of this host", file.display());
         }
-        let Some(mut report) = self.judge(&host, artifacts.as_ref(), context)? else {
+        let artifacts = artifacts.as_ref();
+        let mut applied = Vec::new();
+        if self.fix {
+            // Canaries are for the host as it will be.
+            let Some(before) = self.judge(&host, artifacts, Canaries::Kept, context)? else {
+                return Ok(Exit::Interrupted);
+            };
+            if self.dry_run {
+                print(mend::script(&before).trim_end())?;
+                return Ok(exit(&before));
+            }
+            applied = mend::mend(&before, &Holder::User, &context.interrupt)?;
+            host = self.host(context)?;
+        }
+        let canaries = match (&self.from, self.canary) {
+            (Some(_), _) => Canaries::Never,
+            (None, true) => Canaries::Fresh,
+            (None, false) => Canaries::Kept,
+        };
+        let Some(report) = self.judge(&host, artifacts, canaries, context)? else {
             return Ok(Exit::Interrupted);
         };
-        if self.dry_run {
-            print(mend::script(&report).trim_end())?;
-            return Ok(exit(&report));
-        }
-        if self.fix {
-            let applied = mend::mend(&report, &Holder::User, &context.interrupt)?;
-            host = self.host(context)?;
-            match self.judge(&host, artifacts.as_ref(), context)? {
-                Some(after) => report = Report { applied, ..after },
-                None => return Ok(Exit::Interrupted),
-            }
-        }
+        let report = Report { applied, ..report };
         print(&if self.json {
             serde_json::to_string(&report)?
         } else {
@@ -140,6 +148,7 @@ impl Check {
         &self,
         host: &Host,
         artifacts: Option<&Artifacts>,
+        canaries: Canaries,
         context: &Context,
     ) -> Result<Option<Report>, Failure> {
         let question = Question {
@@ -149,11 +158,7 @@ impl Check {
             sharing: self.how.sharing,
             net: self.how.net,
             memory: self.how.memory,
-            canaries: match (&self.from, self.canary) {
-                (Some(_), _) => Canaries::Never,
-                (None, true) => Canaries::Fresh,
-                (None, false) => Canaries::Kept,
-            },
+            canaries,
         };
         Ok(readiness::check(
             host,

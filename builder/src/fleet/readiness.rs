@@ -231,10 +231,10 @@ fn tried(
     Ok(outcome)
 }
 
-/// What the reference guest cost where it was measured (docs/density.md); an
+/// What the reference guest cost on one host under TCG, by memory cgroup; an
 /// assumption anywhere else.
 fn assumed(accel: Accel) -> Cost {
-    // Under TCG a guest has 8 MiB of translated code besides.
+    // Only under TCG has a guest 8 MiB of translated code.
     let memory = match accel {
         Accel::Kvm => 21 << 20,
         Accel::Tcg => 29 << 20,
