@@ -41,7 +41,7 @@ const TCG: Launch = Launch {
 /// a guest's kernel the launch is then refused; canaries are left out, since
 /// there they never have a result to keep.
 const DEFAULT: Launch = Launch {
-    what: "warm launch to checked (default accelerator)",
+    what: "warm launch to checked (KVM)",
     how: &["--no-canary"],
     codes: &[0, 3],
 };
