@@ -128,16 +128,6 @@ impl From<ByteSize> for String {
     }
 }
 
-/// Bytes as MiB, for people to read.
-#[must_use]
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "nobody reads the sixteenth digit"
-)]
-pub fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
 /// A number with a comma between thousands.
 #[must_use]
 pub fn grouped(number: u64) -> String {

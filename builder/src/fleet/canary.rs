@@ -127,7 +127,7 @@ fn measure(
         ..cost
     };
     let merging = match ksm {
-        Some(ksm) if ksm.run == Some(1) => watch(&mut trial.supervisor, second, alike, ksm)?,
+        Some(ksm) if ksm.runs() => watch(&mut trial.supervisor, second, alike, ksm)?,
         _ => Merging::KsmStopped,
     };
     Ok((cost, merging))

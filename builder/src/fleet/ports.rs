@@ -6,10 +6,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::host;
-
-/// The first port that needs no privilege (ip(7)).
-const FIRST: u16 = 1024;
+use crate::host::{self, ports::FIRST};
 
 /// Fewer ports are free than the fleet has guests.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +42,7 @@ fn search(
     kernel: RangeInclusive<u16>,
     is_free: impl Fn(u16) -> bool,
 ) -> Result<Vec<u16>, TooFewPorts> {
-    let usable: Vec<_> = (FIRST..=u16::MAX)
-        .filter(|port| !kernel.contains(port))
-        .collect();
+    let usable: Vec<_> = host::ports::usable(&kernel).collect();
     let (before, from_start) = usable.split_at(start(fleet, usable.len()));
     let ports: Vec<_> = from_start
         .iter()

@@ -152,12 +152,13 @@ pub fn check(
     findings.extend(concern::judge(host, &want));
     findings.sort_by_key(|finding| finding.severity);
     let ceiling = ceiling::ceiling(host, &want);
+    let enough = ceiling.with(want.sharing).guests >= want.wanted();
+    let ready = enough && !findings.iter().any(is_obstacle);
     let recipe = recipe.map(|recipe| recipe.name.clone());
-    Ok(Some(Report {
+    let mut report = Report {
         schema: SCHEMA,
-        ready: !findings.iter().any(is_obstacle)
-            && ceiling.with(want.sharing).guests >= want.wanted(),
-        verdict: verdict(&findings, &ceiling, &want, recipe.as_deref()),
+        ready,
+        verdict: String::new(),
         recipe,
         want,
         ceiling,
@@ -167,7 +168,9 @@ pub fn check(
         },
         findings,
         applied: Vec::new(),
-    }))
+    };
+    report.verdict = verdict(&report);
+    Ok(Some(report))
 }
 
 /// What canaries from `artifacts` showed, now or before; `None` where none ran.
@@ -250,22 +253,21 @@ fn assumed(accel: Accel) -> Cost {
     }
 }
 
-fn verdict(findings: &[Finding], ceiling: &Ceiling, want: &Want, recipe: Option<&str>) -> String {
-    if let Some(blocker) = findings
-        .iter()
-        .find(|finding| finding.severity == Severity::Blocker)
-    {
+/// The answer in one sentence.
+fn verdict(report: &Report) -> String {
+    let (ceiling, want) = (&report.ceiling, &report.want);
+    let worst = report.findings.first();
+    if let Some(blocker) = worst.filter(|finding| finding.severity == Severity::Blocker) {
         return format!("not ready: {}: {}", blocker.id, blocker.meaning);
     }
     let count = ceiling.with(want.sharing);
     let mut text = String::new();
     if let Some(guests) = want.guests {
-        let ready = !findings.iter().any(is_obstacle) && count.guests >= want.wanted();
-        text.push_str(if ready { "ready" } else { "not ready" });
+        text.push_str(if report.ready { "ready" } else { "not ready" });
         let _ = write!(text, " for {}: ", counted(guests.into(), "guest"));
     }
     let _ = write!(text, "this host takes {}", counted(count.guests, "guest"));
-    if let Some(recipe) = recipe {
+    if let Some(recipe) = &report.recipe {
         let _ = write!(text, " of {recipe}");
     }
     if let Some(first) = count.first {

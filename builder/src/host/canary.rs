@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::concern::text::size;
 use super::finding::{Finding, Fix, Needs, Severity};
 use super::want::{Cost, Want};
-use crate::units::mib;
 use crate::vmm::Accel;
 
 /// Two guests that came up.
@@ -88,10 +88,7 @@ pub fn judge(outcome: &Outcome, want: &Want, need: MergingNeed) -> Vec<Finding> 
                 severity: Severity::Ok,
                 value: format!("ready in {:.2} s", canary.ready_after),
                 need: "ready".to_owned(),
-                meaning: format!(
-                    "guests boot here; one costs {:.1} MiB",
-                    mib(canary.cost.memory)
-                ),
+                meaning: format!("guests boot here; one costs {}", size(canary.cost.memory)),
                 guests: None,
                 fix: None,
                 document: DOCUMENT_MICROVM,

@@ -22,7 +22,7 @@ mod numa;
 mod processes;
 mod qemu;
 mod storage;
-mod text;
+pub(super) mod text;
 mod tuner;
 mod unseen;
 

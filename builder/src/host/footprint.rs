@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use procfs_core::process::{MemoryMaps, SmapsRollup, Status};
 use procfs_core::{FromRead, ProcError};
 
+use super::ksm;
+
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
 
@@ -99,16 +101,7 @@ pub fn mergeable(pages: &Pages, others: &Pages) -> u64 {
 /// page included; `None` before Linux 5.19, which does not tell.
 #[must_use]
 pub fn merged(pid: u32) -> Option<u64> {
-    let read = |name| fs::read_to_string(file(pid, name)).ok();
-    let merging: u64 = read("ksm_merging_pages")?.trim().parse().ok()?;
-    // Since Linux 6.6; before, no page becomes the zero page and is counted.
-    let zero = read("ksm_stat").and_then(|stat| {
-        let line = stat
-            .lines()
-            .find_map(|line| line.strip_prefix("ksm_zero_pages"))?;
-        line.trim().parse::<u64>().ok()
-    });
-    Some(merging + zero.unwrap_or(0))
+    ksm::merged(&file(pid, "")).ok()
 }
 
 fn parse<T: FromRead>(pid: u32, name: &str) -> io::Result<T> {

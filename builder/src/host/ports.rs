@@ -31,6 +31,15 @@ pub(crate) fn parse(text: &str) -> Option<RangeInclusive<u16>> {
     }
 }
 
+/// The first port that needs no privilege (ip(7)).
+pub const FIRST: u16 = 1024;
+
+/// The ports that need no privilege and that the kernel, which serves `kernel`,
+/// gives to nobody.
+pub fn usable(kernel: &RangeInclusive<u16>) -> impl Iterator<Item = u16> {
+    (FIRST..=u16::MAX).filter(|port| !kernel.contains(port))
+}
+
 /// Whether this process could listen on `port` of 127.0.0.1 now.
 #[must_use]
 pub fn is_free(port: u16) -> bool {

@@ -179,6 +179,14 @@ pub struct Ksm {
     pub full_scans: Option<u64>,
 }
 
+impl Ksm {
+    /// Whether it merges now.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.run == Some(1)
+    }
+}
+
 /// What became of `PR_SET_MEMORY_MERGE` (prctl(2)) at execve(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

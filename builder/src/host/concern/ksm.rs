@@ -63,7 +63,7 @@ const MAX_PAGE_SHARING: u64 = 4_096;
 pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let mut findings = match &host.ksm {
         None => vec![absent(host, want)],
-        Some(ksm) if ksm.run == Some(1) => vec![
+        Some(ksm) if ksm.runs() => vec![
             present(),
             run(host, want, ksm),
             rate(host, want, ksm),

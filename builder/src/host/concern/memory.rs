@@ -5,7 +5,7 @@ use std::path::Path;
 use super::text::{count, counted, size};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::settings::Knob;
-use crate::host::snapshot::Host;
+use crate::host::snapshot::{Host, Ksm};
 use crate::host::want::{Basis, Want};
 use crate::vmm::Sharing;
 
@@ -102,7 +102,7 @@ fn guests(room: u64, want: &Want, each: u64) -> u64 {
 
 /// Whether KSM merges guests' RAM as things are.
 fn shares(host: &Host, want: &Want) -> bool {
-    let runs = host.ksm.as_ref().is_some_and(|ksm| ksm.run == Some(1));
+    let runs = host.ksm.as_ref().is_some_and(Ksm::runs);
     want.sharing == Sharing::Guest && runs
 }
 

@@ -2,6 +2,7 @@
 
 use super::text::{count, counted};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
+use crate::host::ports::usable;
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
 use crate::vmm::Net;
@@ -23,9 +24,6 @@ const TUN: Check = Check {
     id: "tun",
     document: "https://docs.kernel.org/networking/tuntap.html",
 };
-
-/// The first port that needs no privilege (ip(7)).
-const FIRST: u16 = 1024;
 
 /// Judges the network.
 pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
@@ -51,9 +49,7 @@ fn ports(host: &Host, want: &Want) -> Finding {
         let meaning = "How many guests can have a port of the loopback is not known.";
         return PORTS.not_seen(need, meaning);
     };
-    let usable = (FIRST..=u16::MAX)
-        .filter(|port| !(low..=high).contains(port))
-        .fold(0_u64, |ports, _| ports + 1);
+    let usable = usable(&(low..=high)).fold(0_u64, |ports, _| ports + 1);
     let free = usable.saturating_sub(listening);
     PORTS
         .allows(

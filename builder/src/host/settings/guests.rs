@@ -1,14 +1,14 @@
 //! Guests that live on this host, whoever's: those of users who cannot write the
 //! record rest on its settings all the same.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
 use tty_init::identity::FW_CFG_NAME;
 
 use super::SettingsError;
-use super::holder::is_gone;
+use crate::host::processes::{self, is_gone};
 
 /// Most bytes of a command line that are looked at. A guest's takes less: a few
 /// paths of 4 KiB each.
@@ -23,13 +23,8 @@ pub(super) fn living(root: &Path) -> Result<u64, SettingsError> {
         source,
     };
     let mut guests = 0;
-    for entry in fs::read_dir(&proc).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        if !name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
-            continue;
-        }
-        match command_line(&entry.path()) {
+    for process in processes::folders(root).map_err(failed)? {
+        match command_line(&process.map_err(failed)?) {
             Ok(line) => guests += u64::from(is_guest(&line)),
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(failed(error)),

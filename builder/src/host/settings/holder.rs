@@ -1,7 +1,6 @@
 //! Who needs a setting, and whether they are still there.
 
 use std::fmt;
-use std::io;
 use std::path::Path;
 
 use procfs_core::process::Stat;
@@ -9,6 +8,7 @@ use procfs_core::{FromRead as _, ProcError};
 use serde::{Deserialize, Serialize};
 
 use super::SettingsError;
+use crate::host::processes::is_gone;
 
 /// Who needs a setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,10 +63,4 @@ impl fmt::Display for Holder {
             Self::Fleet { name, pid, .. } => write!(f, "the fleet {name} (process {pid})"),
         }
     }
-}
-
-/// Whether a file below `/proc/PID` could not be read because the process has
-/// ended.
-pub(super) fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }

@@ -11,8 +11,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::holder::is_gone;
 use super::{Reason, file};
+use crate::host::{ksm, memory, processes};
 
 /// The size of a page of x86-64, in bytes.
 const PAGE: u64 = 4096;
@@ -52,56 +52,13 @@ pub(super) fn pages_of_the_living(root: &Path) -> Result<u64, Reason> {
         Ok(namespace) if namespace.as_os_str() == FIRST_PID_NAMESPACE => {}
         _ => return Err(unknown("other PID namespaces cannot be seen".to_owned())),
     }
-    let entries = fs::read_dir(&proc).map_err(|error| unknown(error.to_string()))?;
+    let failed = |error: io::Error| unknown(error.to_string());
     let mut pages = 0_u64;
-    for entry in entries {
-        let entry = entry.map_err(|error| unknown(error.to_string()))?;
-        let name = entry.file_name();
-        if !name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
-            continue;
-        }
-        pages = pages.saturating_add(pages_of(&entry.path()).map_err(unknown)?);
+    for process in processes::folders(root).map_err(failed)? {
+        let merged = ksm::merged(&process.map_err(failed)?).map_err(unknown)?;
+        pages = pages.saturating_add(merged);
     }
     Ok(pages)
-}
-
-/// Merged pages of the process with this folder, zero pages among them.
-fn pages_of(process: &Path) -> Result<u64, String> {
-    let merging = match fs::read_to_string(process.join("ksm_merging_pages")) {
-        Err(error) if is_gone(&error) && !process.exists() => return Ok(0),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err("the kernel tells only from Linux 5.19 on".to_owned());
-        }
-        read => ended_is_empty(read)?,
-    };
-    let zero = match fs::read_to_string(process.join("ksm_stat")) {
-        // Before Linux 6.1 there is none; 6.6 was the first to count these.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        read => ended_is_empty(read)?,
-    };
-    let zero = zero
-        .lines()
-        .find_map(|line| line.strip_prefix("ksm_zero_pages "))
-        .unwrap_or_default();
-    Ok(pages(&merging)?.saturating_add(pages(zero)?))
-}
-
-/// A process without memory, such as a zombie or a kernel thread, reads as
-/// nothing; one that has ended does not read at all.
-fn ended_is_empty(read: io::Result<String>) -> Result<String, String> {
-    match read {
-        Err(error) if is_gone(&error) => Ok(String::new()),
-        read => read.map_err(|error| error.to_string()),
-    }
-}
-
-fn pages(text: &str) -> Result<u64, String> {
-    match text.trim_ascii() {
-        "" => Ok(0),
-        text => text
-            .parse()
-            .map_err(|_| format!("{text:?} is no number of pages")),
-    }
 }
 
 /// Whether memory has room for every page that is merged now, should any of
@@ -116,11 +73,10 @@ fn room(root: &Path) -> Result<(), Reason> {
     let needed = sharing.saturating_add(zero).saturating_mul(PAGE);
     let path = root.join("proc/meminfo");
     let meminfo = fs::read_to_string(&path).unwrap_or_default();
-    let available = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB"))
-        .and_then(|kib| kib.trim_ascii().parse::<u64>().ok())
-        .map(|kib| kib.saturating_mul(1024));
+    let fields = memory::fields(&meminfo);
+    let available = fields
+        .get("MemAvailable")
+        .and_then(|text| memory::bytes(text));
     match available {
         None => Err(Reason::System(format!(
             "{} does not tell how much memory is available",

@@ -5,9 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
-
 use super::file::{Source, is_absence, read_bounded, reason};
+use crate::host::processes::{is_gone, is_process};
 
 /// Their names, which are short enough for the kernel not to cut them.
 const NAMES: [&str; 4] = ["ksmtuned", "libvirtd", "uksmd", "virtqemud"];
@@ -18,8 +17,10 @@ const COMM: u64 = 65;
 /// Those of [`NAMES`] that run.
 pub(super) fn read(source: &mut Source) -> BTreeSet<String> {
     let names = source.names("proc");
-    let is_process = |name: &&String| name.bytes().all(|byte| byte.is_ascii_digit());
-    let processes: Vec<_> = names.iter().filter(is_process).collect();
+    let processes: Vec<_> = names
+        .iter()
+        .filter(|name| is_process(name.as_bytes()))
+        .collect();
     if !processes.is_empty() && !processes.iter().any(|name| *name == "1") {
         let why = "other users' processes are hidden (hidepid, proc(5))";
         source.note("proc", why);
@@ -50,8 +51,4 @@ pub(super) fn read(source: &mut Source) -> BTreeSet<String> {
 fn comm(path: &Path) -> io::Result<String> {
     let bytes = read_bounded(fs::File::open(path)?, COMM)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    Errno::from_io_error(error) == Some(Errno::SRCH)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::file::{ORDINARY, Source, read_bounded, unexpected};
 use super::{Files, Processes};
+use crate::host::processes::is_process;
 
 /// Processes and threads, of which `user` may have `user_max`.
 pub(super) fn processes(
@@ -47,7 +48,7 @@ fn threads(source: &mut Source) -> Option<u64> {
 fn user_threads(source: &mut Source, user: u32) -> Option<u64> {
     let mut count = 0_u64;
     for name in source.names("proc") {
-        if !name.bytes().all(|byte| byte.is_ascii_digit()) {
+        if !is_process(name.as_bytes()) {
             continue;
         }
         let path = Path::new("proc").join(name).join("status");
