@@ -124,6 +124,12 @@ impl Child {
             let Some(reader) = waiting_reader(input)? else {
                 continue;
             };
+            // What it wrote just before it began to wait comes before a prompt.
+            if self.forward(0, streams)? {
+                quiet_ms = QUIET_MS;
+                continue;
+            }
+            let Some(input) = &self.input else { continue };
             if window == 1 && at_line_start && reader == self.pid {
                 prompt(streams)?;
             }
