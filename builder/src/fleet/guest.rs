@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tty_init::protocol::{Message, Status};
 
 use crate::vmm::qemu::KVM_INTERNAL_ERROR;
@@ -12,6 +14,40 @@ use crate::vmm::qemu::KVM_INTERNAL_ERROR;
 const TAIL_LINES: usize = 4;
 /// Longest of them, in characters.
 const TAIL_WIDTH: usize = 160;
+
+/// Where a guest stands, in one word.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Not started yet
+    Planned,
+    /// Its VMM was started; its kernel has not spoken
+    Starting,
+    /// Its kernel speaks; it has not reported ready
+    Booting,
+    /// It reported ready, and answers in time
+    Ready,
+    /// It is late with an answer
+    Unresponsive,
+    /// Its VMM ended, and it is not to be started again
+    Exited,
+    /// Its VMM ended, and it will be started again
+    Restarting,
+    /// It was given up
+    Failed,
+}
 
 /// Where a guest stands.
 #[derive(Debug, Clone, PartialEq, Eq)]

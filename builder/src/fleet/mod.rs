@@ -1,5 +1,6 @@
 //! Fleets: guests that are started, listened to and ended together.
 
+pub mod api;
 pub mod boot;
 pub mod canary;
 pub mod deadline;
@@ -13,6 +14,7 @@ pub mod plan;
 pub mod ports;
 pub mod readiness;
 mod running;
+pub mod spec;
 pub mod ssh;
 pub mod ssh_config;
 pub mod supervisor;

@@ -1,0 +1,121 @@
+//! Between the thread that speaks HTTP and the supervisor's.
+//!
+//! The server sends a [`Request`] and wakes the supervisor's poll set. What the
+//! supervisor sends back never blocks it: streams are bounded, and who reads too
+//! slowly loses lines.
+
+use std::sync::{Arc, mpsc};
+
+use mio::Waker;
+use tokio::sync::{mpsc as stream, oneshot};
+
+use super::types::{ActAnswer, ActRequest, Answer, AskRequest, Event, Fleet, Guest, Selection};
+use crate::units::GuestIndex;
+
+/// Lines that a stream holds for a reader that is slow.
+pub const STREAM_LINES: usize = 1024;
+
+/// What is asked of the supervisor. A reply that nobody waits for any more is
+/// dropped.
+#[derive(Debug)]
+pub enum Request {
+    /// The fleet, without its guests if not wanted.
+    Fleet {
+        /// Whether the guests are wanted.
+        guests: bool,
+        /// For the answer.
+        reply: oneshot::Sender<Fleet>,
+    },
+    /// One guest.
+    Guest {
+        /// Which.
+        guest: GuestIndex,
+        /// For the answer; `None` if there is no such guest.
+        reply: oneshot::Sender<Option<Guest>>,
+    },
+    /// Stop, kill or restart; answered when done.
+    Act {
+        /// What to do.
+        act: Act,
+        /// To which, and how.
+        request: ActRequest,
+        /// For the answer.
+        reply: oneshot::Sender<ActAnswer>,
+    },
+    /// Another number of guests.
+    Scale {
+        /// Guests wanted.
+        count: u32,
+        /// For the answer, or why it cannot be.
+        reply: oneshot::Sender<Result<ActAnswer, String>>,
+    },
+    /// A console command.
+    Ask {
+        /// Which, what.
+        request: AskRequest,
+        /// Ends when all have answered, or the time is over.
+        answers: stream::Sender<Answer>,
+    },
+    /// These guests are `urgent` until `held` is closed.
+    Attend {
+        /// Which.
+        guests: Selection,
+        /// Sent once they are; the receiver's end ends it. The server drops it
+        /// when the client's connection closes.
+        held: stream::Sender<()>,
+    },
+    /// Changes, as they happen.
+    Events {
+        /// Dropped by the supervisor when the fleet ends.
+        events: stream::Sender<Event>,
+    },
+    /// What a guest's console says from now on, lines without their ends.
+    Console {
+        /// Which.
+        guest: GuestIndex,
+        /// Dropped by the supervisor when the fleet ends.
+        lines: stream::Sender<Vec<u8>>,
+    },
+    /// A line for a guest's console.
+    Send {
+        /// Which.
+        guest: GuestIndex,
+        /// The line, without its end.
+        line: String,
+        /// For the answer: why it cannot be.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+}
+
+/// What is done to guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Power off, by force after the grace; they stay down.
+    Stop,
+    /// SIGKILL; replaced as `--restart` says.
+    Kill,
+    /// Power off, by force after the grace, and start again, whatever they were.
+    Restart,
+}
+
+/// The server's end.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    requests: mpsc::Sender<Request>,
+    waker: Arc<Waker>,
+}
+
+impl Outbox {
+    /// Hands a request to the supervisor; `false` if it has ended.
+    pub fn send(&self, request: Request) -> bool {
+        self.requests.send(request).is_ok() && self.waker.wake().is_ok()
+    }
+}
+
+/// Both ends; `waker` wakes the poll set of who receives.
+#[must_use]
+pub fn bridge(waker: Waker) -> (Outbox, mpsc::Receiver<Request>) {
+    let (requests, inbox) = mpsc::channel();
+    let waker = Arc::new(waker);
+    (Outbox { requests, waker }, inbox)
+}
