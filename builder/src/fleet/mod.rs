@@ -1,5 +1,6 @@
 //! Fleets: guests that are started, listened to and ended together.
 
+pub mod admission;
 pub mod api;
 pub mod boot;
 pub mod canary;

@@ -22,7 +22,7 @@ mod numa;
 mod processes;
 mod qemu;
 mod storage;
-pub(super) mod text;
+pub(crate) mod text;
 mod tuner;
 mod unseen;
 
