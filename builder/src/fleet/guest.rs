@@ -1,21 +1,26 @@
 //! A guest's state machine: pure, so that every step can be tested as a table.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tty_init::protocol::{Message, Status};
+use tty_init::protocol::Status;
 
-use crate::vmm::qemu::KVM_INTERNAL_ERROR;
+use super::api::types::Desired;
 
-/// Console lines that are kept for the message about a guest that fails.
-const TAIL_LINES: usize = 4;
-/// Longest of them, in characters.
-const TAIL_WIDTH: usize = 160;
+mod event;
+mod policy;
+mod reason;
+mod steps;
+#[cfg(test)]
+mod tests;
 
-/// Where a guest stands, in one word.
+pub use event::{Action, Actions, Event};
+pub use policy::{Backoff, Chance, GIVE_UP, Policy, SETTLED};
+pub use reason::{End, Reason};
+
+/// Where a guest stands.
 #[derive(
     Debug,
     Clone,
@@ -49,85 +54,30 @@ pub enum Phase {
     Failed,
 }
 
-/// Where a guest stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// Not started yet.
-    Planned,
-    /// Its VMM runs; it has not reported ready.
-    Booting,
-    /// It reported ready.
-    Ready,
-    /// It ended after it had been ready.
-    Exited,
-    /// It never got ready, or was given up.
-    Failed(Failure),
-}
-
-impl State {
+impl Phase {
     /// One word for it, the same in tables and in JSON.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Planned => "planned",
+            Self::Starting => "starting",
             Self::Booting => "booting",
             Self::Ready => "ready",
+            Self::Unresponsive => "unresponsive",
             Self::Exited => "exited",
-            Self::Failed(_) => "failed",
+            Self::Restarting => "restarting",
+            Self::Failed => "failed",
         }
     }
-}
 
-/// Why a guest is not ready.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
-    /// Its VMM could not be started.
-    Spawn(String),
-    /// KVM cannot run this guest's code.
-    KvmInternalError(String),
-    /// Its kernel panicked.
-    KernelPanic(String),
-    /// Its init said that it cannot go on.
-    Fatal(String),
-    /// Its VMM ended before the guest was ready.
-    Ended(String),
-    /// It said nothing at all in the time it had.
-    Silent(Duration),
-    /// It spoke, but did not report ready in the time it had.
-    NotReady(Duration),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Whether the guest has a VMM.
+    #[must_use]
+    pub fn lives(self) -> bool {
         match self {
-            Self::Spawn(reason) => write!(f, "not started: {reason}"),
-            Self::KvmInternalError(line) => write!(f, "KVM cannot run it: {line}"),
-            Self::KernelPanic(line) => write!(f, "kernel panic: {line}"),
-            Self::Fatal(reason) => write!(f, "init gave up: {reason}"),
-            Self::Ended(status) => write!(f, "QEMU ended before the guest was ready ({status})"),
-            Self::Silent(time) => write!(f, "said nothing for {} s", time.as_secs()),
-            Self::NotReady(time) => write!(f, "not ready after {} s", time.as_secs()),
+            Self::Starting | Self::Booting | Self::Ready | Self::Unresponsive => true,
+            Self::Planned | Self::Exited | Self::Restarting | Self::Failed => false,
         }
     }
-}
-
-/// What happened to a guest.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Its VMM was started.
-    Spawned,
-    /// Its VMM could not be started.
-    SpawnFailed(String),
-    /// It sent a message.
-    Message(&'a Message<String>),
-    /// Its console carried a line of text.
-    Text(&'a str),
-    /// Its VMM wrote a line.
-    VmmText(&'a str),
-    /// The time it had to get ready is over.
-    Deadline(Duration),
-    /// Its VMM ended.
-    Ended(String),
 }
 
 /// What a guest says made safe to print: no control characters.
@@ -141,10 +91,28 @@ pub fn printable(text: &str) -> String {
 /// A guest as its console and its process show it.
 #[derive(Debug)]
 pub struct Guest {
-    state: State,
-    /// What a console line gave away before the process ended.
-    omen: Option<Failure>,
-    spoke: bool,
+    phase: Phase,
+    desired: Desired,
+    since: Option<Instant>,
+    /// When its VMM was started, by this supervisor.
+    started: Option<Instant>,
+    ready_after: Option<Duration>,
+    /// When the guest wants a tick. What for, the other fields tell.
+    due: Option<Instant>,
+    /// When it was asked for the sign of life that it owes.
+    asked: Option<Instant>,
+    /// Why its end was asked for. With `due`, it is powering off until then;
+    /// without, it was killed.
+    fate: Option<Reason>,
+    /// It is to be started again at once when it has ended.
+    anew: bool,
+    /// What its console gave away before its end.
+    omen: Option<Reason>,
+    reason: Option<Reason>,
+    /// Ends in a row without being ready for long.
+    ends: u32,
+    restarts: u32,
+    unresponsive: u32,
     status: Option<Status>,
     tail: VecDeque<String>,
 }
@@ -152,9 +120,20 @@ pub struct Guest {
 impl Default for Guest {
     fn default() -> Self {
         Self {
-            state: State::Planned,
+            phase: Phase::Planned,
+            desired: Desired::Up,
+            since: None,
+            started: None,
+            ready_after: None,
+            due: None,
+            asked: None,
+            fate: None,
+            anew: false,
             omen: None,
-            spoke: false,
+            reason: None,
+            ends: 0,
+            restarts: 0,
+            unresponsive: 0,
             status: None,
             tail: VecDeque::new(),
         }
@@ -162,211 +141,123 @@ impl Default for Guest {
 }
 
 impl Guest {
-    /// Where it stands.
+    /// A guest that is planned.
     #[must_use]
-    pub fn state(&self) -> &State {
-        &self.state
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// What it last said of itself.
+    /// Where it stands.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether it is to be up.
+    #[must_use]
+    pub fn desired(&self) -> Desired {
+        self.desired
+    }
+
+    /// Why it is not ready, or why it was started again last.
+    #[must_use]
+    pub fn reason(&self) -> Option<&Reason> {
+        self.reason.as_ref()
+    }
+
+    /// What it last said of itself, since its last start.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
         self.status
     }
 
-    /// The last lines of text from its console or its VMM.
+    /// The last lines of text from its console or its VMM, since its last start.
     pub fn tail(&self) -> impl Iterator<Item = &str> {
         self.tail.iter().map(String::as_str)
     }
 
-    /// Takes an event, and tells whether it changed the state.
-    pub fn apply(&mut self, event: &Event<'_>) -> bool {
-        let next = match event {
-            Event::Spawned => Some(State::Booting),
-            Event::SpawnFailed(reason) => Some(State::Failed(Failure::Spawn(reason.clone()))),
-            Event::Message(message) => self.hear(message),
+    /// How often it was started again.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// How often it was late with an answer.
+    #[must_use]
+    pub fn unresponsive(&self) -> u32 {
+        self.unresponsive
+    }
+
+    /// Since when it is in its phase; `None` before anything happened to it.
+    #[must_use]
+    pub fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// Time from its last start to its report of being ready; `None` for one
+    /// that another supervisor started.
+    #[must_use]
+    pub fn ready_after(&self) -> Option<Duration> {
+        self.ready_after
+    }
+
+    /// When it next wants an [`Event::Tick`]. Any event may change it.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Takes an event that happens `now`. `jitter`, from 0 to 1, is drawn anew by
+    /// the caller for each, and spreads restarts.
+    pub fn apply(
+        &mut self,
+        now: Instant,
+        jitter: f64,
+        event: &Event<'_>,
+        policy: &Policy,
+    ) -> Actions {
+        let before = self.phase;
+        let action = match event {
+            Event::Start => {
+                self.start(now, policy);
+                None
+            }
+            Event::Heard => {
+                self.hear(now, None, policy);
+                None
+            }
+            Event::Message(message) => {
+                self.hear(now, Some(message), policy);
+                None
+            }
             Event::Text(line) => {
-                self.spoke |= !line.is_empty();
-                self.keep(line);
-                if let Some((_, reason)) = line.split_once("Kernel panic - not syncing: ") {
-                    self.omen = Some(Failure::KernelPanic(reason.to_owned()));
-                }
+                self.read(now, line, policy);
                 None
             }
-            Event::VmmText(line) => {
-                self.keep(line);
-                // QEMU only stops the vCPU and waits; nothing more will come.
-                let stopped = matches!(self.state, State::Booting | State::Ready)
-                    && line.contains(KVM_INTERNAL_ERROR);
-                stopped.then(|| State::Failed(Failure::KvmInternalError((*line).to_owned())))
+            Event::Adopted => self.adopt(now, policy),
+            Event::VmmText(line) => self.complain(line),
+            Event::Tick => self.tick(now, policy),
+            Event::Chance(chance) => self.judge(now, *chance, policy),
+            Event::SpawnFailed(reason) if before == Phase::Starting => {
+                self.end(now, jitter, Reason::Spawn(reason.clone()), policy)
             }
-            Event::Deadline(time) => (self.state == State::Booting).then(|| {
-                State::Failed(self.omen.take().unwrap_or(if self.spoke {
-                    Failure::NotReady(*time)
-                } else {
-                    Failure::Silent(*time)
-                }))
-            }),
-            Event::Ended(status) => match self.state {
-                State::Planned | State::Booting => Some(State::Failed(
-                    self.omen
-                        .take()
-                        .unwrap_or_else(|| Failure::Ended(status.clone())),
-                )),
-                State::Ready => Some(State::Exited),
-                State::Exited | State::Failed(_) => None,
-            },
+            Event::Gone if before == Phase::Planned => self.end(now, jitter, Reason::Lost, policy),
+            Event::Ended(end) if before.lives() => {
+                let reason = self.reason_of(*end);
+                self.end(now, jitter, reason, policy)
+            }
+            Event::Stop(grace) => self.stop(now, *grace),
+            Event::Restart(grace) => self.restart(now, *grace),
+            Event::Kill if before.lives() => {
+                let fate = self.fate.take().unwrap_or(Reason::Killed);
+                Some(self.kill(fate))
+            }
+            Event::SpawnFailed(_) | Event::Gone | Event::Ended(_) | Event::Kill => None,
         };
-        match next {
-            Some(state) if state != self.state => {
-                self.state = state;
-                true
-            }
-            _ => false,
+        let changed = self.phase != before;
+        if changed {
+            self.since = Some(now);
         }
-    }
-
-    fn hear(&mut self, message: &Message<String>) -> Option<State> {
-        self.spoke = true;
-        match message {
-            Message::Ready { status, .. } => {
-                self.status = Some(*status);
-                (self.state == State::Booting).then_some(State::Ready)
-            }
-            Message::Heartbeat { status, .. } => {
-                self.status = Some(*status);
-                None
-            }
-            Message::Fatal { reason, .. } => {
-                self.omen = Some(Failure::Fatal(printable(reason)));
-                None
-            }
-            Message::Parked { .. } | Message::Reply { .. } => None,
-        }
-    }
-
-    fn keep(&mut self, line: &str) {
-        if line.is_empty() {
-            return;
-        }
-        if self.tail.len() == TAIL_LINES {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line.chars().take(TAIL_WIDTH).collect());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tty_init::host::parse;
-
-    use super::*;
-
-    const READY: &str = r#"{"event":"ready","id":"g00000","ms":700,"seq":1,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":0,"threads":1,"rounds":0}}"#;
-    const HEARTBEAT: &str = r#"{"event":"heartbeat","id":"g00000","ms":900,"seq":2,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":100,"threads":1,"rounds":7}}"#;
-    const FATAL: &str =
-        r#"{"event":"fatal","id":"","ms":700,"seq":1,"reason":"mount /proc: no such device"}"#;
-    const PANIC: &str = "Kernel panic - not syncing: No working init found.";
-    const TIME: Duration = Duration::from_secs(5);
-
-    /// Feeds a guest what its console and process would; `!` ends its VMM and
-    /// `~` is its deadline, `qemu: ` starts a line of its VMM.
-    fn after(lines: &[&str]) -> Guest {
-        let mut guest = Guest::default();
-        guest.apply(&Event::Spawned);
-        for line in lines {
-            match (*line, parse(line.as_bytes())) {
-                ("!", _) => guest.apply(&Event::Ended("exit status: 0".to_owned())),
-                ("~", _) => guest.apply(&Event::Deadline(TIME)),
-                (_, Ok(message)) => guest.apply(&Event::Message(&message)),
-                (text, Err(_)) if text.starts_with("qemu: ") => guest.apply(&Event::VmmText(text)),
-                (text, Err(_)) => guest.apply(&Event::Text(text)),
-            };
-        }
-        guest
-    }
-
-    #[test]
-    fn states_follow_what_is_seen() {
-        let kvm = "qemu: KVM internal error. Suberror: 1";
-        let ended = || Failure::Ended("exit status: 0".to_owned());
-        let table: [(&[&str], State); 14] = [
-            (&[], State::Booting),
-            (&[READY], State::Ready),
-            (&[READY, "~"], State::Ready),
-            (&[READY, "!"], State::Exited),
-            (&[READY, HEARTBEAT, PANIC, "!"], State::Exited),
-            (&["~"], State::Failed(Failure::Silent(TIME))),
-            (
-                &["qemu: warning: slow", "~"],
-                State::Failed(Failure::Silent(TIME)),
-            ),
-            (
-                &["Linux version 6.12", "~"],
-                State::Failed(Failure::NotReady(TIME)),
-            ),
-            (&["!"], State::Failed(ended())),
-            (&["~", READY, "!"], State::Failed(Failure::Silent(TIME))),
-            (
-                &[PANIC, "!"],
-                State::Failed(Failure::KernelPanic("No working init found.".to_owned())),
-            ),
-            (
-                &[kvm],
-                State::Failed(Failure::KvmInternalError(kvm.to_owned())),
-            ),
-            (
-                &[READY, kvm],
-                State::Failed(Failure::KvmInternalError(kvm.to_owned())),
-            ),
-            (
-                &[PANIC, "~"],
-                State::Failed(Failure::KernelPanic("No working init found.".to_owned())),
-            ),
-        ];
-        for (lines, state) in table {
-            assert_eq!(*after(lines).state(), state, "{lines:?}");
-        }
-        assert_eq!(
-            *after(&[FATAL, "!"]).state(),
-            State::Failed(Failure::Fatal("mount /proc: no such device".to_owned()))
-        );
-    }
-
-    #[test]
-    fn what_a_guest_says_cannot_move_the_cursor() {
-        let fatal = FATAL.replace("mount", "\\u001b[2J\\u0007mount");
-        let State::Failed(failure) = after(&[&fatal, "!"]).state().clone() else {
-            panic!("it failed");
-        };
-        assert_eq!(
-            failure.to_string(),
-            "init gave up: [2Jmount /proc: no such device"
-        );
-    }
-
-    #[test]
-    fn the_last_status_is_kept() {
-        let rounds = |lines| after(lines).status().map(|status| status.burn.rounds);
-        assert_eq!(rounds(&[]), None);
-        assert_eq!(rounds(&[READY]), Some(0));
-        assert_eq!(rounds(&[READY, HEARTBEAT]), Some(7));
-    }
-
-    #[test]
-    fn only_a_change_is_told() {
-        let mut guest = after(&[READY]);
-        let message = parse(READY.as_bytes()).unwrap();
-        assert!(!guest.apply(&Event::Message(&message)));
-        assert!(guest.apply(&Event::Ended(String::new())));
-        assert!(!guest.apply(&Event::Ended(String::new())));
-    }
-
-    #[test]
-    fn a_flood_of_text_is_kept_in_bounds() {
-        let long = "x".repeat(100_000);
-        let guest = after(&[long.as_str(); 100]);
-        assert_eq!(guest.tail().count(), TAIL_LINES);
-        assert!(guest.tail().all(|line| line.len() == TAIL_WIDTH));
+        Actions { action, changed }
     }
 }

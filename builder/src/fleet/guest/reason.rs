@@ -1,0 +1,107 @@
+//! Why a guest is not ready, or is started again.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Why a guest is not ready, or why it was started again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// Its VMM could not be started.
+    Spawn(String),
+    /// KVM cannot run this guest's code.
+    KvmInternalError(String),
+    /// Its kernel panicked.
+    KernelPanic(String),
+    /// Its init said that it cannot go on.
+    Fatal(String),
+    /// Its VMM ended, and nothing told why.
+    Ended(End),
+    /// It powered off by its own wish, after it had been ready.
+    PoweredOff,
+    /// It said nothing at all in the time it had to get ready.
+    Silent(Duration),
+    /// It spoke, but did not report ready in the time it had.
+    NotReady(Duration),
+    /// It hangs: it had its chance to answer for so long, and did not.
+    NoAnswer(Duration),
+    /// Its VMM was stopped by a signal, so it cannot answer.
+    VmmStopped,
+    /// It has not answered for so long, without having had its chance.
+    Late(Duration),
+    /// The kernel's OOM killer ended its VMM.
+    OomKilled,
+    /// The user wished it to power off.
+    Stopped,
+    /// The user wished it ended by force.
+    Killed,
+    /// Its VMM was gone when its fleet was adopted.
+    Lost,
+}
+
+impl Reason {
+    /// Whether something went wrong: all but the guest's and the user's wishes.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        !matches!(self, Self::PoweredOff | Self::Stopped | Self::Killed)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spawn(reason) => write!(f, "not started: {reason}"),
+            Self::KvmInternalError(line) => write!(f, "KVM cannot run it: {line}"),
+            Self::KernelPanic(line) => write!(f, "kernel panic: {line}"),
+            Self::Fatal(reason) => write!(f, "init gave up: {reason}"),
+            Self::Ended(end) => write!(f, "QEMU ended ({end})"),
+            Self::PoweredOff => write!(f, "powered off by itself"),
+            Self::Silent(time) => write!(f, "said nothing for {} s", time.as_secs()),
+            Self::NotReady(time) => write!(f, "not ready after {} s", time.as_secs()),
+            Self::NoAnswer(time) => {
+                write!(
+                    f,
+                    "hung: no answer for {} s, though it could run",
+                    time.as_secs()
+                )
+            }
+            Self::VmmStopped => write!(f, "its QEMU is stopped by a signal"),
+            Self::Late(time) => {
+                write!(
+                    f,
+                    "no answer for {} s, for want of CPU time",
+                    time.as_secs()
+                )
+            }
+            Self::OomKilled => write!(f, "QEMU was ended by the OOM killer"),
+            Self::Stopped => write!(f, "stopped on request"),
+            Self::Killed => write!(f, "killed on request"),
+            Self::Lost => write!(f, "its QEMU was gone when the fleet was adopted"),
+        }
+    }
+}
+
+/// How a VMM ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this exit status.
+    Code(i32),
+    /// By a signal.
+    Signal {
+        /// Its number.
+        signal: i32,
+        /// Whether the kernel's OOM killer sent it.
+        by_oom: bool,
+    },
+    /// The VMM of an adopted guest: its status went to who reaped it.
+    Unknown,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status: {code}"),
+            Self::Signal { signal, .. } => write!(f, "signal: {signal}"),
+            Self::Unknown => write!(f, "status unknown"),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The steps of a guest's state machine, one for each kind of event.
+
+use std::time::{Duration, Instant};
+
+use tty_init::protocol::Message;
+
+use super::{Action, Chance, End, Guest, Phase, Policy, Reason, SETTLED, printable};
+use crate::fleet::api::types::Desired;
+use crate::vmm::qemu::KVM_INTERNAL_ERROR;
+
+/// Console lines that are kept for the message about a guest that fails.
+pub(super) const TAIL_LINES: usize = 4;
+/// Longest of them, and of a line that is a reason, in characters.
+pub(super) const LINE_WIDTH: usize = 160;
+/// A longer time is as good as none, and one that a clock can still take.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+impl Guest {
+    pub(super) fn start(&mut self, now: Instant, policy: &Policy) {
+        match self.phase {
+            Phase::Planned => {}
+            // One with a backoff ahead of it was asked for in an earlier life.
+            Phase::Restarting if self.due.is_none() => self.restarts += 1,
+            _ => return,
+        }
+        self.phase = Phase::Starting;
+        self.started = Some(now);
+        self.ready_after = None;
+        self.due = Some(after(now, policy.boot_timeout));
+        self.omen = None;
+        self.status = None;
+        self.tail.clear();
+    }
+
+    /// It may have been ready for long, or be about to boot: it has the time for
+    /// either.
+    pub(super) fn adopt(&mut self, now: Instant, policy: &Policy) -> Option<Action> {
+        if self.phase != Phase::Planned {
+            return None;
+        }
+        self.phase = Phase::Starting;
+        self.asked = Some(now);
+        self.due = Some(after(now, policy.boot_timeout.max(policy.answer_within)));
+        Some(Action::Ask)
+    }
+
+    /// Takes what its console said; `None` is text.
+    pub(super) fn hear(
+        &mut self,
+        now: Instant,
+        message: Option<&Message<String>>,
+        policy: &Policy,
+    ) {
+        if !self.phase.lives() {
+            return;
+        }
+        if let Some(Message::Ready { status, .. } | Message::Heartbeat { status, .. }) = message {
+            self.status = Some(*status);
+        }
+        if let Some(Message::Fatal { reason, .. }) = message {
+            self.omen = Some(Reason::Fatal(excerpt(&printable(reason))));
+        }
+        if self.fate.is_some() {
+            return;
+        }
+        let answers = matches!(
+            message,
+            Some(Message::Ready { .. } | Message::Heartbeat { .. } | Message::Reply { .. })
+        );
+        if answers {
+            // Whatever its console said before, it goes on.
+            self.omen = None;
+        }
+        match (self.phase, message) {
+            (Phase::Starting | Phase::Booting, Some(Message::Ready { .. })) => {
+                self.ready_after = self.started.map(|at| now.saturating_duration_since(at));
+                self.be_ready();
+            }
+            (Phase::Starting, Some(Message::Heartbeat { .. })) if self.is_adopted() => {
+                self.be_ready();
+            }
+            (Phase::Starting, _) if !self.is_adopted() => self.phase = Phase::Booting,
+            (Phase::Unresponsive, _) if answers => {
+                self.reason = None;
+                self.be_ready();
+            }
+            (Phase::Ready, _) => {
+                self.asked = self.asked.filter(|_| !answers);
+                self.settle(now);
+            }
+            _ => {}
+        }
+        // Any sign of life puts the next question off, but not the answer.
+        if self.phase == Phase::Ready && self.asked.is_none() {
+            self.due = policy.health.map(|health| after(now, health));
+        }
+    }
+
+    pub(super) fn read(&mut self, now: Instant, line: &str, policy: &Policy) {
+        self.keep(line);
+        if let Some((_, reason)) = line.split_once("Kernel panic - not syncing: ") {
+            self.omen = Some(Reason::KernelPanic(excerpt(reason)));
+        } else if self.was_ready() && line.contains("reboot: Power down") {
+            // Of an adopted guest, no exit status tells.
+            self.omen.get_or_insert(Reason::PoweredOff);
+        }
+        if !line.is_empty() {
+            self.hear(now, None, policy);
+        }
+    }
+
+    pub(super) fn complain(&mut self, line: &str) -> Option<Action> {
+        self.keep(line);
+        let fatal = line.contains(KVM_INTERNAL_ERROR);
+        if !fatal || !self.phase.lives() || self.fate.is_some() {
+            return None;
+        }
+        // QEMU only stops the vCPU and waits; nothing more will come.
+        Some(self.kill(Reason::KvmInternalError(excerpt(line))))
+    }
+
+    pub(super) fn tick(&mut self, now: Instant, policy: &Policy) -> Option<Action> {
+        if self.due.is_none_or(|due| now < due) {
+            return None;
+        }
+        self.due = None;
+        if let Some(fate) = self.fate.take() {
+            return Some(self.kill(fate));
+        }
+        match self.phase {
+            Phase::Restarting => Some(Action::Spawn),
+            _ if self.asked.is_some() => {
+                self.due = Some(after(now, policy.answer_within));
+                Some(Action::Measure)
+            }
+            Phase::Ready => {
+                self.asked = Some(now);
+                self.due = Some(after(now, policy.answer_within));
+                Some(Action::Ask)
+            }
+            Phase::Starting => Some(self.fail(Reason::Silent(policy.boot_timeout))),
+            Phase::Booting => Some(self.fail(Reason::NotReady(policy.boot_timeout))),
+            Phase::Planned | Phase::Unresponsive | Phase::Exited | Phase::Failed => None,
+        }
+    }
+
+    /// Tells a guest that hangs from one that could not answer.
+    pub(super) fn judge(
+        &mut self,
+        now: Instant,
+        chance: Chance,
+        policy: &Policy,
+    ) -> Option<Action> {
+        let asked = self.asked?;
+        if self.fate.is_some() {
+            return None;
+        }
+        let silence = now.saturating_duration_since(asked);
+        let was_stopped = self.reason == Some(Reason::VmmStopped);
+        if self.phase != Phase::Unresponsive {
+            self.phase = Phase::Unresponsive;
+            self.unresponsive += 1;
+        }
+        if chance.stopped {
+            self.reason = Some(Reason::VmmStopped);
+            return None;
+        }
+        if was_stopped {
+            // What it did not do while it was stopped does not count.
+            self.reason = Some(Reason::Late(silence));
+            self.asked = Some(now);
+            self.due = Some(after(now, policy.answer_within));
+            return Some(Action::Ask);
+        }
+        if chance.was_had() {
+            let action = self.fail(Reason::NoAnswer(silence));
+            self.reason.clone_from(&self.fate);
+            return Some(action);
+        }
+        self.reason = Some(Reason::Late(silence));
+        None
+    }
+
+    pub(super) fn stop(&mut self, now: Instant, grace: Duration) -> Option<Action> {
+        self.desired = Desired::Down;
+        self.anew = false;
+        match self.phase {
+            Phase::Exited => None,
+            Phase::Planned | Phase::Restarting | Phase::Failed => {
+                self.phase = Phase::Exited;
+                self.reason = Some(Reason::Stopped);
+                self.due = None;
+                None
+            }
+            _ => self.power_off(now, grace),
+        }
+    }
+
+    pub(super) fn restart(&mut self, now: Instant, grace: Duration) -> Option<Action> {
+        self.desired = Desired::Up;
+        self.ends = 0;
+        match self.phase {
+            Phase::Planned => Some(Action::Spawn),
+            Phase::Restarting => self.due.take().map(|_| Action::Spawn),
+            Phase::Exited | Phase::Failed => {
+                self.phase = Phase::Restarting;
+                Some(Action::Spawn)
+            }
+            _ => {
+                self.anew = true;
+                self.power_off(now, grace)
+            }
+        }
+    }
+
+    /// Ends a living guest by its own power-off where it listens.
+    fn power_off(&mut self, now: Instant, grace: Duration) -> Option<Action> {
+        let killed = self.fate.is_some() && self.due.is_none();
+        if killed {
+            return None;
+        }
+        if !self.was_ready() && !self.is_adopted() {
+            return Some(self.kill(Reason::Stopped));
+        }
+        self.fate = Some(Reason::Stopped);
+        self.due = Some(after(now, grace));
+        Some(Action::PowerOff)
+    }
+
+    fn fail(&mut self, reason: Reason) -> Action {
+        let fate = self.omen.take().unwrap_or(reason);
+        self.kill(fate)
+    }
+
+    pub(super) fn kill(&mut self, fate: Reason) -> Action {
+        self.fate = Some(fate);
+        self.due = None;
+        Action::Kill
+    }
+
+    /// Takes the end of its VMM, or that it has none.
+    pub(super) fn end(
+        &mut self,
+        now: Instant,
+        jitter: f64,
+        reason: Reason,
+        policy: &Policy,
+    ) -> Option<Action> {
+        self.settle(now);
+        self.due = None;
+        self.asked = None;
+        let mut reason = self.fate.take().unwrap_or(reason);
+        let anew = std::mem::take(&mut self.anew);
+        let mut action = None;
+        if self.desired == Desired::Down {
+            reason = Reason::Stopped;
+            self.phase = Phase::Exited;
+        } else if anew {
+            self.ends = 0;
+            self.phase = Phase::Restarting;
+            action = Some(Action::Spawn);
+        } else {
+            // The user's wish is not held against it.
+            self.ends += u32::from(reason != Reason::Killed);
+            self.phase = if !policy.replaces(&reason) && !reason.is_failure() {
+                Phase::Exited
+            } else if !policy.replaces(&reason) || self.ends >= policy.give_up {
+                Phase::Failed
+            } else {
+                self.due = Some(after(now, policy.backoff.delay(self.ends, jitter)));
+                Phase::Restarting
+            };
+        }
+        self.reason = Some(reason);
+        action
+    }
+
+    /// Why its VMM ended, where nobody asked for it.
+    pub(super) fn reason_of(&mut self, end: End) -> Reason {
+        match (self.omen.take(), end) {
+            (_, End::Signal { by_oom: true, .. }) => Reason::OomKilled,
+            (Some(omen), _) => omen,
+            // Before it is ready, a status of 0 is a reset of the machine.
+            (None, End::Code(0)) if self.was_ready() => Reason::PoweredOff,
+            (None, end) => Reason::Ended(end),
+        }
+    }
+
+    fn be_ready(&mut self) {
+        self.phase = Phase::Ready;
+        self.asked = None;
+    }
+
+    /// Forgets earlier ends once it has been ready for long enough.
+    fn settle(&mut self, now: Instant) {
+        let ready = self.since.filter(|_| self.phase == Phase::Ready);
+        if ready.is_some_and(|since| now.saturating_duration_since(since) >= SETTLED) {
+            self.ends = 0;
+        }
+    }
+
+    /// Whether it was ready in this life, and listens to its console.
+    fn was_ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready | Phase::Unresponsive)
+    }
+
+    /// Whether it was adopted, and has not answered yet.
+    fn is_adopted(&self) -> bool {
+        self.phase == Phase::Starting && self.asked.is_some()
+    }
+
+    fn keep(&mut self, line: &str) {
+        if line.is_empty() {
+            return;
+        }
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(excerpt(line));
+    }
+}
+
+/// The beginning of a line, so that a flood is kept in bounds.
+fn excerpt(line: &str) -> String {
+    line.chars().take(LINE_WIDTH).collect()
+}
+
+fn after(now: Instant, time: Duration) -> Instant {
+    now + time.min(FOREVER)
+}
