@@ -1,38 +1,39 @@
-//! Virtual machine monitors: a neutral [`GuestSpec`], and one module per VMM.
-
-use std::path::PathBuf;
+//! Virtual machine monitors: a neutral [`GuestSpec`], the [`Files`] that a guest
+//! is handed, the [`Confinement`] of its process, and one module per VMM.
 
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::Format;
 use crate::units::ByteSize;
 
+mod confinement;
+mod files;
 pub mod qemu;
 
-/// A guest, in terms that every VMM knows.
+pub use confinement::{Confinement, KvmClosed, Lifetime};
+pub use files::{Disk, Files, Part, Unreadable, hand_over, readable_by};
+
+/// A guest, in terms that every VMM knows; its files are [`Files`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestSpec {
     /// Its id, such as `g00000`.
     pub id: String,
+    /// Tells it from every other guest of this host, where it is to be found
+    /// again (`fleet::spec::Instance`).
+    pub uuid: Option<String>,
     /// RAM.
     pub memory: ByteSize,
-    /// Kernel image.
-    pub kernel: PathBuf,
     /// Format of the kernel image.
     pub kernel_format: Format,
-    /// Initramfs.
-    pub initramfs: PathBuf,
     /// Kernel command line.
     pub command_line: String,
-    /// The overlay, a qcow2 file that is this guest's own.
-    pub disk: Option<PathBuf>,
     /// Network.
     pub net: Net,
     /// Port of the host's loopback that leads to the guest's SSH server, with
     /// a network of its own.
     pub ssh_port: Option<u16>,
-    /// The identity blob's file, mode 0600.
-    pub identity: Option<PathBuf>,
+    /// What it reaches, with a network of its own.
+    pub outbound: Outbound,
     /// What runs the guest's code.
     pub accel: Accel,
     /// What KSM may merge.
@@ -87,8 +88,19 @@ impl Sharing {
 pub enum Net {
     /// QEMU's user-mode stack, closed to the outside
     User,
+    /// A tap of its own, routed by the host
+    Tap,
     /// No network interface
     None,
+}
+
+/// What a guest with a network of its own reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outbound {
+    /// Nothing: it answers those who come through its port.
+    Closed,
+    /// What the host reaches, the host's loopback included.
+    Open,
 }
 
 /// A locally administered MAC address made from a guest's index.

@@ -1,18 +1,21 @@
 //! A guest's description → QEMU's arguments: a pure function.
 
-use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::ffi::OsString;
 
 use serde_json::json;
 use tty_init::identity::FW_CFG_NAME;
 
-use super::CONSOLE_FD;
-use crate::vmm::{Accel, GuestSpec, Net, Sharing};
+use crate::vmm::{Accel, GuestSpec, Net, Outbound, Part, Sharing};
 
 /// Where a guest's SSH server listens.
 const SSH_PORT: u16 = 22;
 
-/// QEMU's arguments for one guest.
+/// What QEMU's process is kept from (qemu(1), `-sandbox`): system calls that
+/// nobody should use, changing its user, starting programs, and changing its
+/// priority or CPUs. It costs no memory, and no CPU that could be measured.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/// QEMU's arguments for one guest that is handed `parts`.
 ///
 /// The board is `microvm` without firmware tables (QEMU's
 /// docs/system/i386/microvm): with ACPI on, a kernel without ACPI would not
@@ -20,13 +23,17 @@ const SSH_PORT: u16 = 22;
 /// Without a clock chip the kernel waits for one in vain, for a second of CPU
 /// under TCG.
 #[must_use]
-pub fn argv(guest: &GuestSpec) -> Vec<OsString> {
+pub fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
     let merge = match guest.sharing {
         Sharing::None => "off",
         Sharing::Guest => "on",
     };
     let mut argv = Argv::default();
     argv.option("-name", &guest.id);
+    if let Some(uuid) = &guest.uuid {
+        argv.option("-uuid", uuid);
+    }
+    argv.option("-sandbox", SANDBOX);
     argv.option(
         "-machine",
         format!("microvm,acpi=off,rtc=on,mem-merge={merge}"),
@@ -49,21 +56,24 @@ pub fn argv(guest: &GuestSpec) -> Vec<OsString> {
     argv.flag("-no-user-config");
     argv.flag("-no-reboot");
     argv.option("-display", "none");
-    argv.option("-kernel", &guest.kernel);
-    argv.option("-initrd", &guest.initramfs);
+    argv.option("-kernel", opened_again(Part::Kernel));
+    argv.option("-initrd", opened_again(Part::Initramfs));
     argv.option("-append", &guest.command_line);
     argv.option(
         "-chardev",
-        format!("socket,id=console,fd={CONSOLE_FD},server=on,wait=on"),
+        format!(
+            "socket,id=console,fd={},server=on,wait=on",
+            Part::Console.descriptor()
+        ),
     );
     argv.option("-serial", "chardev:console");
-    if let Some(identity) = &guest.identity {
-        argv.option(
-            "-fw_cfg",
-            join(&format!("name={FW_CFG_NAME},file="), &escaped(identity)),
-        );
+    if parts.contains(&Part::Identity) {
+        let file = opened_again(Part::Identity);
+        argv.option("-fw_cfg", format!("name={FW_CFG_NAME},file={file}"));
     }
-    if let Some(disk) = &guest.disk {
+    if parts.contains(&Part::Overlay) {
+        let overlay = argv.descriptor_set(Part::Overlay);
+        let base = argv.descriptor_set(Part::Base);
         argv.option(
             "-blockdev",
             json!({
@@ -72,7 +82,14 @@ pub fn argv(guest: &GuestSpec) -> Vec<OsString> {
                 // Overlays are thrown away with their fleet.
                 "cache": { "no-flush": true },
                 "discard": "unmap",
-                "file": { "driver": "file", "filename": disk.to_string_lossy() },
+                "file": { "driver": "file", "filename": overlay },
+                // Named here, so that no path is followed which a guest could
+                // have written into its overlay.
+                "backing": {
+                    "driver": "qcow2",
+                    "read-only": true,
+                    "file": { "driver": "file", "filename": base, "read-only": true },
+                },
             })
             .to_string(),
         );
@@ -88,12 +105,27 @@ pub fn argv(guest: &GuestSpec) -> Vec<OsString> {
             let forward = guest.ssh_port.map_or_else(String::new, |port| {
                 format!(",hostfwd=tcp:127.0.0.1:{port}-:{SSH_PORT}")
             });
-            argv.option("-netdev", format!("user,id=net,restrict=on{forward}"));
-            argv.option("-device", "virtio-net-device,netdev=net");
+            let restrict = match guest.outbound {
+                Outbound::Closed => ",restrict=on",
+                Outbound::Open => "",
+            };
+            argv.option("-netdev", format!("user,id=net{restrict}{forward}"));
+        }
+        Net::Tap => {
+            let queue = Part::Tap.descriptor();
+            argv.option("-netdev", format!("tap,id=net,fd={queue},vhost=off"));
         }
         Net::None => {}
     }
+    if guest.net != Net::None {
+        argv.option("-device", "virtio-net-device,netdev=net");
+    }
     argv.arguments
+}
+
+/// The name of a file that QEMU opens by itself; it opens a descriptor's again.
+fn opened_again(part: Part) -> String {
+    format!("/dev/fd/{}", part.descriptor())
 }
 
 #[derive(Default)]
@@ -106,29 +138,17 @@ impl Argv {
         self.arguments.push(name.into());
     }
 
-    fn option(&mut self, name: &str, value: impl AsRef<OsStr>) {
+    fn option(&mut self, name: &str, value: impl Into<OsString>) {
         self.flag(name);
-        self.arguments.push(value.as_ref().to_os_string());
+        self.arguments.push(value.into());
     }
-}
 
-fn join(prefix: &str, value: &OsStr) -> OsString {
-    let mut joined = OsString::from(prefix);
-    joined.push(value);
-    joined
-}
-
-/// Doubles commas, which separate suboptions in qemu(1).
-fn escaped(path: &Path) -> OsString {
-    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-    let mut escaped = Vec::new();
-    for &byte in path.as_os_str().as_bytes() {
-        if byte == b',' {
-            escaped.push(b',');
-        }
-        escaped.push(byte);
+    /// The name of a descriptor as QEMU's disks use it: not opened again.
+    fn descriptor_set(&mut self, part: Part) -> String {
+        let number = part.descriptor();
+        self.option("-add-fd", format!("fd={number},set={number}"));
+        format!("/dev/fdset/{number}")
     }
-    OsString::from_vec(escaped)
 }
 
 #[cfg(test)]
@@ -136,25 +156,33 @@ mod tests {
     use super::*;
     use crate::kernel::Format;
 
+    const CONSOLE_ALONE: [Part; 3] = [Part::Console, Part::Kernel, Part::Initramfs];
+    const ALL: [Part; 6] = [
+        Part::Console,
+        Part::Kernel,
+        Part::Initramfs,
+        Part::Identity,
+        Part::Overlay,
+        Part::Base,
+    ];
+
     fn guest() -> GuestSpec {
         GuestSpec {
             id: "g00007".to_owned(),
+            uuid: Some("abababab-abab-abab-abab-abab00000007".to_owned()),
             memory: "64M".parse().unwrap(),
-            kernel: "/out/vmlinux".into(),
             kernel_format: Format::Elf,
-            initramfs: "/out/initramfs.cpio.gz".into(),
             command_line: "console=ttyS0 tty.burn=100".to_owned(),
-            disk: Some("/fleet/overlays/00007.qcow2".into()),
             net: Net::User,
             ssh_port: Some(2207),
-            identity: Some("/fleet/a,b/g00007".into()),
+            outbound: Outbound::Closed,
             accel: Accel::Tcg,
             sharing: Sharing::None,
         }
     }
 
-    fn line(guest: &GuestSpec) -> String {
-        let words: Vec<_> = argv(guest)
+    fn line(guest: &GuestSpec, parts: &[Part]) -> String {
+        let words: Vec<_> = argv(guest, parts)
             .iter()
             .map(|word| word.to_string_lossy().into_owned())
             .collect();
@@ -164,16 +192,21 @@ mod tests {
     #[test]
     fn tcg_guest_with_everything() {
         assert_eq!(
-            line(&guest()),
-            "-name g00007 -machine microvm,acpi=off,rtc=on,mem-merge=off \
+            line(&guest(), &ALL),
+            "-name g00007 -uuid abababab-abab-abab-abab-abab00000007 \
+             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+             -machine microvm,acpi=off,rtc=on,mem-merge=off \
              -accel tcg,tb-size=8 -cpu qemu64 -m 64M -nodefaults -no-user-config -no-reboot \
-             -display none -kernel /out/vmlinux -initrd /out/initramfs.cpio.gz \
+             -display none -kernel /dev/fd/4 -initrd /dev/fd/5 \
              -append console=ttyS0 tty.burn=100 \
              -chardev socket,id=console,fd=3,server=on,wait=on -serial chardev:console \
-             -fw_cfg name=opt/imgbuild/identity,file=/fleet/a,,b/g00007 \
+             -fw_cfg name=opt/imgbuild/identity,file=/dev/fd/6 \
+             -add-fd fd=7,set=7 -add-fd fd=8,set=8 \
              -blockdev {\"node-name\":\"disk\",\"driver\":\"qcow2\",\
              \"cache\":{\"no-flush\":true},\"discard\":\"unmap\",\
-             \"file\":{\"driver\":\"file\",\"filename\":\"/fleet/overlays/00007.qcow2\"}} \
+             \"file\":{\"driver\":\"file\",\"filename\":\"/dev/fdset/7\"},\
+             \"backing\":{\"driver\":\"qcow2\",\"read-only\":true,\
+             \"file\":{\"driver\":\"file\",\"filename\":\"/dev/fdset/8\",\"read-only\":true}}} \
              -device virtio-blk-device,drive=disk \
              -object main-loop,id=main-loop,thread-pool-max=1 \
              -netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:2207-:22 \
@@ -184,27 +217,51 @@ mod tests {
     #[test]
     fn kvm_guest_with_the_console_alone() {
         let guest = GuestSpec {
-            disk: None,
+            uuid: None,
             net: Net::None,
             ssh_port: None,
-            identity: None,
             accel: Accel::Kvm,
             sharing: Sharing::Guest,
             ..guest()
         };
         assert_eq!(
-            line(&guest),
-            "-name g00007 -machine microvm,acpi=off,rtc=on,mem-merge=on \
+            line(&guest, &CONSOLE_ALONE),
+            "-name g00007 \
+             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+             -machine microvm,acpi=off,rtc=on,mem-merge=on \
              -accel kvm -cpu host -m 64M -nodefaults -no-user-config -no-reboot \
-             -display none -kernel /out/vmlinux -initrd /out/initramfs.cpio.gz \
+             -display none -kernel /dev/fd/4 -initrd /dev/fd/5 \
              -append console=ttyS0 tty.burn=100 \
              -chardev socket,id=console,fd=3,server=on,wait=on -serial chardev:console"
         );
     }
 
     #[test]
+    fn networks_are_closed_open_or_the_host_s() {
+        let end = |net, outbound| {
+            let guest = GuestSpec {
+                net,
+                outbound,
+                ..guest()
+            };
+            let line = line(&guest, &CONSOLE_ALONE);
+            line.split_once("-netdev ").unwrap().1.to_owned()
+        };
+        assert_eq!(
+            end(Net::User, Outbound::Open),
+            "user,id=net,hostfwd=tcp:127.0.0.1:2207-:22 -device virtio-net-device,netdev=net"
+        );
+        for outbound in [Outbound::Closed, Outbound::Open] {
+            assert_eq!(
+                end(Net::Tap, outbound),
+                "tap,id=net,fd=9,vhost=off -device virtio-net-device,netdev=net"
+            );
+        }
+    }
+
+    #[test]
     fn the_command_line_holds_no_secret() {
-        // The identity is named by its file, whose mode is 0600.
-        assert!(!line(&guest()).contains("string="));
+        // The identity is named by its descriptor.
+        assert!(!line(&guest(), &ALL).contains("string="));
     }
 }

@@ -1,18 +1,15 @@
 //! QEMU: the only place that names one of its options.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt as _, FdMapping};
-use rustix::process::Signal;
-use rustix::thread::disable_transparent_huge_pages;
+use rustix::io::fcntl_dupfd_cloexec;
 
+use super::{Confinement, Files, GuestSpec, Part};
 use crate::interrupt::Interrupt;
 use crate::process::{self, ProcessError};
 
@@ -34,43 +31,47 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// Last lines kept of what it says when it fails to.
 const COMPLAINT_LINES: usize = 5;
 
-/// Descriptor in QEMU at which it finds the console's listening socket.
-const CONSOLE_FD: i32 = 3;
-
-/// Starts QEMU with `arguments`; it finds its console at `console`, and is
-/// killed when the thread that starts it ends, however it ends.
+/// Starts a guest.
 ///
-/// The caller binds and listens, so that it can connect at once and nothing
-/// that the guest says is lost: QEMU waits for the connection (`wait=on`).
-pub fn spawn(arguments: &[OsString], console: UnixListener) -> io::Result<(Child, ChildStderr)> {
+/// The caller binds and listens on its console, so that it can connect at once
+/// and nothing that the guest says is lost: QEMU waits for the connection
+/// (`wait=on`).
+pub fn spawn(guest: &GuestSpec, files: Files, confinement: &Confinement<'_>) -> io::Result<Child> {
+    let (files, errors) = files.into_parts();
+    let parts: Vec<_> = files.iter().map(|(part, _)| *part).collect();
+    let _taken = take_low_descriptors(&errors)?;
+    let mappings = files
+        .into_iter()
+        .map(|(part, parent_fd)| FdMapping {
+            parent_fd,
+            child_fd: part.descriptor(),
+        })
+        .collect();
     let mut command = Command::new(BINARY);
     command
-        .args(arguments)
+        .args(argv::argv(guest, &parts))
+        // From a folder of its starter's, QEMU could reach what lies in it.
+        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        // Ctrl-C is for the launcher, which stops its guests in order.
-        .process_group(0)
-        .fd_mappings(vec![FdMapping {
-            parent_fd: OwnedFd::from(console),
-            child_fd: CONSOLE_FD,
-        }])
+        .stderr(errors)
+        .fd_mappings(mappings)
         .map_err(io::Error::other)?;
-    without_huge_pages(&mut command);
-    process::die_with_parent(&mut command, Signal::KILL);
-    let mut child = command.spawn()?;
-    let stderr = child.stderr.take().expect("stderr is piped");
-    Ok((child, stderr))
+    confinement.apply(&mut command, guest.accel)?;
+    command.spawn()
 }
 
-/// Keeps QEMU's memory in 4 KiB pages (prctl(2), `PR_SET_THP_DISABLE`).
-///
-/// QEMU asks for huge pages for a guest's RAM, and a tiny guest would be given
-/// 2 MiB wherever it touches a byte.
-fn without_huge_pages(command: &mut Command) {
-    // SAFETY: the closure runs between fork and exec and makes one system call;
-    // it takes no lock and allocates nothing.
-    unsafe { command.pre_exec(|| Ok(disable_transparent_huge_pages(true)?)) };
+/// Leaves no descriptor free among those that QEMU's files get: there `Command`
+/// would put the pipe by which the child tells that it failed, and lose it.
+fn take_low_descriptors(file: &impl AsFd) -> io::Result<Vec<OwnedFd>> {
+    let mut taken = Vec::new();
+    loop {
+        let descriptor = fcntl_dupfd_cloexec(file, 0)?;
+        if descriptor.as_raw_fd() > Part::LAST.descriptor() {
+            return Ok(taken);
+        }
+        taken.push(descriptor);
+    }
 }
 
 /// The first line of QEMU's `--version`; fails, naming the package, where
@@ -124,6 +125,14 @@ fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn low_descriptors_are_taken_while_a_child_starts() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let _taken = take_low_descriptors(&null).unwrap();
+        let next = null.try_clone().unwrap();
+        assert!(next.as_raw_fd() > Part::LAST.descriptor());
+    }
 
     #[test]
     fn machine_types_are_the_first_words_below_the_headline() {

@@ -1,0 +1,240 @@
+//! What a guest's VMM is handed when it starts: open files, not paths.
+//!
+//! So it needs no right to any folder, and no path has to be escaped for it.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+/// Open files for one guest.
+#[derive(Debug)]
+pub struct Files {
+    /// Kernel image, opened again by QEMU: see [`readable_by`].
+    pub kernel: File,
+    /// Initramfs, opened again by QEMU: see [`readable_by`].
+    pub initramfs: File,
+    /// Its disk.
+    pub disk: Option<Disk>,
+    /// The identity blob, opened again by QEMU: see [`hand_over`].
+    pub identity: Option<File>,
+    /// Where its console is to be reached; it listens already.
+    pub console: UnixListener,
+    /// Where the VMM's complaints go.
+    pub errors: File,
+    /// A queue of its tap, with [`super::Net::Tap`].
+    pub tap: Option<OwnedFd>,
+}
+
+/// A guest's disk. Both files are used as they are handed over, and need no
+/// right of the VMM's user. Each is to be opened for this guest alone: QEMU's
+/// locks belong to the open file (fcntl(2), open file description locks).
+#[derive(Debug)]
+pub struct Disk {
+    /// The qcow2 file that is this guest's own, open for reading and writing.
+    pub overlay: File,
+    /// The qcow2 file under it, open for reading.
+    pub base: File,
+}
+
+/// A file of a VMM's, which finds it at a descriptor of the same number in
+/// every guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The console's listening socket.
+    Console = 3,
+    /// Kernel image.
+    Kernel,
+    /// Initramfs.
+    Initramfs,
+    /// Identity blob.
+    Identity,
+    /// The disk's own file.
+    Overlay,
+    /// The file under it.
+    Base,
+    /// The tap's queue.
+    Tap,
+}
+
+impl Part {
+    /// The last one.
+    pub const LAST: Self = Self::Tap;
+
+    /// Its descriptor in the VMM.
+    #[must_use]
+    pub fn descriptor(self) -> i32 {
+        self as i32
+    }
+}
+
+impl Files {
+    /// What is mapped to a descriptor by number, and the file of the VMM's
+    /// complaints.
+    pub(super) fn into_parts(self) -> (Vec<(Part, OwnedFd)>, File) {
+        let (overlay, base) = self.disk.map(|disk| (disk.overlay, disk.base)).unzip();
+        let parts = [
+            (Part::Console, Some(self.console.into())),
+            (Part::Kernel, Some(self.kernel.into())),
+            (Part::Initramfs, Some(self.initramfs.into())),
+            (Part::Identity, self.identity.map(OwnedFd::from)),
+            (Part::Overlay, overlay.map(OwnedFd::from)),
+            (Part::Base, base.map(OwnedFd::from)),
+            (Part::Tap, self.tap),
+        ];
+        let given = parts
+            .into_iter()
+            .filter_map(|(part, file)| Some((part, file?)))
+            .collect();
+        (given, self.errors)
+    }
+}
+
+/// A file that a guest's VMM cannot read under its user.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// Its mode does not let that user.
+    #[error(
+        "{} has mode {mode:04o} and belongs to user {owner}, so a guest that runs as user {uid} \
+         cannot read it; `chmod o+r` on that file lets it (the folders above do not matter)",
+        path.display()
+    )]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// Its owner.
+        owner: u32,
+        /// The user that the guest runs as.
+        uid: u32,
+    },
+    /// Its mode cannot be read.
+    #[error("cannot tell who may read {}: {source}; is the file system still there?", path.display())]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Whether a VMM that runs as user and group `uid` may open `file` again, by the
+/// descriptor that it is handed. That passes by the folders above it
+/// (proc_pid_fd(5)), but not by the file's own mode.
+pub fn readable_by(file: &File, path: &Path, uid: u32) -> Result<(), Unreadable> {
+    let metadata = file.metadata().map_err(|source| Unreadable::Unknown {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
+    if may_read(mode, owner, metadata.gid(), uid) {
+        return Ok(());
+    }
+    Err(Unreadable::Mode {
+        path: path.to_path_buf(),
+        mode,
+        owner,
+        uid,
+    })
+}
+
+/// Whether user and group `uid` may read a file of this mode, owner and group
+/// (inode(7)): the first class that fits decides.
+fn may_read(mode: u32, owner: u32, group: u32, uid: u32) -> bool {
+    let class = if owner == uid {
+        6
+    } else if group == uid {
+        3
+    } else {
+        0
+    };
+    mode >> class & 4 != 0
+}
+
+/// Lets a VMM that runs as user and group `uid` read the file at `path`, which
+/// is no link: it gets that group and mode 0640. It stays its owner's, so that
+/// the VMM cannot change what it will be given at the next start.
+pub fn hand_over(path: &Path, uid: u32) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)?;
+    // The group first: the old one must not read it for a moment.
+    fchown(&file, None, Some(uid))?;
+    file.set_permissions(Permissions::from_mode(0o640))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_numbered_one_after_the_other_from_the_first_free_descriptor() {
+        let parts = [
+            Part::Console,
+            Part::Kernel,
+            Part::Initramfs,
+            Part::Identity,
+            Part::Overlay,
+            Part::Base,
+            Part::LAST,
+        ];
+        assert!(parts.into_iter().map(Part::descriptor).eq(3..=9));
+    }
+
+    #[test]
+    fn the_first_class_that_fits_decides_who_may_read() {
+        for (mode, owner, group, may) in [
+            (0o444, 0, 0, true),
+            (0o440, 0, 0, false),
+            (0o440, 0, 7, true),
+            (0o404, 0, 7, false),
+            (0o400, 7, 0, true),
+            (0o044, 7, 7, false),
+            (0o111, 0, 0, false),
+        ] {
+            assert_eq!(
+                may_read(mode, owner, group, 7),
+                may,
+                "{mode:o} {owner} {group}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_closed_to_others_is_named_with_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vmlinux");
+        let file = File::create(&path).unwrap();
+        file.set_permissions(Permissions::from_mode(0o600)).unwrap();
+        let error = readable_by(&file, &path, 70_000).unwrap_err().to_string();
+        assert!(error.contains("vmlinux has mode 0600"), "{error}");
+        assert!(
+            error.contains("user 70000") && error.contains("chmod o+r"),
+            "{error}"
+        );
+        file.set_permissions(Permissions::from_mode(0o604)).unwrap();
+        readable_by(&file, &path, 70_000).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_handed_over_can_be_read_and_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g00000");
+        std::fs::write(&path, "identity").unwrap();
+        let own = rustix::process::getgid().as_raw();
+        hand_over(&path, own).unwrap();
+        let metadata = path.metadata().unwrap();
+        assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o640, own));
+        assert!(may_read(0o640, 0, 70_000, 70_000));
+        // What a link leads to is not touched.
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(hand_over(&link, own).is_err());
+    }
+}
