@@ -11,6 +11,7 @@ pub mod identity;
 pub mod key;
 pub mod launch;
 pub mod mend;
+pub mod orphans;
 pub mod plan;
 pub mod ports;
 pub mod readiness;

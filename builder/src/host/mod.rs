@@ -12,7 +12,7 @@ pub mod ksm;
 pub mod kvm;
 pub mod memory;
 pub mod ports;
-mod processes;
+pub(crate) mod processes;
 pub mod settings;
 pub mod snapshot;
 pub mod tsc;
