@@ -1,149 +1,155 @@
 //! A fleet's folders: what it keeps, and its sockets.
 //!
-//! State (identities, overlays) stands in `$XDG_STATE_HOME/imgbuild/fleets/F`,
-//! mode 0700; sockets in `$XDG_RUNTIME_DIR/imgbuild/F`, or `/run/imgbuild/F`
-//! for root. Both are removed with the fleet.
+//! State stands in `$XDG_STATE_HOME/imgbuild/fleets/F`, sockets in
+//! `$XDG_RUNTIME_DIR/imgbuild/F`, or `/run/imgbuild/F` for root; folders have
+//! mode 0700, files 0600. Who supervises the fleet holds a lock on the first.
+//!
+//! What has a `spec.json` is a fleet, and stays until it is removed: its guests
+//! may outlive their supervisor. What has none never had a guest, and goes with
+//! the process that made it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use tempfile::NamedTempFile;
+
+use super::orphans;
+use super::spec::{FleetSpec, SPEC_VERSION};
 use crate::directories::Directories;
 use crate::units::GuestIndex;
 
-/// Longest path of a Unix socket: `sun_path` less its final NUL (unix(7)).
-const SOCKET_PATH_MAX: usize = 107;
+mod error;
+mod paths;
 
-const IDENTITIES: &str = "identities";
-const OVERLAYS: &str = "overlays";
+pub use error::FolderError;
+pub use paths::Paths;
+use paths::{SOCKET_PATH_MAX, SPEC};
+
 pub(super) const SSH_CONFIG: &str = "ssh_config";
 pub(super) const KNOWN_HOSTS: &str = "known_hosts";
 
-/// The folders of one fleet, removed when dropped.
+/// Most bytes of a `spec.json`: a fleet of 100,000 guests takes one MiB.
+const SPEC_MAX: u64 = 16 << 20;
+
+/// The folders of one fleet, locked for this process.
+///
+/// Dropping it lets go of the lock, and removes the folders if no spec was
+/// written; [`Folder::remove`] removes them in any case.
 #[derive(Debug)]
 pub struct Folder {
-    state: PathBuf,
-    runtime: PathBuf,
-    /// Held for as long as the fleet is supervised.
-    _lock: File,
+    paths: Paths,
+    /// `None` once the folders are removed: others may have made them anew.
+    lock: Option<File>,
 }
 
-/// A fleet's folders could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum FolderError {
-    /// Another process supervises a fleet of that name.
-    #[error("a fleet named {name} is running; stop it, or choose another name with --name")]
-    Running {
-        /// The fleet.
-        name: String,
-    },
-    /// A socket's path would not fit.
-    #[error(
-        "the socket path {} has {} bytes, and the kernel takes {SOCKET_PATH_MAX}; \
-         choose a shorter --name or XDG_RUNTIME_DIR",
-        path.display(), path.as_os_str().len()
-    )]
-    SocketPath {
-        /// The path.
-        path: PathBuf,
-    },
-    /// QEMU is told paths in JSON, which is UTF-8.
-    #[error("the path {} is not UTF-8; choose another XDG_STATE_HOME", path.display())]
-    NotUtf8 {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A folder or file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// The folder or file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A folder or file could not be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Unwritable {
-        /// The folder or file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+/// A fleet that has a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// The folder of what it keeps.
+    pub path: PathBuf,
+    /// Whether a process supervises it now.
+    pub supervised: bool,
+}
+
+impl Deref for Folder {
+    type Target = Paths;
+
+    fn deref(&self) -> &Paths {
+        &self.paths
+    }
 }
 
 impl Folder {
-    /// Makes the folders of the fleet `name`, clearing what a killed launch of
-    /// that name left behind.
+    /// Makes the folders of a new fleet, clearing what a launch of that name
+    /// left that was killed before it wrote a spec.
     pub fn create(name: &str, directories: &Directories) -> Result<Self, FolderError> {
-        let state = state(directories, name);
-        let runtime = directories.runtime.join(name);
-        let last = runtime.join("g99999.console");
-        if last.as_os_str().len() > SOCKET_PATH_MAX {
-            return Err(FolderError::SocketPath { path: last });
-        }
-        if state.to_str().is_none() {
-            return Err(FolderError::NotUtf8 { path: state });
-        }
-        let lock = claim(&state, name)?;
-        // Whoever held the claim is gone, and its guests with it.
-        let mut left_behind = entries(&state)?;
-        left_behind.push(runtime.clone());
-        for path in left_behind {
-            let removed = if path.is_dir() {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
-            if let Err(source) = removed
-                && source.kind() != io::ErrorKind::NotFound
-            {
-                return Err(FolderError::Unwritable { path, source });
+        let paths = usable(name, directories)?;
+        let lock = loop {
+            private_folder(&paths.state)?;
+            if let Some(lock) = claim(&paths.state, name)? {
+                break lock;
             }
-        }
-        let folder = Self {
-            state,
-            runtime,
-            _lock: lock,
         };
-        for path in [
-            folder.state.join(IDENTITIES),
-            folder.overlays(),
-            folder.runtime.clone(),
-        ] {
+        if paths.spec_file().exists() {
+            let guests = living_guests(&paths, name)?;
+            let name = name.to_owned();
+            return Err(FolderError::Exists { name, guests });
+        }
+        let mut left_behind = entries(&paths.state)?;
+        left_behind.push(paths.runtime.clone());
+        for path in left_behind {
+            removed(&path)?;
+        }
+        Self::with_folders(paths, lock)
+    }
+
+    /// Opens the folders of a fleet that nobody supervises, to go on with it.
+    pub fn open(name: &str, directories: &Directories) -> Result<Self, FolderError> {
+        let paths = usable(name, directories)?;
+        let lock = claim(&paths.state, name)?.filter(|_| paths.spec_file().exists());
+        let Some(lock) = lock else {
+            let fleets = list(directories)?.into_iter().map(|found| found.name);
+            return Err(FolderError::NotFound {
+                name: name.to_owned(),
+                fleets: fleets.collect(),
+            });
+        };
+        read_spec(&paths.state)?;
+        // The runtime folder goes with a log-in or a restart of the host.
+        Self::with_folders(paths, lock)
+    }
+
+    fn with_folders(paths: Paths, lock: File) -> Result<Self, FolderError> {
+        let folder = Self {
+            paths,
+            lock: Some(lock),
+        };
+        for path in folder.folders() {
             private_folder(&path)?;
         }
         Ok(folder)
     }
 
-    /// The folder of what the fleet keeps.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.state
+    /// Writes what the fleet is. From here on the folders stay until they are
+    /// removed.
+    pub fn write_spec(&self, spec: &FleetSpec) -> Result<(), FolderError> {
+        let bytes = serde_json::to_vec_pretty(spec).expect("a spec has no map with other keys");
+        let path = self.spec_file();
+        replace(&path, &bytes).map_err(unwritable(&path))?;
+        Ok(())
     }
 
-    /// Folder of the fleet's overlays.
-    #[must_use]
-    pub fn overlays(&self) -> PathBuf {
-        self.state.join(OVERLAYS)
+    /// Reads what the fleet is.
+    pub fn spec(&self) -> Result<FleetSpec, FolderError> {
+        read_spec(&self.state)
     }
 
-    /// A guest's overlay.
-    #[must_use]
-    pub fn overlay(&self, guest: GuestIndex) -> PathBuf {
-        self.overlays().join(guest.overlay_name())
+    /// Removes the folders. The caller has seen to it that no guest lives.
+    pub fn remove(mut self) -> Result<(), FolderError> {
+        self.clear()
     }
 
-    /// A guest's console socket.
-    #[must_use]
-    pub fn console(&self, guest: GuestIndex) -> PathBuf {
-        self.runtime.join(format!("{guest}.console"))
+    /// Without a spec first, so that what is left of a removal that was cut
+    /// short is cleared by the next launch.
+    fn clear(&mut self) -> Result<(), FolderError> {
+        let Some(_lock) = self.lock.take() else {
+            return Ok(());
+        };
+        removed(&self.spec_file())?;
+        removed(&self.runtime)?;
+        // The locked folder last: until it is gone nobody can make either anew.
+        removed(&self.state)
     }
 
     /// Writes a guest's identity blob, readable by its owner alone.
     pub fn write_identity(&self, guest: GuestIndex, blob: &[u8]) -> Result<PathBuf, FolderError> {
-        let name = Path::new(IDENTITIES).join(guest.to_string());
-        self.write(&name, blob)
+        self.write(self.identity(guest), blob)
     }
 
     /// Writes a file of this folder, readable by its owner alone.
@@ -156,27 +162,20 @@ impl Folder {
             .mode(0o600)
             .open(&path)
             .and_then(|mut file| file.write_all(bytes))
-            .map_err(|source| FolderError::Unwritable {
-                path: path.clone(),
-                source,
-            })?;
+            .map_err(unwritable(&path))?;
         Ok(path)
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        for path in [&self.state, &self.runtime] {
-            if let Err(error) = fs::remove_dir_all(path) {
-                tracing::warn!("{} is left behind: {error}", path.display());
-            }
+        if self.lock.is_some()
+            && !self.spec_file().exists()
+            && let Err(error) = self.clear()
+        {
+            tracing::warn!("the fleet's folders are left behind: {error}");
         }
     }
-}
-
-/// The folder of what the fleet `name` keeps.
-fn state(directories: &Directories, name: &str) -> PathBuf {
-    directories.state.join("fleets").join(name)
 }
 
 /// A fleet's configuration of ssh(1), if its guests have a network.
@@ -191,19 +190,114 @@ pub fn known_hosts(state: &Path) -> PathBuf {
     state.join(KNOWN_HOSTS)
 }
 
+/// Reads what the fleet is that keeps its state in this folder, whether it is
+/// supervised or not.
+pub fn read_spec(state: &Path) -> Result<FleetSpec, FolderError> {
+    #[derive(Deserialize)]
+    struct Version {
+        spec_version: u32,
+    }
+    let path = state.join(SPEC);
+    let mut bytes = Vec::new();
+    File::open(&path)
+        .and_then(|file| file.take(SPEC_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|source| FolderError::Unreadable {
+            path: path.clone(),
+            source,
+        })?;
+    let name = state
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let malformed = |reason: String| FolderError::Spec {
+        name: name.clone(),
+        path: path.clone(),
+        reason,
+    };
+    if bytes.len() as u64 > SPEC_MAX {
+        return Err(malformed(format!("it is larger than {SPEC_MAX} bytes")));
+    }
+    let Version { spec_version } =
+        serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+    if spec_version != SPEC_VERSION {
+        return Err(FolderError::SpecVersion {
+            name,
+            path,
+            found: spec_version,
+        });
+    }
+    let spec: FleetSpec =
+        serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+    if spec.name != name {
+        return Err(malformed(format!("it is that of {}", spec.name)));
+    }
+    Ok(spec)
+}
+
+/// The fleets that have a folder, in the order of their names.
+pub fn list(directories: &Directories) -> Result<Vec<Found>, FolderError> {
+    let mut found = Vec::new();
+    for path in entries(&paths::fleets(directories))? {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        let supervised = File::open(&path)
+            .is_ok_and(|folder| matches!(folder.try_lock_shared(), Err(TryLockError::WouldBlock)));
+        if supervised || path.join(SPEC).exists() {
+            found.push(Found {
+                name: name.to_owned(),
+                path,
+                supervised,
+            });
+        }
+    }
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(found)
+}
+
 /// The folders of the fleets that are supervised now, in the order of their
 /// names.
 pub fn running(directories: &Directories) -> Result<Vec<PathBuf>, FolderError> {
-    let mut found = Vec::new();
-    for path in entries(&directories.state.join("fleets"))? {
-        let supervised = File::open(&path)
-            .is_ok_and(|folder| matches!(folder.try_lock_shared(), Err(TryLockError::WouldBlock)));
-        if supervised {
-            found.push(path);
-        }
+    let found = list(directories)?.into_iter();
+    Ok(found
+        .filter(|found| found.supervised)
+        .map(|found| found.path)
+        .collect())
+}
+
+/// Puts a file of these bytes in the place of another, whole or not at all,
+/// whenever this process or the host dies; readable by its owner alone.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let folder = path.parent().expect("a file is in a folder");
+    let mut new = NamedTempFile::new_in(folder)?;
+    new.write_all(bytes)?;
+    new.as_file().sync_all()?;
+    let file = new.persist(path)?;
+    File::open(folder)?.sync_all()?;
+    Ok(file)
+}
+
+/// The paths of a fleet, if the kernel and QEMU take them.
+fn usable(name: &str, directories: &Directories) -> Result<Paths, FolderError> {
+    let paths = Paths::of(name, directories);
+    let last = paths.runtime.join("g99999.console");
+    if last.as_os_str().len() > SOCKET_PATH_MAX {
+        return Err(FolderError::SocketPath { path: last });
     }
-    found.sort();
-    Ok(found)
+    if paths.state.to_str().is_none() {
+        return Err(FolderError::NotUtf8 { path: paths.state });
+    }
+    Ok(paths)
+}
+
+/// How many guests live of a fleet that nobody supervises.
+fn living_guests(paths: &Paths, name: &str) -> Result<u32, FolderError> {
+    let spec = read_spec(&paths.state)?;
+    let living = orphans::living(Path::new("/"), spec.instance).map_err(|source| {
+        let name = name.to_owned();
+        FolderError::Guests { name, source }
+    })?;
+    Ok(u32::try_from(living.len()).unwrap_or(u32::MAX))
 }
 
 /// What is in a folder; nothing in one that is not there.
@@ -222,20 +316,15 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
     }
 }
 
-/// Makes the folder `state` and locks it for this process.
+/// Locks the folder `state` for this process; `None` if it is not there.
 ///
-/// The lock is on the folder itself, so that it goes when the folder goes; a
-/// folder that went while we waited for it is made anew.
-fn claim(state: &Path, name: &str) -> Result<File, FolderError> {
-    let unwritable = |source| FolderError::Unwritable {
-        path: state.to_path_buf(),
-        source,
-    };
+/// The lock is on the folder itself, so that it goes when the folder goes; one
+/// that went while we waited for it is looked for anew.
+fn claim(state: &Path, name: &str) -> Result<Option<File>, FolderError> {
     loop {
-        private_folder(state)?;
         let folder = match File::open(state) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other.map_err(unwritable)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(unwritable(state))?,
         };
         match folder.try_lock() {
             Ok(()) => {}
@@ -246,11 +335,11 @@ fn claim(state: &Path, name: &str) -> Result<File, FolderError> {
                     name: name.to_owned(),
                 });
             }
-            Err(TryLockError::Error(source)) => return Err(unwritable(source)),
+            Err(TryLockError::Error(source)) => return Err(unwritable(state)(source)),
         }
-        let locked = folder.metadata().map_err(unwritable)?;
+        let locked = folder.metadata().map_err(unwritable(state))?;
         if fs::metadata(state).is_ok_and(|found| found.ino() == locked.ino()) {
-            return Ok(folder);
+            return Ok(Some(folder));
         }
     }
 }
@@ -260,8 +349,28 @@ fn private_folder(path: &Path) -> Result<(), FolderError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| FolderError::Unwritable {
-            path: path.to_path_buf(),
-            source,
-        })
+        .map_err(unwritable(path))
 }
+
+/// Sees to it that there is no such file or folder.
+fn removed(path: &Path) -> Result<(), FolderError> {
+    let result = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(unwritable(path)),
+    }
+}
+
+fn unwritable(path: &Path) -> impl Fn(io::Error) -> FolderError {
+    move |source| FolderError::Unwritable {
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;

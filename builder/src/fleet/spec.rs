@@ -114,6 +114,7 @@ impl Instance {
 
 /// A network of IPv4 addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Subnet {
     /// Its first address.
     pub network: Ipv4Addr,
@@ -149,6 +150,7 @@ pub enum Restart {
 
 /// How fast guests are started, and when no more are.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AdmissionSpec {
     /// Memory of the host that stays free, in bytes of MemAvailable.
     pub keep_free: u64,
@@ -164,6 +166,7 @@ pub struct AdmissionSpec {
 
 /// On which CPUs guests run, and with what share of them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PlacementSpec {
     /// How vCPUs are spread over CPUs; anywhere without.
     pub pin: Option<Pin>,

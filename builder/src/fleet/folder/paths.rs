@@ -1,0 +1,121 @@
+//! Where the files of a fleet are.
+
+use std::path::{Path, PathBuf};
+
+use crate::directories::Directories;
+use crate::units::GuestIndex;
+
+/// Longest path of a Unix socket: `sun_path` less its final NUL (unix(7)).
+pub(super) const SOCKET_PATH_MAX: usize = 107;
+
+const IDENTITIES: &str = "identities";
+const OVERLAYS: &str = "overlays";
+const LOGS: &str = "logs";
+const ERRORS: &str = "errors";
+pub(super) const SPEC: &str = "spec.json";
+
+/// The folder of all fleets' folders.
+pub(super) fn fleets(directories: &Directories) -> PathBuf {
+    directories.state.join("fleets")
+}
+
+/// The paths of a fleet, whether there is one or not.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    pub(super) state: PathBuf,
+    pub(super) runtime: PathBuf,
+}
+
+impl Paths {
+    /// Those of the fleet `name`.
+    #[must_use]
+    pub fn of(name: &str, directories: &Directories) -> Self {
+        Self {
+            state: fleets(directories).join(name),
+            runtime: directories.runtime.join(name),
+        }
+    }
+
+    /// The folder of what the fleet keeps.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.state
+    }
+
+    /// The folders that a fleet has, besides the one that holds what it keeps.
+    pub(super) fn folders(&self) -> [PathBuf; 5] {
+        [
+            self.state.join(IDENTITIES),
+            self.overlays(),
+            self.state.join(LOGS),
+            self.errors(),
+            self.runtime.clone(),
+        ]
+    }
+
+    /// What the fleet is: a [`FleetSpec`](crate::fleet::spec::FleetSpec).
+    #[must_use]
+    pub fn spec_file(&self) -> PathBuf {
+        self.state.join(SPEC)
+    }
+
+    /// What happened to its guests.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.state.join("journal")
+    }
+
+    /// What its supervisor says, when that runs on its own.
+    #[must_use]
+    pub fn supervisor_log(&self) -> PathBuf {
+        self.state.join("supervisor.log")
+    }
+
+    /// The socket of its control interface.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.runtime.join("control")
+    }
+
+    /// Folder of the fleet's overlays.
+    #[must_use]
+    pub fn overlays(&self) -> PathBuf {
+        self.state.join(OVERLAYS)
+    }
+
+    /// A guest's overlay.
+    #[must_use]
+    pub fn overlay(&self, guest: GuestIndex) -> PathBuf {
+        self.overlays().join(guest.overlay_name())
+    }
+
+    /// A guest's identity blob.
+    #[must_use]
+    pub fn identity(&self, guest: GuestIndex) -> PathBuf {
+        self.state.join(IDENTITIES).join(guest.to_string())
+    }
+
+    /// A guest's console socket.
+    #[must_use]
+    pub fn console(&self, guest: GuestIndex) -> PathBuf {
+        self.runtime.join(format!("{guest}.console"))
+    }
+
+    /// What a guest's console said.
+    #[must_use]
+    pub fn log(&self, guest: GuestIndex) -> PathBuf {
+        self.state.join(LOGS).join(format!("{guest}.log"))
+    }
+
+    /// Folder of what the VMMs write to standard error.
+    #[must_use]
+    pub fn errors(&self) -> PathBuf {
+        self.state.join(ERRORS)
+    }
+
+    /// What a guest's VMM writes to standard error.
+    #[must_use]
+    pub fn error(&self, guest: GuestIndex) -> PathBuf {
+        self.errors().join(guest.to_string())
+    }
+}

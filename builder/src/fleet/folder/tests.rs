@@ -1,0 +1,262 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::digest::Sha256;
+use crate::fleet::orphans::tests::Waiting;
+use crate::fleet::spec::{AdmissionSpec, BurnAt, Instance, Pin, PlacementSpec, Restart};
+use crate::vmm::{Accel, Net, Sharing};
+
+fn directories() -> (TempDir, Directories) {
+    let temporary = tempfile::tempdir().unwrap();
+    let directories = Directories {
+        cache: temporary.path().join("cache"),
+        state: temporary.path().join("state"),
+        runtime: temporary.path().join("run"),
+    };
+    (temporary, directories)
+}
+
+fn spec(name: &str, ports: usize) -> FleetSpec {
+    FleetSpec {
+        spec_version: SPEC_VERSION,
+        name: name.to_owned(),
+        instance: Instance([0x17; 12]),
+        boot_id: "b".to_owned(),
+        out: "/out".into(),
+        artifacts: Sha256::of_bytes("manifest"),
+        count: 3,
+        accel: Accel::Tcg,
+        sharing: Sharing::Guest,
+        net: Net::User,
+        outbound: false,
+        tap_subnet: None,
+        memory: "64M".parse().unwrap(),
+        command_line: "console=ttyS0".to_owned(),
+        burn: 100,
+        burn_at: BurnAt::Start,
+        restart: Restart::OnFailure,
+        health: Some(Duration::from_millis(1500)),
+        boot_timeout: Duration::from_secs(30),
+        authorized_key: None,
+        identity_file: None,
+        ports: vec![40_000; ports],
+        admission: AdmissionSpec {
+            keep_free: 1 << 30,
+            rate: Some(0.1),
+            parallel: None,
+            guest_memory: 1 << 24,
+            guest_memory_merged: None,
+        },
+        placement: PlacementSpec {
+            pin: Some(Pin::List(vec![0, 1])),
+            ..PlacementSpec::default()
+        },
+        run_as_base: None,
+        metrics: None,
+        until: None,
+    }
+}
+
+/// Leaves a fleet as a supervisor does that dies.
+fn orphaned(name: &str, directories: &Directories) -> Paths {
+    let folder = Folder::create(name, directories).unwrap();
+    folder.write_spec(&spec(name, 3)).unwrap();
+    folder.paths.clone()
+}
+
+#[test]
+fn without_a_spec_nothing_stays() {
+    let (_temporary, directories) = directories();
+    let folder = Folder::create("web", &directories).unwrap();
+    let guest = GuestIndex::new(7).unwrap();
+    let identity = folder.write_identity(guest, b"secret").unwrap();
+    assert_eq!(identity, folder.identity(guest));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&identity), 0o600);
+    assert_eq!(mode(folder.path()), 0o700);
+    for path in folder.folders() {
+        assert_eq!(mode(&path), 0o700, "{}", path.display());
+    }
+    let paths = folder.paths.clone();
+    drop(folder);
+    assert!(!paths.state.exists() && !paths.runtime.exists());
+}
+
+#[test]
+fn what_a_launch_left_that_was_killed_early_is_cleared() {
+    let (_temporary, directories) = directories();
+    let paths = Paths::of("web", &directories);
+    fs::create_dir_all(paths.state.join("overlays/deep")).unwrap();
+    fs::write(paths.state.join("key"), "old").unwrap();
+    fs::create_dir_all(&paths.runtime).unwrap();
+    fs::write(paths.runtime.join("g00000.console"), "").unwrap();
+    assert_eq!(list(&directories).unwrap(), []);
+    let folder = Folder::create("web", &directories).unwrap();
+    assert!(!folder.state.join("key").exists());
+    assert!(entries(&folder.overlays()).unwrap().is_empty());
+    assert!(entries(&folder.runtime).unwrap().is_empty());
+}
+
+#[test]
+fn a_fleet_outlives_its_supervisor_until_it_is_removed() {
+    let (_temporary, directories) = directories();
+    let paths = orphaned("web", &directories);
+    let spec_file = fs::metadata(paths.spec_file()).unwrap();
+    assert_eq!(spec_file.permissions().mode() & 0o7777, 0o600);
+    let error = Folder::create("web", &directories).unwrap_err().to_string();
+    for said in ["web was left", "0 living guests", "--resume web", "rm web"] {
+        assert!(error.contains(said), "{error}");
+    }
+
+    // As after a restart of the host.
+    fs::remove_dir_all(&paths.runtime).unwrap();
+    let folder = Folder::open("web", &directories).unwrap();
+    assert_eq!(folder.spec().unwrap(), spec("web", 3));
+    assert!(folder.runtime.is_dir());
+    drop(folder);
+    Folder::open("web", &directories).unwrap().remove().unwrap();
+    assert!(!paths.state.exists() && !paths.runtime.exists());
+    Folder::create("web", &directories).unwrap();
+}
+
+#[test]
+fn a_supervised_fleet_is_left_alone() {
+    let (_temporary, directories) = directories();
+    let folder = Folder::create("web", &directories).unwrap();
+    let refused = |result: Result<Folder, FolderError>| {
+        assert!(matches!(result, Err(FolderError::Running { name }) if name == "web"));
+    };
+    refused(Folder::create("web", &directories));
+    refused(Folder::open("web", &directories));
+    folder.write_spec(&spec("web", 0)).unwrap();
+    refused(Folder::create("web", &directories));
+    refused(Folder::open("web", &directories));
+}
+
+#[test]
+fn fleets_are_listed_in_order() {
+    let (_temporary, directories) = directories();
+    assert_eq!(list(&directories).unwrap(), []);
+    orphaned("b", &directories);
+    let _running = Folder::create("a", &directories).unwrap();
+    fs::create_dir(paths::fleets(&directories).join("no-fleet")).unwrap();
+    fs::write(paths::fleets(&directories).join("file"), "").unwrap();
+    let found = list(&directories).unwrap();
+    let seen: Vec<_> = found
+        .iter()
+        .map(|found| (found.name.as_str(), found.supervised))
+        .collect();
+    assert_eq!(seen, [("a", true), ("b", false)]);
+    assert_eq!(running(&directories).unwrap(), [found[0].path.clone()]);
+
+    for name in ["c", "no-fleet", "file"] {
+        let error = Folder::open(name, &directories).unwrap_err().to_string();
+        assert!(
+            error.contains(name) && error.ends_with("fleets: a, b"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn living_guests_are_counted() {
+    let (_temporary, directories) = directories();
+    let paths = orphaned("web", &directories);
+    let mut spec = spec("web", 0);
+    // Of this test alone.
+    spec.instance.0[..4].copy_from_slice(&std::process::id().to_be_bytes());
+    replace(&paths.spec_file(), &serde_json::to_vec(&spec).unwrap()).unwrap();
+    let _guest = Waiting::start(&spec.instance.uuid(2));
+    let error = Folder::create("web", &directories).unwrap_err().to_string();
+    assert!(error.contains("1 living guest:"), "{error}");
+}
+
+#[test]
+fn a_spec_is_read_whole_or_not_at_all() {
+    let (_temporary, directories) = directories();
+    let paths = orphaned("web", &directories);
+    let good = fs::read(paths.spec_file()).unwrap();
+    let text = String::from_utf8(good.clone()).unwrap();
+    let cases = [
+        (String::new(), "EOF"),
+        (text[..text.len() - 2].to_owned(), "EOF"),
+        ("[]".to_owned(), "invalid length"),
+        ("null".to_owned(), "invalid type"),
+        (text.replace("\"count\": 3", "\"count\": -3"), "-3"),
+        (text.replace("\"count\": 3", "\"counts\": 3"), "`counts`"),
+        (text.replace("\"keep_free\"", "\"keep\""), "`keep`"),
+        (
+            text.replace("\"name\": \"web\"", "\"name\": \"other\""),
+            "other",
+        ),
+        (text.replace("1717", "17"), "Invalid string length"),
+        (" ".repeat(17 << 20), "larger than 16777216 bytes"),
+    ];
+    for (content, said) in cases {
+        fs::write(paths.spec_file(), &content).unwrap();
+        let shown = &content[..content.len().min(400)];
+        for result in [
+            Folder::open("web", &directories),
+            Folder::create("web", &directories),
+        ] {
+            let error = result.unwrap_err();
+            assert!(
+                matches!(error, FolderError::Spec { .. }),
+                "{error}: {shown}"
+            );
+            let error = error.to_string();
+            assert!(error.contains("spec.json does not"), "{error}");
+            assert!(error.contains("rm web"), "{error}");
+            assert!(error.contains(said), "{error}: {shown}");
+        }
+    }
+    let later = "{\"spec_version\": 2, \"warp\": 9}";
+    fs::write(paths.spec_file(), later).unwrap();
+    let error = Folder::open("web", &directories).unwrap_err().to_string();
+    assert!(error.contains("has version 2"), "{error}");
+
+    fs::write(paths.spec_file(), good).unwrap();
+    Folder::open("web", &directories).unwrap();
+}
+
+#[test]
+fn a_spec_is_replaced_whole() {
+    let (_temporary, directories) = directories();
+    let folder = Folder::create("web", &directories).unwrap();
+    folder.write_spec(&spec("web", 100_000)).unwrap();
+    let before = entries(folder.path()).unwrap().len();
+    let other = spec("web", 1);
+    folder.write_spec(&other).unwrap();
+    assert_eq!(folder.spec().unwrap(), other);
+    assert_eq!(entries(folder.path()).unwrap().len(), before);
+    // What cannot be written leaves what was.
+    fs::remove_file(folder.spec_file()).unwrap();
+    fs::create_dir(folder.spec_file()).unwrap();
+    let error = folder.write_spec(&other).unwrap_err().to_string();
+    assert!(
+        error.contains("cannot write") && error.contains("spec.json"),
+        "{error}"
+    );
+    assert_eq!(entries(folder.path()).unwrap().len(), before);
+    folder.remove().unwrap();
+}
+
+#[test]
+fn paths_that_the_kernel_or_qemu_refuse_are_told() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let (_temporary, mut directories) = directories();
+    let long = "x".repeat(100);
+    for result in [
+        Folder::create(&long, &directories),
+        Folder::open(&long, &directories),
+    ] {
+        assert!(matches!(result, Err(FolderError::SocketPath { .. })));
+    }
+    directories.state.push(std::ffi::OsStr::from_bytes(b"\xff"));
+    let result = Folder::create("web", &directories);
+    assert!(matches!(result, Err(FolderError::NotUtf8 { .. })));
+    assert!(!directories.state.exists());
+}
