@@ -4,6 +4,7 @@ pub mod admission;
 pub mod api;
 pub mod boot;
 pub mod canary;
+pub mod cpu;
 pub mod deadline;
 pub mod folder;
 pub mod guest;

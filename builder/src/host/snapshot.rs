@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kvm::Kvm;
 
-mod cgroup;
+pub(crate) mod cgroup;
 mod cpu;
 mod daemons;
 pub(crate) mod file;

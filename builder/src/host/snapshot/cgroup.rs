@@ -11,7 +11,7 @@ use procfs_core::{FromBufRead as _, ProcessCGroup, ProcessCGroups};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::file::{Source, unexpected};
-use super::mounts::Mount;
+use super::mounts::{self, Mount};
 use super::{Cgroup, CgroupVersion, Group};
 
 const MEMBERSHIP: &str = "proc/self/cgroup";
@@ -63,16 +63,44 @@ pub(super) fn read(source: &mut Source, mounts: &[Mount]) -> Cgroup {
     }
 }
 
+/// A controller's hierarchy, and where this process is in it.
+#[derive(Debug)]
+pub(crate) struct Around {
+    pub hierarchy: Hierarchy,
+    /// The folders of its group and of what can be seen of that one's
+    /// ancestors, the innermost first; never empty.
+    pub folders: Vec<PathBuf>,
+}
+
+/// Where this process is in the hierarchy of `controller`, which is mounted
+/// below `root`; `None` without one.
+pub(crate) fn around(root: &Path, controller: Controller) -> Option<Around> {
+    // What cannot be seen cannot be used either.
+    let mut unseen = Vec::new();
+    let mut source = Source::new(root, &mut unseen);
+    let mounts = mounts::read(&mut source);
+    let memberships = memberships(&mut source);
+    let membership = membership(&memberships, controller)?;
+    let folders: Vec<_> = folders(&mut source, &mounts, membership)
+        .iter()
+        .map(|folder| source.place(folder))
+        .collect();
+    (!folders.is_empty()).then(|| Around {
+        hierarchy: Hierarchy::of(membership),
+        folders,
+    })
+}
+
 /// A controller that limits guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Controller {
+pub(crate) enum Controller {
     Pids,
     Memory,
     Cpu,
 }
 
 impl Controller {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Pids => "pids",
             Self::Memory => "memory",
@@ -83,7 +111,7 @@ impl Controller {
 
 /// What kind of hierarchy a group is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hierarchy {
+pub(crate) enum Hierarchy {
     V1,
     V2,
 }
@@ -114,7 +142,8 @@ impl Hierarchy {
     }
 }
 
-fn is_writable(path: &Path) -> bool {
+/// Whether this process may write to `path`.
+pub(crate) fn is_writable(path: &Path) -> bool {
     accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
