@@ -18,6 +18,7 @@ mod launch;
 mod list;
 mod logging;
 mod man;
+mod placement;
 mod ssh;
 mod verify;
 
