@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use clap::ValueEnum as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,13 @@ pub struct Guest {
     pub ssh: Option<String>,
     /// Its burn, as it last told.
     pub burn: Option<Burn>,
+}
+
+/// The word for a state, as it stands in JSON.
+#[must_use]
+pub fn state_name(state: Phase) -> String {
+    let value = state.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// A guest's burn.
@@ -168,6 +176,15 @@ pub struct AskRequest {
     pub within_seconds: Option<f64>,
 }
 
+/// `POST /v1/attend`: the guests are `urgent` for as long as the answer, which
+/// says nothing, is left open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttendRequest {
+    /// The guests.
+    pub guests: Selection,
+}
+
 /// What a guest answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
@@ -207,4 +224,8 @@ pub enum Event {
 pub struct Error {
     /// What failed, on what, why, and what next.
     pub error: String,
+    /// The versions of the interface that are spoken, where another was asked
+    /// for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versions: Option<Vec<u32>>,
 }

@@ -1,0 +1,262 @@
+//! The thread that speaks HTTP/1.1 for a fleet.
+//!
+//! It knows nothing of guests: a request becomes one of [`bridge::Request`],
+//! and what comes back is written. An idle server sleeps; a slow or hostile
+//! client costs a connection of [`CONNECTIONS_MAX`], for the time of its
+//! time-out, and memory within fixed bounds.
+//!
+//! [`bridge::Request`]: super::bridge::Request
+
+use std::convert::Infallible;
+use std::fs::{self, Permissions};
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::runtime::{self, Runtime};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use self::handle::Handler;
+use super::bridge::Outbox;
+use super::types;
+
+mod body;
+mod handle;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+/// Most connections at a time on each listener; more wait to be accepted.
+pub const CONNECTIONS_MAX: usize = 256;
+/// Most bytes of a request's head.
+pub const HEAD_MAX: usize = 16 << 10;
+/// Most bytes of a request's body.
+pub const BODY_MAX: usize = 1 << 20;
+/// How long a request's head may take, and its body.
+pub const READ_TIME: Duration = Duration::from_secs(10);
+
+/// Most bytes that a connection buffers.
+const BUFFER_MAX: usize = 64 << 10;
+/// How long a connection for `/metrics` may take in all: whoever may connect
+/// there need not be the fleet's owner.
+const METRICS_TIME: Duration = Duration::from_secs(30);
+/// How long answers under way may take to be written at the end.
+const FINISH_TIME: Duration = Duration::from_secs(2);
+/// How long nothing is accepted after that failed: mostly for want of file
+/// descriptors, which come back when a connection ends.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// A request that is not served.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    error: types::Error,
+    /// The methods that are, where the method is wrong.
+    allow: Option<String>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, error: String) -> Self {
+        Self {
+            status,
+            error: types::Error {
+                error,
+                versions: None,
+            },
+            allow: None,
+        }
+    }
+}
+
+/// A server, which ends when dropped.
+#[derive(Debug)]
+pub struct Server {
+    stopping: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Accepts nothing more, and returns once the answers under way are written,
+    /// streams with them; after 2 s in any case.
+    ///
+    /// An answer that the supervisor still owes counts as under way: it is to
+    /// reply, or to drop its end, before.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stopping.send_replace(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the control interface panicked");
+        }
+    }
+}
+
+/// Binds the control socket, for its owner alone, in the place of one that
+/// nobody listens on any more.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path)?;
+            }
+            _ => return Err(io::ErrorKind::AddrInUse.into()),
+        },
+        // Whatever else is there, bind(2) says so.
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    // Its folder, of mode 0700, keeps others away until this is done.
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves a fleet on its control socket, and `/metrics` on a TCP port, too,
+/// until the server is dropped.
+pub fn serve(
+    control: UnixListener,
+    metrics: Option<TcpListener>,
+    outbox: Outbox,
+) -> io::Result<Server> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let entered = runtime.enter();
+    control.set_nonblocking(true)?;
+    let control = tokio::net::UnixListener::from_std(control)?;
+    let metrics = metrics
+        .map(|listener| {
+            listener.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(listener)
+        })
+        .transpose()?;
+    drop(entered);
+
+    let (stopping, stopped) = watch::channel(false);
+    let handler = |metrics_only| Handler {
+        outbox: outbox.clone(),
+        stopping: stopped.clone(),
+        metrics_only,
+    };
+    let accept = move |context: &mut Context<'_>| {
+        let accepted = control.poll_accept(context);
+        accepted.map_ok(|(stream, _)| TokioIo::new(stream))
+    };
+    let mut listeners = vec![runtime.spawn(listen(accept, handler(false), None))];
+    if let Some(metrics) = metrics {
+        let accept = move |context: &mut Context<'_>| {
+            let accepted = metrics.poll_accept(context);
+            accepted.map_ok(|(stream, _)| TokioIo::new(stream))
+        };
+        listeners.push(runtime.spawn(listen(accept, handler(true), Some(METRICS_TIME))));
+    }
+    drop(outbox);
+    // A connection holds a receiver, by which the last is known to be gone.
+    let stop = stopping.clone();
+    let thread = thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || run(&runtime, stop, stopped, &listeners))?;
+    Ok(Server {
+        stopping,
+        thread: Some(thread),
+    })
+}
+
+/// The server's thread.
+fn run(
+    runtime: &Runtime,
+    stop: watch::Sender<bool>,
+    mut stopped: watch::Receiver<bool>,
+    listeners: &[tokio::task::JoinHandle<()>],
+) {
+    runtime.block_on(async {
+        // An error cannot be: `stop` lives.
+        let _ = stopped.wait_for(|stopping| *stopping).await;
+        drop(stopped);
+        for listener in listeners {
+            listener.abort();
+        }
+        if timeout(FINISH_TIME, stop.closed()).await.is_err() {
+            tracing::debug!("answers of the control interface were cut off");
+        }
+    });
+}
+
+/// Accepts connections for ever, each of which ends after `at_most`.
+async fn listen<S: Read + Write + Unpin + Send + 'static>(
+    mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<S>>,
+    handler: Handler,
+    at_most: Option<Duration>,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match poll_fn(&mut accept).await {
+            Ok(stream) => {
+                let connection = converse(stream, handler.clone());
+                tokio::spawn(async move {
+                    match at_most {
+                        Some(time) => drop(timeout(time, connection).await),
+                        None => connection.await,
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("the control interface cannot accept a connection: {error}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves a connection until its client or the server ends it.
+async fn converse(stream: impl Read + Write + Unpin, handler: Handler) {
+    let mut stopped = handler.stopping.clone();
+    let answer = service_fn(|request| {
+        let handler = handler.clone();
+        async move { Ok::<_, Infallible>(handler.answer(request).await) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(READ_TIME)
+            .max_header_size(HEAD_MAX)
+            .max_buf_size(BUFFER_MAX)
+            .serve_connection(stream, answer)
+    );
+    let mut stopping = pin!(stopped.wait_for(|stopping| *stopping));
+    let mut told = false;
+    let ended = poll_fn(|context| {
+        if !told && stopping.as_mut().poll(context).is_ready() {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(context)
+    });
+    // A client that goes away, or speaks no HTTP, is its own affair.
+    if let Err(error) = ended.await {
+        tracing::debug!("a connection to the control interface ended: {error}");
+    }
+}
