@@ -1,17 +1,26 @@
 //! `imgbuild launch`.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
 
+use super::placement::Placement;
 use super::{Context, DEFAULT_OUT, Exit, Failure, print};
-use crate::fleet::launch::{LaunchEvent, LaunchOptions, Summary, launch};
+use crate::fleet::api::types::{Event, Guest, Stage};
+use crate::fleet::guest::Phase;
+use crate::fleet::launch::{
+    Attachment, LaunchEvent, LaunchOptions, Launched, Milestone, Summary, launch, resume,
+};
 use crate::fleet::readiness::Canaries;
+use crate::fleet::spec::{BurnAt, Restart, Subnet};
+use crate::fleet::supervise::Ending;
 use crate::progress;
 use crate::recipe;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, counted};
 use crate::vmm::{Accel, Net, Sharing};
 
 /// Arguments of `launch`.
@@ -23,13 +32,22 @@ pub struct Launch {
     out: PathBuf,
 
     /// Number of guests
-    #[arg(long, value_name = "N", env = "IMGBUILD_COUNT",
+    #[arg(long, value_name = "N", env = "IMGBUILD_COUNT", required_unless_present = "resume",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    count: u32,
+    count: Option<u32>,
 
     /// Name of the fleet [default: the recipe's]
     #[arg(long, value_name = "FLEET", env = "IMGBUILD_NAME", value_parser = fleet_name)]
     name: Option<String>,
+
+    /// Leave the fleet to a supervisor of its own, and return
+    #[arg(long)]
+    detach: bool,
+
+    /// Go on with a fleet whose supervisor died: adopt its guests
+    #[arg(long, value_name = "FLEET", value_parser = fleet_name,
+        conflicts_with_all = ["count", "name", "keep", "fix", "force", "no_canary"])]
+    resume: Option<String>,
 
     /// End the fleet this long after its start [default: at Ctrl-C]
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -37,6 +55,15 @@ pub struct Launch {
 
     #[command(flatten)]
     how: Guests,
+
+    #[command(flatten)]
+    supervision: Supervision,
+
+    #[command(flatten)]
+    network: Network,
+
+    #[command(flatten)]
+    placement: Placement,
 
     /// Your own ssh-ed25519 key to log in with, private, or public if your agent
     /// holds the other half [default: one made for the fleet]
@@ -61,6 +88,65 @@ pub struct Launch {
     json: bool,
 }
 
+/// When guests are started, and started again.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Supervision")]
+struct Supervision {
+    /// Which guests are started again once they ended
+    #[arg(long, default_value = "always", env = "IMGBUILD_RESTART")]
+    restart: Restart,
+
+    /// When guests begin to burn
+    #[arg(long, default_value = "start", env = "IMGBUILD_BURN_AT")]
+    burn_at: BurnAt,
+
+    /// Ask a quiet guest for a sign of life this often; 0s: never
+    #[arg(long, value_name = "DURATION", default_value = "60s", env = "IMGBUILD_HEALTH",
+        value_parser = humantime::parse_duration)]
+    health: Duration,
+
+    /// Memory of the host that stays free [default: a tenth, 1G at least]
+    #[arg(long, value_name = "SIZE", env = "IMGBUILD_KEEP_FREE")]
+    keep_free: Option<ByteSize>,
+
+    /// Most starts a second
+    #[arg(long, value_name = "N", env = "IMGBUILD_RATE", value_parser = rate)]
+    rate: Option<f64>,
+
+    /// Most guests that boot at a time [default: CPUs and one]
+    #[arg(long, value_name = "N", env = "IMGBUILD_PARALLEL",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    parallel: Option<u16>,
+
+    /// Run guest N under the user id UID plus N; 0: all under yours [default:
+    /// 2000000 when root]
+    #[arg(long, value_name = "UID", env = "IMGBUILD_RUN_AS_BASE",
+        value_parser = clap::value_parser!(u32).range(..=LAST_BASE))]
+    run_as_base: Option<u32>,
+
+    /// Answer Prometheus at this address, such as 127.0.0.1:9200
+    #[arg(long, value_name = "ADDRESS", env = "IMGBUILD_METRICS")]
+    metrics: Option<SocketAddr>,
+}
+
+/// How guests reach others.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network")]
+struct Network {
+    /// Let guests reach what is outside, with --net user
+    #[arg(long)]
+    net_outbound: bool,
+
+    /// Addresses of the guests' links, with --net tap [default: 10.213.0.0/16]
+    #[arg(long, value_name = "NETWORK/PREFIX", env = "IMGBUILD_TAP_SUBNET")]
+    tap_subnet: Option<Subnet>,
+}
+
+/// User id of the first guest, when root launches.
+const RUN_AS_BASE: u32 = 2_000_000;
+/// Ids are 32 bits, and the last one is none (setresuid(2)).
+const LAST_BASE: i64 = 0xffff_fffe - 100_000;
+
 /// How guests are run.
 #[derive(Debug, Args)]
 pub(super) struct Guests {
@@ -84,9 +170,43 @@ pub(super) struct Guests {
 
 impl Launch {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let options = LaunchOptions {
+        let attachment = if self.detach {
+            Attachment::Detached
+        } else {
+            Attachment::Foreground
+        };
+        let mut printer = Printer::new(self.json, self.count);
+        let Context {
+            directories,
+            interrupt,
+        } = context;
+        let mut emit = |event| printer.event(&event);
+        let launched = match &self.resume {
+            Some(name) => resume(name, attachment, directories, interrupt, &mut emit)?,
+            None => {
+                let options = self.options()?;
+                launch(&options, attachment, directories, interrupt, &mut emit)?
+            }
+        };
+        printer.outcome?;
+        Ok(match launched {
+            Launched::Detached => Exit::Done,
+            Launched::Over(summary) => exit(&summary),
+        })
+    }
+
+    fn options(self) -> Result<LaunchOptions, Failure> {
+        let (supervision, network) = (self.supervision, self.network);
+        if network.net_outbound && self.how.net != Net::User {
+            return Err(Failure::usage("--net-outbound goes with --net user".into()));
+        }
+        if network.tap_subnet.is_some() && self.how.net != Net::Tap {
+            return Err(Failure::usage("--tap-subnet goes with --net tap".into()));
+        }
+        let is_root = rustix::process::geteuid().is_root();
+        Ok(LaunchOptions {
             out: self.out,
-            count: self.count,
+            count: self.count.unwrap_or(1),
             name: self.name,
             keep: self.keep,
             accel: self.how.accel,
@@ -94,6 +214,20 @@ impl Launch {
             net: self.how.net,
             memory: self.how.memory,
             ssh_key: self.ssh_key,
+            outbound: network.net_outbound,
+            tap_subnet: network.tap_subnet,
+            restart: supervision.restart,
+            burn_at: supervision.burn_at,
+            health: Some(supervision.health).filter(|period| !period.is_zero()),
+            keep_free: supervision.keep_free.map(ByteSize::bytes),
+            rate: supervision.rate,
+            parallel: supervision.parallel.map(usize::from),
+            placement: self.placement.into(),
+            run_as_base: supervision
+                .run_as_base
+                .or(is_root.then_some(RUN_AS_BASE))
+                .filter(|base| *base > 0),
+            metrics: supervision.metrics,
             canaries: if self.no_canary {
                 Canaries::Kept
             } else {
@@ -101,26 +235,27 @@ impl Launch {
             },
             fix: self.fix,
             force: self.force,
-        };
-        let mut printer = Printer::new(self.json, self.count);
-        let summary = launch(
-            &options,
-            &context.directories,
-            &context.interrupt,
-            &mut |event| printer.event(event),
-        )?;
-        printer.outcome?;
-        Ok(exit(&summary))
+        })
+    }
+}
+
+/// A number of starts a second.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate <= 1e6 => Ok(rate),
+        _ => Err("use a number above 0, such as 20 or 0.5".to_owned()),
     }
 }
 
 /// The exit code that a launch leads to.
 fn exit(summary: &Summary) -> Exit {
-    if summary.interrupted {
+    let tally = &summary.tally;
+    if summary.ending == Ending::Interrupted {
         Exit::Interrupted
-    } else if summary.ready == summary.count && summary.silent == 0 {
+    } else if summary.ending == Ending::Stopped || (tally.ready == tally.count && tally.silent == 0)
+    {
         Exit::Done
-    } else if summary.ready == 0 && summary.exited == 0 {
+    } else if tally.ready == 0 && tally.exited == 0 {
         Exit::Failed
     } else {
         Exit::PartOfFleet
@@ -131,15 +266,18 @@ fn exit(summary: &Summary) -> Exit {
 struct Printer {
     json: bool,
     bar: ProgressBar,
+    /// The state that each guest was last in.
+    states: BTreeMap<String, Phase>,
     /// The first failure to print.
     outcome: Result<(), Failure>,
 }
 
 impl Printer {
-    fn new(json: bool, count: u32) -> Self {
+    fn new(json: bool, count: Option<u32>) -> Self {
         Self {
             json,
-            bar: progress::bar(count.into(), "guests ready"),
+            bar: progress::bar(count.unwrap_or(0).into(), "guests ready"),
+            states: BTreeMap::new(),
             outcome: Ok(()),
         }
     }
@@ -150,27 +288,7 @@ impl Printer {
         } else {
             Ok(sentence(event))
         };
-        match event {
-            LaunchEvent::Check(report) if report.ready => tracing::info!("{}", report.verdict),
-            LaunchEvent::Fleet {
-                ssh_config: Some(config),
-                ..
-            } => tracing::info!(
-                "log in with `imgbuild ssh`, or ssh -F '{}'",
-                config.display()
-            ),
-            _ => {}
-        }
-        if let LaunchEvent::Guest {
-            state, ready_after, ..
-        } = event
-            && (ready_after.is_some() || *state == "failed")
-        {
-            self.bar.inc(1);
-            if Some(self.bar.position()) == self.bar.length() {
-                self.bar.finish_and_clear();
-            }
-        }
+        self.talk(event);
         let printed = line.and_then(|line| {
             if line.is_empty() {
                 Ok(())
@@ -182,41 +300,99 @@ impl Printer {
             self.outcome = printed;
         }
     }
+
+    fn talk(&mut self, event: &LaunchEvent) {
+        match event {
+            LaunchEvent::Launch(Milestone::Check(report)) if report.ready => {
+                tracing::info!("{}", report.verdict);
+            }
+            LaunchEvent::Launch(Milestone::Fleet {
+                ssh_config: Some(config),
+                ..
+            }) => tracing::info!(
+                "log in with `imgbuild ssh`, or ssh -F '{}'",
+                config.display()
+            ),
+            LaunchEvent::Launch(Milestone::Detached { fleet, pid, log }) => tracing::info!(
+                "process {pid} supervises {fleet}, and writes to {}; `imgbuild wait --ready` waits \
+                 for its guests, `imgbuild stop --all` ends it",
+                log.display()
+            ),
+            LaunchEvent::Fleet(Event::Guest(guest)) => self.count(guest),
+            LaunchEvent::Fleet(Event::Stage { stage, held_back }) => match (stage, held_back) {
+                (Stage::Settled, Some(why)) => {
+                    tracing::warn!("no more guests are started for now: {why}");
+                }
+                (Stage::Up, _) => self.bar.finish_and_clear(),
+                _ => {}
+            },
+            LaunchEvent::Launch(_) | LaunchEvent::Fleet(_) => {}
+        }
+    }
+
+    /// Shows how many guests are in which state.
+    fn count(&mut self, guest: &Guest) {
+        self.states.insert(guest.id.clone(), guest.state);
+        if self.bar.is_finished() {
+            return;
+        }
+        let mut counts = BTreeMap::<Phase, u64>::new();
+        for phase in self.states.values() {
+            *counts.entry(*phase).or_default() += 1;
+        }
+        self.bar
+            .set_position(counts.get(&Phase::Ready).copied().unwrap_or(0));
+        let others: Vec<_> = counts
+            .iter()
+            .filter(|(phase, _)| **phase != Phase::Ready)
+            .map(|(phase, count)| format!("{count} {}", phase.name()))
+            .collect();
+        let separator = if others.is_empty() { "" } else { ", " };
+        self.bar
+            .set_message(format!("guests ready{separator}{}", others.join(", ")));
+    }
 }
 
 /// An event for people; empty for what the progress bar shows already.
 fn sentence(event: &LaunchEvent) -> String {
     match event {
-        LaunchEvent::Check(_) | LaunchEvent::Fleet { .. } => String::new(),
-        LaunchEvent::Guest {
-            id,
-            state,
-            ready_after,
-            burn,
-            reason,
-            ..
-        } => match (*state, reason, ready_after, burn) {
-            (_, Some(reason), ..) => format!("{id} {state}: {reason}"),
-            ("ready", None, Some(seconds), _) => format!("{id} ready after {seconds:.2} s"),
-            ("ready", None, None, Some(burn)) => {
-                format!("{id} burned {} rounds, duty {} %", burn.rounds, burn.duty)
-            }
-            ("exited", ..) => format!("{id} exited"),
-            _ => String::new(),
+        LaunchEvent::Fleet(Event::Guest(guest)) => told(guest),
+        LaunchEvent::Launch(Milestone::Summary(summary)) => {
+            let tally = &summary.tally;
+            format!(
+                "{}: {} of {} ready in {:.1} s, {} burning, {} failed, {} exited, {} not started, \
+                 {} without an answer, {}; all stopped",
+                summary.fleet,
+                tally.ready,
+                tally.count,
+                tally.start_seconds,
+                tally.burning,
+                tally.failed,
+                tally.exited,
+                tally.planned,
+                tally.silent,
+                counted(tally.restarts, "restart")
+            )
+        }
+        _ => String::new(),
+    }
+}
+
+fn told(guest: &Guest) -> String {
+    let id = &guest.id;
+    let because = guest
+        .reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!(": {reason}"));
+    match guest.state {
+        Phase::Ready => match guest.ready_after {
+            Some(seconds) => format!("{id} ready after {seconds:.2} s"),
+            None => format!("{id} ready"),
         },
-        LaunchEvent::Summary(summary) => format!(
-            "{}: {} of {} ready in {:.1} s, {} burning, {} failed, {} exited, {} not started, \
-             {} without an answer; all stopped",
-            summary.fleet,
-            summary.ready,
-            summary.count,
-            summary.start_seconds,
-            summary.burning,
-            summary.failed,
-            summary.exited,
-            summary.planned,
-            summary.silent
-        ),
+        Phase::Unresponsive | Phase::Exited | Phase::Restarting | Phase::Failed => {
+            format!("{id} {}{because}", guest.state.name())
+        }
+        Phase::Planned | Phase::Starting | Phase::Booting => String::new(),
     }
 }
 

@@ -200,6 +200,12 @@ impl Admission {
         }
     }
 
+    /// Most guests that boot at a time.
+    #[must_use]
+    pub fn parallel(&self) -> usize {
+        self.parallel
+    }
+
     /// Whether another guest may start. Ask before each start, those of guests
     /// that are started again too, with the guests started before counted in
     /// `seen`.

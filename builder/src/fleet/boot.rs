@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tty_init::host;
 use tty_init::protocol::DeviceState;
 
-use super::guest::State;
+use super::guest::printable;
 use super::launch::LaunchError;
 use super::plan::Artifacts;
 use super::supervisor::Observation;
@@ -127,22 +128,25 @@ fn attempt(
     let mut trial = Trial::new(artifacts, &setup, 1, directories, interrupt)?;
     let supervisor = &mut trial.supervisor;
     let mut words = Vec::new();
-    let mut listen = |_: &_, observation: Observation<'_>| match observation {
+    let mut listen = |_: &_, observation: &Observation| match observation {
         // One message in each phase, however much text a kernel writes between.
         Observation::Message(message) if words.len() < WORDS_MAX + 2 => {
             words.push(serde_json::to_string(message).expect("a message is plain data"));
         }
-        Observation::Text(text) if !text.is_empty() && words.len() < WORDS_MAX => {
-            words.push(text.to_owned());
+        Observation::Line(line) if words.len() < WORDS_MAX => {
+            let text = printable(&String::from_utf8_lossy(line));
+            if !text.is_empty() && host::parse(line).is_err() {
+                words.push(text);
+            }
         }
-        Observation::Message(_) | Observation::Text(_) | Observation::State => {}
+        _ => {}
     };
     let mut rounds = [0; 2];
     supervisor
         .start_all(&mut listen)
         .map_err(LaunchError::from)?;
     for look in &mut rounds {
-        if *supervisor.members()[0].guest().state() == State::Ready {
+        if supervisor.members()[0].is_ready() {
             supervisor
                 .hold(Some(Instant::now() + BURN), &mut |_, _| {})
                 .and_then(|()| supervisor.ask_all(Instant::now() + ANSWER, &mut |_, _| {}))
@@ -151,13 +155,11 @@ fn attempt(
             *look = status.map_or(0, |status| status.burn.rounds);
         }
     }
-    let failure = match supervisor.members()[0].guest().state() {
-        State::Ready => None,
-        State::Failed(failure) => Some(failure.to_string()),
-        State::Planned | State::Booting | State::Exited => {
-            Some("it ended after it had been ready".to_owned())
-        }
-    };
+    let member = &supervisor.members()[0];
+    let failure = (!member.is_ready()).then(|| {
+        let reason = member.guest().reason().map(ToString::to_string);
+        reason.unwrap_or_default()
+    });
     supervisor
         .stop_all(GRACE, &mut |_, _| {})
         .map_err(LaunchError::from)?;
@@ -185,7 +187,11 @@ fn attempt(
     Ok(Report {
         accel,
         kvm_unusable: None,
-        ready_after: member.ready_after().unwrap_or_default().as_secs_f64(),
+        ready_after: member
+            .guest()
+            .ready_after()
+            .unwrap_or_default()
+            .as_secs_f64(),
         rounds,
         words,
     })

@@ -6,11 +6,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use super::guest::State;
-use super::launch::{LaunchError, why};
+use super::launch::LaunchError;
 use super::plan::Artifacts;
 use super::supervisor::{Member, Supervisor};
 use super::trial::{Setup, Trial};
+use super::view;
 use crate::directories::Directories;
 use crate::host::canary::{Canary, Merging, Outcome};
 use crate::host::footprint::{self, Footprint, PAGE};
@@ -81,7 +81,9 @@ pub fn run(
         tracing::warn!("what a guest costs cannot be measured here, and is assumed: {error}");
         (want.cost, Merging::NotSeen)
     });
-    let ready = members.iter().filter_map(Member::ready_after);
+    let ready = members
+        .iter()
+        .filter_map(|member| member.guest().ready_after());
     Ok(Some(Outcome::Up(Canary {
         ready_after: ready.max().unwrap_or_default().as_secs_f64(),
         cost,
@@ -97,7 +99,8 @@ fn measure(
     ksm: Option<&Ksm>,
 ) -> io::Result<(Cost, Merging)> {
     let index = trial.supervisor.members()[1].index();
-    let disk = fs::metadata(trial.folder.overlay(index))?.blocks() * 512 + IDENTITY;
+    let disk =
+        fs::metadata(trial.supervisor.site().folder().overlay(index))?.blocks() * 512 + IDENTITY;
     let footprints = [unmerged(first)?, unmerged(second)?];
     let most = |part: fn(&Footprint) -> u64| footprints.iter().map(part).max().unwrap_or(0);
     let cost = Cost {
@@ -145,13 +148,7 @@ fn unmerged(pid: u32) -> io::Result<Footprint> {
 
 /// Why a guest is not ready, with what it said last.
 fn fate(member: &Member) -> Option<String> {
-    match member.guest().state() {
-        State::Ready => None,
-        State::Failed(failure) => Some(why(failure, member.guest())),
-        State::Planned | State::Booting | State::Exited => {
-            Some("it ended after it had been ready".to_owned())
-        }
-    }
+    (!member.is_ready()).then(|| view::reason(member.guest()).unwrap_or_default())
 }
 
 /// Watches KSM merge a guest with another, of which it has `alike` pages.

@@ -207,6 +207,11 @@ impl Guest {
         self.due
     }
 
+    /// Notes how often it was started again under another supervisor.
+    pub fn remember(&mut self, restarts: u32) {
+        self.restarts = restarts;
+    }
+
     /// Takes an event that happens `now`. `jitter`, from 0 to 1, is drawn anew by
     /// the caller for each, and spreads restarts.
     pub fn apply(

@@ -1,24 +1,42 @@
-//! `launch`: a fleet from an output folder, in the foreground.
+//! `launch`: a fleet from an output folder; and `launch --resume`: a fleet whose
+//! supervisor died.
 
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
 use std::io;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_send_signal, setrlimit, setsid,
+};
 use serde::Serialize;
-use tty_init::protocol::Burn;
 
-use super::deadline;
-use super::folder::{Folder, FolderError};
-use super::guest::{Failure, Guest, State};
-use super::key::{self, KeyError};
+use super::admission::Admission;
+use super::api::client::Client;
+use super::api::types::{Desired, Event};
+use super::cpu::CpuError;
+use super::folder::{Folder, FolderError, Paths};
+use super::guest::{Backoff, Event as GuestEvent, GIVE_UP, Policy};
+use super::journal::{History, Journal, JournalError};
+use super::key::{self, Key, KeyError};
 use super::mend::Hold;
-use super::plan::{Artifacts, Common, Login};
+use super::plan::Artifacts;
 use super::ports::{self, TooFewPorts};
 use super::readiness::{self, Canaries, Question, Report};
-use super::ssh_config::{self, SshConfigError};
-use super::supervisor::{Member, Observation, Pace, Supervisor};
+use super::site::Site;
+use super::spec::{
+    AdmissionSpec, BurnAt, FleetSpec, Instance, PlacementSpec, Restart, SPEC_VERSION, Subnet,
+};
+use super::ssh_config::SshConfigError;
+use super::supervise::{Ending, Fleet, STOP_GRACE, Tally};
+use super::supervisor::{Member, Supervisor};
+use super::tap::{self, SubnetError, TapError};
+use super::{deadline, identity, logs, orphans};
 use crate::artifact::ManifestError;
 use crate::directories::Directories;
 use crate::disk::overlay::OverlayError;
@@ -29,12 +47,20 @@ use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::host::want::{LAUNCHER_FILES_A_GUEST, LAUNCHER_FILES_BESIDE};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
-use crate::units::{ByteSize, GuestIndexError, counted};
-use crate::vmm::{Accel, Net, Sharing};
+use crate::units::{ByteSize, GuestIndexError, GuestRange, counted};
+use crate::vmm::{Accel, Lifetime, Net, Sharing, Unreadable};
 
-/// How long guests may take to power off before they are ended by force. Their
-/// disks are thrown away, so nothing is lost by force.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Least memory of the host that stays free unless told otherwise, in bytes.
+const KEEP_FREE_MIN: u64 = 1 << 30;
+
+/// Who supervises a fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attachment {
+    /// This process.
+    Foreground,
+    /// One of its own, which outlives this one.
+    Detached,
+}
 
 /// What to launch.
 #[derive(Debug, Clone)]
@@ -58,6 +84,29 @@ pub struct LaunchOptions {
     pub memory: Option<ByteSize>,
     /// The user's key to log in with; one of the fleet's own by default.
     pub ssh_key: Option<PathBuf>,
+    /// Whether guests reach what is outside, with `Net::User`.
+    pub outbound: bool,
+    /// The taps' addresses, with `Net::Tap`.
+    pub tap_subnet: Option<Subnet>,
+    /// Which guests are started again once they ended.
+    pub restart: Restart,
+    /// When guests begin to burn.
+    pub burn_at: BurnAt,
+    /// How often a quiet guest is asked for a sign of life; never without.
+    pub health: Option<Duration>,
+    /// Memory of the host that stays free, in bytes; a tenth of it, and 1 GiB
+    /// at least, by default.
+    pub keep_free: Option<u64>,
+    /// Most starts a second.
+    pub rate: Option<f64>,
+    /// Most guests that boot at a time; by the number of CPUs by default.
+    pub parallel: Option<usize>,
+    /// On which CPUs guests run, and with what share of them.
+    pub placement: PlacementSpec,
+    /// Whether guest N runs under the user id of this plus N.
+    pub run_as_base: Option<u32>,
+    /// Where Prometheus may ask.
+    pub metrics: Option<SocketAddr>,
     /// Whether guests are tried first.
     pub canaries: Canaries,
     /// Whether host settings are changed for as long as the fleet lives.
@@ -68,8 +117,18 @@ pub struct LaunchOptions {
 
 /// What a launch tells as it goes.
 #[derive(Debug, Clone, Serialize)]
-#[serde(tag = "event", rename_all = "lowercase")]
+#[serde(untagged)]
 pub enum LaunchEvent {
+    /// What happens before the first guest is started, and in the end.
+    Launch(Milestone),
+    /// A guest's state changed, or the fleet's stage.
+    Fleet(Event),
+}
+
+/// A step of a launch.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Milestone {
     /// The host was checked.
     Check(Box<Report>),
     /// The fleet's folder is written; guests are about to start.
@@ -82,53 +141,27 @@ pub enum LaunchEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         ssh_config: Option<PathBuf>,
     },
-    /// A guest's state changed, or it was asked how it does.
-    Guest {
-        /// Its id.
-        id: String,
-        /// Its state.
-        state: &'static str,
-        /// Process id of its VMM.
-        pid: Option<u32>,
-        /// Port of 127.0.0.1 that leads to its SSH server.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ssh_port: Option<u16>,
-        /// Seconds from its start to ready, when it just got there.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ready_after: Option<f64>,
-        /// What it said of its burn.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        burn: Option<Burn>,
-        /// Why it failed.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<String>,
+    /// A supervisor of its own goes on with the fleet.
+    Detached {
+        /// The fleet.
+        fleet: String,
+        /// The supervisor's process id.
+        pid: u32,
+        /// Its messages.
+        log: PathBuf,
     },
-    /// The launch is over.
-    Summary(Summary),
+    /// The fleet is over.
+    Summary(Box<Summary>),
 }
 
-/// How a launch went.
+/// How a fleet ended.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
     /// The fleet.
     pub fleet: String,
-    /// Guests asked for.
-    pub count: usize,
-    /// Guests that were ready until they were stopped.
-    pub ready: usize,
-    /// Guests whose burn counter advanced.
-    pub burning: usize,
-    /// Guests that never got ready.
-    pub failed: usize,
-    /// Guests that ended by themselves after they had been ready.
-    pub exited: usize,
-    /// Guests that were not started, since the first ones all failed or the
-    /// user ended the launch.
-    pub planned: usize,
-    /// Guests that were ready, but did not answer in the end.
-    pub silent: usize,
-    /// Seconds until the last guest was ready or had failed.
-    pub start_seconds: f64,
+    /// How it stood before its guests were stopped.
+    #[serde(flatten)]
+    pub tally: Tally,
     /// What ran the guests' code.
     pub accel: Accel,
     /// What KSM might merge.
@@ -137,8 +170,10 @@ pub struct Summary {
     pub net: Net,
     /// RAM of a guest.
     pub memory: ByteSize,
-    /// Whether the user ended it.
-    pub interrupted: bool,
+    /// How guests got their share of the CPU.
+    pub cpu: String,
+    /// Why it ended.
+    pub ending: Ending,
     /// What made the host not ready, where the launch was forced.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forced: Vec<&'static str>,
@@ -194,18 +229,86 @@ pub enum LaunchError {
     /// No folder for guests on trial.
     #[error("cannot make a temporary folder: {0}; set TMPDIR to one that takes files")]
     Temporary(io::Error),
+    /// A guest's user cannot read an artifact.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// Guests cannot be placed as asked.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// Guests cannot be connected by taps.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// Guests have no addresses.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Prometheus cannot be answered where it was to be.
+    #[error("cannot listen on {address} for --metrics: {source}; choose another address")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The supervisor of a fleet ended before it was one.
+    #[error(
+        "the supervisor ended ({status}): {last}; {} tells more, and `imgbuild rm` clears the fleet",
+        log.display()
+    )]
+    Supervisor {
+        /// How it ended.
+        status: ExitStatus,
+        /// The last thing it said.
+        last: String,
+        /// All that it said.
+        log: PathBuf,
+    },
+    /// The host was restarted, and no guest of the fleet can live.
+    #[error(
+        "{name} was lost when the host was restarted: `imgbuild rm {name}` clears it, and `imgbuild \
+         launch` starts one anew"
+    )]
+    Rebooted {
+        /// The fleet.
+        name: String,
+    },
+    /// Its artifacts are not those that its guests run from.
+    #[error(
+        "{} was built again since {name} was launched, and guests of two kinds would be mixed; \
+         `imgbuild rm --force {name}` ends its guests, and `imgbuild launch` starts it anew",
+        out.display()
+    )]
+    Changed {
+        /// The fleet.
+        name: String,
+        /// The output folder.
+        out: PathBuf,
+    },
     /// The system refused what a supervisor needs.
     #[error("cannot supervise the fleet: {0}")]
     System(#[from] io::Error),
 }
 
-/// Launches a fleet, keeps it, ends it, and tells how it went.
+/// How a launch went.
+#[derive(Debug)]
+pub enum Launched {
+    /// The fleet is over.
+    Over(Box<Summary>),
+    /// A supervisor of its own goes on with it.
+    Detached,
+}
+
+/// Launches a fleet, and supervises it to its end, or has a process of its own
+/// do that.
 pub fn launch(
     options: &LaunchOptions,
+    attachment: Attachment,
     directories: &Directories,
     interrupt: &Interrupt,
-    emit: &mut impl FnMut(&LaunchEvent),
-) -> Result<Summary, LaunchError> {
+    emit: &mut dyn FnMut(LaunchEvent),
+) -> Result<Launched, LaunchError> {
     let artifacts = Artifacts::open(&options.out)?;
     let recipe = &artifacts.manifest.recipe;
     let name = options.name.as_ref().unwrap_or(&recipe.name);
@@ -213,8 +316,10 @@ pub fn launch(
     let folder = Folder::create(name, directories)?;
     allow_threads()?;
     // Dropped once the guests are gone, it puts settings back.
-    let (report, _settings) = prepare(options, name, &artifacts, directories, interrupt)?;
-    emit(&LaunchEvent::Check(Box::new(report.clone())));
+    let (report, settings) = prepare(options, name, &artifacts, directories, interrupt)?;
+    emit(LaunchEvent::Launch(Milestone::Check(Box::new(
+        report.clone(),
+    ))));
     let forced: Vec<_> = report.obstacles().map(|finding| finding.id).collect();
     if !forced.is_empty() {
         if !options.force {
@@ -222,90 +327,285 @@ pub fn launch(
         }
         tracing::warn!("forced: not ready for {}", obstacles(&report));
     }
-    allow_descriptors(options.count)?;
     let login = match options.net {
-        Net::User => Some(Login {
-            key: match users_key {
-                Some(key) => key,
-                None => key::generate(name, &folder)?,
-            },
-            ports: ports::choose(folder.path(), options.count)?,
-        }),
         Net::None => None,
+        Net::User | Net::Tap => Some(match users_key {
+            Some(key) => key,
+            None => key::generate(name, &folder)?,
+        }),
     };
-    let memory = options.memory.unwrap_or(recipe.memory);
-    let common = Common {
-        artifacts: &artifacts,
-        folder: &folder,
+    let ports = match options.net {
+        Net::User => ports::choose(folder.path(), options.count)?,
+        Net::Tap | Net::None => Vec::new(),
+    };
+    let spec = spec(options, name, &artifacts, &report, login, ports)?;
+    if let Some(subnet) = spec.tap_subnet {
+        tap::check(subnet, options.count.into())?;
+    }
+    let site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
+    let prepared = site
+        .prepare(GuestRange::first(options.count)?, interrupt)
+        .and_then(|()| site.write_ssh_config());
+    if let Err(error) = prepared {
+        site.remove();
+        return Err(error);
+    }
+    emit(LaunchEvent::Launch(Milestone::Fleet {
+        fleet: name.clone(),
+        folder: site.folder().path().to_path_buf(),
+        ssh_config: prepared?,
+    }));
+    if interrupt.requested() {
+        site.remove();
+        return Err(LaunchError::Interrupted);
+    }
+    site.folder().write_spec(site.spec())?;
+    if attachment == Attachment::Detached {
+        // The supervisor takes the lock, and joins those who hold settings.
+        drop(site);
+        detach(name, directories, interrupt, emit)?;
+        drop(settings);
+        return Ok(Launched::Detached);
+    }
+    let journal = Journal::open(&site.folder().journal())?;
+    supervise(site, journal, forced, interrupt, emit)
+}
+
+/// Goes on with a fleet whose supervisor died.
+pub fn resume(
+    name: &str,
+    attachment: Attachment,
+    directories: &Directories,
+    interrupt: &Interrupt,
+    emit: &mut dyn FnMut(LaunchEvent),
+) -> Result<Launched, LaunchError> {
+    let folder = Folder::open(name, directories)?;
+    let spec = folder.spec()?;
+    if attachment == Attachment::Detached {
+        drop(folder);
+        detach(name, directories, interrupt, emit)?;
+        return Ok(Launched::Detached);
+    }
+    if spec.boot_id != host::boot_id()? {
+        return Err(LaunchError::Rebooted {
+            name: name.to_owned(),
+        });
+    }
+    let artifacts = Artifacts::open(&spec.out)?;
+    if artifacts.digest != spec.artifacts {
+        return Err(LaunchError::Changed {
+            name: name.to_owned(),
+            out: spec.out,
+        });
+    }
+    allow_threads()?;
+    // Settings that the fleet was launched with stay in force for it.
+    let _settings = Hold::of_others(name);
+    let journal = Journal::open(&folder.journal())?;
+    let site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
+    supervise(site, journal, Vec::new(), interrupt, emit)
+}
+
+/// Supervises a fleet to its end; guests of it that live are adopted.
+fn supervise(
+    mut site: Site,
+    journal: Journal,
+    forced: Vec<&'static str>,
+    interrupt: &Interrupt,
+    emit: &mut dyn FnMut(LaunchEvent),
+) -> Result<Launched, LaunchError> {
+    let spec = site.spec().clone();
+    allow_descriptors(spec.count)?;
+    site.place()?;
+    let patience = deadline::scaled(spec.count, host::cpus());
+    let policy = Policy {
+        restart: spec.restart,
+        boot_timeout: deadline::boot(spec.accel, spec.boot_timeout),
+        answer_within: patience,
+        health: spec.health,
+        backoff: Backoff::default(),
+        give_up: GIVE_UP,
+    };
+    let admission = Admission::new(&spec.admission, host::cpus());
+    let cpu = site.describe_cpu();
+    let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
+    supervisor.extend(GuestRange::first(spec.count)?.iter());
+    adopt(&mut supervisor, journal.history())?;
+    let mut tell = |event: &Event| emit(LaunchEvent::Fleet(event.clone()));
+    let fleet = Fleet::new(supervisor, journal, &mut tell)?;
+    let (ending, tally) = fleet.run()?;
+    let summary = Box::new(Summary {
+        fleet: spec.name,
+        tally,
+        accel: spec.accel,
+        sharing: spec.sharing,
+        net: spec.net,
+        memory: spec.memory,
+        cpu,
+        ending,
+        forced,
+    });
+    emit(LaunchEvent::Launch(Milestone::Summary(summary.clone())));
+    Ok(Launched::Over(summary))
+}
+
+/// Takes charge of the guests that live, and notes those that are gone.
+fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError> {
+    let instance = supervisor.site().spec().instance;
+    let root = Path::new("/");
+    let mut adopted = 0_u64;
+    for living in orphans::living(root, instance)? {
+        let which = living.guest.get() as usize;
+        let Some(pidfd) = orphans::open(living.pid, living.start_time, instance, living.guest)
+        else {
+            continue;
+        };
+        // One too many: of a number that is not wanted, or a guest twice.
+        let is_extra = supervisor.members().get(which).is_none_or(Member::lives);
+        if is_extra
+            || supervisor
+                .adopt(which, &living, pidfd.try_clone()?)
+                .is_err()
+        {
+            tracing::warn!(
+                "{} (process {}) is ended: nobody wants it",
+                living.guest,
+                living.pid
+            );
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            continue;
+        }
+        adopted += 1;
+    }
+    for (guest, past) in &past.guests {
+        let which = guest.get() as usize;
+        let Some(member) = supervisor.members().get(which) else {
+            continue;
+        };
+        let lives = member.lives();
+        if let Some(last) = past.last {
+            supervisor.remember(which, last.restarts);
+        }
+        if past.desired == Desired::Down {
+            supervisor.wish(which, &GuestEvent::Stop(STOP_GRACE));
+        } else if !lives && past.last.is_some() {
+            supervisor.wish(which, &GuestEvent::Gone);
+        }
+    }
+    if adopted > 0 {
+        tracing::info!("adopted {}", counted(adopted, "guest"));
+    }
+    Ok(())
+}
+
+/// Starts a process that supervises the fleet, and waits until it does.
+fn detach(
+    name: &str,
+    directories: &Directories,
+    interrupt: &Interrupt,
+    emit: &mut dyn FnMut(LaunchEvent),
+) -> Result<(), LaunchError> {
+    let paths = Paths::of(name, directories);
+    let client = Client::new(name, directories, interrupt);
+    let log = paths.supervisor_log();
+    let opened = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&log)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(["--log-format", "json", "launch", "--resume", name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(opened);
+    // SAFETY: the closure runs between fork and exec and makes one system call;
+    // it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
+    let mut child = command.spawn()?;
+    let pid = child.id();
+    loop {
+        if client.fleet(false).is_ok() {
+            break;
+        }
+        if let Some(status) = child.try_wait()? {
+            return Err(LaunchError::Supervisor {
+                status,
+                last: logs::tail(&log, 1)?.pop().unwrap_or_default(),
+                log,
+            });
+        }
+        if interrupt.requested() {
+            // It stops the fleet, as Ctrl-C does for one in the foreground.
+            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+            child.wait()?;
+            return Err(LaunchError::Interrupted);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    emit(LaunchEvent::Launch(Milestone::Detached {
+        fleet: name.to_owned(),
+        pid,
+        log,
+    }));
+    Ok(())
+}
+
+/// What the fleet is, as its folder will say.
+fn spec(
+    options: &LaunchOptions,
+    name: &str,
+    artifacts: &Artifacts,
+    report: &Report,
+    login: Option<Key>,
+    ports: Vec<u16>,
+) -> Result<FleetSpec, LaunchError> {
+    let recipe = &artifacts.manifest.recipe;
+    let total = host::memory::read(Path::new("/"), &mut Vec::new()).total;
+    let mut instance = [0; 12];
+    instance.copy_from_slice(&identity::random().map_err(io::Error::from)?[..12]);
+    let cost = report.want.cost;
+    Ok(FleetSpec {
+        spec_version: SPEC_VERSION,
+        name: name.to_owned(),
+        instance: Instance(instance),
+        boot_id: host::boot_id()?,
+        out: artifacts.folder.clone(),
+        artifacts: artifacts.digest,
+        count: options.count,
         accel: options.accel,
         sharing: options.sharing,
         net: options.net,
-        memory,
-        // Guests come up quiet, so that those who burn do not hold up the rest.
-        parameters: "tty.burn=0",
-        login: login.as_ref(),
-    };
-    let plans = common.plan(options.count, interrupt)?;
-    let patience = deadline::scaled(options.count, host::cpus());
-    emit(&LaunchEvent::Fleet {
-        fleet: name.clone(),
-        folder: folder.path().to_path_buf(),
-        ssh_config: login
-            .as_ref()
-            .map(|login| ssh_config::write(&folder, &plans, &login.key, patience))
-            .transpose()?,
-    });
-    let mut supervisor = Supervisor::new(
-        plans,
-        Pace {
-            // Booting is work for a CPU, so more guests at a time than CPUs only
-            // slow each other down; one more keeps the CPUs busy while another
-            // is set up.
-            parallel: host::cpus() + 1,
-            boot_timeout: deadline::boot(options.accel, recipe.boot_timeout()),
+        outbound: options.outbound,
+        tap_subnet: match options.net {
+            Net::Tap => Some(options.tap_subnet.unwrap_or(Subnet::FOR_TAPS)),
+            Net::User | Net::None => None,
         },
-        interrupt.clone(),
-    )?;
-    let began = Instant::now();
-    let mut tell = |member: &Member, observation: Observation<'_>| {
-        if matches!(observation, Observation::State) {
-            emit(&changed(member));
-        }
-    };
-    supervisor.start_all(&mut tell)?;
-    let start_seconds = began.elapsed().as_secs_f64();
-
-    if recipe.burn.duty > 0 && !interrupt.requested() {
-        supervisor.tell_all(&format!("burn {}", recipe.burn.duty));
-    }
-    // A time beyond what a clock holds is for ever.
-    let until = options
-        .keep
-        .and_then(|keep| Instant::now().checked_add(keep));
-    supervisor.hold(until, &mut tell)?;
-    if !interrupt.requested() {
-        supervisor.ask_all(Instant::now() + patience, &mut tell)?;
-    }
-    let summary = summarize(
-        options,
-        name,
-        memory,
-        &supervisor,
-        start_seconds,
-        interrupt.requested(),
-        forced,
-    );
-    for member in supervisor
-        .members()
-        .iter()
-        .filter(|member| *member.guest().state() == State::Ready)
-    {
-        emit(&asked(member));
-    }
-    // From here on an exit is what was asked for, not news.
-    supervisor.stop_all(STOP_GRACE, &mut |_, _| {})?;
-    emit(&LaunchEvent::Summary(summary.clone()));
-    Ok(summary)
+        memory: options.memory.unwrap_or(recipe.memory),
+        // Guests come up quiet, so that those who burn do not hold up the rest.
+        command_line: artifacts.command_line("tty.burn=0"),
+        burn: recipe.burn.duty,
+        burn_at: options.burn_at,
+        restart: options.restart,
+        health: options.health,
+        boot_timeout: recipe.boot_timeout(),
+        authorized_key: login.as_ref().map(|key| key.public),
+        identity_file: login.map(|key| key.file),
+        ports,
+        admission: AdmissionSpec {
+            keep_free: options
+                .keep_free
+                .unwrap_or((total.unwrap_or(0) / 10).max(KEEP_FREE_MIN)),
+            rate: options.rate,
+            parallel: options.parallel,
+            guest_memory: cost.memory,
+        },
+        placement: options.placement.clone(),
+        run_as_base: options.run_as_base,
+        metrics: options.metrics,
+        keep: options.keep,
+        until: None,
+    })
 }
 
 /// Checks the host, and changes its settings first where that was asked for.
@@ -397,85 +697,4 @@ fn allow_descriptors(guests: u32) -> io::Result<()> {
             maximum: limits.maximum,
         },
     )?)
-}
-
-/// A guest whose state just changed.
-fn changed(member: &Member) -> LaunchEvent {
-    guest_event(
-        member,
-        match member.guest().state() {
-            State::Ready => member.ready_after(),
-            _ => None,
-        },
-    )
-}
-
-/// A guest that was asked how it does.
-fn asked(member: &Member) -> LaunchEvent {
-    guest_event(member, None)
-}
-
-fn guest_event(member: &Member, ready_after: Option<Duration>) -> LaunchEvent {
-    let guest = member.guest();
-    LaunchEvent::Guest {
-        id: member.index().to_string(),
-        state: guest.state().name(),
-        pid: member.pid(),
-        ssh_port: member.ssh_port(),
-        ready_after: ready_after.map(|time| time.as_secs_f64()),
-        burn: guest.status().map(|status| status.burn),
-        reason: match guest.state() {
-            State::Failed(failure) => Some(why(failure, guest)),
-            _ => None,
-        },
-    }
-}
-
-/// Why a guest failed, with what it said last.
-pub(super) fn why(failure: &Failure, guest: &Guest) -> String {
-    let reason = failure.to_string();
-    match guest.tail().last() {
-        Some(line) if !reason.contains(line) => format!("{reason}; last line: {line}"),
-        _ => reason,
-    }
-}
-
-fn summarize(
-    options: &LaunchOptions,
-    name: &str,
-    memory: ByteSize,
-    supervisor: &Supervisor,
-    start_seconds: f64,
-    interrupted: bool,
-    forced: Vec<&'static str>,
-) -> Summary {
-    let count = |wanted: fn(&Member) -> bool| {
-        supervisor
-            .members()
-            .iter()
-            .filter(|member| wanted(member))
-            .count()
-    };
-    Summary {
-        fleet: name.to_owned(),
-        count: supervisor.members().len(),
-        ready: count(|member| *member.guest().state() == State::Ready),
-        burning: count(|member| {
-            member
-                .guest()
-                .status()
-                .is_some_and(|status| status.burn.rounds > 0)
-        }),
-        failed: count(|member| matches!(member.guest().state(), State::Failed(_))),
-        exited: count(|member| *member.guest().state() == State::Exited),
-        planned: count(|member| *member.guest().state() == State::Planned),
-        silent: count(Member::owes_an_answer),
-        start_seconds,
-        accel: options.accel,
-        sharing: options.sharing,
-        net: options.net,
-        memory,
-        interrupted,
-        forced,
-    }
 }

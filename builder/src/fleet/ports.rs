@@ -1,5 +1,6 @@
 //! Loopback ports that lead to a fleet's guests.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -32,8 +33,19 @@ pub struct TooFewPorts {
 /// whose it is, so that it tends to get the same ports again, and two fleets
 /// get different ones even while neither listens yet.
 pub fn choose(fleet: &Path, count: u32) -> Result<Vec<u16>, TooFewPorts> {
+    extend(fleet, &[], count)
+}
+
+/// The ports `chosen` for the first guests of a fleet, and free ones for the
+/// rest of its `count`.
+pub fn extend(fleet: &Path, chosen: &[u16], count: u32) -> Result<Vec<u16>, TooFewPorts> {
     let kernel = host::ports::ephemeral(Path::new("/"));
-    search(fleet, count, kernel, host::ports::is_free)
+    let new = count.saturating_sub(u32::try_from(chosen.len()).unwrap_or(u32::MAX));
+    let taken: HashSet<_> = chosen.iter().collect();
+    let is_free = |port| !taken.contains(&port) && host::ports::is_free(port);
+    let mut ports = chosen.to_vec();
+    ports.extend(search(fleet, new, kernel, is_free)?);
+    Ok(ports)
 }
 
 fn search(

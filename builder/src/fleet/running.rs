@@ -1,73 +1,119 @@
-//! A guest's VMM while it runs: the process, its console and its last words.
+//! A guest's VMM while it lives: the process, its console and its last words.
 
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::process::{Child, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
 
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
-use mio::unix::pipe::Receiver;
 use mio::{Interest, Registry, Token};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::supervisor::Plan;
+use super::guest::{Chance, End};
+use super::schedule::Schedule;
 use crate::lines::LineBuffer;
-use crate::vmm::qemu::{self, argv::argv};
 
-/// Most bytes taken from one stream in a turn, so that a flood starves nobody.
-const READ_MAX: usize = 64 * 1024;
+/// Most bytes taken from a console in a turn, so that a flood starves nobody.
+const TURN_MAX: usize = 64 * 1024;
+/// Most bytes taken from a console in a second. Beyond, the VMM's own buffer
+/// fills and the guest loses output, not the supervisor its time.
+const SECOND_MAX: usize = 512 * 1024;
+const SECOND: Duration = Duration::from_secs(1);
+/// Most bytes that wait for a console that takes none.
+const OUTGOING_MAX: usize = 16 * 1024;
+/// A VMM's stderr is cut when it is longer, in bytes.
+const ERRORS_MAX: u64 = 256 * 1024;
 
 /// Where something comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     /// The guest's console.
     Console,
-    /// The VMM's stderr.
-    Vmm,
     /// The VMM's end, which its pidfd tells.
     End,
 }
 
-/// What belongs to a guest that runs; dropped, its VMM is killed and reaped.
+/// What there may still be to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum More {
+    /// Nothing: the poll set tells when there is.
+    Nothing,
+    /// More, once others had their turn.
+    Now,
+    /// More, but not before this moment.
+    Later(Instant),
+}
+
+/// What belongs to a guest that lives.
 #[derive(Debug)]
 pub(super) struct Running {
-    child: Child,
+    pid: Pid,
     pidfd: OwnedFd,
+    /// Of a VMM that this process started; the end of another one's is told by
+    /// its pidfd alone.
+    child: Option<Child>,
     console: UnixStream,
-    console_lines: LineBuffer,
+    lines: LineBuffer,
     /// What the console did not take at once.
     outgoing: Vec<u8>,
-    stderr: Receiver,
-    stderr_lines: LineBuffer,
+    /// When the present second of reading began, and what it brought.
+    second: (Instant, usize),
+    /// How much of the VMM's stderr has been read, in bytes.
+    errors_read: u64,
+    /// What its threads had got when it was asked for an answer.
+    asked: Option<(Instant, Schedule)>,
+    /// Killed when this value is dropped, as guests on trial are.
+    dies_with_us: bool,
 }
 
 impl Running {
-    pub(super) fn spawn(plan: &Plan) -> io::Result<Self> {
-        let listener = UnixListener::bind(&plan.console)?;
-        let console = std::os::unix::net::UnixStream::connect(&plan.console)?;
-        console.set_nonblocking(true)?;
-        let (mut child, stderr) = qemu::spawn(&argv(&plan.spec), listener)?;
-        let stderr = Receiver::from(stderr);
-        let prepared = pidfd_open(Pid::from_child(&child), PidfdFlags::NONBLOCK)
+    /// Takes charge of a VMM just started, whose console is connected.
+    pub(super) fn started(
+        mut child: Child,
+        console: std::os::unix::net::UnixStream,
+        dies_with_us: bool,
+    ) -> io::Result<Self> {
+        let pid = Pid::from_child(&child);
+        let prepared = pidfd_open(pid, PidfdFlags::NONBLOCK)
             .map_err(io::Error::from)
-            .and_then(|pidfd| stderr.set_nonblocking(true).map(|()| pidfd));
+            .and_then(|pidfd| console.set_nonblocking(true).map(|()| pidfd));
         match prepared {
-            Ok(pidfd) => Ok(Self {
-                child,
-                pidfd,
-                console: UnixStream::from_std(console),
-                console_lines: LineBuffer::default(),
-                outgoing: Vec::new(),
-                stderr,
-                stderr_lines: LineBuffer::default(),
-            }),
+            Ok(pidfd) => {
+                let mut running = Self::adopted(pid, pidfd, console)?;
+                running.child = Some(child);
+                running.dies_with_us = dies_with_us;
+                Ok(running)
+            }
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
                 Err(error)
             }
         }
+    }
+
+    /// Takes charge of a VMM that another process started.
+    pub(super) fn adopted(
+        pid: Pid,
+        pidfd: OwnedFd,
+        console: std::os::unix::net::UnixStream,
+    ) -> io::Result<Self> {
+        console.set_nonblocking(true)?;
+        Ok(Self {
+            pid,
+            pidfd,
+            child: None,
+            console: UnixStream::from_std(console),
+            lines: LineBuffer::default(),
+            outgoing: Vec::new(),
+            second: (Instant::now(), 0),
+            errors_read: 0,
+            asked: None,
+            dies_with_us: false,
+        })
     }
 
     /// Has `registry` tell of each source by the token that it is given.
@@ -78,14 +124,13 @@ impl Running {
     ) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut self.console, token(Source::Console), both)?;
-        registry.register(&mut self.stderr, token(Source::Vmm), Interest::READABLE)?;
         let mut pidfd = SourceFd(&self.pidfd.as_raw_fd());
         registry.register(&mut pidfd, token(Source::End), Interest::READABLE)
     }
 
     /// Process id of the VMM.
     pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid.as_raw_pid().cast_unsigned()
     }
 
     /// Sends the VMM a signal.
@@ -94,36 +139,87 @@ impl Running {
         let _ = pidfd_send_signal(&self.pidfd, signal);
     }
 
-    /// Reads lines, up to a bound; tells whether there may be more at once.
-    pub(super) fn read(&mut self, source: Source, lines: &mut Vec<Vec<u8>>) -> bool {
-        match source {
-            Source::Console => read_lines(&mut self.console, &mut self.console_lines, lines),
-            Source::Vmm => read_lines(&mut self.stderr, &mut self.stderr_lines, lines),
-            Source::End => false,
+    /// Reads lines of the console, up to a bound.
+    pub(super) fn read(&mut self, now: Instant, lines: &mut Vec<Vec<u8>>) -> More {
+        if now.duration_since(self.second.0) >= SECOND {
+            self.second = (now, 0);
+        }
+        let room = SECOND_MAX - self.second.1.min(SECOND_MAX);
+        if room == 0 {
+            return More::Later(self.second.0 + SECOND);
+        }
+        let most = room.min(TURN_MAX);
+        let taken = read_lines(&mut self.console, &mut self.lines, most, lines);
+        self.second.1 += taken;
+        if taken < most {
+            More::Nothing
+        } else {
+            More::Now
         }
     }
 
-    /// Reads all that is left once the VMM has ended, a last line without its
-    /// end included.
-    pub(super) fn read_rest(&mut self, source: Source) -> Vec<Vec<u8>> {
+    /// Reads what is left of the console once the VMM has ended, up to a bound
+    /// and with a last line that has no end.
+    pub(super) fn read_rest(&mut self) -> Vec<Vec<u8>> {
         let mut lines = Vec::new();
-        while self.read(source, &mut lines) {}
-        lines.push(match source {
-            Source::Console => self.console_lines.rest().to_vec(),
-            Source::Vmm | Source::End => self.stderr_lines.rest().to_vec(),
-        });
+        read_lines(&mut self.console, &mut self.lines, SECOND_MAX, &mut lines);
+        let rest = self.lines.rest();
+        if !rest.is_empty() {
+            lines.push(rest.to_vec());
+        }
         lines
     }
 
-    /// Waits for the VMM's end.
-    pub(super) fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait()
+    /// Reads what is new in the VMM's stderr, and cuts a file that grew too
+    /// long.
+    pub(super) fn read_errors(&mut self, path: &Path) -> io::Result<Vec<Vec<u8>>> {
+        let mut file = File::options().read(true).write(true).open(path)?;
+        let mut buffer = LineBuffer::default();
+        let mut lines = Vec::new();
+        file.seek(SeekFrom::Start(self.errors_read))?;
+        let mut text = Vec::new();
+        self.errors_read += (&file).take(TURN_MAX as u64).read_to_end(&mut text)? as u64;
+        buffer.push(&text, |line| lines.push(line.to_vec()));
+        if !buffer.rest().is_empty() {
+            lines.push(buffer.rest().to_vec());
+        }
+        if file.metadata()?.len() > ERRORS_MAX {
+            // QEMU appends, so it goes on at the new end.
+            file.set_len(0)?;
+            self.errors_read = 0;
+        }
+        Ok(lines)
     }
 
-    /// Sends a command; what the console does not take now goes later.
+    /// Passes over what the VMM's stderr held before it was adopted.
+    pub(super) fn skip_errors(&mut self, path: &PathBuf) {
+        self.errors_read = std::fs::metadata(path).map_or(0, |file| file.len());
+    }
+
+    /// How the VMM ended, once it has.
+    pub(super) fn end(&mut self, by_oom: impl FnOnce() -> bool) -> io::Result<End> {
+        use std::os::unix::process::ExitStatusExt as _;
+        let Some(child) = &mut self.child else {
+            return Ok(End::Unknown);
+        };
+        let status = child.wait()?;
+        Ok(match (status.code(), status.signal()) {
+            (Some(code), _) => End::Code(code),
+            (None, Some(signal)) => End::Signal {
+                signal,
+                by_oom: signal == Signal::KILL.as_raw() && by_oom(),
+            },
+            (None, None) => End::Unknown,
+        })
+    }
+
+    /// Sends a command; what the console does not take now goes later. A console
+    /// that takes nothing at all gets no more.
     pub(super) fn send(&mut self, command: &str) {
-        self.outgoing.extend_from_slice(command.as_bytes());
-        self.outgoing.push(b'\n');
+        if self.outgoing.len() + command.len() < OUTGOING_MAX {
+            self.outgoing.extend_from_slice(command.as_bytes());
+            self.outgoing.push(b'\n');
+        }
         self.flush();
     }
 
@@ -138,34 +234,57 @@ impl Running {
                 Err(_) => return,
             }
         }
+        self.outgoing = Vec::new();
+    }
+
+    /// Remembers what the VMM's threads have had of the CPU, for
+    /// [`Running::chance`].
+    pub(super) fn begin_to_ask(&mut self, now: Instant) {
+        self.asked = Some((now, Schedule::of(self.pid())));
+    }
+
+    /// What the VMM's threads have had since it was asked.
+    pub(super) fn chance(&mut self, now: Instant) -> Chance {
+        let schedule = Schedule::of(self.pid());
+        let (asked, before) = *self.asked.get_or_insert((now, schedule));
+        Chance {
+            cpu: schedule.cpu.saturating_sub(before.cpu),
+            waited: schedule.waited.saturating_sub(before.waited),
+            wall: now.duration_since(asked),
+            stopped: schedule.stopped,
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
-        let _ = self.child.wait();
+        if self.dies_with_us {
+            self.signal(Signal::KILL);
+            if let Some(child) = &mut self.child {
+                let _ = child.wait();
+            }
+        }
     }
 }
 
-/// Reads what is there, up to [`READ_MAX`]; tells whether there may be more.
+/// Reads what is there, up to `most`; gives the number of bytes.
 fn read_lines(
     stream: &mut impl io::Read,
     buffer: &mut LineBuffer,
+    most: usize,
     lines: &mut Vec<Vec<u8>>,
-) -> bool {
+) -> usize {
     let mut chunk = [0; 4096];
     let mut taken = 0;
-    while taken < READ_MAX {
+    while taken < most {
         match stream.read(&mut chunk) {
-            Ok(0) => return false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => return taken,
             Ok(read) => {
                 taken += read;
                 buffer.push(&chunk[..read], |line| lines.push(line.to_vec()));
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return false,
         }
     }
-    true
+    most
 }

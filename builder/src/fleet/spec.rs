@@ -58,8 +58,8 @@ pub struct FleetSpec {
     pub health: Option<Duration>,
     /// How long a guest may take to report ready, on an idle host.
     pub boot_timeout: Duration,
-    /// The key let in by the guests' SSH servers, OpenSSH's format.
-    pub authorized_key: Option<String>,
+    /// The key let in by the guests' SSH servers, ed25519.
+    pub authorized_key: Option<[u8; 32]>,
     /// The private half of that key, or the public one where an agent holds it.
     pub identity_file: Option<PathBuf>,
     /// A loopback port for each guest, in order, with `Net::User`.
@@ -73,7 +73,10 @@ pub struct FleetSpec {
     pub run_as_base: Option<u32>,
     /// Where Prometheus may ask.
     pub metrics: Option<SocketAddr>,
-    /// When the fleet is to end, as seconds since 1970; at its stop without.
+    /// How long the fleet is kept after its initial start; until its stop
+    /// without.
+    pub keep: Option<Duration>,
+    /// When that is over, in seconds since 1970, once the start is done.
     pub until: Option<u64>,
 }
 
@@ -158,10 +161,8 @@ pub struct AdmissionSpec {
     pub rate: Option<f64>,
     /// Most guests that boot at a time; by the number of CPUs without.
     pub parallel: Option<usize>,
-    /// Host memory that a guest takes at first, in bytes.
+    /// Host memory that a guest takes before KSM merges it, in bytes.
     pub guest_memory: u64,
-    /// The same once KSM has merged it.
-    pub guest_memory_merged: Option<u64>,
 }
 
 /// On which CPUs guests run, and with what share of them.

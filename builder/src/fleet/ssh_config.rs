@@ -3,6 +3,7 @@
 //! that strict checking of host keys passes the first time.
 
 use std::io;
+use std::net::SocketAddrV4;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,17 +13,17 @@ use ssh_key::public::{Ed25519PublicKey, KeyData};
 
 use super::folder::{self, Folder, FolderError};
 use super::key::Key;
-use super::supervisor::Plan;
 use crate::units::GuestIndex;
 
 /// A guest that can be logged in to.
 #[derive(Debug, Clone, Copy)]
-struct Host {
-    guest: GuestIndex,
-    /// Port of the host's loopback that leads to it.
-    port: u16,
+pub struct Host {
+    /// Its number.
+    pub guest: GuestIndex,
+    /// Where its SSH server is reached.
+    pub address: SocketAddrV4,
     /// The public half of its host key, ed25519.
-    key: [u8; 32],
+    pub key: [u8; 32],
 }
 
 /// A path that ssh(1) cannot be told.
@@ -51,21 +52,13 @@ pub enum SshConfigError {
 /// latter's path. `key` is what logs in, and may take as long as `patience`.
 pub fn write(
     folder: &Folder,
-    plans: &[Plan],
+    hosts: &[Host],
     key: &Key,
     patience: Duration,
 ) -> Result<PathBuf, SshConfigError> {
-    let host = |plan: &Plan| {
-        Some(Host {
-            guest: plan.index,
-            port: plan.spec.ssh_port?,
-            key: plan.host_key,
-        })
-    };
-    let hosts: Vec<_> = plans.iter().filter_map(host).collect();
     let known_hosts = folder::known_hosts(folder.path());
-    let config = config(&hosts, &key.file, &known_hosts, patience)?;
-    folder.write(folder::KNOWN_HOSTS, known_hosts_text(&hosts).as_bytes())?;
+    let config = config(hosts, &key.file, &known_hosts, patience)?;
+    folder.write(folder::KNOWN_HOSTS, known_hosts_text(hosts).as_bytes())?;
     Ok(folder.write(folder::SSH_CONFIG, &config)?)
 }
 
@@ -107,9 +100,11 @@ fn config(
         text.extend(quoted(path)?);
         text.push(b'\n');
     }
-    for Host { guest, port, .. } in hosts {
+    for Host { guest, address, .. } in hosts {
         let host = format!(
-            "\nHost {guest}\n    HostName 127.0.0.1\n    Port {port}\n    HostKeyAlias {guest}\n"
+            "\nHost {guest}\n    HostName {}\n    Port {}\n    HostKeyAlias {guest}\n",
+            address.ip(),
+            address.port()
         );
         text.extend(host.bytes());
     }
@@ -168,7 +163,7 @@ mod tests {
         (0..count)
             .map(|index| Host {
                 guest: GuestIndex::new(index.into()).unwrap(),
-                port: 2000 + index,
+                address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 2000 + index),
                 key: [7; 32],
             })
             .collect()
@@ -221,6 +216,23 @@ mod tests {
         }
         // A guest that is not there leads nowhere.
         assert!(client(&config, "g00003").contains("hostname g00003\n"));
+    }
+
+    #[test]
+    fn a_guest_on_a_tap_is_found_at_its_address() {
+        let host = Host {
+            guest: GuestIndex::new(7).unwrap(),
+            address: SocketAddrV4::new(Ipv4Addr::new(10, 213, 0, 15), 22),
+            key: [7; 32],
+        };
+        let (key, known) = (Path::new("/key"), Path::new("/known"));
+        let seen = client(
+            &config(&[host], key, known, Duration::from_secs(10)).unwrap(),
+            "g00007",
+        );
+        assert!(seen.contains("hostname 10.213.0.15\n"), "{seen}");
+        assert!(seen.contains("port 22\n"), "{seen}");
+        assert!(seen.contains("hostkeyalias g00007\n"), "{seen}");
     }
 
     #[test]

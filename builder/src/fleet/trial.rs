@@ -2,15 +2,22 @@
 
 use tempfile::TempDir;
 
+use super::admission::Admission;
 use super::deadline;
 use super::folder::Folder;
+use super::guest::{Backoff, GIVE_UP, Policy};
 use super::launch::LaunchError;
-use super::plan::{Artifacts, Common};
-use super::supervisor::{Pace, Supervisor};
+use super::plan::Artifacts;
+use super::site::Site;
+use super::spec::{
+    AdmissionSpec, BurnAt, FleetSpec, Instance, PlacementSpec, Restart, SPEC_VERSION,
+};
+use super::supervisor::Supervisor;
 use crate::directories::Directories;
+use crate::host;
 use crate::interrupt::Interrupt;
-use crate::units::ByteSize;
-use crate::vmm::{Accel, Net, Sharing};
+use crate::units::{ByteSize, GuestRange};
+use crate::vmm::{Accel, Lifetime, Net, Sharing};
 
 /// How guests on trial are run.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +39,6 @@ pub(super) struct Setup {
 /// Dropped in this order: guests are killed before what they use is removed.
 pub(super) struct Trial {
     pub supervisor: Supervisor,
-    pub folder: Folder,
     _temporary: TempDir,
 }
 
@@ -53,26 +59,67 @@ impl Trial {
             // Where paths are short enough for sockets, as TMPDIR need not be.
             ..directories.clone()
         };
-        let folder = Folder::create(&format!("trial-{}", std::process::id()), &directories)?;
-        let plans = Common {
-            artifacts,
-            folder: &folder,
-            accel: setup.accel,
-            sharing: setup.sharing,
-            net: setup.net,
-            memory: setup.memory,
-            parameters: setup.parameters,
-            login: None,
-        }
-        .plan(count, interrupt)?;
-        let pace = Pace {
-            parallel: count as usize,
-            boot_timeout: deadline::boot(setup.accel, artifacts.manifest.recipe.boot_timeout()),
+        let name = format!("trial-{}", std::process::id());
+        let folder = Folder::create(&name, &directories)?;
+        let spec = setup.spec(name, artifacts, count);
+        let admission = Admission::new(&spec.admission, count as usize);
+        let policy = Policy {
+            restart: spec.restart,
+            boot_timeout: deadline::boot(setup.accel, spec.boot_timeout),
+            answer_within: deadline::scaled(count, host::cpus()),
+            health: spec.health,
+            backoff: Backoff::default(),
+            give_up: GIVE_UP,
         };
+        let site = Site::new(folder, spec, artifacts, Lifetime::WithParent)?;
+        let guests = GuestRange::first(count)?;
+        site.prepare(guests, interrupt)?;
+        let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
+        supervisor.extend(guests.iter());
         Ok(Self {
-            supervisor: Supervisor::new(plans, pace, interrupt.clone())?,
-            folder,
+            supervisor,
             _temporary: temporary,
         })
+    }
+}
+
+impl Setup {
+    /// A fleet of guests that are all started at once, and once only.
+    fn spec(&self, name: String, artifacts: &Artifacts, count: u32) -> FleetSpec {
+        FleetSpec {
+            spec_version: SPEC_VERSION,
+            name,
+            instance: Instance([0; 12]),
+            boot_id: String::new(),
+            out: artifacts.folder.clone(),
+            artifacts: artifacts.digest,
+            count,
+            accel: self.accel,
+            sharing: self.sharing,
+            net: self.net,
+            outbound: false,
+            tap_subnet: None,
+            memory: self.memory,
+            command_line: artifacts.command_line(self.parameters),
+            burn: 0,
+            burn_at: BurnAt::Start,
+            restart: Restart::Never,
+            health: None,
+            boot_timeout: artifacts.manifest.recipe.boot_timeout(),
+            authorized_key: None,
+            identity_file: None,
+            ports: Vec::new(),
+            admission: AdmissionSpec {
+                keep_free: 0,
+                rate: None,
+                parallel: Some(count as usize),
+                guest_memory: 0,
+            },
+            placement: PlacementSpec::default(),
+            run_as_base: None,
+            metrics: None,
+            keep: None,
+            until: None,
+        }
     }
 }

@@ -56,6 +56,19 @@ pub fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Memory {
     }
 }
 
+/// How many processes the kernel has killed for want of memory since the boot,
+/// in a cgroup or on the whole host (`oom_kill` of `/proc/vmstat`); 0 where it
+/// does not tell.
+#[must_use]
+pub fn oom_kills(root: &Path) -> u64 {
+    let text = std::fs::read_to_string(root.join("proc/vmstat")).unwrap_or_default();
+    let mut fields = text.lines().filter_map(|line| line.split_once(' '));
+    fields
+        .find(|(name, _)| *name == "oom_kill")
+        .and_then(|(_, count)| count.parse().ok())
+        .unwrap_or(0)
+}
+
 /// The fields of `/proc/meminfo` or of what a NUMA node has of it, by name.
 pub(crate) fn fields(text: &str) -> HashMap<&str, &str> {
     text.lines()

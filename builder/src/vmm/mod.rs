@@ -13,6 +13,9 @@ pub mod qemu;
 pub use confinement::{Confinement, KvmClosed, Lifetime};
 pub use files::{Disk, Files, Part, Unreadable, hand_over, readable_by};
 
+/// Where a guest's SSH server listens.
+pub const SSH_PORT: u16 = 22;
+
 /// A guest, in terms that every VMM knows; its files are [`Files`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestSpec {

@@ -11,7 +11,6 @@ const SPEC: AdmissionSpec = AdmissionSpec {
     rate: None,
     parallel: None,
     guest_memory: GUEST,
-    guest_memory_merged: Some(5 * MIB),
 };
 
 /// A host with memory to spare.

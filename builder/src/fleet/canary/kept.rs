@@ -11,8 +11,8 @@ use crate::host::canary::Canary;
 use crate::host::snapshot::Ksm;
 use crate::host::want::Want;
 use crate::kernel::Format;
-use crate::vmm::GuestSpec;
 use crate::vmm::qemu::argv::argv;
+use crate::vmm::{GuestSpec, Outbound, Part};
 
 /// Shape of a kept result.
 const SCHEMA: u32 = 1;
@@ -111,19 +111,17 @@ impl Key {
 fn argv_digest(want: &Want) -> Sha256 {
     let guest = GuestSpec {
         id: String::new(),
+        uuid: None,
         memory: want.memory,
-        kernel: PathBuf::new(),
         kernel_format: Format::Elf,
-        initramfs: PathBuf::new(),
         command_line: String::new(),
-        disk: Some(PathBuf::new()),
         net: want.net,
         ssh_port: None,
-        identity: None,
+        outbound: Outbound::Closed,
         accel: want.accel,
         sharing: want.sharing,
     };
-    let words: Vec<_> = argv(&guest)
+    let words: Vec<_> = argv(&guest, &[Part::Overlay, Part::Base])
         .iter()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();

@@ -48,7 +48,6 @@ fn spec(name: &str, ports: usize) -> FleetSpec {
             rate: Some(0.1),
             parallel: None,
             guest_memory: 1 << 24,
-            guest_memory_merged: None,
         },
         placement: PlacementSpec {
             pin: Some(Pin::List(vec![0, 1])),

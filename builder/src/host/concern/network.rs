@@ -38,8 +38,9 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
 fn ports(host: &Host, want: &Want) -> Finding {
     let need = format!("{} free", counted(want.wanted(), "port"));
     match want.net {
-        Net::None => {
-            let meaning = "Guests without a network are not logged in to, and need no port.";
+        Net::Tap | Net::None => {
+            let meaning =
+                "Guests without a network of QEMU's are not logged in to, and need no port.";
             return PORTS.finds(Severity::Ok, "none needed", "none", meaning);
         }
         Net::User => {}

@@ -5,10 +5,7 @@ use std::ffi::OsString;
 use serde_json::json;
 use tty_init::identity::FW_CFG_NAME;
 
-use crate::vmm::{Accel, GuestSpec, Net, Outbound, Part, Sharing};
-
-/// Where a guest's SSH server listens.
-const SSH_PORT: u16 = 22;
+use crate::vmm::{Accel, GuestSpec, Net, Outbound, Part, SSH_PORT, Sharing};
 
 /// What QEMU's process is kept from (qemu(1), `-sandbox`): system calls that
 /// nobody should use, changing its user, starting programs, and changing its

@@ -1,0 +1,256 @@
+//! Questions to guests, and those who hold guests `urgent` meanwhile.
+//!
+//! A guest is `urgent` while it is asked. All of a fleet asked at once would be
+//! as far apart as before, so only some are at a time.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Sender;
+use tty_init::protocol::Message;
+
+use super::api::types::{Answer, AskRequest, Selection};
+use super::guest::printable;
+use super::supervisor::Supervisor;
+use super::wishes::selected;
+use crate::host;
+
+/// Guests asked at a time, for each CPU.
+const AT_A_TIME: usize = 4;
+/// Most that a guest's answer may have, in bytes.
+const ANSWER_MAX: usize = 256 * 1024;
+/// When to look again whether a client has read what it got.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// What guests are asked now.
+#[derive(Debug, Default)]
+pub(super) struct Asks {
+    asks: Vec<Ask>,
+    attended: Vec<(Vec<usize>, Sender<()>)>,
+    last_tag: u32,
+}
+
+#[derive(Debug)]
+struct Ask {
+    command: String,
+    within: Duration,
+    answers: Sender<Answer>,
+    waiting: VecDeque<usize>,
+    asked: Vec<Asked>,
+    /// What the client has no room for yet.
+    unsent: VecDeque<Answer>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    which: usize,
+    tag: u32,
+    at: Instant,
+    output: String,
+}
+
+impl Asks {
+    /// Asks guests, a few at a time; each has `patience` unless the request says
+    /// otherwise.
+    pub(super) fn begin(
+        &mut self,
+        supervisor: &mut Supervisor,
+        request: &AskRequest,
+        answers: Sender<Answer>,
+        patience: Duration,
+    ) {
+        let (guests, refused) = selected(supervisor, &request.guests);
+        let within = request
+            .within_seconds
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let unsent = refused.into_iter().map(|refusal| Answer {
+            id: refusal.id,
+            code: None,
+            output: refusal.reason,
+            seconds: 0.0,
+        });
+        self.asks.push(Ask {
+            // A line of its own would be another command.
+            command: printable(&request.command),
+            within: within.unwrap_or(patience),
+            answers,
+            waiting: guests.into(),
+            asked: Vec::new(),
+            unsent: unsent.collect(),
+        });
+        self.go_on(supervisor);
+    }
+
+    /// Holds guests `urgent` until the other end of `held` is dropped.
+    pub(super) fn attend(
+        &mut self,
+        supervisor: &mut Supervisor,
+        guests: &Selection,
+        held: Sender<()>,
+    ) {
+        let (guests, _) = selected(supervisor, guests);
+        for which in &guests {
+            supervisor.attend(*which);
+        }
+        let _ = held.try_send(());
+        self.attended.push((guests, held));
+    }
+
+    /// When the next turn is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let ends = self.asks.iter().flat_map(|ask| {
+            let retry = (!ask.unsent.is_empty()).then(|| Instant::now() + RETRY);
+            ask.asked
+                .iter()
+                .map(|asked| asked.at + ask.within)
+                .chain(retry)
+        });
+        ends.min()
+    }
+
+    /// Tells everybody who waits for an answer that none comes any more.
+    pub(super) fn give_up(self, supervisor: &Supervisor) {
+        for mut ask in self.asks {
+            let asked = ask.asked.iter().map(|asked| (asked.which, asked.at));
+            let waiting = ask.waiting.iter().map(|which| (*which, Instant::now()));
+            for (which, at) in asked.chain(waiting) {
+                let what = "the fleet was ended".to_owned();
+                ask.unsent.push_back(no_answer(supervisor, which, what, at));
+            }
+            ask.pass_on();
+        }
+    }
+
+    /// Takes a guest's message, which may be the answer to a question.
+    pub(super) fn hear(
+        &mut self,
+        supervisor: &mut Supervisor,
+        which: usize,
+        message: &Message<String>,
+    ) {
+        let Message::Reply {
+            tag: Some(tag),
+            code,
+            output,
+            more,
+            ..
+        } = message
+        else {
+            return;
+        };
+        for ask in &mut self.asks {
+            let is_it = |asked: &Asked| asked.which == which && asked.tag == *tag;
+            let Some(place) = ask.asked.iter().position(is_it) else {
+                continue;
+            };
+            let asked = &mut ask.asked[place];
+            if asked.output.len() + output.len() <= ANSWER_MAX {
+                asked.output.push_str(output);
+            }
+            if !more {
+                let asked = ask.asked.swap_remove(place);
+                supervisor.leave(which);
+                ask.unsent.push_back(Answer {
+                    id: supervisor.members()[which].index().to_string(),
+                    code: Some(*code),
+                    output: asked.output,
+                    seconds: asked.at.elapsed().as_secs_f64(),
+                });
+            }
+        }
+    }
+
+    /// Passes answers on, gives up what is late, and asks the next guests.
+    pub(super) fn go_on(&mut self, supervisor: &mut Supervisor) {
+        let now = Instant::now();
+        for ask in &mut self.asks {
+            let (late, asked) = std::mem::take(&mut ask.asked)
+                .into_iter()
+                .partition(|asked| asked.at + ask.within <= now || !lives(supervisor, asked.which));
+            ask.asked = asked;
+            for Asked { which, at, .. } in late {
+                supervisor.leave(which);
+                let what = if lives(supervisor, which) {
+                    format!("no answer within {:.0} s", ask.within.as_secs_f64())
+                } else {
+                    "it ended before it answered".to_owned()
+                };
+                ask.unsent.push_back(no_answer(supervisor, which, what, at));
+            }
+            let at_a_time = AT_A_TIME * host::cpus();
+            while ask.asked.len() < at_a_time
+                && ask.unsent.len() < at_a_time
+                && let Some(which) = ask.waiting.pop_front()
+            {
+                if !supervisor.members().get(which).is_some_and(is_up) {
+                    let what = "it is not up".to_owned();
+                    ask.unsent
+                        .push_back(no_answer(supervisor, which, what, now));
+                    continue;
+                }
+                self.last_tag = self.last_tag.wrapping_add(1);
+                supervisor.attend(which);
+                supervisor.send(which, &format!("@{} {}", self.last_tag, ask.command));
+                ask.asked.push(Asked {
+                    which,
+                    tag: self.last_tag,
+                    at: now,
+                    output: String::new(),
+                });
+            }
+            ask.pass_on();
+        }
+        self.asks.retain(|ask| {
+            let is_over = ask.waiting.is_empty() && ask.asked.is_empty() && ask.unsent.is_empty();
+            let is_wanted = !ask.answers.is_closed();
+            if !is_wanted {
+                for asked in &ask.asked {
+                    supervisor.leave(asked.which);
+                }
+            }
+            is_wanted && !is_over
+        });
+        self.attended.retain(|(guests, held)| {
+            if held.is_closed() {
+                for which in guests {
+                    supervisor.leave(*which);
+                }
+            }
+            !held.is_closed()
+        });
+    }
+}
+
+impl Ask {
+    fn pass_on(&mut self) {
+        while let Ok(place) = self.answers.try_reserve() {
+            match self.unsent.pop_front() {
+                Some(answer) => place.send(answer),
+                None => return,
+            }
+        }
+    }
+}
+
+fn lives(supervisor: &Supervisor, which: usize) -> bool {
+    let member = supervisor.members().get(which);
+    member.is_some_and(super::supervisor::Member::lives)
+}
+
+/// Whether a guest listens to its console.
+fn is_up(member: &super::supervisor::Member) -> bool {
+    use super::guest::Phase;
+    member.lives() && matches!(member.guest().phase(), Phase::Ready | Phase::Unresponsive)
+}
+
+fn no_answer(supervisor: &Supervisor, which: usize, output: String, at: Instant) -> Answer {
+    Answer {
+        id: supervisor
+            .members()
+            .get(which)
+            .map_or_else(String::new, |member| member.index().to_string()),
+        code: None,
+        output,
+        seconds: at.elapsed().as_secs_f64(),
+    }
+}

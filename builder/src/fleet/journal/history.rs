@@ -1,0 +1,138 @@
+//! What a journal tells: records in, what became of each guest out.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::api::types::Desired;
+use crate::units::GuestIndex;
+
+/// Something that happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "t", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Record {
+    /// A guest's VMM was started.
+    Start {
+        /// The guest.
+        guest: GuestIndex,
+        /// Process id of the VMM.
+        pid: u32,
+        /// When that started, in clock ticks since boot (`proc_pid_stat(5)`,
+        /// field 22).
+        start_time: u64,
+        /// How often the guest was started again so far.
+        restarts: u32,
+    },
+    /// A guest's VMM ended.
+    End {
+        /// The guest.
+        guest: GuestIndex,
+    },
+    /// A guest is to stay down.
+    Stopped {
+        /// The guest.
+        guest: GuestIndex,
+    },
+    /// A guest is to be up again.
+    Wanted {
+        /// The guest.
+        guest: GuestIndex,
+    },
+    /// The initial start is done; guests burn.
+    Up,
+}
+
+/// What became of a fleet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// Guests that anything was recorded of.
+    pub guests: BTreeMap<GuestIndex, Past>,
+    /// Whether the initial start is done.
+    pub up: bool,
+}
+
+/// What became of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// Its last start, if it was ever started.
+    pub last: Option<Run>,
+    /// Whether it is to be up.
+    pub desired: Desired,
+}
+
+/// A start of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Process id of its VMM.
+    pub pid: u32,
+    /// When that started, in clock ticks since boot.
+    pub start_time: u64,
+    /// How often the guest had been started again.
+    pub restarts: u32,
+    /// Whether its end was recorded. Without, it may have ended all the same.
+    pub ended: bool,
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Self {
+            last: None,
+            desired: Desired::Up,
+        }
+    }
+}
+
+impl History {
+    /// Takes one record more.
+    pub(super) fn apply(&mut self, record: &Record) {
+        let guests = &mut self.guests;
+        match *record {
+            Record::Start {
+                guest,
+                pid,
+                start_time,
+                restarts,
+            } => {
+                guests.entry(guest).or_default().last = Some(Run {
+                    pid,
+                    start_time,
+                    restarts,
+                    ended: false,
+                });
+            }
+            Record::End { guest } => {
+                if let Some(run) = &mut guests.entry(guest).or_default().last {
+                    run.ended = true;
+                }
+            }
+            Record::Stopped { guest } => guests.entry(guest).or_default().desired = Desired::Down,
+            Record::Wanted { guest } => guests.entry(guest).or_default().desired = Desired::Up,
+            Record::Up => self.up = true,
+        }
+    }
+
+    /// The fewest records that tell the same.
+    pub(super) fn records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (&guest, past) in &self.guests {
+            if let Some(run) = past.last {
+                records.push(Record::Start {
+                    guest,
+                    pid: run.pid,
+                    start_time: run.start_time,
+                    restarts: run.restarts,
+                });
+                if run.ended {
+                    records.push(Record::End { guest });
+                }
+            }
+            if past.desired == Desired::Down {
+                records.push(Record::Stopped { guest });
+            }
+        }
+        if self.up {
+            records.push(Record::Up);
+        }
+        records
+    }
+}

@@ -1,0 +1,383 @@
+//! What the guests of a fleet run from and within: artifacts, files of their
+//! own, CPUs.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::process::Pid;
+use tty_init::identity::Identity;
+
+use super::cpu::{self, Class, CpuError, Placement};
+use super::folder::Folder;
+use super::key::Key;
+use super::launch::LaunchError;
+use super::orphans::Living;
+use super::plan::Artifacts;
+use super::running::Running;
+use super::spec::{FleetSpec, Subnet};
+use super::tap;
+use super::{deadline, identity, ssh_config};
+use crate::artifact;
+use crate::disk::overlay::{Overlay, write_overlays};
+use crate::disk::qcow2::{Backing, BackingFormat};
+use crate::host;
+use crate::interrupt::Interrupt;
+use crate::kernel::Format;
+use crate::units::{GuestIndex, GuestRange};
+use crate::vmm::qemu;
+use crate::vmm::{
+    Confinement, Disk, Files, GuestSpec, Lifetime, Net, Outbound, SSH_PORT, hand_over, readable_by,
+};
+
+/// What the guests of a fleet run from and within.
+#[derive(Debug)]
+pub struct Site {
+    folder: Folder,
+    spec: FleetSpec,
+    kernel: Artifact,
+    kernel_format: Format,
+    initramfs: Artifact,
+    base: Artifact,
+    overlay: Overlay,
+    placement: Option<Placement>,
+    lifetime: Lifetime,
+}
+
+/// A file of the artifacts, the same for as long as it is open whatever becomes
+/// of its path.
+#[derive(Debug)]
+struct Artifact {
+    path: PathBuf,
+    file: File,
+}
+
+impl Artifact {
+    fn open(path: PathBuf) -> Result<Self, LaunchError> {
+        match File::open(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(error) => Err(LaunchError::Artifact {
+                path,
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// The file opened once more, with a position and locks of its own.
+    fn again(&self) -> io::Result<File> {
+        File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+}
+
+impl Site {
+    /// A place for the guests that `spec` describes; none is there yet.
+    pub fn new(
+        folder: Folder,
+        spec: FleetSpec,
+        artifacts: &Artifacts,
+        lifetime: Lifetime,
+    ) -> Result<Self, LaunchError> {
+        let manifest = &artifacts.manifest;
+        let base = artifacts.folder.join(artifact::BASE);
+        let backing = Backing::new(base.clone(), BackingFormat::Qcow2)?;
+        Ok(Self {
+            kernel: Artifact::open(artifacts.folder.join(&manifest.kernel.file))?,
+            kernel_format: manifest.kernel.format,
+            initramfs: Artifact::open(artifacts.folder.join(artifact::INITRAMFS))?,
+            base: Artifact::open(base)?,
+            overlay: Overlay::new(&backing, manifest.options.disk_size)?,
+            folder,
+            spec,
+            placement: None,
+            lifetime,
+        })
+    }
+
+    /// The fleet's folders.
+    #[must_use]
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// What the fleet is.
+    #[must_use]
+    pub fn spec(&self) -> &FleetSpec {
+        &self.spec
+    }
+
+    /// The same, to change it.
+    pub fn spec_mut(&mut self) -> &mut FleetSpec {
+        &mut self.spec
+    }
+
+    /// Takes the fleet's place on the CPUs, its cgroup included; taken over if
+    /// it is there.
+    pub fn place(&mut self) -> Result<(), CpuError> {
+        let name = cpu::cgroup::group_name(&self.spec.name, self.spec.instance);
+        self.placement = Some(Placement::of(&self.spec.placement, &name)?);
+        Ok(())
+    }
+
+    /// How guests get their share of the CPU, for people.
+    #[must_use]
+    pub fn describe_cpu(&self) -> String {
+        let placement = self.placement.as_ref();
+        placement.map_or_else(String::new, |placement| placement.classes().describe())
+    }
+
+    /// Writes the overlays and identities of guests that are new, and makes
+    /// their taps.
+    pub fn prepare(&self, guests: GuestRange, interrupt: &Interrupt) -> Result<(), LaunchError> {
+        let spec = &self.spec;
+        for file in [&self.kernel, &self.initramfs] {
+            if let Some(uid) = spec.run_as_base {
+                readable_by(&file.file, &file.path, uid)?;
+            }
+        }
+        write_overlays(
+            &self.folder.overlays(),
+            guests,
+            &self.overlay,
+            interrupt,
+            || {},
+        )?;
+        let deadline = deadline::scaled(spec.count, host::cpus());
+        for guest in guests.iter() {
+            let address =
+                identity::address(spec.net, spec.tap_subnet.unwrap_or(Subnet::FOR_TAPS), guest)?;
+            let identity = identity::create(guest, address, spec.authorized_key, deadline)
+                .map_err(io::Error::from)?;
+            self.folder
+                .write_identity(guest, identity.encode().as_slice())?;
+        }
+        if let Some(subnet) = spec.tap_subnet {
+            tap::create(spec.instance, subnet, guests)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what ssh(1) is to know of the guests, and gives the path of its
+    /// configuration; `None` where nobody may log in.
+    pub fn write_ssh_config(&self) -> Result<Option<PathBuf>, LaunchError> {
+        let spec = &self.spec;
+        let (Some(public), Some(file)) = (spec.authorized_key, spec.identity_file.clone()) else {
+            return Ok(None);
+        };
+        let hosts = GuestRange::first(spec.count)?.iter().map(|guest| {
+            Ok(ssh_config::Host {
+                guest,
+                address: self.ssh_address(guest).ok_or(io::ErrorKind::NotFound)?,
+                key: identity::host_key(&self.identity(guest)?),
+            })
+        });
+        let hosts = hosts.collect::<io::Result<Vec<_>>>()?;
+        let patience = deadline::scaled(spec.count, host::cpus());
+        let key = Key { public, file };
+        Ok(Some(ssh_config::write(
+            &self.folder,
+            &hosts,
+            &key,
+            patience,
+        )?))
+    }
+
+    /// Where a guest's SSH server is reached.
+    #[must_use]
+    pub fn ssh_address(&self, guest: GuestIndex) -> Option<SocketAddrV4> {
+        let spec = &self.spec;
+        match spec.net {
+            Net::User => {
+                let port = spec.ports.get(guest.get() as usize)?;
+                Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port))
+            }
+            Net::Tap => {
+                let link = tap::addresses(spec.tap_subnet?, guest).ok()?;
+                Some(SocketAddrV4::new(link.guest, SSH_PORT))
+            }
+            Net::None => None,
+        }
+    }
+
+    /// Removes what guests had that are not wanted any more.
+    pub fn forget(&self, guests: impl IntoIterator<Item = GuestIndex>) {
+        for guest in guests {
+            for path in [
+                self.folder.overlay(guest),
+                self.folder.identity(guest),
+                self.folder.console(guest),
+                self.folder.log(guest),
+                self.folder.log(guest).with_extension("log.1"),
+                self.folder.error(guest),
+            ] {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
+    /// The guest's identity, as its folder has it.
+    pub fn identity(&self, guest: GuestIndex) -> io::Result<Identity> {
+        let path = self.folder.identity(guest);
+        let wrong = |what: String| io::Error::other(format!("{}: {what}", path.display()));
+        let blob = fs::read(&path).map_err(|error| wrong(error.to_string()))?;
+        Identity::decode(&blob).map_err(|error| wrong(format!("{error:?}")))
+    }
+
+    /// What a guest is.
+    #[must_use]
+    pub fn guest_spec(&self, guest: GuestIndex) -> GuestSpec {
+        let spec = &self.spec;
+        GuestSpec {
+            id: guest.to_string(),
+            uuid: Some(spec.instance.uuid(guest.get())),
+            memory: spec.memory,
+            kernel_format: self.kernel_format,
+            command_line: spec.command_line.clone(),
+            net: spec.net,
+            ssh_port: spec.ports.get(guest.get() as usize).copied(),
+            outbound: if spec.outbound {
+                Outbound::Open
+            } else {
+                Outbound::Closed
+            },
+            accel: spec.accel,
+            sharing: spec.sharing,
+        }
+    }
+
+    /// Opens what a guest is handed. Its console listens from here on.
+    pub fn files(&self, guest: GuestIndex) -> io::Result<Files> {
+        let named = |path: &Path, error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        };
+        let overlay = self.folder.overlay(guest);
+        if !overlay.exists() {
+            tracing::warn!(
+                "{} is gone: {guest} gets a new, empty one",
+                overlay.display()
+            );
+            let interrupt = Interrupt::never()?;
+            let range = GuestRange::new(guest.get(), guest.get() + 1).map_err(io::Error::other)?;
+            write_overlays(
+                &self.folder.overlays(),
+                range,
+                &self.overlay,
+                &interrupt,
+                || {},
+            )
+            .map_err(io::Error::other)?;
+        }
+        let next = identity::for_next_start(&self.identity(guest)?)?;
+        let identity = self
+            .folder
+            .write_identity(guest, next.encode().as_slice())
+            .map_err(io::Error::other)?;
+        if let Some(uid) = self.uid(guest) {
+            hand_over(&identity, uid).map_err(|error| named(&identity, error))?;
+        }
+        let open = |path: &Path, options: &OpenOptions| {
+            options.open(path).map_err(|error| named(path, error))
+        };
+        let console = self.folder.console(guest);
+        match fs::remove_file(&console) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(named(&console, error));
+            }
+            _ => {}
+        }
+        let listener = UnixListener::bind(&console).map_err(|error| named(&console, error))?;
+        fs::set_permissions(&console, Permissions::from_mode(0o600))?;
+        Ok(Files {
+            kernel: self.kernel.file.try_clone()?,
+            initramfs: self.initramfs.file.try_clone()?,
+            disk: Some(Disk {
+                overlay: open(&overlay, OpenOptions::new().read(true).write(true))?,
+                base: self.base.again()?,
+            }),
+            identity: Some(open(&identity, OpenOptions::new().read(true))?),
+            console: listener,
+            errors: open(
+                &self.folder.error(guest),
+                OpenOptions::new().append(true).create(true).mode(0o600),
+            )?,
+            tap: match self.spec.net {
+                Net::Tap => Some(tap::open(self.spec.instance, guest).map_err(io::Error::other)?),
+                Net::User | Net::None => None,
+            },
+        })
+    }
+
+    /// Starts a guest.
+    pub(super) fn spawn(&self, guest: GuestIndex) -> io::Result<Running> {
+        let files = self.files(guest)?;
+        let console = UnixStream::connect(self.folder.console(guest))?;
+        let prepared = self
+            .placement
+            .as_ref()
+            .map(|placement| placement.prepared(guest.get()));
+        let in_child = || {
+            prepared
+                .as_ref()
+                .map_or(Ok(()), |prepared| prepared.in_child())
+        };
+        let child = qemu::spawn(
+            &self.guest_spec(guest),
+            files,
+            &Confinement {
+                lifetime: self.lifetime,
+                uid: self.uid(guest),
+                extra: Some(&in_child),
+            },
+        )?;
+        Running::started(child, console, self.lifetime == Lifetime::WithParent)
+    }
+
+    /// Takes charge of a guest that another supervisor started.
+    pub(super) fn adopt(&self, living: &Living, pidfd: OwnedFd) -> io::Result<Running> {
+        let console = UnixStream::connect(self.folder.console(living.guest))?;
+        let pid = i32::try_from(living.pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+        let mut running = Running::adopted(pid, pidfd, console)?;
+        running.skip_errors(&self.folder.error(living.guest));
+        Ok(running)
+    }
+
+    /// Puts a guest's process into a CPU class.
+    pub(super) fn classify(&self, class: Class, pid: u32) {
+        if let Some(placement) = &self.placement
+            && let Err(error) = placement.classes().set(class, pid)
+        {
+            // It may have ended in between.
+            tracing::debug!("process {pid} is not in its CPU class: {error}");
+        }
+    }
+
+    /// Removes what only a living guest has.
+    pub(super) fn clear_away(&self, guest: GuestIndex) {
+        let _ = fs::remove_file(self.folder.console(guest));
+    }
+
+    /// Removes everything; no guest lives any more.
+    pub fn remove(self) {
+        if let Some(placement) = self.placement
+            && let Err(error) = placement.close()
+        {
+            tracing::warn!("{error}");
+        }
+        if self.spec.net == Net::Tap
+            && let Err(error) = tap::remove(self.spec.instance)
+        {
+            tracing::warn!("{error}");
+        }
+        if let Err(error) = self.folder.remove() {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn uid(&self, guest: GuestIndex) -> Option<u32> {
+        Some(self.spec.run_as_base? + guest.get())
+    }
+}

@@ -1,0 +1,107 @@
+//! Who listens to a fleet: its events, and its guests' consoles.
+
+use std::collections::HashMap;
+
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::api::types::Event;
+
+/// Those who listen. One who reads too slowly loses events, and is told how
+/// many.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    events: Vec<(Sender<Event>, u64)>,
+    consoles: HashMap<usize, Vec<Sender<Vec<u8>>>>,
+}
+
+impl Streams {
+    pub(super) fn add_events(&mut self, events: Sender<Event>) {
+        self.events.push((events, 0));
+    }
+
+    pub(super) fn add_console(&mut self, which: usize, lines: Sender<Vec<u8>>) {
+        self.consoles.entry(which).or_default().push(lines);
+    }
+
+    /// Tells everybody of an event.
+    pub(super) fn tell(&mut self, event: &Event) {
+        self.events.retain_mut(|(listener, lost)| {
+            if *lost > 0 && listener.try_send(Event::Lost { events: *lost }).is_ok() {
+                *lost = 0;
+            }
+            match listener.try_send(event.clone()) {
+                Ok(()) => true,
+                Err(TrySendError::Full(_)) => {
+                    *lost += 1;
+                    true
+                }
+                Err(TrySendError::Closed(_)) => false,
+            }
+        });
+    }
+
+    /// Tells who listens to a guest's console of a line.
+    pub(super) fn tell_console(&mut self, which: usize, line: &[u8]) {
+        let Some(listeners) = self.consoles.get_mut(&which) else {
+            return;
+        };
+        listeners.retain(|listener| {
+            !matches!(
+                listener.try_send(line.to_vec()),
+                Err(TrySendError::Closed(_))
+            )
+        });
+        if listeners.is_empty() {
+            self.consoles.remove(&which);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::channel;
+
+    use super::super::api::types::Stage;
+    use super::*;
+
+    fn event() -> Event {
+        Event::Stage {
+            stage: Stage::Up,
+            held_back: None,
+        }
+    }
+
+    #[test]
+    fn a_slow_listener_is_told_what_it_lost() {
+        let mut streams = Streams::default();
+        let (slow, mut slowly) = channel(2);
+        let (gone, listener) = channel(2);
+        drop(listener);
+        streams.add_events(slow);
+        streams.add_events(gone);
+        for _ in 0..5 {
+            streams.tell(&event());
+        }
+        assert_eq!(streams.events.len(), 1);
+        assert_eq!(slowly.try_recv().unwrap(), event());
+        assert_eq!(slowly.try_recv().unwrap(), event());
+        streams.tell(&event());
+        assert_eq!(slowly.try_recv().unwrap(), Event::Lost { events: 3 });
+        assert_eq!(slowly.try_recv().unwrap(), event());
+    }
+
+    #[test]
+    fn a_console_is_told_to_those_who_listen_to_it() {
+        let mut streams = Streams::default();
+        let (lines, mut listener) = channel(1);
+        streams.add_console(7, lines);
+        streams.tell_console(6, b"other");
+        streams.tell_console(7, b"one");
+        streams.tell_console(7, b"lost");
+        assert_eq!(listener.try_recv().unwrap(), b"one");
+        drop(listener);
+        streams.tell_console(7, b"two");
+        assert!(streams.consoles.is_empty());
+    }
+}

@@ -1,0 +1,463 @@
+//! A fleet's life under one supervisor: from its first start, or its adoption,
+//! to its end.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::api::bridge::{Request, bridge};
+use super::api::server::{self, Server};
+use super::api::types::{Desired, Event, Stage};
+use super::ask::Asks;
+use super::deadline;
+use super::guest::Phase;
+use super::journal::{Journal, Record};
+use super::launch::LaunchError;
+use super::logs;
+use super::orphans;
+use super::spec::BurnAt;
+use super::streams::Streams;
+use super::supervisor::{Member, Notice, Observation, Supervisor};
+use super::view;
+use super::wishes::Wishes;
+use crate::host;
+
+/// How long guests may take to power off before they are ended by force. Their
+/// disks are thrown away, so nothing is lost by force.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// A fleet that is supervised.
+pub struct Fleet<'a> {
+    pub(super) supervisor: Supervisor,
+    pub(super) journal: Journal,
+    inbox: mpsc::Receiver<Request>,
+    server: Server,
+    streams: Streams,
+    asks: Asks,
+    wishes: Wishes,
+    /// The initial start is done.
+    up: bool,
+    /// It ends: for good, since nothing but the end of all guests is waited for.
+    stopping: bool,
+    told: (Stage, Option<String>),
+    emit: &'a mut dyn FnMut(&Event),
+}
+
+/// Why a fleet ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ending {
+    /// The user interrupted its supervisor.
+    Interrupted,
+    /// Its time was over.
+    Over,
+    /// `stop --all`.
+    Stopped,
+    /// Its guests all ended, and none is to be started again.
+    Empty,
+}
+
+/// How a fleet stood when it ended, before its guests were stopped.
+#[derive(Debug, Clone, Serialize)]
+pub struct Tally {
+    /// Guests wanted.
+    pub count: usize,
+    /// Guests that were ready.
+    pub ready: usize,
+    /// Guests whose burn counter advanced.
+    pub burning: usize,
+    /// Guests that were given up.
+    pub failed: usize,
+    /// Guests that had ended and were not to be started again.
+    pub exited: usize,
+    /// Guests that were never started, since no more fit, the first ones all
+    /// failed, or the user ended the launch.
+    pub planned: usize,
+    /// Guests that did not answer in the end, or in time.
+    pub silent: usize,
+    /// Starts beyond each guest's first.
+    pub restarts: u64,
+    /// Seconds until the initial start was done.
+    pub start_seconds: f64,
+    /// Why no more guests were started, if some were held back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
+}
+
+impl<'a> Fleet<'a> {
+    /// Opens the fleet's control socket; its guests are members already.
+    pub fn new(
+        supervisor: Supervisor,
+        journal: Journal,
+        emit: &'a mut dyn FnMut(&Event),
+    ) -> Result<Self, LaunchError> {
+        let (outbox, inbox) = bridge(supervisor.waker()?);
+        let spec = supervisor.site().spec();
+        let control = server::bind(&supervisor.site().folder().control())?;
+        let metrics = match spec.metrics {
+            Some(address) => Some(
+                std::net::TcpListener::bind(address)
+                    .map_err(|source| LaunchError::Metrics { address, source })?,
+            ),
+            None => None,
+        };
+        let server = server::serve(control, metrics, outbox)?;
+        Ok(Self {
+            supervisor,
+            inbox,
+            server,
+            streams: Streams::default(),
+            asks: Asks::default(),
+            wishes: Wishes::default(),
+            up: journal.history().up,
+            journal,
+            stopping: false,
+            told: (Stage::Starting, None),
+            emit,
+        })
+    }
+
+    /// Supervises the fleet to its end; then nothing of it is left.
+    pub fn run(mut self) -> Result<(Ending, Tally), LaunchError> {
+        let began = Instant::now();
+        let mut start_seconds = None;
+        let mut until = self.supervisor.site().spec().until.and_then(instant_of);
+        self.supervisor.start_planned();
+        let ending = loop {
+            self.take_requests();
+            self.settle();
+            if self.up && start_seconds.is_none() {
+                start_seconds = Some(began.elapsed().as_secs_f64());
+                until = until.or(self.keep());
+            }
+            if self.supervisor.interrupted() {
+                break Ending::Interrupted;
+            }
+            if until.is_some_and(|at| at <= Instant::now()) {
+                break Ending::Over;
+            }
+            if self.stopping {
+                break Ending::Stopped;
+            }
+            if self.is_over() {
+                break Ending::Empty;
+            }
+            self.turn(until)?;
+        };
+        if ending == Ending::Over {
+            self.ask_in_the_end()?;
+        }
+        let start_seconds = start_seconds.unwrap_or_else(|| began.elapsed().as_secs_f64());
+        let tally = self.tally(start_seconds);
+        self.end()?;
+        Ok((ending, tally))
+    }
+
+    /// When the fleet, whose start is done, is to end; also for a supervisor
+    /// after this one.
+    fn keep(&mut self) -> Option<Instant> {
+        let site = self.supervisor.site_mut();
+        let keep = site.spec().keep?;
+        let end = SystemTime::now().checked_add(keep)?;
+        site.spec_mut().until = Some(end.duration_since(UNIX_EPOCH).ok()?.as_secs());
+        if let Err(error) = site.folder().write_spec(site.spec()) {
+            tracing::warn!("{error}");
+        }
+        // A time beyond what a clock holds is for ever.
+        Instant::now().checked_add(keep)
+    }
+
+    /// Has every guest answer once more, within the time that the fleet gives.
+    fn ask_in_the_end(&mut self) -> Result<(), LaunchError> {
+        let until = Instant::now() + self.patience();
+        self.supervisor.ask_for_heartbeats();
+        while self.supervisor.members().iter().any(Member::owes_an_answer)
+            && Instant::now() < until
+            && !self.supervisor.interrupted()
+        {
+            self.take_requests();
+            self.turn(Some(until))?;
+        }
+        let supervisor = &self.supervisor;
+        for member in supervisor
+            .members()
+            .iter()
+            .filter(|member| member.is_ready())
+        {
+            (self.emit)(&Event::Guest(view::guest(supervisor.site(), member)));
+        }
+        Ok(())
+    }
+
+    /// Ends all guests and removes what the fleet had.
+    fn end(mut self) -> Result<(), LaunchError> {
+        self.stopping = true;
+        self.tell_stage();
+        let grace = self.wishes.grace().unwrap_or(STOP_GRACE);
+        self.supervisor.stop_everything(grace);
+        while self.supervisor.members().iter().any(Member::lives) {
+            self.take_requests();
+            self.turn(None)?;
+        }
+        let Self {
+            supervisor,
+            asks,
+            server,
+            streams,
+            wishes,
+            journal,
+            ..
+        } = self;
+        asks.give_up(&supervisor);
+        drop(journal);
+        supervisor.into_site().remove();
+        // Who waits for the end is told when nothing is left.
+        wishes.finish();
+        drop(streams);
+        server.stop();
+        Ok(())
+    }
+
+    fn take_requests(&mut self) {
+        while let Ok(request) = self.inbox.try_recv() {
+            self.take(request);
+        }
+    }
+
+    fn take(&mut self, request: Request) {
+        let supervisor = &mut self.supervisor;
+        match request {
+            Request::Fleet { guests, reply } => {
+                let (stage, held_back) = self.told.clone();
+                let _ = reply.send(view::fleet(supervisor, stage, held_back, guests));
+            }
+            Request::Guest { guest, reply } => {
+                let member = supervisor.members().get(guest.get() as usize);
+                let _ = reply.send(member.map(|member| view::guest(supervisor.site(), member)));
+            }
+            Request::Act {
+                act,
+                request,
+                reply,
+            } => {
+                self.stopping |=
+                    self.wishes
+                        .act(supervisor, &mut self.journal, act, &request, reply);
+            }
+            Request::Scale { count, reply } => {
+                self.wishes
+                    .scale(supervisor, &mut self.journal, count, reply);
+            }
+            Request::Ask { request, answers } => {
+                let patience = self.patience();
+                self.asks
+                    .begin(&mut self.supervisor, &request, answers, patience);
+            }
+            Request::Attend { guests, held } => self.asks.attend(supervisor, &guests, held),
+            Request::Events { events } => self.streams.add_events(events),
+            Request::Console { guest, lines } => {
+                self.streams.add_console(guest.get() as usize, lines);
+            }
+            Request::Send { guest, line, reply } => {
+                let which = guest.get() as usize;
+                let sent = which < supervisor.members().len() && supervisor.send(which, &line);
+                let _ = reply.send(if sent {
+                    Ok(())
+                } else {
+                    Err(format!("{guest} does not run"))
+                });
+            }
+        }
+    }
+
+    /// Waits for news, and takes it.
+    fn turn(&mut self, until: Option<Instant>) -> Result<(), LaunchError> {
+        let next = [until, self.asks.due()];
+        let notices = self.supervisor.turn(next.into_iter().flatten().min())?;
+        let mut log = Log::default();
+        for notice in notices {
+            self.note(notice, &mut log);
+        }
+        log.write(&self.supervisor);
+        self.asks.go_on(&mut self.supervisor);
+        self.wishes.go_on(&mut self.supervisor);
+        Ok(())
+    }
+
+    fn note(&mut self, notice: Notice, log: &mut Log) {
+        let Notice { which, what } = notice;
+        // One that a smaller number of guests has done away with.
+        let Some(member) = self.supervisor.members().get(which) else {
+            return;
+        };
+        let guest = member.index();
+        match what {
+            Observation::Started => {
+                if let Some(pid) = member.pid() {
+                    let record = Record::Start {
+                        guest,
+                        pid,
+                        start_time: orphans::start_time(Path::new("/"), pid).unwrap_or(0),
+                        restarts: member.guest().restarts(),
+                    };
+                    self.record(&record);
+                }
+            }
+            Observation::Ended => self.record(&Record::End { guest }),
+            Observation::State(phase) => {
+                let event = Event::Guest(view::guest(self.supervisor.site(), member));
+                // From the end on, an exit is what was asked for, not news.
+                if !self.stopping {
+                    (self.emit)(&event);
+                }
+                self.streams.tell(&event);
+                let burns = self.up || self.supervisor.site().spec().burn_at == BurnAt::Ready;
+                if phase == Phase::Ready && burns {
+                    self.burn(which);
+                }
+            }
+            Observation::Message(message) => {
+                self.asks.hear(&mut self.supervisor, which, &message);
+            }
+            Observation::Line(line) => {
+                self.streams.tell_console(which, &line);
+                log.add(which, &line, &self.supervisor);
+            }
+        }
+    }
+
+    /// Notes what a later supervisor is to know. Guests that it does not tell of
+    /// are found all the same, by their processes.
+    fn record(&mut self, record: &Record) {
+        if let Err(error) = self.journal.append(record) {
+            tracing::error!("{error}");
+        }
+    }
+
+    fn burn(&mut self, which: usize) {
+        let duty = self.supervisor.site().spec().burn;
+        if duty > 0 {
+            self.supervisor.send(which, &format!("burn {duty}"));
+        }
+    }
+
+    /// Ends the initial start once every guest has had its own, or no more fit.
+    fn settle(&mut self) {
+        let under_way = self.supervisor.count(&[Phase::Starting, Phase::Booting]);
+        let waiting = self.supervisor.count(&[Phase::Planned]);
+        let settled = matches!(self.supervisor.held_back(), Some((_, true)));
+        if !self.up && under_way == 0 && (waiting == 0 || settled) {
+            self.up = true;
+            self.record(&Record::Up);
+            if self.supervisor.site().spec().burn_at == BurnAt::Start {
+                for which in 0..self.supervisor.members().len() {
+                    if self.supervisor.members()[which].is_ready() {
+                        self.burn(which);
+                    }
+                }
+            }
+        }
+        self.tell_stage();
+    }
+
+    fn tell_stage(&mut self) {
+        let held = self.supervisor.held_back();
+        let stage = match held {
+            _ if self.stopping => Stage::Stopping,
+            Some((_, true)) => Stage::Settled,
+            _ if !self.up || self.supervisor.count(&[Phase::Planned]) > 0 => Stage::Starting,
+            _ => Stage::Up,
+        };
+        let held_back = held
+            .filter(|(_, settled)| *settled)
+            .map(|(why, _)| why.to_string());
+        // The numbers in a reason change all the time; that there is one counts.
+        if (stage, held_back.is_some()) != (self.told.0, self.told.1.is_some()) {
+            self.told = (stage, held_back.clone());
+            let event = Event::Stage { stage, held_back };
+            (self.emit)(&event);
+            self.streams.tell(&event);
+        }
+    }
+
+    /// Whether every guest ended by itself, and none is to be up again. One that
+    /// the user stopped may be wanted again.
+    fn is_over(&self) -> bool {
+        let members = self.supervisor.members();
+        let is_over = |member: &Member| {
+            let guest = member.guest();
+            guest.desired() == Desired::Up && matches!(guest.phase(), Phase::Exited | Phase::Failed)
+        };
+        let over = self.supervisor.count(&[Phase::Exited, Phase::Failed]);
+        (over == members.len() && members.iter().all(is_over)) || self.supervisor.is_hopeless()
+    }
+
+    /// How long a guest may take to answer.
+    fn patience(&self) -> Duration {
+        deadline::scaled(self.supervisor.site().spec().count, host::cpus())
+    }
+
+    fn tally(&self, start_seconds: f64) -> Tally {
+        let supervisor = &self.supervisor;
+        let members = supervisor.members();
+        let count = |wanted: fn(&Member) -> bool| members.iter().filter(|m| wanted(m)).count();
+        Tally {
+            count: members.len(),
+            ready: supervisor.count(&[Phase::Ready]),
+            burning: count(|member| {
+                let status = member.guest().status();
+                status.is_some_and(|status| status.burn.rounds > 0)
+            }),
+            failed: supervisor.count(&[Phase::Failed]),
+            exited: supervisor.count(&[Phase::Exited]),
+            planned: supervisor.count(&[Phase::Planned]),
+            silent: supervisor.count(&[Phase::Unresponsive]) + count(Member::owes_an_answer),
+            restarts: members
+                .iter()
+                .map(|member| u64::from(member.guest().restarts()))
+                .sum(),
+            start_seconds,
+            held_back: self.told.1.clone(),
+        }
+    }
+}
+
+/// Console lines of one guest at a time, on their way to its log.
+#[derive(Default)]
+struct Log {
+    which: usize,
+    lines: Vec<u8>,
+}
+
+impl Log {
+    fn add(&mut self, which: usize, line: &[u8], supervisor: &Supervisor) {
+        if which != self.which {
+            self.write(supervisor);
+            self.which = which;
+        }
+        self.lines.extend_from_slice(line);
+        self.lines.push(b'\n');
+    }
+
+    fn write(&mut self, supervisor: &Supervisor) {
+        if let Some(member) = supervisor.members().get(self.which)
+            && !self.lines.is_empty()
+        {
+            let path = supervisor.site().folder().log(member.index());
+            // A full disk costs log lines, not guests; the journal's error says so.
+            if let Err(error) = logs::append(&path, &self.lines, logs::CAP) {
+                tracing::debug!("{}: {error}", path.display());
+            }
+        }
+        self.lines.clear();
+    }
+}
+
+/// A time of the host's clock on the clock that nobody sets; now, if it is over.
+fn instant_of(seconds: u64) -> Option<Instant> {
+    let end = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+    let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+    Instant::now().checked_add(left)
+}

@@ -1,0 +1,198 @@
+//! Taps: a network interface of the host's for each guest, routed.
+//!
+//! Each guest is at the other end of a link of its own with two addresses
+//! ([`addresses`]), without a bridge and its limit of 1,024 ports. The host
+//! routes between links: forwarding is switched on for each tap, and never for
+//! the host. What comes from elsewhere is not forwarded to guests, unless the
+//! host's owner has it so.
+//!
+//! Taps outlive the process that made them (`TUNSETPERSIST`), and so does a
+//! guest. All of a fleet's begin with the same letters and are in one group;
+//! [`remove`] finds them by that, whoever made them and however far it came.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::process::geteuid;
+
+use super::spec::{Instance, Subnet};
+use crate::units::{GuestIndex, GuestRange};
+use crate::vmm::mac;
+
+mod address;
+mod device;
+mod error;
+mod netlink;
+
+pub use address::{
+    LINK_PREFIX, Link, ParseSubnetError, SubnetError, addresses, group, name, prefix,
+};
+pub use error::TapError;
+
+use device::Queue;
+use netlink::{Interface, Netlink};
+
+/// Fails, naming the route, where the host has other plans for addresses of
+/// `subnet`, or it has no link for each of so many guests.
+pub fn check(subnet: Subnet, guests: u64) -> Result<(), TapError> {
+    subnet.holds(guests)?;
+    let mut netlink = connect()?;
+    let routes = netlink
+        .routes()
+        .map_err(|error| TapError::refused("list the routes", error))?;
+    let Some(route) = routes
+        .into_iter()
+        .find(|route| route.destination.overlaps(subnet))
+    else {
+        return Ok(());
+    };
+    let interfaces = interfaces(&mut netlink)?;
+    let found = interfaces
+        .into_iter()
+        .find(|found| Some(found.index) == route.interface);
+    Err(TapError::Overlap {
+        subnet,
+        route: route.destination,
+        device: found.map(|found| found.name),
+    })
+}
+
+/// Makes the taps of a fleet that has none: up, addressed and forwarding.
+///
+/// They belong to this process's user: nobody else may attach to them without
+/// `CAP_NET_ADMIN`. When it fails, it removes what it made.
+pub fn create(instance: Instance, subnet: Subnet, guests: GuestRange) -> Result<(), TapError> {
+    let last = guests
+        .iter()
+        .last()
+        .map_or(0, |guest| u64::from(guest.get()) + 1);
+    check(subnet, last)?;
+    let mut netlink = connect()?;
+    if let Some(found) = of_fleet(&mut netlink, instance)?.pop() {
+        return Err(TapError::Taken(found.name));
+    }
+    let made = create_all(&mut netlink, instance, subnet, guests);
+    if made.is_err() {
+        if let Err(error) = remove(instance) {
+            tracing::warn!("taps are left behind: {error}");
+        }
+    }
+    made
+}
+
+fn create_all(
+    netlink: &mut Netlink,
+    instance: Instance,
+    subnet: Subnet,
+    guests: GuestRange,
+) -> Result<(), TapError> {
+    for guest in guests.iter() {
+        create_device(&name(instance, guest))?;
+    }
+    let indexes: HashMap<_, _> = of_fleet(netlink, instance)?
+        .into_iter()
+        .map(|found| (found.name, found.index))
+        .collect();
+    for guest in guests.iter() {
+        let name = name(instance, guest);
+        let link = addresses(subnet, guest)?;
+        let index = *indexes
+            .get(&name)
+            .ok_or_else(|| TapError::Gone(name.clone()))?;
+        without_ipv6(&name)?;
+        netlink
+            .set_up(index, group(instance))
+            .and_then(|()| netlink.address(index, link, mac(guest.get())))
+            .map_err(|error| TapError::refused(format!("set up the tap {name}"), error))?;
+    }
+    Ok(())
+}
+
+fn create_device(name: &str) -> Result<(), TapError> {
+    let refused = |error| TapError::refused(format!("make the tap {name}"), error);
+    let queue = Queue::open().map_err(TapError::Tun)?;
+    queue
+        .create(name)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::EBUSY | libc::EEXIST) => TapError::Taken(name.to_owned()),
+            _ => refused(error),
+        })?;
+    queue.set_owner(geteuid().as_raw()).map_err(refused)?;
+    queue.persist().map_err(refused)
+}
+
+/// Keeps IPv6 from greeting the guest, and waking it, each time that it comes
+/// and goes.
+fn without_ipv6(name: &str) -> Result<(), TapError> {
+    let path = Path::new("/proc/sys/net/ipv6/conf")
+        .join(name)
+        .join("disable_ipv6");
+    match fs::write(&path, "1") {
+        // The kernel has none, or it is off.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|source| TapError::Sysctl { path, source }),
+    }
+}
+
+/// The queue of a guest's tap, for its VMM: the tap is connected for as long as
+/// it is open.
+pub fn open(instance: Instance, guest: GuestIndex) -> Result<OwnedFd, TapError> {
+    let name = name(instance, guest);
+    let refused = |error| TapError::refused(format!("attach to the tap {name}"), error);
+    let queue = Queue::open().map_err(TapError::Tun)?;
+    queue
+        .attach(&name)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::EBUSY) => TapError::Busy(name.clone()),
+            _ => refused(error),
+        })?;
+    if queue.is_persistent().map_err(refused)? {
+        Ok(queue.into())
+    } else {
+        // It was made by opening it, and goes when it is closed.
+        Err(TapError::Gone(name))
+    }
+}
+
+/// Removes all taps of a fleet, and says how many there were; those too that a
+/// process left which died while it made them.
+pub fn remove(instance: Instance) -> Result<usize, TapError> {
+    let mut netlink = connect()?;
+    let group = group(instance);
+    let prefix = prefix(instance);
+    let (ours, others): (Vec<_>, Vec<_>) = interfaces(&mut netlink)?
+        .into_iter()
+        .partition(|found| found.name.starts_with(&prefix));
+    // One by one takes 20 ms each; but a group that somebody else uses as well
+    // must not go.
+    let shared = others.iter().any(|other| other.group == group);
+    let (together, single): (Vec<_>, Vec<_>) =
+        ours.iter().partition(|tap| tap.group == group && !shared);
+    let refused = |error| TapError::refused(format!("remove the taps {prefix}*"), error);
+    if !together.is_empty() {
+        netlink.remove_group(group).map_err(refused)?;
+    }
+    for tap in single {
+        netlink.remove(tap.index).map_err(refused)?;
+    }
+    Ok(ours.len())
+}
+
+fn connect() -> Result<Netlink, TapError> {
+    Netlink::open().map_err(|error| TapError::refused("ask the kernel for its network", error))
+}
+
+fn interfaces(netlink: &mut Netlink) -> Result<Vec<Interface>, TapError> {
+    let listed = netlink.interfaces();
+    listed.map_err(|error| TapError::refused("list the network interfaces", error))
+}
+
+fn of_fleet(netlink: &mut Netlink, instance: Instance) -> Result<Vec<Interface>, TapError> {
+    let prefix = prefix(instance);
+    let mut found = interfaces(netlink)?;
+    found.retain(|found| found.name.starts_with(&prefix));
+    Ok(found)
+}

@@ -1,0 +1,71 @@
+//! A fleet as the control interface shows it.
+
+use std::time::Instant;
+
+use super::api::types::{self, API_VERSION, Stage};
+use super::guest::{Guest, Phase};
+use super::site::Site;
+use super::supervisor::{Member, Supervisor};
+
+/// The fleet, with its guests where they are `wanted`.
+pub(super) fn fleet(
+    supervisor: &Supervisor,
+    stage: Stage,
+    held_back: Option<String>,
+    wanted: bool,
+) -> types::Fleet {
+    let site = supervisor.site();
+    let guests = supervisor.members().iter().filter(|_| wanted);
+    types::Fleet {
+        api: API_VERSION,
+        fleet: site.spec().name.clone(),
+        stage,
+        supervisor: Some(types::Supervisor {
+            pid: std::process::id(),
+        }),
+        wanted: site.spec().count,
+        counts: supervisor
+            .counts()
+            .iter()
+            .map(|(phase, count)| (*phase, u32::try_from(*count).unwrap_or(u32::MAX)))
+            .collect(),
+        held_back,
+        guests: guests.map(|member| guest(site, member)).collect(),
+    }
+}
+
+/// A guest.
+pub(super) fn guest(site: &Site, member: &Member) -> types::Guest {
+    let guest = member.guest();
+    types::Guest {
+        id: member.index().to_string(),
+        state: guest.phase(),
+        desired: guest.desired(),
+        pid: member.pid(),
+        for_seconds: guest.since().map_or(0.0, |since| {
+            Instant::now().duration_since(since).as_secs_f64()
+        }),
+        ready_after: guest.ready_after().map(|time| time.as_secs_f64()),
+        restarts: guest.restarts(),
+        unresponsive: guest.unresponsive(),
+        reason: reason(guest),
+        ssh: site
+            .ssh_address(member.index())
+            .map(|address| address.to_string()),
+        burn: guest.status().map(|status| types::Burn {
+            duty: status.burn.duty,
+            threads: status.burn.threads,
+            rounds: status.burn.rounds,
+        }),
+    }
+}
+
+/// Why a guest is not ready, with what it said last if it was given up.
+pub(super) fn reason(guest: &Guest) -> Option<String> {
+    let reason = guest.reason()?.to_string();
+    let last = guest.tail().last().filter(|line| !reason.contains(line));
+    Some(match last {
+        Some(line) if guest.phase() == Phase::Failed => format!("{reason}; last line: {line}"),
+        _ => reason,
+    })
+}
