@@ -29,6 +29,6 @@ mod streams;
 pub mod supervise;
 pub mod supervisor;
 pub mod tap;
-mod trial;
+pub mod trial;
 mod view;
 mod wishes;

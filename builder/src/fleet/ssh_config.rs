@@ -155,6 +155,7 @@ pub fn guests(known_hosts: &Path) -> io::Result<Vec<GuestIndex>> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::process::Command;
 
     use super::*;

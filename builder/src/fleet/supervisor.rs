@@ -92,10 +92,11 @@ pub enum Observation {
 pub struct Supervisor {
     poll: Poll,
     events: Events,
+    /// Before the site: guests on trial are killed before what they use goes.
+    members: Vec<Member>,
     site: Site,
     policy: Policy,
     admission: Admission,
-    members: Vec<Member>,
     /// Members in each state.
     counts: BTreeMap<Phase, usize>,
     /// Guests that are to be started, in order.

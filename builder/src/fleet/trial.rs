@@ -21,7 +21,7 @@ use crate::vmm::{Accel, Lifetime, Net, Sharing};
 
 /// How guests on trial are run.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Setup {
+pub struct Setup {
     /// What runs their code.
     pub accel: Accel,
     /// What KSM may merge.
@@ -35,15 +35,18 @@ pub(super) struct Setup {
 }
 
 /// Guests on trial, not yet started.
+#[derive(Debug)]
 ///
 /// Dropped in this order: guests are killed before what they use is removed.
-pub(super) struct Trial {
+pub struct Trial {
+    /// Its guests are planned.
     pub supervisor: Supervisor,
     _temporary: TempDir,
 }
 
 impl Trial {
-    pub(super) fn new(
+    /// Writes what so many guests need.
+    pub fn new(
         artifacts: &Artifacts,
         setup: &Setup,
         count: u32,
@@ -85,7 +88,8 @@ impl Trial {
 
 impl Setup {
     /// A fleet of guests that are all started at once, and once only.
-    fn spec(&self, name: String, artifacts: &Artifacts, count: u32) -> FleetSpec {
+    #[must_use]
+    pub fn spec(&self, name: String, artifacts: &Artifacts, count: u32) -> FleetSpec {
         FleetSpec {
             spec_version: SPEC_VERSION,
             name,

@@ -20,13 +20,18 @@ use super::Accel;
 use crate::process;
 
 /// Most files that a VMM may have open. QEMU takes 18 with a disk and a network,
-/// and one for every connection to its guest.
+/// and one for every connection to its guest, of which 136 are served or wait
+/// (`init/src/server.rs`). Short of files it would accept in vain, and burn a
+/// CPU in doing so.
 const FILES_MAX: u64 = 256;
 
 /// What is added to the starter's `oom_score_adj`, of 1,000
 /// (proc_pid_oom_score_adj(5)): where the host is out of memory, guests go
 /// before who watches them.
 const OOM_SCORE_STEP: i32 = 500;
+
+/// The first descriptor after the standard streams.
+const FIRST_FILE: libc::c_uint = 3;
 
 const OOM_SCORE: &CStr = c"/proc/self/oom_score_adj";
 const KVM: &str = "/dev/kvm";
@@ -116,6 +121,36 @@ impl Confinement<'_> {
     }
 }
 
+/// Has `command` keep no file open but its standard streams, and those that it
+/// is handed after this: not what its starter inherited from a shell or a
+/// make(1), whose files need not be marked to be closed.
+///
+/// Linux 5.10 cannot do that at once (close_range(2)), and keeps them.
+pub(super) fn close_inherited(command: &mut Command) {
+    let mark = || {
+        // SAFETY: the call takes no pointer, and marks files without closing any.
+        let marked = unsafe {
+            libc::syscall(
+                libc::SYS_close_range,
+                FIRST_FILE,
+                libc::c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            )
+        };
+        if marked == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINVAL) => Ok(()),
+            _ => Err(error),
+        }
+    };
+    // SAFETY: the closure runs between fork and exec and makes one system call;
+    // it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(mark) };
+}
+
 /// A user and group to become, with at most one other group.
 struct User {
     uid: Uid,
@@ -189,6 +224,8 @@ fn limit(resource: Resource, most: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+
     use super::*;
 
     #[test]
@@ -215,6 +252,22 @@ mod tests {
         confinement.apply(&mut command, Accel::Tcg)?;
         let output = command.output()?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    #[test]
+    fn what_the_starter_inherited_is_closed() {
+        // A duplicate that is not marked to be closed.
+        let leaked = rustix::io::dup(io::stderr()).unwrap();
+        let look = |close: bool| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("test -e /dev/fd/{}", leaked.as_raw_fd())]);
+            if close {
+                close_inherited(&mut command);
+            }
+            command.status().unwrap().success()
+        };
+        assert!(look(false));
+        assert!(!look(true));
     }
 
     const OWN: Confinement<'_> = Confinement {

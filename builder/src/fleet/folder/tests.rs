@@ -55,6 +55,7 @@ fn spec(name: &str, ports: usize) -> FleetSpec {
         },
         run_as_base: None,
         metrics: None,
+        keep: None,
         until: None,
     }
 }
