@@ -1,5 +1,6 @@
 //! Lists of numbers, as the kernel and taskset(1) write them: `0-3,8,10-12`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// More CPUs or NUMA nodes than any kernel has (`NR_CPUS` is 8,192 at most); a
@@ -14,7 +15,7 @@ pub(super) fn parse(text: &str) -> Option<Vec<u32>> {
     if text.is_empty() {
         return Some(numbers);
     }
-    let mut seen = [false; MAX as usize];
+    let mut seen = BTreeSet::new();
     for part in text.split(',') {
         let (range, step) = part.split_once(':').unwrap_or((part, "1"));
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -24,8 +25,7 @@ pub(super) fn parse(text: &str) -> Option<Vec<u32>> {
             return None;
         }
         for number in (first..=last).step_by(step as usize) {
-            let before = std::mem::replace(&mut seen[number as usize], true);
-            if !before {
+            if seen.insert(number) {
                 numbers.push(number);
             }
         }
