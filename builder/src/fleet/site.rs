@@ -203,8 +203,13 @@ impl Site {
     }
 
     /// Removes what guests had that are not wanted any more.
-    pub fn forget(&self, guests: impl IntoIterator<Item = GuestIndex>) {
-        for guest in guests {
+    pub fn forget(&self, guests: &[GuestIndex]) {
+        if self.spec.net == Net::Tap
+            && let Err(error) = tap::remove_of(self.spec.instance, guests.iter().copied())
+        {
+            tracing::warn!("{error}");
+        }
+        for &guest in guests {
             for path in [
                 self.folder.overlay(guest),
                 self.folder.identity(guest),

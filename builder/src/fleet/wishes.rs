@@ -199,7 +199,7 @@ fn more(supervisor: &mut Supervisor, count: u32) -> Result<ActAnswer, LaunchErro
     let before = site.spec().clone();
     if let Err(error) = enlarge(site, guests, count) {
         *site.spec_mut() = before;
-        site.forget(guests.iter());
+        site.forget(&guests.iter().collect::<Vec<_>>());
         return Err(error);
     }
     supervisor.extend(guests.iter());
@@ -234,7 +234,7 @@ fn fewer(supervisor: &mut Supervisor, count: usize) -> Result<ActAnswer, LaunchE
     site.spec_mut().ports.truncate(count);
     site.folder().write_spec(site.spec())?;
     site.write_ssh_config()?;
-    site.forget(gone.iter().copied());
+    site.forget(&gone);
     Ok(ActAnswer {
         done: gone.iter().map(GuestIndex::to_string).collect(),
         refused: Vec::new(),

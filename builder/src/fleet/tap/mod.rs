@@ -10,7 +10,7 @@
 //! guest. All of a fleet's begin with the same letters and are in one group;
 //! [`remove`] finds them by that, whoever made them and however far it came.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -38,18 +38,29 @@ use netlink::{Interface, Netlink};
 /// Fails, naming the route, where the host has other plans for addresses of
 /// `subnet`, or it has no link for each of so many guests.
 pub fn check(subnet: Subnet, guests: u64) -> Result<(), TapError> {
-    subnet.holds(guests)?;
     let mut netlink = connect()?;
+    check_beside(&mut netlink, subnet, guests, &[])
+}
+
+/// The same, but for the routes to a fleet's own taps.
+fn check_beside(
+    netlink: &mut Netlink,
+    subnet: Subnet,
+    guests: u64,
+    ours: &[Interface],
+) -> Result<(), TapError> {
+    subnet.holds(guests)?;
+    let ours: HashSet<_> = ours.iter().map(|tap| Some(tap.index)).collect();
     let routes = netlink
         .routes()
         .map_err(|error| TapError::refused("list the routes", error))?;
     let Some(route) = routes
         .into_iter()
-        .find(|route| route.destination.overlaps(subnet))
+        .find(|route| route.destination.overlaps(subnet) && !ours.contains(&route.interface))
     else {
         return Ok(());
     };
-    let interfaces = interfaces(&mut netlink)?;
+    let interfaces = interfaces(netlink)?;
     let found = interfaces
         .into_iter()
         .find(|found| Some(found.index) == route.interface);
@@ -60,7 +71,8 @@ pub fn check(subnet: Subnet, guests: u64) -> Result<(), TapError> {
     })
 }
 
-/// Makes the taps of a fleet that has none: up, addressed and forwarding.
+/// Makes taps for guests of a fleet that have none: up, addressed and
+/// forwarding.
 ///
 /// They belong to this process's user: nobody else may attach to them without
 /// `CAP_NET_ADMIN`. When it fails, it removes what it made.
@@ -179,6 +191,26 @@ pub fn remove(instance: Instance) -> Result<usize, TapError> {
         netlink.remove(tap.index).map_err(refused)?;
     }
     Ok(ours.len())
+}
+
+/// Removes the taps of some guests of a fleet.
+pub fn remove_of(
+    instance: Instance,
+    guests: impl IntoIterator<Item = GuestIndex>,
+) -> Result<(), TapError> {
+    let names: HashSet<_> = guests
+        .into_iter()
+        .map(|guest| name(instance, guest))
+        .collect();
+    let mut netlink = connect()?;
+    let mut taps = of_fleet(&mut netlink, instance)?;
+    taps.retain(|tap| names.contains(&tap.name));
+    for tap in taps {
+        netlink
+            .remove(tap.index)
+            .map_err(|error| TapError::refused(format!("remove the tap {}", tap.name), error))?;
+    }
+    Ok(())
 }
 
 fn connect() -> Result<Netlink, TapError> {
