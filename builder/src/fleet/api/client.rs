@@ -21,6 +21,7 @@ use super::types::{
     Guest, ScaleRequest, Selection,
 };
 use crate::directories::Directories;
+use crate::fleet::folder::Paths;
 use crate::interrupt::Interrupt;
 use crate::units::GuestIndex;
 
@@ -157,7 +158,7 @@ impl Client {
     pub fn new(fleet: &str, directories: &Directories, interrupt: &Interrupt) -> Self {
         Self {
             fleet: fleet.to_owned(),
-            control: directories.runtime.join(fleet).join("control"),
+            control: Paths::of(fleet, directories).control(),
             interrupt: interrupt.clone(),
         }
     }
@@ -386,7 +387,7 @@ impl Body {
         if ready == 0 {
             return Ok(Next::Late);
         }
-        let mut chunk = [0; 64 << 10];
+        let mut chunk = [0; 16 << 10];
         match self.stream.read(&mut chunk) {
             Ok(0) => Ok(Next::End),
             Ok(read) => {

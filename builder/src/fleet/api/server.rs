@@ -174,7 +174,7 @@ pub fn serve(
     let stop = stopping.clone();
     let thread = thread::Builder::new()
         .name("control".to_owned())
-        .spawn(move || run(&runtime, stop, stopped, &listeners))?;
+        .spawn(move || run(&runtime, &stop, stopped, &listeners))?;
     Ok(Server {
         stopping,
         thread: Some(thread),
@@ -184,7 +184,7 @@ pub fn serve(
 /// The server's thread.
 fn run(
     runtime: &Runtime,
-    stop: watch::Sender<bool>,
+    stop: &watch::Sender<bool>,
     mut stopped: watch::Receiver<bool>,
     listeners: &[tokio::task::JoinHandle<()>],
 ) {

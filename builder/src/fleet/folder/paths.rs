@@ -42,6 +42,12 @@ impl Paths {
         &self.state
     }
 
+    /// The folder of its sockets.
+    #[must_use]
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
     /// The folders that a fleet has, besides the one that holds what it keeps.
     pub(super) fn folders(&self) -> [PathBuf; 5] {
         [

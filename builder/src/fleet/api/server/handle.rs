@@ -62,9 +62,12 @@ impl Handler {
                 let text = metrics::text(&fleet, metrics::Process::own());
                 Ok(whole(metrics::CONTENT_TYPE, text.into()))
             }
-            Route::Schema => json(&schema::schema()),
-            Route::Fleet => json(&self.fleet(wants_guests(request.uri().query())?).await?),
-            Route::Guest(guest) => json(&self.guest(guest).await?),
+            Route::Schema => Ok(json(&schema::schema())),
+            Route::Fleet => {
+                let guests = wants_guests(request.uri().query())?;
+                Ok(json(&self.fleet(guests).await?))
+            }
+            Route::Guest(guest) => Ok(json(&self.guest(guest).await?)),
             Route::Listen(guest) => {
                 self.guest(guest).await?;
                 let (lines, receiver) = mpsc::channel(STREAM_LINES);
@@ -93,13 +96,13 @@ impl Handler {
                     request,
                     reply,
                 };
-                json(&self.ask(asked).await?)
+                Ok(json(&self.ask(asked).await?))
             }
             Route::Scale => {
                 let ScaleRequest { count } = document(request).await?;
                 GuestRange::first(count).map_err(bad)?;
                 let answer = self.ask(|reply| Request::Scale { count, reply }).await?;
-                json(&answer.map_err(conflict)?)
+                Ok(json(&answer.map_err(conflict)?))
             }
             Route::Ask => {
                 let request: AskRequest = document(request).await?;
@@ -207,8 +210,8 @@ fn whole(content_type: &'static str, bytes: Bytes) -> Response<Answer> {
     response(StatusCode::OK, content_type, Answer::Whole(bytes))
 }
 
-fn json(value: &impl Serialize) -> Result<Response<Answer>, Refusal> {
-    Ok(whole(JSON, json_line(value).into()))
+fn json(value: &impl Serialize) -> Response<Answer> {
+    whole(JSON, json_line(value).into())
 }
 
 fn json_line(value: &impl Serialize) -> Vec<u8> {

@@ -448,7 +448,7 @@ fn what_is_no_http_is_refused_and_harms_nobody() {
         b"POST /v1/stop HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
         long_path.as_bytes(),
         many_heads.as_bytes(),
-        &[b'x'; 1 << 20],
+        &vec![b'x'; 1 << 20],
     ] {
         let answer = served.exchange(bytes);
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]);
@@ -567,7 +567,7 @@ fn the_end_finishes_what_is_under_way() {
         thread::spawn(move || client.act(Act::Stop, &act(Selection::All)))
     };
     // The server has the request once another, sent later, is seen to wait.
-    let server = served.server.take().unwrap();
+    let ending = served.server.take().unwrap();
     let go = served.go.clone();
     let mut probe = served.connect();
     probe.write_all(&request("GET", "/v1/schema", "")).unwrap();
@@ -575,7 +575,7 @@ fn the_end_finishes_what_is_under_way() {
     go.send(()).unwrap();
     let answer = stopping.join().unwrap().unwrap();
     assert_eq!(answer.done, ["Stop Some(2.5)"]);
-    server.stop();
+    ending.stop();
     assert_eq!(events.next(None).unwrap(), Next::End);
     assert!(matches!(
         client.fleet(true),
