@@ -2,6 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 
+pub mod fleet;
 pub mod readiness;
 
 /// Columns of a report.

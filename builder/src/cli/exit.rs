@@ -4,7 +4,10 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use crate::artifact::BuildError;
+use crate::fleet::api::client::ClientError;
+use crate::fleet::find::FindError;
 use crate::fleet::launch::LaunchError;
+use crate::fleet::select::SelectError;
 use crate::fleet::ssh::SshError;
 use crate::interrupt::{self, Interrupt};
 use crate::kernel::{KernelError, SourceError};
@@ -78,18 +81,25 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
             Some(LaunchError::NotReady(_) | LaunchError::Ports(_)) => Exit::HostNotReady,
             Some(LaunchError::Interrupted) => Exit::Interrupted,
             Some(LaunchError::Key(_)) => Exit::Usage,
-            _ if matches!(
-                error.downcast_ref(),
-                Some(SshError::Several { .. } | SshError::UnknownGuest { .. })
-            ) =>
-            {
-                Exit::Usage
+            _ if asks_for_a_choice(&error) => Exit::Usage,
+            _ if matches!(error.downcast_ref(), Some(ClientError::Interrupted)) => {
+                Exit::Interrupted
             }
             _ if error.is::<RecipeError>() || asks_for_a_digest(&error) => Exit::Usage,
             _ => Exit::Failed,
         };
         Self { exit, error }
     }
+}
+
+/// Whether a fleet or a guest has to be chosen, or chosen anew.
+fn asks_for_a_choice(error: &anyhow::Error) -> bool {
+    let find = match error.downcast_ref() {
+        Some(SshError::Find(find)) => Some(find),
+        Some(SshError::UnknownGuest { .. }) => return true,
+        _ => error.downcast_ref(),
+    };
+    error.is::<SelectError>() || matches!(find, Some(FindError::Several { .. }))
 }
 
 /// Whether an address was given without the digest that goes with it.

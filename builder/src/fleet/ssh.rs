@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use super::folder::{self, FolderError};
+use super::find::{FindError, find};
+use super::folder::{self, Found};
 use super::ssh_config;
 use crate::directories::Directories;
 use crate::interrupt::Interrupt;
@@ -32,26 +33,9 @@ pub struct Reachable {
 /// Why no guest was reached.
 #[derive(Debug, thiserror::Error)]
 pub enum SshError {
-    /// Nothing runs.
-    #[error("no fleet is running; `imgbuild launch` starts one")]
-    NoFleet,
-    /// The fleet named does not run.
-    #[error("no fleet named {name} is running; running: {}", listed(running))]
-    NotRunning {
-        /// The name.
-        name: String,
-        /// Those that run.
-        running: Vec<String>,
-    },
-    /// More than one runs, and none was named.
-    #[error(
-        "several fleets are running: {}; choose one with --fleet",
-        listed(running)
-    )]
-    Several {
-        /// Those that run.
-        running: Vec<String>,
-    },
+    /// No fleet is meant.
+    #[error(transparent)]
+    Find(#[from] FindError),
     /// Its guests have no network.
     #[error(
         "the guests of {fleet} cannot be logged in to: {} is absent; either the fleet is just \
@@ -76,9 +60,6 @@ pub enum SshError {
         /// Its last guest.
         last: GuestIndex,
     },
-    /// The fleets' folders could not be read.
-    #[error(transparent)]
-    Folder(#[from] FolderError),
     /// The fleet's list of guests could not be read.
     #[error("cannot read {}: {source}; was the fleet just ended?", path.display())]
     Unreadable {
@@ -90,14 +71,6 @@ pub enum SshError {
     /// ssh(1) could not be run.
     #[error(transparent)]
     Process(#[from] ProcessError),
-}
-
-fn listed(names: &[String]) -> String {
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
-    }
 }
 
 /// How many guests did what was asked.
@@ -121,31 +94,10 @@ pub fn exit_code(captured: &Captured) -> Option<i32> {
 }
 
 impl Reachable {
-    /// The running fleet called `name`, or the only one that runs.
+    /// The fleet called `name`, or the only one; its guests may have outlived
+    /// their supervisor.
     pub fn find(name: Option<&str>, directories: &Directories) -> Result<Self, SshError> {
-        let mut found: Vec<_> = folder::running(directories)?
-            .into_iter()
-            .filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path)))
-            .collect();
-        let names =
-            |found: &[(String, PathBuf)]| found.iter().map(|(name, _)| name.clone()).collect();
-        let (name, path) = match name {
-            Some(wanted) => match found.iter().position(|(name, _)| name == wanted) {
-                Some(at) => found.swap_remove(at),
-                None => {
-                    return Err(SshError::NotRunning {
-                        name: wanted.to_owned(),
-                        running: names(&found),
-                    });
-                }
-            },
-            None if found.len() > 1 => {
-                return Err(SshError::Several {
-                    running: names(&found),
-                });
-            }
-            None => found.pop().ok_or(SshError::NoFleet)?,
-        };
+        let Found { name, path, .. } = find(name, directories)?;
         let config = folder::ssh_config(&path);
         if !config.exists() {
             return Err(SshError::NoNetwork {
@@ -174,6 +126,12 @@ impl Reachable {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its guests, in order.
+    #[must_use]
+    pub fn guests(&self) -> &[GuestIndex] {
+        &self.guests
     }
 
     /// Number of its guests.

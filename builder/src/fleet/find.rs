@@ -1,0 +1,93 @@
+//! Which fleet is meant.
+
+use super::folder::{self, FolderError, Found};
+use crate::directories::Directories;
+
+/// Why no fleet is meant.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// There is none.
+    #[error("no fleet is running; `imgbuild launch` starts one")]
+    NoFleet,
+    /// There is none of that name.
+    #[error("there is no fleet named {name}; running: {}", fleets.join(", "))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The fleets that there are.
+        fleets: Vec<String>,
+    },
+    /// There is more than one, and none was named.
+    #[error("there are several fleets: {}; choose one with --fleet", fleets.join(", "))]
+    Several {
+        /// The fleets that there are.
+        fleets: Vec<String>,
+    },
+    /// The fleets' folders could not be read.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+}
+
+/// The fleet called `name`, or the only one; supervised or not.
+pub fn find(name: Option<&str>, directories: &Directories) -> Result<Found, FindError> {
+    choose(name, folder::list(directories)?)
+}
+
+fn choose(name: Option<&str>, mut found: Vec<Found>) -> Result<Found, FindError> {
+    let fleets = |found: Vec<Found>| found.into_iter().map(|found| found.name).collect();
+    match (name, found.len()) {
+        (_, 0) => Err(FindError::NoFleet),
+        (Some(name), _) => match found.iter().position(|found| found.name == name) {
+            Some(at) => Ok(found.swap_remove(at)),
+            None => Err(FindError::Unknown {
+                name: name.to_owned(),
+                fleets: fleets(found),
+            }),
+        },
+        (None, 1) => Ok(found.swap_remove(0)),
+        (None, _) => Err(FindError::Several {
+            fleets: fleets(found),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn the_only_fleet_need_not_be_named() {
+        for (name, fleets, chosen) in [
+            (None, &["a"][..], Ok("a")),
+            (Some("b"), &["a", "b"], Ok("b")),
+            (
+                None,
+                &["a", "b"],
+                Err("several fleets: a, b; choose one with --fleet"),
+            ),
+            (
+                Some("c"),
+                &["a", "b"],
+                Err("no fleet named c; running: a, b"),
+            ),
+            (None, &[], Err("no fleet is running")),
+            (Some("c"), &[], Err("no fleet is running")),
+        ] {
+            let found = fleets
+                .iter()
+                .map(|name| Found {
+                    name: (*name).to_owned(),
+                    path: PathBuf::new(),
+                    supervised: false,
+                })
+                .collect();
+            match (choose(name, found), chosen) {
+                (Ok(found), Ok(name)) => assert_eq!(found.name, name),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (found, _) => panic!("{name:?} of {fleets:?} is {found:?}"),
+            }
+        }
+    }
+}

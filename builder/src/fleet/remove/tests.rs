@@ -1,0 +1,111 @@
+use std::thread;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::fleet::orphans::tests::Waiting;
+use crate::units::GuestIndex;
+
+fn directories() -> (TempDir, Directories) {
+    let temporary = tempfile::tempdir().unwrap();
+    let directories = Directories {
+        cache: temporary.path().join("cache"),
+        state: temporary.path().join("state"),
+        runtime: temporary.path().join("run"),
+    };
+    (temporary, directories)
+}
+
+/// What a fleet leaves whose supervisor died; only the instance is read.
+fn left(directories: &Directories, spec: &str) -> Paths {
+    let paths = Paths::of("f", directories);
+    for folder in [paths.overlays(), paths.runtime().to_path_buf()] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    fs::write(paths.spec_file(), spec).unwrap();
+    fs::write(paths.control(), "").unwrap();
+    paths
+}
+
+fn gone(paths: &Paths) -> bool {
+    !paths.path().exists() && !paths.runtime().exists()
+}
+
+#[test]
+fn what_a_fleet_left_goes_with_all_its_folders() {
+    let (_temporary, directories) = directories();
+    let paths = left(&directories, r#"{"instance":"c1c1c1c1c1c1c1c1c1c1c1c1"}"#);
+    assert_eq!(remove("f", &directories, Survivors::Spare).unwrap(), 0);
+    assert!(gone(&paths));
+    let error = remove("f", &directories, Survivors::Spare).unwrap_err();
+    assert!(error.to_string().contains("no fleet named f"), "{error}");
+}
+
+#[test]
+fn guests_that_live_are_spared_unless_forced() {
+    let (_temporary, directories) = directories();
+    let paths = left(&directories, r#"{"instance":"c2c2c2c2c2c2c2c2c2c2c2c2"}"#);
+    let guest = Waiting::start(&Instance([0xc2; 12]).uuid(3));
+    let other = Waiting::start(&Instance([0xc3; 12]).uuid(3));
+    let error = remove("f", &directories, Survivors::Spare).unwrap_err();
+    assert!(
+        error.to_string().contains("fleet f has 1 living guest:"),
+        "{error}"
+    );
+    assert!(!gone(&paths));
+
+    let pid = guest.0.id();
+    assert_eq!(remove("f", &directories, Survivors::Kill).unwrap(), 1);
+    assert!(gone(&paths));
+    let start = orphans::start_time(Path::new("/"), pid).unwrap_or(0);
+    let three = GuestIndex::new(3).unwrap();
+    assert!(orphans::open(pid, start, Instance([0xc2; 12]), three).is_none());
+    let stranger = Instance([0xc3; 12]);
+    assert_eq!(orphans::living(Path::new("/"), stranger).unwrap().len(), 1);
+    drop(other);
+}
+
+#[test]
+fn a_spec_that_is_not_understood_needs_force() {
+    for spec in [
+        "",
+        "{",
+        "{}",
+        r#"{"instance":7}"#,
+        r#"{"instance":"c1"}"#,
+        "[[[[",
+    ] {
+        let (_temporary, directories) = directories();
+        let paths = left(&directories, spec);
+        let error = remove("f", &directories, Survivors::Spare).unwrap_err();
+        assert!(
+            matches!(error, RemoveError::Unknown { .. }),
+            "{spec}: {error}"
+        );
+        assert!(!gone(&paths));
+        assert_eq!(remove("f", &directories, Survivors::Kill).unwrap(), 0);
+        assert!(gone(&paths));
+    }
+}
+
+#[test]
+fn a_supervised_fleet_stays_even_if_forced() {
+    let (_temporary, directories) = directories();
+    let paths = left(&directories, r#"{"instance":"c4c4c4c4c4c4c4c4c4c4c4c4"}"#);
+    let supervisor = File::open(paths.path()).unwrap();
+    supervisor.try_lock().unwrap();
+    let error = remove("f", &directories, Survivors::Kill).unwrap_err();
+    assert!(
+        matches!(error, RemoveError::Folder(FolderError::Running { .. })),
+        "{error}"
+    );
+    assert!(!gone(&paths));
+    // One who only looks shares the lock for a moment, and is waited for.
+    drop(supervisor);
+    let looking = File::open(paths.path()).unwrap();
+    looking.try_lock_shared().unwrap();
+    let removing = thread::spawn(move || remove("f", &directories, Survivors::Kill));
+    drop(looking);
+    removing.join().unwrap().unwrap();
+    assert!(gone(&paths));
+}
