@@ -9,6 +9,8 @@ use crate::directories::Directories;
 use crate::interrupt::Interrupt;
 use crate::progress;
 
+mod act;
+mod api_schema;
 mod build;
 mod check;
 mod completions;
@@ -19,8 +21,12 @@ mod list;
 mod logging;
 mod man;
 mod placement;
+mod ps;
+mod rm;
 mod ssh;
+mod target;
 mod verify;
+mod wait;
 
 pub use exit::{Exit, Failure};
 
@@ -92,8 +98,24 @@ enum Verb {
     Launch(launch::Launch),
     /// Log in to a guest of a running fleet, or run a command on all
     Ssh(ssh::Ssh),
+    /// List the guests of a fleet
+    Ps(ps::Ps),
+    /// Wait until guests are ready
+    Wait(wait::Wait),
+    /// Power guests off; with --all, end the fleet
+    Stop(act::Stop),
+    /// Kill guests, which are replaced as `launch --restart` says
+    Kill(act::Kill),
+    /// Power guests off and start them again
+    Restart(act::Restart),
+    /// Change the number of guests
+    Scale(act::Scale),
+    /// Remove a fleet that nothing supervises any more
+    Rm(rm::Rm),
     /// Only the kernel: build it, configure it, or fetch its source
     Kernel(kernel::Kernel),
+    /// Print the JSON Schema of a fleet's control interface
+    ApiSchema,
     /// Print a shell's completion script
     Completions(completions::Completions),
     /// Write the man pages
@@ -137,7 +159,15 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::Check(command) => command.run(&context),
         Verb::Launch(command) => command.run(&context),
         Verb::Ssh(command) => command.run(&context),
+        Verb::Ps(command) => command.run(&context),
+        Verb::Wait(command) => command.run(&context),
+        Verb::Stop(command) => command.run(&context),
+        Verb::Kill(command) => command.run(&context),
+        Verb::Restart(command) => command.run(&context),
+        Verb::Scale(command) => command.run(&context),
+        Verb::Rm(command) => command.run(&context),
         Verb::Kernel(command) => command.run(&context),
+        Verb::ApiSchema => api_schema::run(),
         Verb::Completions(command) => command.run(),
         Verb::Man(command) => command.run(),
     }

@@ -2,12 +2,16 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::os::unix::net::UnixStream;
 
 use clap::Args;
+use rustix::io::FdFlags;
 use serde_json::json;
 
 use super::launch::fleet_name;
 use super::{Context, Exit, Failure, print};
+use crate::fleet::api::client::Client;
+use crate::fleet::api::types::Selection;
 use crate::fleet::ssh::{Reachable, Tally, exit_code};
 use crate::host;
 use crate::process::{Captured, OUTPUT_LIMIT};
@@ -49,7 +53,16 @@ pub struct Ssh {
 impl Ssh {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
         let fleet = Reachable::find(self.fleet.as_deref(), &context.directories)?;
+        let attended: Vec<_> = match self.guest {
+            Some(guest) => vec![guest],
+            None => fleet.guests().to_vec(),
+        };
+        let attendance = attend(&context.client(fleet.name()), &attended);
         if let Some(guest) = self.guest {
+            if let Some(attendance) = &attendance {
+                // It is to live as long as ssh(1) does, which this process becomes.
+                rustix::io::fcntl_setfd(attendance, FdFlags::empty())?;
+            }
             return Err(fleet.become_ssh(guest, &self.command).into());
         }
         let parallel = self
@@ -73,6 +86,7 @@ impl Ssh {
                 bar.inc(1);
             },
         );
+        drop(attendance);
         bar.finish_and_clear();
         let tally = tally?;
         outcome?;
@@ -81,6 +95,19 @@ impl Ssh {
         }
         tracing::info!("{}", sentence(&tally));
         Ok(exit(&tally))
+    }
+}
+
+/// Has guests be urgent while the connection is open. Without a supervisor, or
+/// with one that says no, a log-in only takes longer.
+fn attend(client: &Client, guests: &[GuestIndex]) -> Option<UnixStream> {
+    let guests = guests.iter().map(ToString::to_string).collect();
+    match client.attend(Selection::These(guests)) {
+        Ok(attendance) => Some(attendance),
+        Err(error) => {
+            tracing::debug!("the guests are not urgent: {error}");
+            None
+        }
     }
 }
 

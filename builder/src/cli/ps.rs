@@ -1,0 +1,62 @@
+//! `imgbuild ps`.
+
+use std::io::{self, IsTerminal as _};
+
+use clap::Args;
+
+use super::target::{Target, chosen};
+use super::{Context, Exit, Failure, print};
+use crate::fleet::guest::Phase;
+use crate::fleet::select::Selector;
+use crate::fleet::unsupervised::unsupervised;
+use crate::report::fleet::{Width, headline, table};
+
+/// Arguments of `ps`.
+#[derive(Debug, Args)]
+pub struct Ps {
+    /// Guests, such as g00007, 7, 100-199 or 'g000*' [default: all]
+    guests: Vec<Selector>,
+
+    #[command(flatten)]
+    target: Target,
+
+    /// Only guests in this state; may be given again
+    #[arg(long, value_name = "STATE")]
+    state: Vec<Phase>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Ps {
+    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let found = self.target.find(context)?;
+        let mut fleet = if found.supervised {
+            context.client(&found.name).fleet(true)?
+        } else {
+            unsupervised(&found)?
+        };
+        let chosen = chosen(&self.guests, &fleet)?;
+        // Both are in order.
+        let mut chosen = chosen.into_iter().peekable();
+        fleet.guests.retain(|guest| {
+            let is_chosen = chosen
+                .next_if(|index| index.to_string() == guest.id)
+                .is_some();
+            is_chosen && (self.state.is_empty() || self.state.contains(&guest.state))
+        });
+        if self.json {
+            print(&serde_json::to_string(&fleet)?)?;
+        } else {
+            let width = if io::stdout().is_terminal() {
+                Width::Cut
+            } else {
+                Width::Whole
+            };
+            print(&headline(&fleet))?;
+            print(&table(&fleet, width))?;
+        }
+        Ok(Exit::Done)
+    }
+}

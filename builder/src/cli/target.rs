@@ -1,0 +1,43 @@
+//! Which fleet, and which of its guests, a verb is for.
+
+use clap::Args;
+
+use super::launch::fleet_name;
+use super::{Context, Failure};
+use crate::fleet::api::client::Client;
+use crate::fleet::api::types::Fleet;
+use crate::fleet::find::{FindError, find};
+use crate::fleet::folder::Found;
+use crate::fleet::select::{Selector, select};
+use crate::units::GuestIndex;
+
+/// The fleet.
+#[derive(Debug, Args)]
+pub(super) struct Target {
+    /// The fleet [default: the only one]
+    #[arg(long, value_name = "FLEET", env = "IMGBUILD_FLEET", value_parser = fleet_name)]
+    fleet: Option<String>,
+}
+
+impl Target {
+    pub fn find(&self, context: &Context) -> Result<Found, FindError> {
+        find(self.fleet.as_deref(), &context.directories)
+    }
+
+    pub fn client(&self, context: &Context) -> Result<Client, FindError> {
+        let found = self.find(context)?;
+        Ok(context.client(&found.name))
+    }
+}
+
+impl Context {
+    pub(super) fn client(&self, fleet: &str) -> Client {
+        Client::new(fleet, &self.directories, &self.interrupt)
+    }
+}
+
+/// The guests of a fleet that the selectors name; all without any.
+pub(super) fn chosen(selectors: &[Selector], fleet: &Fleet) -> Result<Vec<GuestIndex>, Failure> {
+    let ids: Result<Vec<_>, _> = fleet.guests.iter().map(|guest| guest.id.parse()).collect();
+    Ok(select(selectors, ids?.into_iter())?)
+}

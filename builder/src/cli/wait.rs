@@ -1,0 +1,108 @@
+//! `imgbuild wait`.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::ProgressBar;
+
+use super::target::{Target, chosen};
+use super::{Context, Exit, Failure};
+use crate::fleet::api::client::{Client, Next};
+use crate::fleet::api::types::{Event, state_name};
+use crate::fleet::guest::Phase;
+use crate::fleet::select::Selector;
+use crate::fleet::waiting::{Outcome, Waiting};
+use crate::progress;
+
+/// Arguments of `wait`.
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// Until guests are ready
+    #[arg(long, required = true)]
+    ready: bool,
+
+    /// Guests, such as g00007, 7, 100-199 or 'g000*' [default: all]
+    guests: Vec<Selector>,
+
+    #[command(flatten)]
+    target: Target,
+
+    /// Give up after so long
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+}
+
+impl Wait {
+    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let until = self
+            .timeout
+            .and_then(|time| Instant::now().checked_add(time));
+        let client = self.target.client(context)?;
+        // Before the fleet is looked at, so that nothing is missed between.
+        let mut events = client.events()?;
+        let mut waiting = self.look(&client)?;
+        let bar = progress::bar(0, "guests ready");
+        let exit = loop {
+            show(&bar, &waiting);
+            if let Some(outcome) = waiting.outcome() {
+                break say(outcome, &waiting);
+            }
+            match events.next(until)? {
+                Next::Item(Event::Lost { .. }) => waiting = self.look(&client)?,
+                Next::Item(event) => waiting.apply(&event),
+                Next::End => break say(Outcome::Ended, &waiting),
+                Next::Late => {
+                    tracing::error!("the time is over: {}", counts(&waiting));
+                    break Exit::Failed;
+                }
+            }
+        };
+        bar.finish_and_clear();
+        Ok(exit)
+    }
+
+    fn look(&self, client: &Client) -> Result<Waiting, Failure> {
+        let fleet = client.fleet(true)?;
+        let ids = if self.guests.is_empty() {
+            None
+        } else {
+            let chosen = chosen(&self.guests, &fleet)?;
+            Some(chosen.iter().map(ToString::to_string).collect())
+        };
+        Ok(Waiting::new(ids, &fleet))
+    }
+}
+
+fn show(bar: &ProgressBar, waiting: &Waiting) {
+    let counts = waiting.counts();
+    bar.set_length(counts.values().sum());
+    bar.set_position(counts.get(&Phase::Ready).copied().unwrap_or(0));
+    bar.set_message(self::counts(waiting));
+}
+
+/// Such as `1 booting, 98 ready`.
+fn counts(waiting: &Waiting) -> String {
+    let counts = waiting.counts();
+    let words = counts
+        .iter()
+        .map(|(state, count)| format!("{count} {}", state_name(*state)));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn say(outcome: Outcome, waiting: &Waiting) -> Exit {
+    let counts = counts(waiting);
+    match outcome {
+        Outcome::Ready => {
+            tracing::info!("{counts}");
+            Exit::Done
+        }
+        Outcome::Part => {
+            tracing::error!("not all get ready: {counts}; `imgbuild ps` says why");
+            Exit::PartOfFleet
+        }
+        Outcome::Ended => {
+            tracing::error!("the fleet ends: {counts}");
+            Exit::Failed
+        }
+    }
+}
