@@ -26,6 +26,7 @@ mod error;
 mod paths;
 
 pub use error::FolderError;
+pub(super) use paths::JOURNAL;
 pub use paths::Paths;
 use paths::{SOCKET_PATH_MAX, SPEC};
 

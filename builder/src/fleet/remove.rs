@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::folder::{self, FolderError, Paths};
 use super::orphans::{self, Living};
+use super::site;
 use super::spec::Instance;
 use crate::directories::Directories;
 use crate::units::counted;
@@ -110,6 +111,9 @@ pub fn remove(
     }
     if let Some(instance) = instance(&paths) {
         kill(&living, instance).map_err(guests)?;
+    }
+    if let Ok(spec) = folder::read_spec(paths.path()) {
+        site::clear(&spec);
     }
     for path in [paths.runtime(), paths.path()] {
         match fs::remove_dir_all(path) {

@@ -3,7 +3,6 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Pid;
 use tty_init::identity::Identity;
 
+use super::cpu::cgroup::FleetCgroup;
 use super::cpu::{self, Class, CpuError, Placement};
 use super::folder::Folder;
 use super::key::Key;
@@ -31,7 +31,7 @@ use crate::kernel::Format;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::qemu;
 use crate::vmm::{
-    Confinement, Disk, Files, GuestSpec, Lifetime, Net, Outbound, SSH_PORT, hand_over, readable_by,
+    Confinement, Disk, Files, GuestSpec, Lifetime, Net, Outbound, hand_over, readable_by,
 };
 
 /// What the guests of a fleet run from and within.
@@ -170,7 +170,7 @@ impl Site {
         let hosts = GuestRange::first(spec.count)?.iter().map(|guest| {
             Ok(ssh_config::Host {
                 guest,
-                address: self.ssh_address(guest).ok_or(io::ErrorKind::NotFound)?,
+                address: spec.ssh_address(guest).ok_or(io::ErrorKind::NotFound)?,
                 key: identity::host_key(&self.identity(guest)?),
             })
         });
@@ -183,23 +183,6 @@ impl Site {
             &key,
             patience,
         )?))
-    }
-
-    /// Where a guest's SSH server is reached.
-    #[must_use]
-    pub fn ssh_address(&self, guest: GuestIndex) -> Option<SocketAddrV4> {
-        let spec = &self.spec;
-        match spec.net {
-            Net::User => {
-                let port = spec.ports.get(guest.get() as usize)?;
-                Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port))
-            }
-            Net::Tap => {
-                let link = tap::addresses(spec.tap_subnet?, guest).ok()?;
-                Some(SocketAddrV4::new(link.guest, SSH_PORT))
-            }
-            Net::None => None,
-        }
     }
 
     /// Removes what guests had that are not wanted any more.
@@ -370,13 +353,9 @@ impl Site {
         if let Some(placement) = self.placement
             && let Err(error) = placement.close()
         {
-            tracing::warn!("{error}");
+            tracing::warn!("the fleet's cgroup is left behind: {error}");
         }
-        if self.spec.net == Net::Tap
-            && let Err(error) = tap::remove(self.spec.instance)
-        {
-            tracing::warn!("{error}");
-        }
+        remove_taps(&self.spec);
         if let Err(error) = self.folder.remove() {
             tracing::warn!("{error}");
         }
@@ -384,5 +363,28 @@ impl Site {
 
     fn uid(&self, guest: GuestIndex) -> Option<u32> {
         Some(self.spec.run_as_base? + guest.get())
+    }
+}
+
+/// Removes what a fleet has outside its folders, whose supervisor died and no
+/// guest of which lives.
+pub(super) fn clear(spec: &FleetSpec) {
+    let name = cpu::cgroup::group_name(&spec.name, spec.instance);
+    let removed = match FleetCgroup::open(Path::new("/"), &name) {
+        Ok(Some(cgroup)) => cgroup.remove().map_err(|error| error.to_string()),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = removed {
+        tracing::warn!("the fleet's cgroup is left behind: {error}");
+    }
+    remove_taps(spec);
+}
+
+fn remove_taps(spec: &FleetSpec) {
+    if spec.net == Net::Tap
+        && let Err(error) = tap::remove(spec.instance)
+    {
+        tracing::warn!("{error}");
     }
 }

@@ -1,16 +1,17 @@
 //! What a fleet is: all that a supervisor needs to start it, and to go on with
 //! it after another one died. It stands as `spec.json` in the fleet's folder.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::tap;
 use crate::digest::Sha256;
-use crate::units::ByteSize;
-use crate::vmm::{Accel, Net, Sharing};
+use crate::units::{ByteSize, GuestIndex};
+use crate::vmm::{Accel, Net, SSH_PORT, Sharing};
 
 /// The version of this document.
 pub const SPEC_VERSION: u32 = 1;
@@ -78,6 +79,24 @@ pub struct FleetSpec {
     pub keep: Option<Duration>,
     /// When that is over, in seconds since 1970, once the start is done.
     pub until: Option<u64>,
+}
+
+impl FleetSpec {
+    /// Where a guest's SSH server is reached.
+    #[must_use]
+    pub fn ssh_address(&self, guest: GuestIndex) -> Option<SocketAddrV4> {
+        match self.net {
+            Net::User => {
+                let port = self.ports.get(guest.get() as usize)?;
+                Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port))
+            }
+            Net::Tap => {
+                let link = tap::addresses(self.tap_subnet?, guest).ok()?;
+                Some(SocketAddrV4::new(link.guest, SSH_PORT))
+            }
+            Net::None => None,
+        }
+    }
 }
 
 /// Tells a fleet's guests from those of any other: the first 12 bytes of their

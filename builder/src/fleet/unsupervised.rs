@@ -7,7 +7,7 @@ use std::path::Path;
 use super::api::types::{API_VERSION, Desired, Fleet, Guest, Stage};
 use super::folder::{self, FolderError, Found};
 use super::guest::Phase;
-use super::orphans;
+use super::{journal, orphans};
 use crate::units::{GuestIndexError, GuestRange};
 
 /// Why a fleet without a supervisor cannot be shown.
@@ -24,34 +24,39 @@ pub enum UnsupervisedError {
     Processes(io::Error),
 }
 
-/// The fleet: a guest that lives is `unresponsive`, since nobody asks it, and
-/// the others are `exited`.
+/// The fleet: a guest that lives is `unresponsive`, since nobody asks it.
 pub fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
     let spec = folder::read_spec(&found.path)?;
     let living =
         orphans::living(Path::new("/"), spec.instance).map_err(UnsupervisedError::Processes)?;
     let pids: HashMap<_, _> = living.into_iter().map(|one| (one.guest, one.pid)).collect();
+    let history = journal::replay(&found.path.join(folder::JOURNAL)).unwrap_or_default();
     let mut counts = BTreeMap::new();
     let mut guests = Vec::new();
     for index in GuestRange::first(spec.count)?.iter() {
         let pid = pids.get(&index).copied();
-        let (state, reason) = match pid {
-            Some(_) => (Phase::Unresponsive, "nothing supervises it"),
-            None => (Phase::Exited, "its supervisor died"),
+        let past = history.guests.get(&index);
+        let desired = past.map_or(Desired::Up, |past| past.desired);
+        let (state, reason) = match (pid, past.and_then(|past| past.last)) {
+            (Some(_), _) => (Phase::Unresponsive, "nothing supervises it"),
+            (None, _) if desired == Desired::Down => (Phase::Exited, "it was stopped"),
+            (None, Some(_)) => (Phase::Exited, "it is gone, and nothing supervises it"),
+            (None, None) => (Phase::Planned, "its supervisor died before it was started"),
         };
         *counts.entry(state).or_default() += 1;
-        let port = spec.ports.get(index.get() as usize);
         guests.push(Guest {
             id: index.to_string(),
             state,
-            desired: Desired::Up,
+            desired,
             pid,
             for_seconds: 0.0,
             ready_after: None,
-            restarts: 0,
+            restarts: past
+                .and_then(|past| past.last)
+                .map_or(0, |last| last.restarts),
             unresponsive: 0,
             reason: Some(reason.to_owned()),
-            ssh: port.map(|port| format!("127.0.0.1:{port}")),
+            ssh: spec.ssh_address(index).map(|address| address.to_string()),
             burn: None,
         });
     }

@@ -50,6 +50,7 @@ pub(super) fn guest(site: &Site, member: &Member) -> types::Guest {
         unresponsive: guest.unresponsive(),
         reason: reason(guest),
         ssh: site
+            .spec()
             .ssh_address(member.index())
             .map(|address| address.to_string()),
         burn: guest.status().map(|status| types::Burn {

@@ -12,6 +12,7 @@ const IDENTITIES: &str = "identities";
 const OVERLAYS: &str = "overlays";
 const LOGS: &str = "logs";
 const ERRORS: &str = "errors";
+pub(in crate::fleet) const JOURNAL: &str = "journal";
 pub(super) const SPEC: &str = "spec.json";
 
 /// The folder of all fleets' folders.
@@ -68,7 +69,7 @@ impl Paths {
     /// What happened to its guests.
     #[must_use]
     pub fn journal(&self) -> PathBuf {
-        self.state.join("journal")
+        self.state.join(JOURNAL)
     }
 
     /// What its supervisor says, when that runs on its own.

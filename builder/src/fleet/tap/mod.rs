@@ -81,16 +81,18 @@ pub fn create(instance: Instance, subnet: Subnet, guests: GuestRange) -> Result<
         .iter()
         .last()
         .map_or(0, |guest| u64::from(guest.get()) + 1);
-    check(subnet, last)?;
     let mut netlink = connect()?;
-    if let Some(found) = of_fleet(&mut netlink, instance)?.pop() {
+    let before = of_fleet(&mut netlink, instance)?;
+    check_beside(&mut netlink, subnet, last, &before)?;
+    let wanted: HashSet<_> = guests.iter().map(|guest| name(instance, guest)).collect();
+    if let Some(found) = before.into_iter().find(|tap| wanted.contains(&tap.name)) {
         return Err(TapError::Taken(found.name));
     }
     let made = create_all(&mut netlink, instance, subnet, guests);
-    if made.is_err() {
-        if let Err(error) = remove(instance) {
-            tracing::warn!("taps are left behind: {error}");
-        }
+    if made.is_err()
+        && let Err(error) = remove_of(instance, guests.iter())
+    {
+        tracing::warn!("taps are left behind: {error}");
     }
     made
 }
