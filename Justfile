@@ -57,15 +57,17 @@ fuzz SECONDS="30":
             -max_len=40000 -verbosity=0 -print_final_stats=1; \
     done
 
-# Write the command reference and man pages from the command line
+# Write the command reference, man pages and the control interface's schema
 docs: build
     {{imgbuild}} man docs/man
+    {{imgbuild}} api-schema > docs/api.schema.json
 
 # Fail if the generated documents are not what the command line says
 docs-check: build
     rm -rf target/man
     {{imgbuild}} man target/man
     diff -r docs/man target/man
+    {{imgbuild}} api-schema | diff docs/api.schema.json -
 
 # What CI runs
 ci: lint docs-check tty-burn test (fuzz "10")
