@@ -14,11 +14,13 @@ mod api_schema;
 mod build;
 mod check;
 mod completions;
+mod console;
 mod exit;
 mod kernel;
 mod launch;
 mod list;
 mod logging;
+mod logs;
 mod man;
 mod placement;
 mod ps;
@@ -110,6 +112,10 @@ enum Verb {
     Restart(act::Restart),
     /// Change the number of guests
     Scale(act::Scale),
+    /// Listen to a guest's console and type on it
+    Console(console::Console),
+    /// Print what a guest's console said
+    Logs(logs::Logs),
     /// Remove a fleet that nothing supervises any more
     Rm(rm::Rm),
     /// Only the kernel: build it, configure it, or fetch its source
@@ -165,6 +171,8 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::Kill(command) => command.run(&context),
         Verb::Restart(command) => command.run(&context),
         Verb::Scale(command) => command.run(&context),
+        Verb::Console(command) => command.run(&context),
+        Verb::Logs(command) => command.run(&context),
         Verb::Rm(command) => command.run(&context),
         Verb::Kernel(command) => command.run(&context),
         Verb::ApiSchema => api_schema::run(),
