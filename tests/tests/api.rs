@@ -113,16 +113,7 @@ fn every_answer_is_as_the_schema_says() {
     answered.sort_unstable();
     assert_eq!(answered, ["g00000", "g00001"]);
 
-    for (method, path, body, code) in [
-        ("GET", "/v1/guests/g00009", "", 404),
-        ("GET", "/v2/fleet", "", 404),
-        ("PUT", "/v1/fleet", "", 405),
-        ("POST", "/v1/stop", "{", 400),
-    ] {
-        let (status, text) = call(&env, method, path, body);
-        assert_eq!(status, code, "{method} {path}");
-        valid(&schema, "Error", &text);
-    }
+    refusals_are_errors(&env, &schema);
 
     // Events of a guest that is killed and comes back, as they happen.
     let listening = start(env.command("curl").args([
@@ -176,6 +167,19 @@ fn every_answer_is_as_the_schema_says() {
     run(&mut env.imgbuild(["ps"]))
         .exits(1)
         .says(&["no fleet is running"]);
+}
+
+fn refusals_are_errors(env: &TestEnv, schema: &Value) {
+    for (method, path, body, code) in [
+        ("GET", "/v1/guests/g00009", "", 404),
+        ("GET", "/v2/fleet", "", 404),
+        ("PUT", "/v1/fleet", "", 405),
+        ("POST", "/v1/stop", "{", 400),
+    ] {
+        let (status, text) = call(env, method, path, body);
+        assert_eq!(status, code, "{method} {path}");
+        valid(schema, "Error", &text);
+    }
 }
 
 #[test]
