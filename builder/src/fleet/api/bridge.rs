@@ -108,7 +108,12 @@ pub struct Outbox {
 impl Outbox {
     /// Hands a request to the supervisor; `false` if it has ended.
     pub fn send(&self, request: Request) -> bool {
-        self.requests.send(request).is_ok() && self.waker.wake().is_ok()
+        self.requests.send(request).is_ok() && self.wake()
+    }
+
+    /// Has the supervisor look who has gone; `false` if it has ended.
+    pub fn wake(&self) -> bool {
+        self.waker.wake().is_ok()
     }
 }
 

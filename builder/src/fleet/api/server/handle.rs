@@ -30,6 +30,20 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// [`Duration`] holds.
 const SECONDS_MAX: f64 = 1e9;
 
+/// Wakes the supervisor once a client has gone, that it may see so.
+struct Parting(Outbox);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        let outbox = self.0.clone();
+        // After the client's end of the channel, which goes with this value.
+        tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            outbox.wake();
+        });
+    }
+}
+
 /// What answers requests.
 #[derive(Debug, Clone)]
 pub(super) struct Handler {
@@ -120,7 +134,11 @@ impl Handler {
                 self.send(Request::Attend { guests, held })?;
                 // The head of the answer tells the client that it is so.
                 receiver.recv().await.ok_or_else(ended)?;
-                Ok(self.stream(TEXT, receiver, |()| Vec::new()))
+                let parting = Parting(self.outbox.clone());
+                Ok(self.stream(TEXT, receiver, move |()| {
+                    let _held = &parting;
+                    Vec::new()
+                }))
             }
         }
     }
