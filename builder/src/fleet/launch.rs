@@ -454,7 +454,14 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
     let instance = supervisor.site().spec().instance;
     let root = Path::new("/");
     let mut adopted = 0_u64;
-    for living in orphans::living(root, instance)? {
+    let mut found = orphans::living(root, instance)?;
+    // Anybody's process may have a guest's UUID in its command line; those that
+    // the journal tells of come first.
+    found.sort_by_key(|living| {
+        let last = past.guests.get(&living.guest).and_then(|past| past.last);
+        last.is_none_or(|run| (run.pid, run.start_time) != (living.pid, living.start_time))
+    });
+    for living in found {
         let which = living.guest.get() as usize;
         let Some(pidfd) = orphans::open(living.pid, living.start_time, instance, living.guest)
         else {
@@ -516,6 +523,9 @@ fn detach(
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(["--log-format", "json", "launch", "--resume", name])
+        // What a user sets for every launch is in the spec.
+        .env_remove("IMGBUILD_COUNT")
+        .env_remove("IMGBUILD_NAME")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(opened);

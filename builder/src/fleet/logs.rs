@@ -71,8 +71,11 @@ pub fn follow(
     loop {
         // Before the log is read: what is written after that wakes us again.
         let is_removed = changes.take()?;
-        if let Some(log) = &mut log {
-            copy(log, &mut on_bytes)?;
+        if let Some(mut open) = log.take() {
+            let has_name = open.metadata()?.nlink() > 0;
+            copy(&mut open, &mut on_bytes)?;
+            // An open file keeps its folder from going even when it has no name.
+            log = has_name.then_some(open);
         }
         if let Some(new) = replaced(path, log.as_ref())? {
             // Nothing is added any more to a log that was put aside.
@@ -107,12 +110,12 @@ struct Changes {
 }
 
 impl Changes {
-    /// A new log is told by its folder, a longer one by itself: the folder would
-    /// tell of every guest's.
+    /// A log that comes or goes is told by its folder, one that grows by itself:
+    /// the folder would tell of every guest's.
     fn of(path: &Path) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let folder = path.parent().unwrap_or(Path::new("/"));
-        let flags = WatchFlags::CREATE | WatchFlags::ONLYDIR;
+        let flags = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR;
         let folder = inotify::add_watch(&inotify, folder, flags)?;
         Ok(Self { inotify, folder })
     }
