@@ -105,7 +105,7 @@ struct Supervision {
         value_parser = humantime::parse_duration)]
     health: Duration,
 
-    /// Memory of the host that stays free [default: a tenth, 1G at least]
+    /// Memory of the host that stays free [default: a tenth, 1G at most]
     #[arg(long, value_name = "SIZE", env = "IMGBUILD_KEEP_FREE")]
     keep_free: Option<ByteSize>,
 
@@ -181,12 +181,11 @@ impl Launch {
             interrupt,
         } = context;
         let mut emit = |event| printer.event(&event);
-        let launched = match &self.resume {
-            Some(name) => resume(name, attachment, directories, interrupt, &mut emit)?,
-            None => {
-                let options = self.options()?;
-                launch(&options, attachment, directories, interrupt, &mut emit)?
-            }
+        let launched = if let Some(name) = &self.resume {
+            resume(name, attachment, directories, interrupt, &mut emit)?
+        } else {
+            let options = self.options()?;
+            launch(&options, attachment, directories, interrupt, &mut emit)?
         };
         printer.outcome?;
         Ok(match launched {

@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(50);
 /// What guests are asked now.
 #[derive(Debug, Default)]
 pub(super) struct Asks {
-    asks: Vec<Ask>,
+    open: Vec<Ask>,
     attended: Vec<(Vec<usize>, Sender<()>)>,
     last_tag: u32,
 }
@@ -69,7 +69,7 @@ impl Asks {
             output: refusal.reason,
             seconds: 0.0,
         });
-        self.asks.push(Ask {
+        self.open.push(Ask {
             // A line of its own would be another command.
             command: printable(&request.command),
             within: within.unwrap_or(patience),
@@ -98,7 +98,7 @@ impl Asks {
 
     /// When the next turn is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        let ends = self.asks.iter().flat_map(|ask| {
+        let ends = self.open.iter().flat_map(|ask| {
             let retry = (!ask.unsent.is_empty()).then(|| Instant::now() + RETRY);
             ask.asked
                 .iter()
@@ -110,7 +110,7 @@ impl Asks {
 
     /// Tells everybody who waits for an answer that none comes any more.
     pub(super) fn give_up(self, supervisor: &Supervisor) {
-        for mut ask in self.asks {
+        for mut ask in self.open {
             let asked = ask.asked.iter().map(|asked| (asked.which, asked.at));
             let waiting = ask.waiting.iter().map(|which| (*which, Instant::now()));
             for (which, at) in asked.chain(waiting) {
@@ -138,7 +138,7 @@ impl Asks {
         else {
             return;
         };
-        for ask in &mut self.asks {
+        for ask in &mut self.open {
             let is_it = |asked: &Asked| asked.which == which && asked.tag == *tag;
             let Some(place) = ask.asked.iter().position(is_it) else {
                 continue;
@@ -163,7 +163,7 @@ impl Asks {
     /// Passes answers on, gives up what is late, and asks the next guests.
     pub(super) fn go_on(&mut self, supervisor: &mut Supervisor) {
         let now = Instant::now();
-        for ask in &mut self.asks {
+        for ask in &mut self.open {
             let (late, asked) = std::mem::take(&mut ask.asked)
                 .into_iter()
                 .partition(|asked| asked.at + ask.within <= now || !lives(supervisor, asked.which));
@@ -200,7 +200,7 @@ impl Asks {
             }
             ask.pass_on();
         }
-        self.asks.retain(|ask| {
+        self.open.retain(|ask| {
             let is_over = ask.waiting.is_empty() && ask.asked.is_empty() && ask.unsent.is_empty();
             let is_wanted = !ask.answers.is_closed();
             if !is_wanted {

@@ -50,9 +50,6 @@ use crate::process::ProcessError;
 use crate::units::{ByteSize, GuestIndexError, GuestRange, counted};
 use crate::vmm::{Accel, Lifetime, Net, Sharing, Unreadable};
 
-/// Least memory of the host that stays free unless told otherwise, in bytes.
-const KEEP_FREE_MIN: u64 = 1 << 30;
-
 /// Who supervises a fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attachment {
@@ -94,8 +91,8 @@ pub struct LaunchOptions {
     pub burn_at: BurnAt,
     /// How often a quiet guest is asked for a sign of life; never without.
     pub health: Option<Duration>,
-    /// Memory of the host that stays free, in bytes; a tenth of it, and 1 GiB
-    /// at least, by default.
+    /// Memory of the host that stays free, in bytes;
+    /// [`host::memory::keep_free`] by default.
     pub keep_free: Option<u64>,
     /// Most starts a second.
     pub rate: Option<f64>,
@@ -605,7 +602,7 @@ fn spec(
         admission: AdmissionSpec {
             keep_free: options
                 .keep_free
-                .unwrap_or((total.unwrap_or(0) / 10).max(KEEP_FREE_MIN)),
+                .unwrap_or_else(|| host::memory::keep_free(total)),
             rate: options.rate,
             parallel: options.parallel,
             guest_memory: cost.memory,

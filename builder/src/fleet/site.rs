@@ -12,7 +12,7 @@ use rustix::process::Pid;
 use tty_init::identity::Identity;
 
 use super::cpu::cgroup::FleetCgroup;
-use super::cpu::{self, Class, CpuError, Placement};
+use super::cpu::{self, Class, CpuError, Placement, Prepared};
 use super::folder::Folder;
 use super::key::Key;
 use super::launch::LaunchError;
@@ -306,11 +306,7 @@ impl Site {
             .placement
             .as_ref()
             .map(|placement| placement.prepared(guest.get()));
-        let in_child = || {
-            prepared
-                .as_ref()
-                .map_or(Ok(()), |prepared| prepared.in_child())
-        };
+        let in_child = || prepared.as_ref().map_or(Ok(()), Prepared::in_child);
         let child = qemu::spawn(
             &self.guest_spec(guest),
             files,

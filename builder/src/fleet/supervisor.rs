@@ -624,18 +624,15 @@ impl Supervisor {
             self.apply(which, &Event::Heard);
         }
         for line in lines {
-            match host::parse(&line) {
-                Ok(message) => {
-                    if matches!(message, Message::Heartbeat { .. }) {
-                        self.members[which].asked = false;
-                    }
-                    self.apply(which, &Event::Message(&message));
-                    self.notice(which, Observation::Message(message));
+            if let Ok(message) = host::parse(&line) {
+                if matches!(message, Message::Heartbeat { .. }) {
+                    self.members[which].asked = false;
                 }
-                Err(_) => {
-                    let text = printable(&String::from_utf8_lossy(&line));
-                    self.apply(which, &Event::Text(&text));
-                }
+                self.apply(which, &Event::Message(&message));
+                self.notice(which, Observation::Message(message));
+            } else {
+                let text = printable(&String::from_utf8_lossy(&line));
+                self.apply(which, &Event::Text(&text));
             }
             self.notice(which, Observation::Line(line));
         }

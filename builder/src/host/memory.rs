@@ -56,6 +56,14 @@ pub fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Memory {
     }
 }
 
+/// Memory that stays free unless the user says otherwise, in bytes: a tenth of
+/// the host's `total`, and 1 GiB at most.
+#[must_use]
+pub fn keep_free(total: Option<u64>) -> u64 {
+    const MOST: u64 = 1 << 30;
+    total.map_or(MOST, |total| (total / 10).min(MOST))
+}
+
 /// How many processes the kernel has killed for want of memory since the boot,
 /// in a cgroup or on the whole host (`oom_kill` of `/proc/vmstat`); 0 where it
 /// does not tell.

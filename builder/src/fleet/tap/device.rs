@@ -1,20 +1,26 @@
 //! `/dev/net/tun` (kernel document networking/tuntap).
 
-use std::ffi::c_char;
+use std::ffi::{c_int, c_uint};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 
-use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl};
+use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode};
 
 /// The device.
 const DEVICE: &str = "/dev/net/tun";
 
+/// Requests of the kernel's include/uapi/linux/if_tun.h.
+const TUNSETIFF: Opcode = opcode::write::<c_int>(b'T', 202);
+const TUNSETPERSIST: Opcode = opcode::write::<c_int>(b'T', 203);
+const TUNSETOWNER: Opcode = opcode::write::<c_int>(b'T', 204);
+const TUNGETIFF: Opcode = opcode::read::<c_uint>(b'T', 210);
+
 /// Frames as they are, behind a header by which host and guest leave checksums
 /// and segments to each other (`VIRTIO_NET_F_CSUM` and such).
-const FLAGS: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+const FLAGS: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 
 /// A queue of a tap: what a VMM reads and writes.
 pub(super) struct Queue(File);
@@ -45,21 +51,19 @@ impl Queue {
     pub fn is_persistent(&self) -> io::Result<bool> {
         let mut request = request("", 0);
         // SAFETY: TUNGETIFF fills in a `struct ifreq`.
-        let get =
-            unsafe { Updater::<{ libc::TUNGETIFF as Opcode }, libc::ifreq>::new(&mut request) };
+        let get = unsafe { Updater::<TUNGETIFF, libc::ifreq>::new(&mut request) };
         // SAFETY: the driver writes to the request only, which outlives the call.
         unsafe { ioctl(&self.0, get) }?;
         // SAFETY: TUNGETIFF answers with the flags.
         let flags = unsafe { request.ifr_ifru.ifru_flags };
-        Ok(libc::c_int::from(flags.cast_unsigned()) & libc::IFF_PERSIST != 0)
+        Ok(c_int::from(flags.cast_unsigned()) & libc::IFF_PERSIST != 0)
     }
 
     /// Lets only `user`, and who has `CAP_NET_ADMIN`, attach to the tap; without
     /// an owner anybody could.
     pub fn set_owner(&self, user: u32) -> io::Result<()> {
         // SAFETY: TUNSETOWNER takes a user id by value.
-        let set =
-            unsafe { IntegerSetter::<{ libc::TUNSETOWNER as Opcode }>::new_usize(user as usize) };
+        let set = unsafe { IntegerSetter::<TUNSETOWNER>::new_usize(user as usize) };
         // SAFETY: the driver reads no memory of this process.
         Ok(unsafe { ioctl(&self.0, set) }?)
     }
@@ -67,16 +71,15 @@ impl Queue {
     /// Has the tap outlive this queue.
     pub fn persist(&self) -> io::Result<()> {
         // SAFETY: TUNSETPERSIST takes a flag by value.
-        let set = unsafe { IntegerSetter::<{ libc::TUNSETPERSIST as Opcode }>::new_usize(1) };
+        let set = unsafe { IntegerSetter::<TUNSETPERSIST>::new_usize(1) };
         // SAFETY: the driver reads no memory of this process.
         Ok(unsafe { ioctl(&self.0, set) }?)
     }
 
-    fn set_interface(&self, name: &str, flags: libc::c_int) -> io::Result<()> {
+    fn set_interface(&self, name: &str, flags: c_int) -> io::Result<()> {
         let mut request = request(name, flags);
         // SAFETY: TUNSETIFF takes a `struct ifreq` and writes the name back.
-        let set =
-            unsafe { Updater::<{ libc::TUNSETIFF as Opcode }, libc::ifreq>::new(&mut request) };
+        let set = unsafe { Updater::<TUNSETIFF, libc::ifreq>::new(&mut request) };
         // SAFETY: the driver reads and writes the request only, which outlives
         // the call.
         Ok(unsafe { ioctl(&self.0, set) }?)
@@ -90,13 +93,13 @@ impl From<Queue> for OwnedFd {
 }
 
 /// A request on the interface `name`, which is shorter than `IFNAMSIZ`.
-fn request(name: &str, flags: libc::c_int) -> libc::ifreq {
+fn request(name: &str, flags: c_int) -> libc::ifreq {
     // SAFETY: a `struct ifreq` holds numbers only, for which zeros are valid.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     // The last byte stays zero, as the name's end.
     let room = request.ifr_name.len() - 1;
     for (place, byte) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
-        *place = byte as c_char;
+        *place = byte.cast_signed();
     }
     // The flags are an unsigned short to the driver.
     #[expect(clippy::cast_possible_truncation, reason = "16 bits are all there are")]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::text::{count, counted, size};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
+use crate::host::memory;
 use crate::host::settings::Knob;
 use crate::host::snapshot::{Host, Ksm};
 use crate::host::want::{Basis, Want};
@@ -38,7 +39,6 @@ const PSI: Check = Check {
     document: "https://docs.kernel.org/accounting/psi.html",
 };
 
-const GIB: u64 = 1 << 30;
 /// What a VMM may write of its own address space beside the guest's RAM: what
 /// a strict commit limit counts, touched or not.
 const VMM_COMMIT: u64 = 200 << 20;
@@ -81,7 +81,7 @@ fn free(host: &Host) -> Option<u64> {
 }
 
 fn floor(host: &Host) -> u64 {
-    host.memory.total.map_or(GIB, |total| (total / 10).min(GIB))
+    memory::keep_free(host.memory.total)
 }
 
 /// What the tightest control group still allows, and its folder.
