@@ -44,7 +44,6 @@ use crate::disk::qcow2::Qcow2Error;
 use crate::host;
 use crate::host::settings::SettingsError;
 use crate::host::snapshot::{Host, KvmProbe, Places};
-use crate::host::want::{LAUNCHER_FILES_A_GUEST, LAUNCHER_FILES_BESIDE};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::units::{ByteSize, GuestIndexError, GuestRange, counted};
@@ -311,7 +310,7 @@ pub fn launch(
     let name = options.name.as_ref().unwrap_or(&recipe.name);
     let users_key = options.ssh_key.as_deref().map(key::read).transpose()?;
     let folder = Folder::create(name, directories)?;
-    allow_threads()?;
+    raise(Resource::Nproc)?;
     // Dropped once the guests are gone, it puts settings back.
     let (report, settings) = prepare(options, name, &artifacts, directories, interrupt)?;
     emit(LaunchEvent::Launch(Milestone::Check(Box::new(
@@ -395,7 +394,7 @@ pub fn resume(
             out: spec.out,
         });
     }
-    allow_threads()?;
+    raise(Resource::Nproc)?;
     // Settings that the fleet was launched with stay in force for it.
     let _settings = Hold::of_others(name);
     let journal = Journal::open(&folder.journal())?;
@@ -412,7 +411,7 @@ fn supervise(
     emit: &mut dyn FnMut(LaunchEvent),
 ) -> Result<Launched, LaunchError> {
     let spec = site.spec().clone();
-    allow_descriptors(spec.count)?;
+    raise(Resource::Nofile)?;
     site.place()?;
     let patience = deadline::scaled(spec.count, host::cpus());
     let policy = Policy {
@@ -519,7 +518,14 @@ fn detach(
         .open(&log)?;
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .args(["--log-format", "json", "launch", "--resume", name])
+        .args([
+            "--verbose",
+            "--log-format",
+            "json",
+            "launch",
+            "--resume",
+            name,
+        ])
         // What a user sets for every launch is in the spec.
         .env_remove("IMGBUILD_COUNT")
         .env_remove("IMGBUILD_NAME")
@@ -678,30 +684,13 @@ fn obstacles(report: &Report) -> String {
     text
 }
 
-/// Raises the limit of this user's threads as far as it goes: checks judge the
-/// hard one.
-fn allow_threads() -> io::Result<()> {
-    let limits = getrlimit(Resource::Nproc);
+/// Raises a limit of this process as far as it goes: checks judge the hard one.
+/// Guests get limits of their own.
+fn raise(resource: Resource) -> io::Result<()> {
+    let limits = getrlimit(resource);
     let raised = Rlimit {
         current: limits.maximum,
         ..limits
     };
-    Ok(setrlimit(Resource::Nproc, raised)?)
-}
-
-/// Raises the limit of open files as far as `guests` need it, or as it goes.
-fn allow_descriptors(guests: u32) -> io::Result<()> {
-    let needed = u64::from(guests) * LAUNCHER_FILES_A_GUEST + LAUNCHER_FILES_BESIDE;
-    let limits = getrlimit(Resource::Nofile);
-    if limits.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
-    let current = limits.maximum.map_or(needed, |most| most.min(needed));
-    Ok(setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(current),
-            maximum: limits.maximum,
-        },
-    )?)
+    Ok(setrlimit(resource, raised)?)
 }

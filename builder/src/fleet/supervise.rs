@@ -307,6 +307,15 @@ impl<'a> Fleet<'a> {
             }
             Observation::Ended => self.record(&Record::End { guest }),
             Observation::State(phase) => {
+                tracing::debug!(
+                    guest = %guest,
+                    state = phase.name(),
+                    pid = member.pid(),
+                    restarts = member.guest().restarts(),
+                    reason = view::reason(member.guest()),
+                    "{guest} is {}",
+                    phase.name()
+                );
                 let event = Event::Guest(view::guest(self.supervisor.site(), member));
                 // From the end on, an exit is what was asked for, not news.
                 if !self.stopping {
@@ -375,6 +384,7 @@ impl<'a> Fleet<'a> {
             .map(|(why, _)| why.to_string());
         // The numbers in a reason change all the time; that there is one counts.
         if (stage, held_back.is_some()) != (self.told.0, self.told.1.is_some()) {
+            tracing::debug!(?stage, held_back, "the fleet is {stage:?}");
             self.told = (stage, held_back.clone());
             let event = Event::Stage { stage, held_back };
             (self.emit)(&event);

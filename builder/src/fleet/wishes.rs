@@ -10,10 +10,11 @@ use super::api::types::{ActAnswer, ActRequest, Refusal, Selection};
 use super::guest::{Event, Phase};
 use super::journal::{Journal, Record};
 use super::launch::LaunchError;
-use super::ports;
 use super::site::Site;
 use super::supervise::STOP_GRACE;
 use super::supervisor::Supervisor;
+use super::{deadline, ports};
+use crate::host;
 use crate::interrupt::Interrupt;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::Net;
@@ -203,6 +204,7 @@ fn more(supervisor: &mut Supervisor, count: u32) -> Result<ActAnswer, LaunchErro
         return Err(error);
     }
     supervisor.extend(guests.iter());
+    supervisor.policy_mut().answer_within = deadline::scaled(count, host::cpus());
     supervisor.start_planned();
     Ok(ActAnswer {
         done: guests.iter().map(|guest| guest.to_string()).collect(),
