@@ -1,11 +1,12 @@
 //! `imgbuild console`.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::io::{self, BufRead, IsTerminal as _};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use rustix::termios::{OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use tty_init::host;
 use tty_init::protocol::Message;
 
@@ -18,7 +19,7 @@ use crate::fleet::logs;
 use crate::units::GuestIndex;
 
 /// What a terminal sends for Ctrl-].
-const DETACH: char = '\u{1d}';
+const DETACH: u8 = 0x1d;
 /// How long a guest may be silent once there is nothing more to type.
 const REPLY_TIME: Duration = Duration::from_secs(10);
 
@@ -66,9 +67,10 @@ impl Console {
         }
         let (sender, events) = mpsc::channel();
         let interactive = io::stdin().is_terminal();
+        let _detaching = (interactive && !self.follow).then(Detaching::begin);
         if !self.follow {
             if interactive {
-                tracing::info!("{}: Ctrl-] and Enter leave its console", self.guest);
+                tracing::info!("{}: Ctrl-] leaves its console", self.guest);
             }
             let sender = sender.clone();
             thread::spawn(move || type_input(&client, self.guest, &sender));
@@ -122,12 +124,65 @@ fn listen(mut console: client::Console, events: &Sender<Event>) {
     }
 }
 
-/// Sends each line of the input to the guest; one with Ctrl-] ends it.
-fn type_input(client: &Client, guest: GuestIndex, events: &Sender<Event>) {
-    for line in io::stdin().lock().lines().map_while(Result::ok) {
-        if line.contains(DETACH) {
-            break;
+/// A terminal that hands over Ctrl-] at once instead of with the next Enter, for
+/// as long as this lives: to it the key ends a line (termios(3), `VEOL`).
+struct Detaching {
+    before: Option<Termios>,
+}
+
+impl Detaching {
+    fn begin() -> Self {
+        let before = tcgetattr(io::stdin()).ok();
+        if let Some(before) = &before {
+            let mut terminal = before.clone();
+            terminal.special_codes[SpecialCodeIndex::VEOL] = DETACH;
+            // Where it is refused, the key works with Enter after it.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &terminal);
         }
+        Self { before }
+    }
+}
+
+impl Drop for Detaching {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
+
+/// The next line of the input; `None` at its end, and at Ctrl-].
+fn next_line(input: &mut impl BufRead) -> Option<String> {
+    let mut line = Vec::new();
+    loop {
+        let read = input.fill_buf().ok()?;
+        let end = read.iter().position(|byte| [b'\n', DETACH].contains(byte));
+        let Some(end) = end else {
+            let length = read.len();
+            line.extend_from_slice(read);
+            input.consume(length);
+            if length == 0 && line.is_empty() {
+                return None;
+            } else if length == 0 {
+                break;
+            }
+            continue;
+        };
+        let is_over = read[end] == DETACH;
+        line.extend_from_slice(&read[..end]);
+        input.consume(end + 1);
+        if is_over {
+            return None;
+        }
+        break;
+    }
+    Some(String::from_utf8_lossy(&line).into_owned())
+}
+
+/// Sends each line of the input to the guest, up to Ctrl-].
+fn type_input(client: &Client, guest: GuestIndex, events: &Sender<Event>) {
+    let mut input = io::stdin().lock();
+    while let Some(line) = next_line(&mut input) {
         // A guest says nothing to an empty line.
         if line.trim().is_empty() {
             continue;
@@ -141,4 +196,26 @@ fn type_input(client: &Client, guest: GuestIndex, events: &Sender<Event>) {
         }
     }
     let _ = events.send(Event::InputEnded);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_input_ends_at_the_key_wherever_it_is_typed() {
+        let lines = |input: &[u8]| {
+            let mut input = io::BufReader::with_capacity(3, input);
+            let mut lines = Vec::new();
+            while let Some(line) = next_line(&mut input) {
+                lines.push(line);
+            }
+            lines
+        };
+        assert_eq!(lines(b"status\nfree"), ["status", "free"]);
+        assert_eq!(lines(b"status\n\x1dfree\n"), ["status"]);
+        assert_eq!(lines(b"one\nsta\x1dtus\n"), ["one"]);
+        assert_eq!(lines(b"\n\xff\n"), ["", "\u{fffd}"]);
+        assert!(lines(b"").is_empty() && lines(b"\x1d").is_empty());
+    }
 }

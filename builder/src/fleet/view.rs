@@ -66,7 +66,9 @@ pub(super) fn reason(guest: &Guest) -> Option<String> {
     let reason = guest.reason()?.to_string();
     let last = guest.tail().last().filter(|line| !reason.contains(line));
     Some(match last {
-        Some(line) if guest.phase() == Phase::Failed => format!("{reason}; last line: {line}"),
+        Some(line) if matches!(guest.phase(), Phase::Restarting | Phase::Failed) => {
+            format!("{reason}; last line: {line}")
+        }
         _ => reason,
     })
 }
