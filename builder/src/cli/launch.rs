@@ -49,6 +49,10 @@ pub struct Launch {
         conflicts_with_all = ["count", "name", "keep", "fix", "force", "no_canary"])]
     resume: Option<String>,
 
+    /// Be the supervisor that --detach leaves a fleet to
+    #[arg(long, hide = true, requires = "resume", conflicts_with = "detach")]
+    background: bool,
+
     /// End the fleet this long after its start [default: at Ctrl-C]
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     keep: Option<Duration>,
@@ -170,10 +174,10 @@ pub(super) struct Guests {
 
 impl Launch {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let attachment = if self.detach {
-            Attachment::Detached
-        } else {
-            Attachment::Foreground
+        let attachment = match (self.detach, self.background) {
+            (true, _) => Attachment::Detached,
+            (false, true) => Attachment::Background,
+            (false, false) => Attachment::Foreground,
         };
         let mut printer = Printer::new(self.json, self.count);
         let Context {

@@ -25,9 +25,11 @@ use super::guest::{Backoff, Event as GuestEvent, GIVE_UP, Policy};
 use super::journal::{History, Journal, JournalError};
 use super::key::{self, Key, KeyError};
 use super::mend::Hold;
+use super::orphans::{self, Living};
 use super::plan::Artifacts;
 use super::ports::{self, TooFewPorts};
 use super::readiness::{self, Canaries, Question, Report};
+use super::remove::{Survivors, remove};
 use super::site::Site;
 use super::spec::{
     AdmissionSpec, BurnAt, FleetSpec, Instance, PlacementSpec, Restart, SPEC_VERSION, Subnet,
@@ -36,7 +38,7 @@ use super::ssh_config::SshConfigError;
 use super::supervise::{Ending, Fleet, STOP_GRACE, Tally};
 use super::supervisor::{Member, Supervisor};
 use super::tap::{self, SubnetError, TapError};
-use super::{deadline, identity, logs, orphans};
+use super::{deadline, identity, logs};
 use crate::artifact::ManifestError;
 use crate::directories::Directories;
 use crate::disk::overlay::OverlayError;
@@ -52,10 +54,12 @@ use crate::vmm::{Accel, Lifetime, Net, Sharing, Unreadable};
 /// Who supervises a fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attachment {
-    /// This process.
+    /// This process, which ends once none of its guests is to be up any more.
     Foreground,
-    /// One of its own, which outlives this one.
+    /// A process of its own, which outlives this one.
     Detached,
+    /// This process, which is such a one, and stays.
+    Background,
 }
 
 /// What to launch.
@@ -249,17 +253,12 @@ pub enum LaunchError {
         source: io::Error,
     },
     /// The supervisor of a fleet ended before it was one.
-    #[error(
-        "the supervisor ended ({status}): {last}; {} tells more, and `imgbuild rm` clears the fleet",
-        log.display()
-    )]
+    #[error("the supervisor ended ({status}): {last}")]
     Supervisor {
         /// How it ended.
         status: ExitStatus,
         /// The last thing it said.
         last: String,
-        /// All that it said.
-        log: PathBuf,
     },
     /// The host was restarted, and no guest of the fleet can live.
     #[error(
@@ -338,7 +337,7 @@ pub fn launch(
     if let Some(subnet) = spec.tap_subnet {
         tap::check(subnet, options.count.into())?;
     }
-    let site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
+    let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
     let prepared = site
         .prepare(GuestRange::first(options.count)?, interrupt)
         .and_then(|()| site.write_ssh_config());
@@ -355,16 +354,28 @@ pub fn launch(
         site.remove();
         return Err(LaunchError::Interrupted);
     }
-    site.folder().write_spec(site.spec())?;
+    // What cannot be had is told before a supervisor of its own is started.
+    let placed = site
+        .place()
+        .and_then(|()| Ok(site.folder().write_spec(site.spec())?));
+    if let Err(error) = placed {
+        site.remove();
+        return Err(error);
+    }
     if attachment == Attachment::Detached {
         // The supervisor takes the lock, and joins those who hold settings.
         drop(site);
-        detach(name, directories, interrupt, emit)?;
+        let detached = detach(name, directories, interrupt, emit);
+        if detached.is_err()
+            && let Err(error) = remove(name, directories, Survivors::Kill)
+        {
+            tracing::warn!("{error}");
+        }
         drop(settings);
-        return Ok(Launched::Detached);
+        return detached.map(|()| Launched::Detached);
     }
     let journal = Journal::open(&site.folder().journal())?;
-    supervise(site, journal, forced, interrupt, emit)
+    supervise(site, journal, attachment, forced, interrupt, emit)
 }
 
 /// Goes on with a fleet whose supervisor died.
@@ -399,13 +410,14 @@ pub fn resume(
     let _settings = Hold::of_others(name);
     let journal = Journal::open(&folder.journal())?;
     let site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
-    supervise(site, journal, Vec::new(), interrupt, emit)
+    supervise(site, journal, attachment, Vec::new(), interrupt, emit)
 }
 
 /// Supervises a fleet to its end; guests of it that live are adopted.
 fn supervise(
     mut site: Site,
     journal: Journal,
+    attachment: Attachment,
     forced: Vec<&'static str>,
     interrupt: &Interrupt,
     emit: &mut dyn FnMut(LaunchEvent),
@@ -429,7 +441,7 @@ fn supervise(
     adopt(&mut supervisor, journal.history())?;
     let mut tell = |event: &Event| emit(LaunchEvent::Fleet(event.clone()));
     let fleet = Fleet::new(supervisor, journal, &mut tell)?;
-    let (ending, tally) = fleet.run()?;
+    let (ending, tally) = fleet.run(attachment)?;
     let summary = Box::new(Summary {
         fleet: spec.name,
         tally,
@@ -463,22 +475,21 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         else {
             continue;
         };
-        // One too many: of a number that is not wanted, or a guest twice.
         let is_extra = supervisor.members().get(which).is_none_or(Member::lives);
-        if is_extra
-            || supervisor
-                .adopt(which, &living, pidfd.try_clone()?)
-                .is_err()
-        {
-            tracing::warn!(
-                "{} (process {}) is ended: nobody wants it",
-                living.guest,
-                living.pid
-            );
-            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-            continue;
+        let taken = if is_extra {
+            Err("its number is not wanted, or taken".to_owned())
+        } else {
+            let adopted = supervisor.adopt(which, &living, pidfd.try_clone()?);
+            adopted.map_err(|error| format!("its console is out of reach: {error}"))
+        };
+        match taken {
+            Ok(()) => adopted += 1,
+            Err(why) => {
+                let Living { guest, pid, .. } = living;
+                tracing::warn!("{guest} (process {pid}) is killed: {why}");
+                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            }
         }
-        adopted += 1;
     }
     for (guest, past) in &past.guests {
         let which = guest.get() as usize;
@@ -523,6 +534,7 @@ fn detach(
             "--log-format",
             "json",
             "launch",
+            "--background",
             "--resume",
             name,
         ])
@@ -544,8 +556,7 @@ fn detach(
         if let Some(status) = child.try_wait()? {
             return Err(LaunchError::Supervisor {
                 status,
-                last: logs::tail(&log, 1)?.pop().unwrap_or_default(),
-                log,
+                last: last_words(&log)?,
             });
         }
         if interrupt.requested() {
@@ -562,6 +573,14 @@ fn detach(
         log,
     }));
     Ok(())
+}
+
+/// The last message in a supervisor's log, whose lines are JSON.
+fn last_words(log: &Path) -> io::Result<String> {
+    let line = logs::tail(log, 1)?.pop().unwrap_or_default();
+    let event = serde_json::from_str::<serde_json::Value>(&line).unwrap_or_default();
+    let message = event["fields"]["message"].as_str().map(str::to_owned);
+    Ok(message.unwrap_or(line))
 }
 
 /// What the fleet is, as its folder will say.

@@ -12,7 +12,7 @@ use rustix::process::Pid;
 use tty_init::identity::Identity;
 
 use super::cpu::cgroup::FleetCgroup;
-use super::cpu::{self, Class, CpuError, Placement, Prepared};
+use super::cpu::{self, Class, Placement, Prepared};
 use super::folder::Folder;
 use super::key::Key;
 use super::launch::LaunchError;
@@ -116,7 +116,10 @@ impl Site {
 
     /// Takes the fleet's place on the CPUs, its cgroup included; taken over if
     /// it is there.
-    pub fn place(&mut self) -> Result<(), CpuError> {
+    pub fn place(&mut self) -> Result<(), LaunchError> {
+        if self.placement.is_some() {
+            return Ok(());
+        }
         let name = cpu::cgroup::group_name(&self.spec.name, self.spec.instance);
         self.placement = Some(Placement::of(&self.spec.placement, &name)?);
         Ok(())

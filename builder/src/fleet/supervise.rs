@@ -14,7 +14,7 @@ use super::ask::Asks;
 use super::deadline;
 use super::guest::Phase;
 use super::journal::{Journal, Record};
-use super::launch::LaunchError;
+use super::launch::{Attachment, LaunchError};
 use super::logs;
 use super::orphans;
 use super::spec::BurnAt;
@@ -120,7 +120,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Supervises the fleet to its end; then nothing of it is left.
-    pub fn run(mut self) -> Result<(Ending, Tally), LaunchError> {
+    pub fn run(mut self, attachment: Attachment) -> Result<(Ending, Tally), LaunchError> {
         let began = Instant::now();
         let mut start_seconds = None;
         let mut until = self.supervisor.site().spec().until.and_then(instant_of);
@@ -141,7 +141,7 @@ impl<'a> Fleet<'a> {
             if self.stopping {
                 break Ending::Stopped;
             }
-            if self.is_over() {
+            if attachment == Attachment::Foreground && self.is_over() {
                 break Ending::Empty;
             }
             self.turn(until)?;
