@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
@@ -13,17 +13,15 @@ use std::time::Duration;
 
 use imgbuild::artifact::INITRAMFS;
 use imgbuild::directories::Directories;
-use imgbuild::fleet::folder::Folder;
-use imgbuild::fleet::plan::{Artifacts, Common, Login};
-use imgbuild::fleet::{key, ports};
+use imgbuild::fleet::plan::Artifacts;
+use imgbuild::fleet::site::Site;
 use imgbuild::host::footprint::{self, PAGE, Pages};
-use imgbuild::interrupt::Interrupt;
-use imgbuild::vmm::qemu::{self, argv::argv};
-use imgbuild::vmm::{Accel, Net, Sharing};
+use imgbuild::units::GuestRange;
+use imgbuild::vmm::{Lifetime, Net, qemu};
 use tempfile::TempDir;
 use tty_init::protocol::Message;
 
-use crate::wait_until;
+use crate::{alone, wait_until};
 
 /// What a guest prints when it can be used.
 pub const READY: &str = "\"event\":\"ready\"";
@@ -49,7 +47,7 @@ pub struct Guest {
     /// Bytes of RAM.
     ram: u64,
     console: BufReader<UnixStream>,
-    _site: Rc<Site>,
+    _place: Rc<Place>,
 }
 
 /// What a guest replied to a command.
@@ -61,10 +59,10 @@ pub struct Reply {
     pub output: String,
 }
 
-/// What the guests of one fleet have in common.
+/// Where the guests of one fleet are.
 #[derive(Debug)]
-struct Site {
-    _folder: Option<Folder>,
+struct Place {
+    _site: Option<Site>,
     _temporary: TempDir,
 }
 
@@ -114,7 +112,7 @@ impl Guest {
     fn start_fleet(out: &Path, way: Way<'_>, count: u32) -> Vec<Self> {
         let temporary = tempfile::tempdir().expect("a temporary folder can be made");
         let artifacts = Artifacts::open(out).expect("built for this");
-        let (started, ram, folder) = match way {
+        let (started, ram, site) = match way {
             Way::Plain => {
                 let started = (0..count)
                     .map(|index| plain(&artifacts, &temporary.path().join(index.to_string())))
@@ -127,14 +125,13 @@ impl Guest {
                     state: temporary.path().join("state"),
                     runtime: temporary.path().to_path_buf(),
                 };
-                let folder = Folder::create("bench", &directories).expect("the folder is ours");
-                let started = ours(&artifacts, &folder, way, count);
+                let (started, site) = ours(&artifacts, &directories, way, count);
                 let ram = artifacts.manifest.recipe.memory.bytes();
-                (started, ram, Some(folder))
+                (started, ram, Some(site))
             }
         };
-        let site = Rc::new(Site {
-            _folder: folder,
+        let place = Rc::new(Place {
+            _site: site,
             _temporary: temporary,
         });
         started
@@ -143,7 +140,7 @@ impl Guest {
                 child,
                 ram,
                 console: BufReader::new(console),
-                _site: Rc::clone(&site),
+                _place: Rc::clone(&place),
             })
             .collect()
     }
@@ -314,52 +311,40 @@ impl Drop for Guest {
 /// Starts QEMU as `imgbuild launch` does, connected to its console.
 fn ours(
     artifacts: &Artifacts,
-    folder: &Folder,
+    directories: &Directories,
     way: Way<'_>,
     count: u32,
-) -> Vec<(Child, UnixStream)> {
+) -> (Vec<(Child, UnixStream)>, Site) {
     let (net, parameters) = match way {
         Way::Ours(net) => (net, ""),
         Way::Identity(_) => (Net::User, ""),
         Way::Initramfs(_, parameters) => (Net::User, parameters),
         Way::Plain => unreachable!("started otherwise"),
     };
-    let login = (net == Net::User).then(|| Login {
-        key: key::generate("alone", folder).expect("the folder is ours"),
-        ports: ports::choose(folder.path(), count).expect("few guests"),
-    });
-    let plans = Common {
-        artifacts,
-        folder,
-        accel: Accel::Tcg,
-        sharing: Sharing::None,
-        net,
-        memory: artifacts.manifest.recipe.memory,
-        parameters,
-        login: login.as_ref(),
-    }
-    .plan(count, &Interrupt::never().expect("two descriptors"))
-    .expect("few guests");
-    plans
-        .into_iter()
-        .map(|mut plan| {
-            match way {
-                Way::Initramfs(path, _) => path.clone_into(&mut plan.spec.initramfs),
-                Way::Identity(Some(blob)) => {
-                    let written = folder.write_identity(plan.index, blob);
-                    plan.spec.identity = Some(written.expect("the folder is ours"));
+    let site = alone::site(artifacts, directories, net, parameters, None, count);
+    let started = GuestRange::first(count)
+        .expect("few guests")
+        .iter()
+        .map(|guest| {
+            alone::start(&site, guest, Lifetime::WithParent, |spec, files| {
+                // QEMU's threads are told apart by their names.
+                spec.id.push_str(",debug-threads=on");
+                match way {
+                    Way::Initramfs(path, _) => {
+                        files.initramfs = File::open(path).expect("made for this");
+                    }
+                    Way::Identity(Some(blob)) => {
+                        let written = site.folder().write_identity(guest, blob);
+                        let file = File::open(written.expect("the folder is ours"));
+                        files.identity = Some(file.expect("just written"));
+                    }
+                    Way::Identity(None) => files.identity = None,
+                    Way::Ours(_) | Way::Plain => {}
                 }
-                Way::Identity(None) => plan.spec.identity = None,
-                Way::Ours(_) | Way::Plain => {}
-            }
-            let listener = UnixListener::bind(&plan.console).expect("the folder is ours");
-            let console = UnixStream::connect(&plan.console).expect("it listens");
-            // QEMU's threads are told apart by their names.
-            plan.spec.id.push_str(",debug-threads=on");
-            let (child, _) = qemu::spawn(&argv(&plan.spec), listener).expect("QEMU starts");
-            (child, console)
+            })
         })
-        .collect()
+        .collect();
+    (started, site)
 }
 
 /// Starts QEMU as a user would type it, connected to its console.

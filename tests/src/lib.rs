@@ -1,6 +1,7 @@
 //! What integration tests share: an environment of their own, in which they
 //! run what a user types and see what a user sees.
 
+pub mod alone;
 pub mod bench;
 pub mod confined;
 pub mod guest;
@@ -196,9 +197,17 @@ impl Default for TestEnv {
 impl Drop for TestEnv {
     /// A test that fails leaves no guest to the next one.
     fn drop(&mut self) {
-        for pid in self.processes() {
-            if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let until = Instant::now() + Duration::from_secs(10);
+        // A supervisor may start a guest while its others are killed.
+        loop {
+            let left = self.processes();
+            if left.is_empty() || Instant::now() > until {
+                return;
+            }
+            for pid in left {
+                if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
             }
         }
     }

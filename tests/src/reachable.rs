@@ -4,24 +4,20 @@
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use imgbuild::directories::Directories;
-use imgbuild::fleet::folder::Folder;
-use imgbuild::fleet::plan::{Artifacts, Common, Login};
-use imgbuild::fleet::{key, ports, ssh_config};
-use imgbuild::interrupt::Interrupt;
-use imgbuild::vmm::qemu::{self, argv::argv};
-use imgbuild::vmm::{Accel, Net, Sharing};
+use imgbuild::fleet::plan::Artifacts;
+use imgbuild::fleet::site::Site;
+use imgbuild::vmm::{Lifetime, Net};
 use tty_init::fields::{number, word};
 use tty_init::host;
-use tty_init::identity::Identity;
 use tty_init::protocol::Message;
 
-use crate::{PATIENCE, TestEnv, run, wait_until, workspace};
+use crate::{PATIENCE, TestEnv, alone, run, wait_until, workspace};
 
 /// How long a reply on the console may take before the command is sent again.
 const RETRY: Duration = Duration::from_secs(20);
@@ -40,8 +36,8 @@ pub struct Guest<'a> {
     config: PathBuf,
     tag: u32,
     ram: u64,
-    /// Removed when dropped.
-    _folder: Folder,
+    /// Its folder is removed when this is dropped.
+    _site: Site,
 }
 
 /// The memory of a guest in KiB, as its `free` tells.
@@ -89,52 +85,28 @@ impl<'a> Guest<'a> {
             runtime: env.path().join("run"),
         };
         let artifacts = Artifacts::open(out).expect("just built");
-        let folder = Folder::create("guest", &directories).expect("ours");
-        let login = Login {
-            key: key::generate("guest", &folder).expect("a key"),
-            ports: ports::choose(folder.path(), 1).expect("a port"),
-        };
-        let memory = artifacts.manifest.recipe.memory;
-        let plans = Common {
-            artifacts: &artifacts,
-            folder: &folder,
-            accel: Accel::Tcg,
-            sharing: Sharing::None,
-            net: Net::User,
-            memory,
-            parameters: "",
-            login: Some(&login),
-        }
-        .plan(1, &Interrupt::never().expect("two descriptors"))
-        .expect("one guest");
-        let patience = Duration::from_secs(60);
-        let config = ssh_config::write(&folder, &plans, &login.key, patience).expect("ours");
-        let plan = &plans[0];
-
-        let identity = plan.spec.identity.as_ref().expect("it has one");
-        let blob = fs::read(identity).expect("just written");
-        let mut identity = Identity::decode(&blob).expect("just encoded");
+        let site = alone::site(&artifacts, &directories, Net::User, "", None, 1);
+        let index = alone::guest(0);
+        let mut identity = site.identity(index).expect("just written");
         identity.login_deadline_ms = login_deadline.as_millis().try_into().expect("short");
-        folder
-            .write_identity(plan.index, identity.encode().as_slice())
+        site.folder()
+            .write_identity(index, identity.encode().as_slice())
             .expect("ours");
-
-        let listener = UnixListener::bind(&plan.console).expect("the folder is ours");
-        let console = UnixStream::connect(&plan.console).expect("it listens");
+        let config = site.write_ssh_config().expect("ours").expect("it has SSH");
+        let (vmm, console) = alone::start(&site, index, Lifetime::WithParent, |_, _| {});
         console.set_read_timeout(Some(RETRY)).expect("not zero");
         console.set_write_timeout(Some(PATIENCE)).expect("not zero");
-        let (vmm, _) = qemu::spawn(&argv(&plan.spec), listener).expect("QEMU starts");
         let mut guest = Self {
             env,
             vmm,
             console,
             unread: Vec::new(),
             said: Vec::new(),
-            port: login.ports[0],
+            port: site.spec().ports[0],
             config,
             tag: 0,
-            ram: memory.bytes(),
-            _folder: folder,
+            ram: artifacts.manifest.recipe.memory.bytes(),
+            _site: site,
         };
         wait_until("the guest is ready", || {
             guest.listen();
@@ -151,6 +123,8 @@ impl<'a> Guest<'a> {
             .arg("-F")
             .arg(&self.config)
             .args(options)
+            // The first one given holds. A guest under attack is given time.
+            .args(["-o", "ConnectTimeout=60"])
             .arg("g00000")
             .args(arguments);
         command

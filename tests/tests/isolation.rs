@@ -4,35 +4,32 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
 
+use imgbuild::artifact;
 use imgbuild::directories::Directories;
-use imgbuild::fleet::folder::Folder;
-use imgbuild::fleet::plan::{Artifacts, Common, Login};
-use imgbuild::fleet::supervisor::Plan;
-use imgbuild::fleet::{key, ports};
-use imgbuild::interrupt::Interrupt;
-use imgbuild::vmm::{self, Accel, Confinement, Lifetime, Net, Sharing, qemu};
+use imgbuild::fleet::plan::Artifacts;
+use imgbuild::fleet::site;
+use imgbuild::vmm::{self, Lifetime, Net};
 use imgbuild_tests::guest::READY;
-use imgbuild_tests::{TestEnv, run, wait_until};
+use imgbuild_tests::{TestEnv, alone, run, wait_until};
 
 /// Users that nobody else has.
 const FIRST_USER: u32 = 1_967_001;
 
-/// Guests' plans in a folder whose name is full of what options and JSON give a
-/// meaning to.
+/// Guests in a folder whose name is full of what options and JSON give a meaning
+/// to.
 struct Site {
     _env: TestEnv,
-    folder: Folder,
+    site: site::Site,
     out: PathBuf,
-    plans: Vec<Plan>,
 }
 
 impl Site {
-    fn new(count: u32) -> Self {
+    fn new(count: u32, run_as_base: Option<u32>) -> Self {
         let env = TestEnv::new();
         let built = env.artifacts("tty-idle");
         let hostile = env.path().join("a, b=\"c\" 'd' \\ %s {e},,on");
@@ -44,37 +41,39 @@ impl Site {
             state: hostile.join("state"),
             runtime: env.path().join("run"),
         };
-        let folder = Folder::create("fleet", &directories).unwrap();
         let artifacts = Artifacts::open(&out).unwrap();
-        let plans = Common {
-            artifacts: &artifacts,
-            folder: &folder,
-            accel: Accel::Tcg,
-            sharing: Sharing::None,
-            net: Net::User,
-            memory: artifacts.manifest.recipe.memory,
-            parameters: "",
-            login: Some(&Login {
-                key: key::generate("fleet", &folder).unwrap(),
-                ports: ports::choose(folder.path(), count).unwrap(),
-            }),
-        }
-        .plan(count, &Interrupt::never().unwrap())
-        .unwrap();
+        let site = alone::site(&artifacts, &directories, Net::User, "", run_as_base, count);
         Self {
             _env: env,
-            folder,
+            site,
             out,
-            plans,
         }
     }
 
-    /// Starts a guest as the user of its number.
-    fn start(&self, index: usize) -> Guest {
-        let plan = &self.plans[index];
-        let uid = FIRST_USER + u32::try_from(index).unwrap();
-        vmm::hand_over(plan.paths.identity.as_ref().unwrap(), uid).unwrap();
-        Guest::start(plan, Lifetime::WithParent, Some(uid))
+    /// The files that all its guests run from.
+    fn artifacts(&self) -> [PathBuf; 3] {
+        ["vmlinux", artifact::INITRAMFS, artifact::BASE].map(|file| self.out.join(file))
+    }
+
+    fn overlay(&self, guest: u32) -> PathBuf {
+        self.site.folder().overlay(alone::guest(guest))
+    }
+
+    fn identity(&self, guest: u32) -> PathBuf {
+        self.site.folder().identity(alone::guest(guest))
+    }
+
+    fn complaints(&self, guest: u32) -> PathBuf {
+        self.site.folder().error(alone::guest(guest))
+    }
+
+    fn start(&self, guest: u32, lifetime: Lifetime) -> Guest {
+        let started = alone::start(&self.site, alone::guest(guest), lifetime, |_, _| {});
+        Guest {
+            child: started.0,
+            console: BufReader::new(started.1),
+            complaints: self.complaints(guest),
+        }
     }
 }
 
@@ -85,24 +84,6 @@ struct Guest {
 }
 
 impl Guest {
-    fn start(plan: &Plan, lifetime: Lifetime, uid: Option<u32>) -> Self {
-        let listener = UnixListener::bind(&plan.console).unwrap();
-        let console = UnixStream::connect(&plan.console).unwrap();
-        let complaints = plan.console.with_extension("errors");
-        let errors = File::create(&complaints).unwrap();
-        let files = plan.paths.open(listener, errors).unwrap();
-        let confinement = Confinement {
-            lifetime,
-            uid,
-            extra: None,
-        };
-        Self {
-            child: qemu::spawn(&plan.spec, files, &confinement).unwrap(),
-            console: BufReader::new(console),
-            complaints,
-        }
-    }
-
     /// What it reports once it is ready.
     fn ready(&mut self) -> String {
         let mut lines = self.console.by_ref().lines().map_while(Result::ok);
@@ -164,8 +145,8 @@ const LIST: &str = "exec 2>/dev/null; ls \"$1\"";
 
 #[test]
 fn a_guest_runs_under_its_user_and_has_what_it_was_handed() {
-    let site = Site::new(1);
-    let mut guest = site.start(0);
+    let site = Site::new(1, Some(FIRST_USER));
+    let mut guest = site.start(0, Lifetime::WithParent);
     let ready = guest.ready();
     for part in [
         "\"identity\":\"applied\"",
@@ -209,18 +190,8 @@ fn a_guest_runs_under_its_user_and_has_what_it_was_handed() {
     assert_eq!(fs::read_link(guest.proc("cwd")).unwrap(), Path::new("/"));
 
     // Every open file is one it was handed, its complaints, or of its own making.
-    let paths = &site.plans[0].paths;
-    let handed: BTreeSet<_> = [
-        &paths.kernel,
-        &paths.initramfs,
-        &paths.base,
-        &paths.overlay,
-        paths.identity.as_ref().unwrap(),
-        &guest.complaints,
-    ]
-    .into_iter()
-    .cloned()
-    .collect();
+    let own = [site.overlay(0), site.identity(0), site.complaints(0)];
+    let handed: BTreeSet<_> = site.artifacts().into_iter().chain(own).collect();
     let mut seen = BTreeSet::new();
     let mut sockets = 0;
     for file in fs::read_dir(guest.proc("fd")).unwrap().flatten() {
@@ -239,38 +210,39 @@ fn a_guest_runs_under_its_user_and_has_what_it_was_handed() {
 
 #[test]
 fn a_guest_s_user_reaches_nothing_of_the_fleet_s() {
-    let site = Site::new(2);
-    let mut guests = [site.start(0), site.start(1)];
+    let site = Site::new(2, Some(FIRST_USER));
+    let mut guests = [0, 1].map(|guest| site.start(guest, Lifetime::WithParent));
     for guest in &mut guests {
         guest.ready();
     }
     let (one, other) = (FIRST_USER, FIRST_USER + 1);
-    let mine = &site.plans[0].paths;
+    let folder = site.site.folder();
     let secret = [
-        mine.overlay.clone(),
-        mine.identity.clone().unwrap(),
-        site.folder.path().join("key"),
-        site.plans[0].console.clone(),
+        site.overlay(0),
+        site.identity(0),
+        site.site.spec().identity_file.clone().unwrap(),
+        folder.console(alone::guest(0)),
     ];
     for uid in [one, other] {
-        assert!(!can(uid, LIST, site.folder.path()));
+        assert!(!can(uid, LIST, folder.path()));
         for path in &secret {
+            assert!(path.exists());
             assert!(!can(uid, READ, path), "{uid} reads {}", path.display());
             assert!(!can(uid, WRITE, path), "{uid} writes {}", path.display());
         }
     }
     // By its process's descriptors it has what it was handed, and may change
     // nothing but its disk.
-    let identity = guests[0].descriptor(mine.identity.as_ref().unwrap());
+    let identity = guests[0].descriptor(&site.identity(0));
     assert!(can(one, READ, &identity));
-    for path in [&mine.kernel, &mine.initramfs, &mine.base] {
-        let descriptor = guests[0].descriptor(path);
+    for path in site.artifacts() {
+        let descriptor = guests[0].descriptor(&path);
         assert!(can(one, READ, &descriptor), "{}", path.display());
         assert!(!can(one, WRITE, &descriptor), "{}", path.display());
     }
     assert!(!can(one, WRITE, &identity));
     assert!(!can(other, READ, &identity));
-    assert!(!can(other, READ, &guests[0].descriptor(&mine.overlay)));
+    assert!(!can(other, READ, &guests[0].descriptor(&site.overlay(0))));
     // Nor can it signal or trace another's process.
     let kill = "kill -0 \"${1#/proc/}\" 2>/dev/null";
     let process = PathBuf::from(format!("/proc/{}", guests[0].child.id()));
@@ -281,14 +253,14 @@ fn a_guest_s_user_reaches_nothing_of_the_fleet_s() {
 
 #[test]
 fn a_kernel_that_is_closed_to_others_is_told_before_and_by_qemu() {
-    let site = Site::new(1);
-    let kernel = &site.plans[0].paths.kernel;
+    let site = Site::new(1, Some(FIRST_USER));
+    let [kernel, ..] = &site.artifacts();
     let file = File::open(kernel).unwrap();
     vmm::readable_by(&file, kernel, FIRST_USER).unwrap();
     run(Command::new("chmod").arg("0400").arg(kernel)).succeeds();
     let error = vmm::readable_by(&file, kernel, FIRST_USER).unwrap_err();
     assert!(error.to_string().contains("mode 0400"), "{error}");
-    let mut guest = site.start(0);
+    let mut guest = site.start(0, Lifetime::WithParent);
     assert!(!guest.child.wait().unwrap().success());
     let complaints = fs::read_to_string(&guest.complaints).unwrap();
     assert!(complaints.contains("/dev/fd/4"), "{complaints}");
@@ -296,25 +268,19 @@ fn a_kernel_that_is_closed_to_others_is_told_before_and_by_qemu() {
 
 #[test]
 fn the_disk_under_an_overlay_is_what_was_handed_over() {
-    let mut site = Site::new(1);
+    let site = Site::new(1, Some(FIRST_USER));
     // The path in the overlay's header leads nowhere now.
-    let moved = site.out.with_file_name("moved");
-    fs::rename(&site.out, &moved).unwrap();
-    let paths = &mut site.plans[0].paths;
-    for path in [&mut paths.kernel, &mut paths.initramfs, &mut paths.base] {
-        *path = moved.join(path.file_name().unwrap());
-    }
-    let ready = site.start(0).ready();
+    fs::rename(&site.out, site.out.with_file_name("moved")).unwrap();
+    let ready = site.start(0, Lifetime::WithParent).ready();
     assert!(ready.contains("\"disk\":\"up\""), "{ready}");
 }
 
 #[test]
 fn a_guest_lives_as_long_as_its_parent_or_on_its_own() {
-    let site = Site::new(2);
-    let started = |index: usize, lifetime| {
-        let plan = &site.plans[index];
+    let site = Site::new(2, None);
+    let started = |guest, lifetime| {
         thread::scope(|scope| {
-            let starter = scope.spawn(|| Guest::start(plan, lifetime, None));
+            let starter = scope.spawn(|| site.start(guest, lifetime));
             starter.join().unwrap()
         })
     };

@@ -4,21 +4,13 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
 
-use imgbuild::directories::Directories;
-use imgbuild::fleet::folder::Folder;
-use imgbuild::fleet::guest::State;
-use imgbuild::fleet::plan::{Artifacts, Common, Login};
-use imgbuild::fleet::supervisor::{Pace, Plan, Supervisor};
-use imgbuild::fleet::{identity, key, ports};
-use imgbuild::interrupt::Interrupt;
-use imgbuild::vmm::{Accel, Net, Sharing};
+use imgbuild::fleet::identity;
 use imgbuild_tests::kex::{self, Exchange};
 use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -82,7 +74,11 @@ impl<'a> Fleet<'a> {
     fn ports(&self) -> Vec<u16> {
         self.guests()
             .iter()
-            .map(|event| event["ssh_port"].as_u64().unwrap().try_into().unwrap())
+            .map(|event| {
+                let address: SocketAddr = event["ssh"].as_str().unwrap().parse().unwrap();
+                assert!(address.ip().is_loopback(), "{address}");
+                address.port()
+            })
             .collect()
     }
 
@@ -418,7 +414,8 @@ fn what_goes_in_comes_out_and_four_share_a_guest() {
 fn imgbuild_ssh_reaches_one_guest_or_all() {
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
-    let fleet = Fleet::launch(&env, &out, "f", 5, &[]);
+    // One that is killed stays so.
+    let fleet = Fleet::launch(&env, &out, "f", 5, &["--restart", "never"]);
     let ssh = |arguments: &[&str]| run(imgbuild(&env, &["ssh"]).args(arguments));
 
     ssh(&["g00003", "--", "status"])
@@ -496,44 +493,12 @@ fn an_interrupt_ends_every_client() {
 fn a_guest_started_again_keeps_its_host_key_and_nothing_random() {
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
-    let directories = Directories {
-        cache: env.path().join("cache"),
-        state: env.path().join("state"),
-        runtime: env.path().join("run"),
-    };
-    let interrupt = Interrupt::never().unwrap();
-    let artifacts = Artifacts::open(&out).unwrap();
-    let folder = Folder::create("again", &directories).unwrap();
-    let login = Login {
-        key: key::generate("again", &folder).unwrap(),
-        ports: ports::choose(folder.path(), 1).unwrap(),
-    };
-    let common = Common {
-        artifacts: &artifacts,
-        folder: &folder,
-        accel: Accel::Tcg,
-        sharing: Sharing::None,
-        net: Net::User,
-        memory: artifacts.manifest.recipe.memory,
-        parameters: "",
-        login: Some(&login),
-    };
-    let first = common.plan(1, &interrupt).unwrap().remove(0);
-    let file = first.spec.identity.clone().unwrap();
-    let identity = Identity::decode(&fs::read(&file).unwrap()).unwrap();
-    let second = Plan {
-        index: first.index,
-        spec: first.spec.clone(),
-        console: env.path().join("second.console"),
-        host_key: first.host_key,
-    };
-
-    let one = seen_of(&env, first, &interrupt);
-    let next = identity::for_next_start(&identity).unwrap();
-    folder
-        .write_identity(second.index, next.encode().as_slice())
-        .unwrap();
-    let two = seen_of(&env, second, &interrupt);
+    let fleet = Fleet::launch(&env, &out, "again", 1, &[]);
+    let one = seen_of(&fleet);
+    let pid = i32::try_from(fleet.guests()[0]["pid"].as_i64().unwrap()).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    wait_until("the guest is ready again", || fleet.guests().len() == 2);
+    let two = seen_of(&fleet);
 
     for ((key, a), (other, b)) in [(&one[0], &one[1]), (&one[0], &two[0]), (&one[1], &two[1])] {
         assert_eq!(key, other);
@@ -541,22 +506,14 @@ fn a_guest_started_again_keeps_its_host_key_and_nothing_random() {
         assert_ne!(a.cookie, b.cookie);
         assert_ne!(a.ephemeral, b.ephemeral);
     }
+    let blob = fs::read(fleet.folder().join("identities/g00000")).unwrap();
+    let identity = Identity::decode(&blob).unwrap();
     assert!(one[0].1.host_key.ends_with(&identity::host_key(&identity)));
+    fleet.end();
 }
 
-/// A guest's host key and key exchanges, twice each, while it runs.
-fn seen_of(env: &TestEnv, plan: Plan, interrupt: &Interrupt) -> [(String, Exchange); 2] {
-    let port = plan.spec.ssh_port.unwrap();
-    let pace = Pace {
-        parallel: 1,
-        boot_timeout: Duration::from_secs(60),
-    };
-    let mut supervisor = Supervisor::new(vec![plan], pace, interrupt.clone()).unwrap();
-    supervisor.start_all(&mut |_, _| {}).unwrap();
-    assert_eq!(*supervisor.members()[0].guest().state(), State::Ready);
-    let seen = [(); 2].map(|()| (scanned(env, port), kex::exchange(port).unwrap()));
-    supervisor
-        .stop_all(Duration::from_secs(10), &mut |_, _| {})
-        .unwrap();
-    seen
+/// The first guest's host key and key exchanges, twice each.
+fn seen_of(fleet: &Fleet<'_>) -> [(String, Exchange); 2] {
+    let port = fleet.ports()[0];
+    [(); 2].map(|()| (scanned(fleet.env, port), kex::exchange(port).unwrap()))
 }

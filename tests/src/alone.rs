@@ -1,0 +1,81 @@
+//! Guests without a supervisor: the test has a fleet's folder and starts them
+//! by itself.
+
+use std::os::unix::net::UnixStream;
+use std::process::Child;
+
+use imgbuild::directories::Directories;
+use imgbuild::fleet::folder::Folder;
+use imgbuild::fleet::plan::Artifacts;
+use imgbuild::fleet::site::Site;
+use imgbuild::fleet::trial::Setup;
+use imgbuild::fleet::{key, ports};
+use imgbuild::interrupt::Interrupt;
+use imgbuild::units::{GuestIndex, GuestRange};
+use imgbuild::vmm::{Accel, Confinement, Files, GuestSpec, Lifetime, Net, Sharing, qemu};
+
+/// The folders of a fleet of `count` guests under TCG, none of which runs: with
+/// these parameters on the kernel's command line, and each under a user of its
+/// own, counted from `run_as_base`.
+#[must_use]
+pub fn site(
+    artifacts: &Artifacts,
+    directories: &Directories,
+    net: Net,
+    parameters: &str,
+    run_as_base: Option<u32>,
+    count: u32,
+) -> Site {
+    const NAME: &str = "alone";
+    let setup = Setup {
+        accel: Accel::Tcg,
+        sharing: Sharing::None,
+        net,
+        memory: artifacts.manifest.recipe.memory,
+        parameters: "",
+    };
+    let folder = Folder::create(NAME, directories).expect("the folder is ours");
+    let mut spec = setup.spec(NAME.to_owned(), artifacts, count);
+    spec.command_line = artifacts.command_line(parameters);
+    spec.run_as_base = run_as_base;
+    if net == Net::User {
+        let key = key::generate(NAME, &folder).expect("the folder is ours");
+        spec.authorized_key = Some(key.public);
+        spec.identity_file = Some(key.file);
+        spec.ports = ports::choose(folder.path(), count).expect("few guests");
+    }
+    let site = Site::new(folder, spec, artifacts, Lifetime::WithParent).expect("built for this");
+    let guests = GuestRange::first(count).expect("few guests");
+    let interrupt = Interrupt::never().expect("two descriptors");
+    site.prepare(guests, &interrupt)
+        .expect("the folder is ours");
+    site
+}
+
+/// The guest of this number.
+#[must_use]
+pub fn guest(index: u32) -> GuestIndex {
+    GuestIndex::new(index).expect("a small number")
+}
+
+/// Starts QEMU as a supervisor does, but for what `change` changes, and connects
+/// to the guest's console.
+pub fn start(
+    site: &Site,
+    guest: GuestIndex,
+    lifetime: Lifetime,
+    change: impl FnOnce(&mut GuestSpec, &mut Files),
+) -> (Child, UnixStream) {
+    let mut spec = site.guest_spec(guest);
+    let mut files = site.files(guest).expect("the folder is ours");
+    change(&mut spec, &mut files);
+    let console = UnixStream::connect(site.folder().console(guest)).expect("it listens");
+    let base = site.spec().run_as_base;
+    let confinement = Confinement {
+        lifetime,
+        uid: base.map(|base| base + guest.get()),
+        extra: None,
+    };
+    let child = qemu::spawn(&spec, files, &confinement).expect("QEMU starts");
+    (child, console)
+}
