@@ -6,12 +6,13 @@ use super::finding::Severity;
 use crate::units::ByteSize;
 use crate::vmm::{Accel, Net, Sharing};
 
-/// Open files that the launcher holds for each guest: the guest's console, its
-/// VMM's stderr and its VMM's pidfd.
-pub const LAUNCHER_FILES_A_GUEST: u64 = 3;
+/// Open files that a supervisor holds for each guest: the guest's console and
+/// its VMM's pidfd.
+pub const LAUNCHER_FILES_A_GUEST: u64 = 2;
 
-/// Open files that the launcher holds beside those, with room to spare.
-pub const LAUNCHER_FILES_BESIDE: u64 = 20;
+/// Open files that a supervisor holds beside those, with room to spare: 25 at
+/// rest, some 12 while a guest starts, and one for each request under way.
+pub const LAUNCHER_FILES_BESIDE: u64 = 48;
 
 /// What a host is to be ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -134,10 +134,10 @@ fn a_fix_raises_limits_for_the_largest_fleet() {
         host.files.file_max = Some(30_000);
     });
     let ceiling = ceiling(&host, &want(Sharing::Guest));
-    assert_eq!(ceiling.guest, count(334, "open-files"));
+    assert_eq!(ceiling.guest, count(488, "open-files"));
     assert_eq!(ceiling.fixed, count(PORTS, "ports"));
     for (id, now) in [
-        ("open-files", 334),
+        ("open-files", 488),
         ("file-max", 996),
         ("pid-max", FEW_THREADS),
         ("threads-max", FEW_THREADS),
@@ -169,7 +169,7 @@ fn what_no_fix_changes_stays() {
     let grouped = host(|host| host.cgroup.groups[0].pids_max = Some(1_000));
     let highest = host(|host| host.processes.threads = Some((1 << 22) - 812));
     for (mut host, guests, first) in [
-        (unprivileged, 334, "open-files"),
+        (unprivileged, 488, "open-files"),
         (grouped, 329, "cgroup-pids"),
         (highest, 100, "pid-max"),
     ] {
@@ -216,7 +216,7 @@ fn costs_that_make_no_sense_are_counted_all_the_same() {
         ceiling(&host, &want)
     };
     let free = costing(0);
-    assert_eq!(free.guest, count(334, "open-files"));
+    assert_eq!(free.guest, count(488, "open-files"));
     assert_eq!(free.fixed, count(PORTS, "ports"));
     let dear = costing(u64::MAX);
     assert_eq!(

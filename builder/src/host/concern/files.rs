@@ -51,7 +51,7 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
 
 fn open_files(host: &Host, want: &Want) -> Finding {
     let meaning = format!(
-        "The launcher holds {LAUNCHER_FILES_A_GUEST} open files a guest and {LAUNCHER_FILES_BESIDE} \
+        "A fleet's supervisor holds {LAUNCHER_FILES_A_GUEST} open files a guest and {LAUNCHER_FILES_BESIDE} \
          beside; past the limit it cannot start another guest."
     );
     let needed = want
@@ -104,7 +104,7 @@ fn file_max(host: &Host, want: &Want) -> Finding {
             count(limit),
             at_least(want, needed),
             format!(
-                "A guest takes {} open files, its VMM's and the launcher's, and {} are open \
+                "A guest takes {} open files, its VMM's and the supervisor's, and {} are open \
                  already, on the whole host.",
                 count(each),
                 count(open)
@@ -169,7 +169,7 @@ fn inotify(host: &Host) -> Finding {
         INOTIFY,
         host.files.inotify_instances,
         FEW_INOTIFY,
-        "Guests and the launcher watch no files and need none; other programs of this user do.",
+        "A fleet takes one, and its guests none; other programs of this user take more.",
         sysctl("fs.inotify.max_user_instances", DEFAULT_INOTIFY),
     )
 }
