@@ -316,7 +316,10 @@ impl<'a> Fleet<'a> {
                     "{guest} is {}",
                     phase.name()
                 );
-                let event = Event::Guest(view::guest(self.supervisor.site(), member));
+                let mut shown = view::guest(self.supervisor.site(), member);
+                // It may have gone on since, within one turn.
+                shown.state = phase;
+                let event = Event::Guest(shown);
                 // From the end on, an exit is what was asked for, not news.
                 if !self.stopping {
                     (self.emit)(&event);

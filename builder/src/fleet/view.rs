@@ -61,12 +61,13 @@ pub(super) fn guest(site: &Site, member: &Member) -> types::Guest {
     }
 }
 
-/// Why a guest is not ready, with what it said last if it was given up.
+/// Why a guest is not ready, with what it said last if it ended in failure.
 pub(super) fn reason(guest: &Guest) -> Option<String> {
-    let reason = guest.reason()?.to_string();
+    let why = guest.reason()?;
+    let reason = why.to_string();
     let last = guest.tail().last().filter(|line| !reason.contains(line));
-    Some(match last {
-        Some(line) if matches!(guest.phase(), Phase::Restarting | Phase::Failed) => {
+    Some(match (guest.phase(), last) {
+        (Phase::Restarting | Phase::Failed, Some(line)) if why.is_failure() => {
             format!("{reason}; last line: {line}")
         }
         _ => reason,
