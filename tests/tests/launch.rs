@@ -1,9 +1,11 @@
 //! `imgbuild launch`: real guests under TCG.
 
 use std::collections::HashMap;
+use std::fs::{self, File};
 
 use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 #[test]
 fn twenty_guests_burn_and_leave_nothing_behind() {
@@ -38,6 +40,8 @@ fn twenty_guests_burn_and_leave_nothing_behind() {
         [&summary["ready"], &summary["burning"], &summary["failed"]],
         [20, 20, 0]
     );
+    assert_eq!(summary["restarts"], 0);
+    assert_eq!(summary["ending"], "over");
     env.assert_no_process_left();
     env.assert_no_fleet_left();
     run(env.imgbuild(["verify"]).arg(&out)).succeeds();
@@ -59,23 +63,51 @@ fn interrupt_stops_the_fleet() {
 }
 
 #[test]
-fn guests_die_with_a_launcher_that_is_killed() {
+fn guests_outlive_a_launcher_that_is_killed_and_are_adopted() {
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
-    let launch = start(
-        env.imgbuild(["launch", "--count", "2", "--accel", "tcg", "--no-canary"])
-            .arg(&out),
-    );
+    let again = ["launch", "--count", "2", "--accel", "tcg", "--no-canary"];
+    let launch = start(env.imgbuild(again).arg(&out));
     wait_until("both guests run", || env.guests().len() == 2);
+    let mut guests = env.guests();
+    guests.sort_unstable();
     kill_process(Pid::from_child(&launch), Signal::KILL).unwrap();
     assert_eq!(finish(launch).status.code(), None);
-    env.assert_no_process_left();
 
-    // The next fleet of that name clears what was left and takes its place.
-    run(env
-        .imgbuild(["launch", "--count", "1", "--accel", "tcg", "--for", "1s"])
-        .arg(&out))
-    .succeeds();
+    run(env.imgbuild(again).arg(&out)).exits(1).says(&[
+        "left by a supervisor that died, with 2 living guests",
+        "imgbuild launch --resume tty-idle",
+        "imgbuild rm tty-idle",
+    ]);
+    let events = env.path().join("events");
+    let resumed = env
+        .imgbuild(["launch", "--resume", "tty-idle", "--json"])
+        .stdout(File::create(&events).unwrap())
+        .spawn()
+        .unwrap();
+    let mut ready = Vec::new();
+    wait_until("both guests answer", || {
+        let text = fs::read_to_string(&events).unwrap();
+        // A last line may be half written.
+        let events = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        ready = events
+            .filter(|event| event["state"] == "ready")
+            .map(|event| u32::try_from(event["pid"].as_u64().unwrap()).unwrap())
+            .collect();
+        ready.len() == 2
+    });
+    ready.sort_unstable();
+    assert_eq!(ready, guests);
+    let mut living = env.guests();
+    living.sort_unstable();
+    assert_eq!(living, guests);
+
+    kill_process(Pid::from_child(&resumed), Signal::INT).unwrap();
+    let ended = resumed.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130));
+    env.assert_no_process_left();
     env.assert_no_fleet_left();
 }
 
@@ -175,7 +207,7 @@ fn more_guests_than_open_files_allow_are_refused() {
     .exits(3)
     .says(&[
         "open-files: 200 (hard limit)",
-        "at least 320 for 100 guests",
+        "at least 248 for 100 guests",
     ]);
     env.assert_no_fleet_left();
 }
@@ -185,9 +217,9 @@ fn a_broken_artifact_is_named() {
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
     let initramfs = out.join("initramfs.cpio.gz");
-    let bytes = std::fs::read(&initramfs).unwrap();
-    std::fs::remove_file(&initramfs).unwrap();
-    std::fs::write(&initramfs, &bytes[..bytes.len() - 1]).unwrap();
+    let bytes = fs::read(&initramfs).unwrap();
+    fs::remove_file(&initramfs).unwrap();
+    fs::write(&initramfs, &bytes[..bytes.len() - 1]).unwrap();
     run(env
         .imgbuild(["launch", "--count", "1", "--accel", "tcg"])
         .arg(&out))

@@ -203,12 +203,23 @@ fn restore_puts_back_what_a_killed_launch_left() {
     let mut command = env.imgbuild(arguments);
     let launch = start(command.arg(&out));
     wait_until("a guest runs", || env.guests().len() == 1);
-    // Meanwhile somebody else has changed one of them.
-    fs::write(format!("{KSM}/sleep_millisecs"), "77").unwrap();
+    let ours = now();
+    assert_eq!(ours["run"].trim(), "1");
     kill_process(Pid::from_child(&launch), Signal::KILL).unwrap();
     assert_eq!(finish(launch).status.code(), None);
+
+    // Its guest lives on, and with it the settings.
+    run(&mut check(&env, &["--restore"]))
+        .succeeds()
+        .says(&["/sys/kernel/mm/ksm/run stays 1 for 1 guest of another fleet"]);
+    assert_eq!(now(), ours);
+    let guest = env.guests()[0].cast_signed();
+    kill_process(Pid::from_raw(guest).unwrap(), Signal::KILL).unwrap();
     wait_until("its guest is gone", || guests() == 0);
-    assert_eq!(now()["run"].trim(), "1");
+    assert_eq!(now(), ours);
+
+    // Meanwhile somebody else has changed one of them.
+    fs::write(format!("{KSM}/sleep_millisecs"), "77").unwrap();
 
     let restored = run(&mut check(&env, &["--restore", "--json"])).exits(1);
     let report = &restored.json_lines()[0];

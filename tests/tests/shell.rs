@@ -78,7 +78,9 @@ struct Fleet<'a> {
 impl<'a> Fleet<'a> {
     fn launch(env: &'a TestEnv, out: &Path) -> Self {
         let mut launch = env.imgbuild(["launch", "--count", "1", "--accel", "tcg"]);
-        launch.args(["--for", "4m", "--json"]).arg(out);
+        launch
+            .args(["--for", "4m", "--restart", "never", "--json"])
+            .arg(out);
         let events = env.path().join("events");
         let launch = launch
             .stdout(File::create(&events).unwrap())
