@@ -255,7 +255,8 @@ fn exit(summary: &Summary) -> Exit {
     let tally = &summary.tally;
     if summary.ending == Ending::Interrupted {
         Exit::Interrupted
-    } else if summary.ending == Ending::Stopped || (tally.ready == tally.count && tally.silent == 0)
+    } else if summary.ending == Ending::Stopped
+        || (tally.ready + tally.stopped == tally.count && tally.silent == 0)
     {
         Exit::Done
     } else if tally.ready == 0 && tally.exited == 0 {

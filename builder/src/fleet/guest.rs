@@ -207,9 +207,13 @@ impl Guest {
         self.due
     }
 
-    /// Notes how often it was started again under another supervisor.
-    pub fn remember(&mut self, restarts: u32) {
+    /// Notes how it fared under another supervisor: how often it was started
+    /// again, and where it stands, if that was its end and it does not live.
+    pub fn remember(&mut self, restarts: u32, over: Option<Phase>) {
         self.restarts = restarts;
+        if let (Phase::Planned, Some(over)) = (self.phase, over) {
+            self.phase = over;
+        }
     }
 
     /// Takes an event that happens `now`. `jitter`, from 0 to 1, is drawn anew by

@@ -143,8 +143,13 @@ impl Journal {
     }
 
     /// Records what is to outlive a power cut too: what a user asked for.
-    pub fn append_durably(&mut self, record: &Record) -> Result<(), JournalError> {
-        self.append(record)?;
+    pub fn append_durably(
+        &mut self,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Result<(), JournalError> {
+        for record in records {
+            self.append(&record)?;
+        }
         self.file.sync_data().map_err(unwritable(&self.path))
     }
 

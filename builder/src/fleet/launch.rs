@@ -366,16 +366,26 @@ pub fn launch(
         // The supervisor takes the lock, and joins those who hold settings.
         drop(site);
         let detached = detach(name, directories, interrupt, emit);
-        if detached.is_err()
-            && let Err(error) = remove(name, directories, Survivors::Kill)
-        {
-            tracing::warn!("{error}");
-        }
         drop(settings);
-        return detached.map(|()| Launched::Detached);
+        return cleared(name, directories, detached.map(|()| Launched::Detached));
     }
     let journal = Journal::open(&site.folder().journal())?;
-    supervise(site, journal, attachment, forced, interrupt, emit)
+    let launched = supervise(site, journal, attachment, forced, interrupt, emit);
+    cleared(name, directories, launched)
+}
+
+/// Removes what a launch left that failed before the first guest was started.
+fn cleared(
+    name: &str,
+    directories: &Directories,
+    launched: Result<Launched, LaunchError>,
+) -> Result<Launched, LaunchError> {
+    if launched.is_err()
+        && let Err(error) = remove(name, directories, Survivors::Spare)
+    {
+        tracing::warn!("{error}");
+    }
+    launched
 }
 
 /// Goes on with a fleet whose supervisor died.
@@ -476,20 +486,24 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
             continue;
         };
         let is_extra = supervisor.members().get(which).is_none_or(Member::lives);
-        let taken = if is_extra {
-            Err("its number is not wanted, or taken".to_owned())
+        let why = if is_extra {
+            "its number is not wanted, or taken".to_owned()
         } else {
-            let adopted = supervisor.adopt(which, &living, pidfd.try_clone()?);
-            adopted.map_err(|error| format!("its console is out of reach: {error}"))
-        };
-        match taken {
-            Ok(()) => adopted += 1,
-            Err(why) => {
-                let Living { guest, pid, .. } = living;
-                tracing::warn!("{guest} (process {pid}) is killed: {why}");
-                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            match supervisor.adopt(which, &living, pidfd.try_clone()?, past.up) {
+                Ok(()) => {
+                    adopted += 1;
+                    continue;
+                }
+                // Nobody can talk to it ever again.
+                Err(error) if is_out_of_reach(&error) => {
+                    format!("its console is out of reach: {error}")
+                }
+                Err(error) => return Err(error.into()),
             }
-        }
+        };
+        let Living { guest, pid, .. } = living;
+        tracing::warn!("{guest} (process {pid}) is killed: {why}");
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
     }
     for (guest, past) in &past.guests {
         let which = guest.get() as usize;
@@ -498,7 +512,7 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         };
         let lives = member.lives();
         if let Some(last) = past.last {
-            supervisor.remember(which, last.restarts);
+            supervisor.remember(which, last.restarts, past.over);
         }
         if past.desired == Desired::Down {
             supervisor.wish(which, &GuestEvent::Stop(STOP_GRACE));
@@ -510,6 +524,14 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         tracing::info!("adopted {}", counted(adopted, "guest"));
     }
     Ok(())
+}
+
+/// Whether a console that could not be connected to never can be.
+fn is_out_of_reach(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
+    )
 }
 
 /// Starts a process that supervises the fleet, and waits until it does.

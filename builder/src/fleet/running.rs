@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use super::guest::{Chance, End};
 use super::schedule::Schedule;
 use crate::lines::LineBuffer;
 
-/// Most bytes taken from a console in a turn, so that a flood starves nobody.
-const TURN_MAX: usize = 64 * 1024;
+/// Most bytes taken from one stream in a turn, so that a flood starves nobody.
+const TURN_MAX: usize = 8 * 1024;
 /// Most bytes taken from a console in a second. Beyond, the VMM's own buffer
 /// fills and the guest loses output, not the supervisor its time.
 const SECOND_MAX: usize = 512 * 1024;
@@ -74,6 +74,7 @@ impl Running {
     pub(super) fn started(
         mut child: Child,
         console: std::os::unix::net::UnixStream,
+        errors_read: u64,
         dies_with_us: bool,
     ) -> io::Result<Self> {
         let pid = Pid::from_child(&child);
@@ -82,7 +83,7 @@ impl Running {
             .and_then(|pidfd| console.set_nonblocking(true).map(|()| pidfd));
         match prepared {
             Ok(pidfd) => {
-                let mut running = Self::adopted(pid, pidfd, console)?;
+                let mut running = Self::adopted(pid, pidfd, console, errors_read)?;
                 running.child = Some(child);
                 running.dies_with_us = dies_with_us;
                 Ok(running)
@@ -95,11 +96,13 @@ impl Running {
         }
     }
 
-    /// Takes charge of a VMM that another process started.
+    /// Takes charge of a VMM that another process started. What its stderr held
+    /// so far, in bytes, is passed over.
     pub(super) fn adopted(
         pid: Pid,
         pidfd: OwnedFd,
         console: std::os::unix::net::UnixStream,
+        errors_read: u64,
     ) -> io::Result<Self> {
         console.set_nonblocking(true)?;
         Ok(Self {
@@ -110,7 +113,7 @@ impl Running {
             lines: LineBuffer::default(),
             outgoing: Vec::new(),
             second: (Instant::now(), 0),
-            errors_read: 0,
+            errors_read,
             asked: None,
             dies_with_us: false,
         })
@@ -137,6 +140,14 @@ impl Running {
     pub(super) fn signal(&self, signal: Signal) {
         // It may have ended in between, which is what is wanted.
         let _ = pidfd_send_signal(&self.pidfd, signal);
+    }
+
+    /// Ends a VMM that nobody can listen to.
+    pub(super) fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        if let Some(child) = &mut self.child {
+            let _ = child.wait();
+        }
     }
 
     /// Reads lines of the console, up to a bound.
@@ -189,11 +200,6 @@ impl Running {
             self.errors_read = 0;
         }
         Ok(lines)
-    }
-
-    /// Passes over what the VMM's stderr held before it was adopted.
-    pub(super) fn skip_errors(&mut self, path: &PathBuf) {
-        self.errors_read = std::fs::metadata(path).map_or(0, |file| file.len());
     }
 
     /// How the VMM ended, once it has.
@@ -259,10 +265,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.dies_with_us {
-            self.signal(Signal::KILL);
-            if let Some(child) = &mut self.child {
-                let _ = child.wait();
-            }
+            self.kill();
         }
     }
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustix::process::Pid;
 use tty_init::identity::Identity;
 
@@ -310,6 +311,8 @@ impl Site {
             .as_ref()
             .map(|placement| placement.prepared(guest.get()));
         let in_child = || prepared.as_ref().map_or(Ok(()), Prepared::in_child);
+        // What it said in an earlier life is not judged again.
+        let said = files.errors.metadata()?.len();
         let child = qemu::spawn(
             &self.guest_spec(guest),
             files,
@@ -319,17 +322,17 @@ impl Site {
                 extra: Some(&in_child),
             },
         )?;
-        Running::started(child, console, self.lifetime == Lifetime::WithParent)
+        Running::started(child, console, said, self.lifetime == Lifetime::WithParent)
     }
 
     /// Takes charge of a guest that another supervisor started.
     pub(super) fn adopt(&self, living: &Living, pidfd: OwnedFd) -> io::Result<Running> {
-        let console = UnixStream::connect(self.folder.console(living.guest))?;
+        let console = connect(&self.folder.console(living.guest))?;
         let pid = i32::try_from(living.pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
-        let mut running = Running::adopted(pid, pidfd, console)?;
-        running.skip_errors(&self.folder.error(living.guest));
-        Ok(running)
+        let errors = self.folder.error(living.guest);
+        let said = fs::metadata(errors).map_or(0, |file| file.len());
+        Running::adopted(pid, pidfd, console, said)
     }
 
     /// Puts a guest's process into a CPU class.
@@ -363,6 +366,14 @@ impl Site {
     fn uid(&self, guest: GuestIndex) -> Option<u32> {
         Some(self.spec.run_as_base? + guest.get())
     }
+}
+
+/// Connects to a console without waiting for a VMM that accepts nobody.
+fn connect(console: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(console)?)?;
+    Ok(socket.into())
 }
 
 /// Removes what a fleet has outside its folders, whose supervisor died and no

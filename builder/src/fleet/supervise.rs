@@ -70,8 +70,10 @@ pub struct Tally {
     pub burning: usize,
     /// Guests that were given up.
     pub failed: usize,
-    /// Guests that had ended and were not to be started again.
+    /// Guests that had ended by themselves and were not to be started again.
     pub exited: usize,
+    /// Guests that the user had stopped.
+    pub stopped: usize,
     /// Guests that were never started, since no more fit, the first ones all
     /// failed, or the user ended the launch.
     pub planned: usize,
@@ -195,14 +197,20 @@ impl<'a> Fleet<'a> {
     fn end(mut self) -> Result<(), LaunchError> {
         self.stopping = true;
         self.tell_stage();
-        let grace = self.wishes.grace().unwrap_or(STOP_GRACE);
+        let mut grace = self.wishes.grace().unwrap_or(STOP_GRACE);
         self.supervisor.stop_everything(grace);
         while self.supervisor.members().iter().any(Member::lives) {
             self.take_requests();
+            // Who is in more of a hurry.
+            if let Some(sooner) = self.wishes.grace().filter(|sooner| *sooner < grace) {
+                grace = sooner;
+                self.supervisor.stop_everything(grace);
+            }
             self.turn(None)?;
         }
         let Self {
             supervisor,
+            inbox,
             asks,
             server,
             streams,
@@ -215,7 +223,7 @@ impl<'a> Fleet<'a> {
         supervisor.into_site().remove();
         // Who waits for the end is told when nothing is left.
         wishes.finish();
-        drop(streams);
+        drop((streams, inbox));
         server.stop();
         Ok(())
     }
@@ -320,6 +328,10 @@ impl<'a> Fleet<'a> {
                 // It may have gone on since, within one turn.
                 shown.state = phase;
                 let event = Event::Guest(shown);
+                let is_over = matches!(phase, Phase::Exited | Phase::Failed);
+                if is_over && member.guest().desired() == Desired::Up {
+                    self.record(&Record::Over { guest, phase });
+                }
                 // From the end on, an exit is what was asked for, not news.
                 if !self.stopping {
                     (self.emit)(&event);
@@ -350,9 +362,7 @@ impl<'a> Fleet<'a> {
 
     fn burn(&mut self, which: usize) {
         let duty = self.supervisor.site().spec().burn;
-        if duty > 0 {
-            self.supervisor.send(which, &format!("burn {duty}"));
-        }
+        self.supervisor.burn(which, duty);
     }
 
     /// Ends the initial start once every guest has had its own, or no more fit.
@@ -404,7 +414,8 @@ impl<'a> Fleet<'a> {
             guest.desired() == Desired::Up && matches!(guest.phase(), Phase::Exited | Phase::Failed)
         };
         let over = self.supervisor.count(&[Phase::Exited, Phase::Failed]);
-        (over == members.len() && members.iter().all(is_over)) || self.supervisor.is_hopeless()
+        let all = !members.is_empty() && over == members.len() && members.iter().all(is_over);
+        all || self.supervisor.is_hopeless()
     }
 
     /// How long a guest may take to answer.
@@ -416,6 +427,10 @@ impl<'a> Fleet<'a> {
         let supervisor = &self.supervisor;
         let members = supervisor.members();
         let count = |wanted: fn(&Member) -> bool| members.iter().filter(|m| wanted(m)).count();
+        let stopped = count(|member| {
+            let guest = member.guest();
+            guest.phase() == Phase::Exited && guest.desired() == Desired::Down
+        });
         Tally {
             count: members.len(),
             ready: supervisor.count(&[Phase::Ready]),
@@ -424,7 +439,8 @@ impl<'a> Fleet<'a> {
                 status.is_some_and(|status| status.burn.rounds > 0)
             }),
             failed: supervisor.count(&[Phase::Failed]),
-            exited: supervisor.count(&[Phase::Exited]),
+            exited: supervisor.count(&[Phase::Exited]) - stopped,
+            stopped,
             planned: supervisor.count(&[Phase::Planned]),
             silent: supervisor.count(&[Phase::Unresponsive]) + count(Member::owes_an_answer),
             restarts: members

@@ -41,6 +41,9 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 /// When to look again whether there is room, where nothing tells that there is.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// Most guests started before what others have to say is heard.
+const STARTS_A_TURN: usize = 8;
+
 const INTERRUPT: Token = Token(usize::MAX);
 const ERRORS: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
@@ -59,6 +62,8 @@ pub struct Member {
     queued: bool,
     /// A heartbeat was asked for and has not come.
     asked: bool,
+    /// It was told to burn since its last start.
+    told_to_burn: bool,
     /// It is `urgent` for somebody who asks it.
     attended: u32,
 }
@@ -101,8 +106,11 @@ pub struct Supervisor {
     counts: BTreeMap<Phase, usize>,
     /// Guests that are to be started, in order.
     queue: VecDeque<usize>,
-    /// Why the first of them is not, and when to look again.
-    held: Option<(Instant, admission::Hold, bool)>,
+    /// Why the first of them is not started, and whether that is for good as far
+    /// as can be seen.
+    held: Option<(admission::Hold, bool)>,
+    /// When to look again whether it may be; at once without.
+    look_again: Option<Instant>,
     /// Times at which guests want a turn, the next first.
     times: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Streams that had more to say than one turn takes, and when to go on.
@@ -124,6 +132,7 @@ impl Member {
             armed: None,
             queued: false,
             asked: false,
+            told_to_burn: false,
             attended: 0,
         }
     }
@@ -193,6 +202,7 @@ impl Supervisor {
             counts: BTreeMap::new(),
             queue: VecDeque::new(),
             held: None,
+            look_again: None,
             times: BinaryHeap::new(),
             unfinished: BTreeMap::new(),
             notices: Vec::new(),
@@ -253,7 +263,7 @@ impl Supervisor {
     /// can be seen.
     #[must_use]
     pub fn held_back(&self) -> Option<(&admission::Hold, bool)> {
-        self.held.as_ref().map(|(_, why, settled)| (why, *settled))
+        self.held.as_ref().map(|(why, settled)| (why, *settled))
     }
 
     /// Ends the user's wish to stop, or whether there is one.
@@ -277,9 +287,12 @@ impl Supervisor {
         self.site
     }
 
-    /// Notes how often a guest was started again under another supervisor.
-    pub fn remember(&mut self, which: usize, restarts: u32) {
-        self.members[which].guest.remember(restarts);
+    /// Notes how a guest fared under another supervisor: how often it was started
+    /// again, and where it stands, if that was its end.
+    pub fn remember(&mut self, which: usize, restarts: u32, over: Option<Phase>) {
+        let before = self.members[which].guest.phase();
+        self.members[which].guest.remember(restarts, over);
+        self.recount(which, before);
     }
 
     /// Adds guests, planned and not started.
@@ -311,11 +324,19 @@ impl Supervisor {
         self.counts.retain(|_, counted| *counted > 0);
     }
 
-    /// Takes charge of a guest that another supervisor started.
-    pub fn adopt(&mut self, which: usize, living: &Living, pidfd: OwnedFd) -> io::Result<()> {
+    /// Takes charge of a guest that another supervisor started, and told to burn
+    /// if it was.
+    pub fn adopt(
+        &mut self,
+        which: usize,
+        living: &Living,
+        pidfd: OwnedFd,
+        told_to_burn: bool,
+    ) -> io::Result<()> {
         let mut running = self.site.adopt(living, pidfd)?;
         running.register(self.poll.registry(), |source| token(which, source))?;
         self.members[which].running = Some(running);
+        self.members[which].told_to_burn = told_to_burn;
         self.notice(which, Observation::Started);
         self.apply(which, &Event::Adopted);
         Ok(())
@@ -337,6 +358,15 @@ impl Supervisor {
         }
     }
 
+    /// Tells a guest to burn so much of the time, in percent, once in each of its
+    /// lives: users may change it.
+    pub fn burn(&mut self, which: usize, duty: u8) {
+        if duty > 0 && !self.members[which].told_to_burn {
+            self.members[which].told_to_burn = true;
+            self.send(which, &format!("burn {duty}"));
+        }
+    }
+
     /// Has a guest in the CPU class `urgent` until as many
     /// [`Supervisor::leave`]s; one that is not ready is there anyway.
     pub fn attend(&mut self, which: usize) {
@@ -346,9 +376,11 @@ impl Supervisor {
 
     /// See [`Supervisor::attend`].
     pub fn leave(&mut self, which: usize) {
-        let member = &mut self.members[which];
-        member.attended = member.attended.saturating_sub(1);
-        self.classify(which);
+        // It may have gone with a smaller number of guests.
+        if let Some(member) = self.members.get_mut(which) {
+            member.attended = member.attended.saturating_sub(1);
+            self.classify(which);
+        }
     }
 
     /// Starts what may be started, waits for news until `until` (for ever
@@ -364,7 +396,7 @@ impl Supervisor {
         let next = [
             until,
             self.times.peek().map(|Reverse((at, _))| *at),
-            self.held.as_ref().map(|(at, ..)| *at),
+            self.look_again,
             self.unfinished
                 .values()
                 .map(|at| at.unwrap_or_else(Instant::now))
@@ -462,6 +494,7 @@ impl Supervisor {
     pub fn stop_everything(&mut self, grace: Duration) {
         self.queue.clear();
         self.held = None;
+        self.look_again = None;
         for which in 0..self.members.len() {
             self.members[which].queued = false;
             self.apply(which, &Event::Stop(grace));
@@ -502,7 +535,6 @@ impl Supervisor {
         if !member.queued && member.running.is_none() {
             member.queued = true;
             self.queue.push_back(which);
-            self.held = None;
         }
     }
 
@@ -512,11 +544,15 @@ impl Supervisor {
         if self.is_hopeless() {
             self.queue.clear();
         }
-        if self.held.as_ref().is_some_and(|(again, ..)| *again > now) {
+        if self.look_again.is_some_and(|again| again > now) {
             return;
         }
-        self.held = None;
-        while let Some(which) = self.queue.front().copied() {
+        self.look_again = None;
+        for _ in 0..STARTS_A_TURN {
+            let Some(which) = self.queue.front().copied() else {
+                self.held = None;
+                return;
+            };
             let phase = self.members[which].guest.phase();
             // What was stopped in the meantime, or lives.
             let is_wanted = matches!(phase, Phase::Planned | Phase::Restarting)
@@ -527,13 +563,15 @@ impl Supervisor {
                 let seen = admission::look(Path::new("/"), booting, living);
                 let now = Instant::now();
                 match self.admission.may_start(now, &seen) {
-                    Verdict::Start => {}
+                    Verdict::Start => self.held = None,
                     Verdict::Wait { until, why } => {
-                        self.held = Some((until, why, false));
+                        self.look_again = Some(until);
+                        self.held = Some((why, false));
                         return;
                     }
                     Verdict::Full(why) => {
-                        self.held = Some((now + LOOK_AGAIN, why, true));
+                        self.look_again = Some(now + LOOK_AGAIN);
+                        self.held = Some((why, true));
                         return;
                     }
                 }
@@ -554,12 +592,18 @@ impl Supervisor {
         }
         let index = self.members[which].index;
         let spawned = self.site.spawn(index).and_then(|mut running| {
-            running.register(self.poll.registry(), |source| token(which, source))?;
-            Ok(running)
+            match running.register(self.poll.registry(), |source| token(which, source)) {
+                Ok(()) => Ok(running),
+                Err(error) => {
+                    running.kill();
+                    Err(error)
+                }
+            }
         });
         match spawned {
             Ok(running) => {
                 self.members[which].running = Some(running);
+                self.members[which].told_to_burn = false;
                 self.notice(which, Observation::Started);
             }
             Err(error) => self.apply(which, &Event::SpawnFailed(error.to_string())),
@@ -634,7 +678,9 @@ impl Supervisor {
                 let text = printable(&String::from_utf8_lossy(&line));
                 self.apply(which, &Event::Text(&text));
             }
-            self.notice(which, Observation::Line(line));
+            if !line.is_empty() {
+                self.notice(which, Observation::Line(line));
+            }
         }
     }
 
@@ -684,9 +730,7 @@ impl Supervisor {
         let end = running
             .end(|| {
                 let kills = memory::oom_kills(Path::new("/"));
-                let by_oom = kills > self.oom_kills;
-                self.oom_kills += u64::from(by_oom);
-                by_oom
+                std::mem::replace(&mut self.oom_kills, kills) < kills
             })
             .unwrap_or(End::Unknown);
         for source in SOURCES {
@@ -697,7 +741,7 @@ impl Supervisor {
         self.notice(which, Observation::Ended);
         self.apply(which, &Event::Ended(end));
         // Room may have been made for another.
-        self.held = None;
+        self.look_again = None;
     }
 
     /// Feeds the state machine, keeps the counters, does what it asks for and
@@ -710,16 +754,10 @@ impl Supervisor {
         let actions = member.guest.apply(now, jitter, event, &self.policy);
         let after = member.guest.phase();
         if before != after {
-            if let Some(counted) = self.counts.get_mut(&before) {
-                *counted -= 1;
-                if *counted == 0 {
-                    self.counts.remove(&before);
-                }
-            }
-            *self.counts.entry(after).or_default() += 1;
+            self.recount(which, before);
             if matches!(before, Phase::Starting | Phase::Booting) {
                 // There may be room for another.
-                self.held = None;
+                self.look_again = None;
             }
             self.classify(which);
             self.notice(which, Observation::State(after));
@@ -728,6 +766,18 @@ impl Supervisor {
             self.act(which, action, now);
         }
         self.arm(which);
+    }
+
+    /// Counts a guest where it stands now, and not where it stood before.
+    fn recount(&mut self, which: usize, before: Phase) {
+        if let Some(counted) = self.counts.get_mut(&before) {
+            *counted -= 1;
+            if *counted == 0 {
+                self.counts.remove(&before);
+            }
+        }
+        let after = self.members[which].guest.phase();
+        *self.counts.entry(after).or_default() += 1;
     }
 
     fn act(&mut self, which: usize, action: Action, now: Instant) {

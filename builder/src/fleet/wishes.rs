@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::api::bridge::Act;
-use super::api::types::{ActAnswer, ActRequest, Refusal, Selection};
+use super::api::types::{ActAnswer, ActRequest, Desired, Refusal, Selection};
 use super::guest::{Event, Phase};
 use super::journal::{Journal, Record};
 use super::launch::LaunchError;
@@ -28,8 +28,9 @@ pub(super) struct Wishes {
     acts: Vec<Pending>,
     /// Fewer guests: those from this number on go.
     fewer: Option<(usize, oneshot::Sender<Result<ActAnswer, String>>)>,
-    /// What `stop --all` gave guests to power off, and who waits for the end.
-    end: Option<(Duration, ActAnswer, oneshot::Sender<ActAnswer>)>,
+    /// What each `stop --all` gives guests to power off, and who waits for the
+    /// end.
+    ends: Vec<(Duration, ActAnswer, oneshot::Sender<ActAnswer>)>,
 }
 
 #[derive(Debug)]
@@ -56,41 +57,53 @@ impl Wishes {
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
             .map_or(STOP_GRACE, |grace| grace.min(GRACE_MAX));
         let (guests, mut refused) = selected(supervisor, &request.guests);
+        let mut refuse = |guest: GuestIndex, reason: String| {
+            let id = guest.to_string();
+            refused.push(Refusal { id, reason });
+        };
         if act == Act::Stop && request.guests == Selection::All {
             let done = guests.iter().map(|which| id(supervisor, *which)).collect();
-            self.end = Some((grace, ActAnswer { done, refused }, reply));
+            let answer = ActAnswer { done, refused };
+            self.ends.push((grace, answer, reply));
             return true;
         }
-        let mut done = Vec::new();
-        let mut waiting = Vec::new();
+        let leaving = self.fewer.as_ref().map_or(usize::MAX, |(count, _)| *count);
+        let mut told = Vec::new();
         for which in guests {
             let member = &supervisor.members()[which];
             let (guest, pid) = (member.index(), member.pid());
-            if act == Act::Kill && pid.is_none() {
-                refused.push(Refusal {
-                    id: guest.to_string(),
-                    reason: format!("it does not run: it is {}", member.guest().phase().name()),
-                });
-                continue;
+            match act {
+                Act::Kill if pid.is_none() => {
+                    let phase = member.guest().phase().name();
+                    refuse(guest, format!("it does not run: it is {phase}"));
+                }
+                Act::Restart if which >= leaving || !self.ends.is_empty() => {
+                    refuse(guest, "it is on its way out".to_owned());
+                }
+                Act::Stop | Act::Kill | Act::Restart => told.push((which, guest, pid)),
             }
-            let (record, event) = match act {
-                Act::Stop => (Some(Record::Stopped { guest }), Event::Stop(grace)),
-                Act::Restart => (Some(Record::Wanted { guest }), Event::Restart(grace)),
-                Act::Kill => (None, Event::Kill),
-            };
-            if let Some(record) = record
-                && let Err(error) = journal.append_durably(&record)
-            {
-                refused.push(Refusal {
-                    id: guest.to_string(),
-                    reason: error.to_string(),
-                });
-                continue;
-            }
-            done.push(guest.to_string());
-            waiting.push((which, pid));
-            supervisor.wish(which, &event);
         }
+        let guests = told.iter().map(|(_, guest, _)| *guest);
+        let recorded = match act {
+            Act::Stop => journal.append_durably(guests.map(|guest| Record::Stopped { guest })),
+            Act::Restart => journal.append_durably(guests.map(|guest| Record::Wanted { guest })),
+            Act::Kill => Ok(()),
+        };
+        if let Err(error) = recorded {
+            for (_, guest, _) in told.drain(..) {
+                refuse(guest, error.to_string());
+            }
+        }
+        let event = match act {
+            Act::Stop => Event::Stop(grace),
+            Act::Restart => Event::Restart(grace),
+            Act::Kill => Event::Kill,
+        };
+        for (which, ..) in &told {
+            supervisor.wish(*which, &event);
+        }
+        let done = told.iter().map(|(_, guest, _)| guest.to_string()).collect();
+        let waiting = told.iter().map(|(which, _, pid)| (*which, *pid)).collect();
         self.acts.push(Pending {
             act,
             waiting,
@@ -109,24 +122,33 @@ impl Wishes {
         count: u32,
         reply: oneshot::Sender<Result<ActAnswer, String>>,
     ) {
-        if self.fewer.is_some() {
-            let _ = reply.send(Err(
-                "another change of the number of guests is under way".into()
-            ));
+        let busy = if !self.ends.is_empty() {
+            Some("the fleet ends")
+        } else if self.fewer.is_some() {
+            Some("another change of the number of guests is under way")
+        } else {
+            None
+        };
+        if let Some(busy) = busy {
+            let _ = reply.send(Err(busy.to_owned()));
             return;
         }
         let now = supervisor.members().len();
         let wanted = count as usize;
         if wanted > now {
-            let _ = reply.send(more(supervisor, count).map_err(|error| error.to_string()));
+            let more = more(supervisor, journal, count);
+            let _ = reply.send(more.map_err(|error| error.to_string()));
+            return;
+        }
+        let members = &supervisor.members()[wanted..];
+        let stopped = members.iter().map(|member| Record::Stopped {
+            guest: member.index(),
+        });
+        if let Err(error) = journal.append_durably(stopped) {
+            let _ = reply.send(Err(error.to_string()));
             return;
         }
         for which in wanted..now {
-            let guest = supervisor.members()[which].index();
-            if let Err(error) = journal.append_durably(&Record::Stopped { guest }) {
-                let _ = reply.send(Err(error.to_string()));
-                return;
-            }
             supervisor.wish(which, &Event::Stop(STOP_GRACE));
         }
         self.fewer = Some((wanted, reply));
@@ -165,12 +187,12 @@ impl Wishes {
 
     /// What guests get to power off when the fleet ends, if the user said so.
     pub(super) fn grace(&self) -> Option<Duration> {
-        self.end.as_ref().map(|(grace, ..)| *grace)
+        self.ends.iter().map(|(grace, ..)| *grace).min()
     }
 
     /// Answers who waits for the end of the fleet, which has come.
     pub(super) fn finish(self) {
-        if let Some((_, answer, reply)) = self.end {
+        for (_, answer, reply) in self.ends {
             let _ = reply.send(answer);
         }
         for pending in self.acts {
@@ -188,15 +210,26 @@ fn is_done(supervisor: &Supervisor, act: Act, which: usize, before: Option<u32>)
     match act {
         Act::Stop => pid.is_none(),
         Act::Kill => pid != before,
-        Act::Restart => (pid.is_some() && pid != before) || member.guest().phase() == Phase::Failed,
+        Act::Restart => {
+            // Somebody may have stopped it since.
+            let is_down = member.guest().desired() == Desired::Down;
+            (pid.is_some() && pid != before) || is_down || member.guest().phase() == Phase::Failed
+        }
     }
 }
 
 /// Adds guests, up to `count`.
-fn more(supervisor: &mut Supervisor, count: u32) -> Result<ActAnswer, LaunchError> {
+fn more(
+    supervisor: &mut Supervisor,
+    journal: &mut Journal,
+    count: u32,
+) -> Result<ActAnswer, LaunchError> {
     let now = u32::try_from(supervisor.members().len()).unwrap_or(u32::MAX);
     let guests = GuestRange::new(now, count)?;
     let site = supervisor.site_mut();
+    // Those of these numbers that there were may have been stopped.
+    let wanted = guests.iter().map(|guest| Record::Wanted { guest });
+    journal.append_durably(wanted)?;
     let before = site.spec().clone();
     if let Err(error) = enlarge(site, guests, count) {
         *site.spec_mut() = before;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::api::types::Desired;
+use crate::fleet::guest::Phase;
 use crate::units::GuestIndex;
 
 /// Something that happened.
@@ -38,6 +39,13 @@ pub enum Record {
         /// The guest.
         guest: GuestIndex,
     },
+    /// A guest ended, and is not to be started again, though nobody stopped it.
+    Over {
+        /// The guest.
+        guest: GuestIndex,
+        /// `exited` or `failed`.
+        phase: Phase,
+    },
     /// The initial start is done; guests burn.
     Up,
 }
@@ -58,6 +66,8 @@ pub struct Past {
     pub last: Option<Run>,
     /// Whether it is to be up.
     pub desired: Desired,
+    /// Where it stands, if it ended and is not to be started again.
+    pub over: Option<Phase>,
 }
 
 /// A start of a guest.
@@ -78,6 +88,7 @@ impl Default for Past {
         Self {
             last: None,
             desired: Desired::Up,
+            over: None,
         }
     }
 }
@@ -93,7 +104,9 @@ impl History {
                 start_time,
                 restarts,
             } => {
-                guests.entry(guest).or_default().last = Some(Run {
+                let past = guests.entry(guest).or_default();
+                past.over = None;
+                past.last = Some(Run {
                     pid,
                     start_time,
                     restarts,
@@ -106,7 +119,12 @@ impl History {
                 }
             }
             Record::Stopped { guest } => guests.entry(guest).or_default().desired = Desired::Down,
-            Record::Wanted { guest } => guests.entry(guest).or_default().desired = Desired::Up,
+            Record::Wanted { guest } => {
+                let past = guests.entry(guest).or_default();
+                past.desired = Desired::Up;
+                past.over = None;
+            }
+            Record::Over { guest, phase } => guests.entry(guest).or_default().over = Some(phase),
             Record::Up => self.up = true,
         }
     }
@@ -125,6 +143,9 @@ impl History {
                 if run.ended {
                     records.push(Record::End { guest });
                 }
+            }
+            if let Some(phase) = past.over {
+                records.push(Record::Over { guest, phase });
             }
             if past.desired == Desired::Down {
                 records.push(Record::Stopped { guest });

@@ -73,7 +73,16 @@ fn a_history_is_what_was_recorded() {
         (8, None, Desired::Down),
         (99_999, Some(run(99_999, 0, true)), Desired::Up),
     ];
-    let expected = expected.map(|(number, last, desired)| (guest(number), Past { last, desired }));
+    let expected = expected.map(|(number, last, desired)| {
+        (
+            guest(number),
+            Past {
+                last,
+                desired,
+                over: None,
+            },
+        )
+    });
     assert_eq!(told.guests, expected.into());
     assert!(told.up);
     // The shortest form tells the same, but for guests of which it says nothing.
@@ -93,7 +102,7 @@ fn what_is_written_is_read_again() {
         if at % 2 == 0 {
             journal.append(record).unwrap();
         } else {
-            journal.append_durably(record).unwrap();
+            journal.append_durably([*record]).unwrap();
         }
         assert_eq!(replay(&path).unwrap(), history(&story()[..=at]));
     }
@@ -325,11 +334,11 @@ fn a_full_disk_costs_no_line_that_was_written() {
     assert!(written.len() > 100 && !journal.length.is_multiple_of(4096));
     assert_eq!(fs::read_to_string(&path).unwrap(), text(&written));
     assert_eq!(journal.history(), &history(&written));
-    assert!(journal.append_durably(&start(9, 9)).is_err());
+    assert!(journal.append_durably([start(9, 9)]).is_err());
 
     fs::remove_file(&ballast).unwrap();
     written.push(Record::Up);
-    journal.append_durably(&Record::Up).unwrap();
+    journal.append_durably([Record::Up]).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), text(&written));
     drop(journal);
 }
