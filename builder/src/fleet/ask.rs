@@ -177,6 +177,9 @@ impl Asks {
                 };
                 ask.unsent.push_back(no_answer(supervisor, which, what, at));
             }
+            // First, so that only those are left over that `due` looks after:
+            // what is left over holds the next questions back.
+            ask.pass_on();
             let at_a_time = AT_A_TIME * host::cpus();
             while ask.asked.len() < at_a_time
                 && ask.unsent.len() < at_a_time
