@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 use clap::Args;
-use rustix::io::FdFlags;
+use rustix::process::Signal;
 use serde_json::json;
 
 use super::launch::fleet_name;
@@ -14,7 +16,7 @@ use crate::fleet::api::client::Client;
 use crate::fleet::api::types::Selection;
 use crate::fleet::ssh::{Reachable, Tally, exit_code};
 use crate::host;
-use crate::process::{Captured, OUTPUT_LIMIT};
+use crate::process::{self, Captured, OUTPUT_LIMIT};
 use crate::progress;
 use crate::units::GuestIndex;
 
@@ -59,9 +61,8 @@ impl Ssh {
         };
         let attendance = attend(&context.client(fleet.name()), &attended);
         if let Some(guest) = self.guest {
-            if let Some(attendance) = &attendance {
-                // It is to live as long as ssh(1) does, which this process becomes.
-                rustix::io::fcntl_setfd(attendance, FdFlags::empty())?;
+            if let Some(attendance) = attendance {
+                hold(attendance)?;
             }
             return Err(fleet.become_ssh(guest, &self.command).into());
         }
@@ -109,6 +110,19 @@ fn attend(client: &Client, guests: &[GuestIndex]) -> Option<UnixStream> {
             None
         }
     }
+}
+
+/// Has a connection open for as long as this process lives, whatever it becomes:
+/// ssh(1) begins by closing all that it inherits, so a child holds it.
+fn hold(connection: UnixStream) -> io::Result<()> {
+    let mut holder = Command::new("sleep");
+    holder
+        .arg("infinity")
+        .stdin(OwnedFd::from(connection))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    process::die_with_parent(&mut holder, Signal::KILL);
+    holder.spawn().map(drop)
 }
 
 /// The exit code that a run on all guests leads to.
