@@ -92,7 +92,8 @@ pub fn remove(
         name: name.to_owned(),
         source,
     };
-    let living = match instance(&paths) {
+    let instance = instance(&paths);
+    let living = match instance {
         Some(instance) => orphans::living(Path::new("/"), instance).map_err(guests)?,
         None if survivors == Survivors::Spare => {
             return Err(RemoveError::Unknown {
@@ -109,11 +110,9 @@ pub fn remove(
             living: number,
         });
     }
-    if let Some(instance) = instance(&paths) {
+    if let Some(instance) = instance {
         kill(&living, instance).map_err(guests)?;
-    }
-    if let Ok(spec) = folder::read_spec(paths.path()) {
-        site::clear(&spec);
+        site::clear(name, instance);
     }
     for path in [paths.runtime(), paths.path()] {
         match fs::remove_dir_all(path) {

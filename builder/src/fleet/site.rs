@@ -20,7 +20,7 @@ use super::launch::LaunchError;
 use super::orphans::Living;
 use super::plan::Artifacts;
 use super::running::Running;
-use super::spec::{FleetSpec, Subnet};
+use super::spec::{FleetSpec, Instance, Subnet};
 use super::tap;
 use super::{deadline, identity, ssh_config};
 use crate::artifact;
@@ -357,7 +357,9 @@ impl Site {
         {
             tracing::warn!("the fleet's cgroup is left behind: {error}");
         }
-        remove_taps(&self.spec);
+        if self.spec.net == Net::Tap {
+            remove_taps(self.spec.instance);
+        }
         if let Err(error) = self.folder.remove() {
             tracing::warn!("{error}");
         }
@@ -378,9 +380,9 @@ fn connect(console: &Path) -> io::Result<UnixStream> {
 
 /// Removes what a fleet has outside its folders, whose supervisor died and no
 /// guest of which lives.
-pub(super) fn clear(spec: &FleetSpec) {
-    let name = cpu::cgroup::group_name(&spec.name, spec.instance);
-    let removed = match FleetCgroup::open(Path::new("/"), &name) {
+pub(super) fn clear(name: &str, instance: Instance) {
+    let group = cpu::cgroup::group_name(name, instance);
+    let removed = match FleetCgroup::open(Path::new("/"), &group) {
         Ok(Some(cgroup)) => cgroup.remove().map_err(|error| error.to_string()),
         Ok(None) => Ok(()),
         Err(error) => Err(error.to_string()),
@@ -388,13 +390,11 @@ pub(super) fn clear(spec: &FleetSpec) {
     if let Err(error) = removed {
         tracing::warn!("the fleet's cgroup is left behind: {error}");
     }
-    remove_taps(spec);
+    remove_taps(instance);
 }
 
-fn remove_taps(spec: &FleetSpec) {
-    if spec.net == Net::Tap
-        && let Err(error) = tap::remove(spec.instance)
-    {
+fn remove_taps(instance: Instance) {
+    if let Err(error) = tap::remove(instance) {
         tracing::warn!("{error}");
     }
 }
