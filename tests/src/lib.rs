@@ -4,6 +4,7 @@
 pub mod alone;
 pub mod bench;
 pub mod confined;
+pub mod fleet;
 pub mod guest;
 pub mod http;
 pub mod kex;

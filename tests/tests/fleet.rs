@@ -1,0 +1,383 @@
+//! Fleets that outlive their supervisor: real guests under TCG, some killed,
+//! some files damaged, and another supervisor that goes on with them.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use imgbuild::fleet::api::types::{self, Desired, Stage};
+use imgbuild::fleet::guest::Phase;
+use imgbuild::fleet::journal::{Journal, Record};
+use imgbuild::fleet::orphans;
+use imgbuild_tests::fleet::{Fleet, all_ready, kill, launch, number};
+use imgbuild_tests::{TestEnv, run, wait_until};
+use serde_json::json;
+
+/// Each guest's process and how often it was started again.
+fn lives(fleet: &types::Fleet) -> Vec<(Option<u32>, u32)> {
+    let guests = fleet.guests.iter();
+    guests.map(|guest| (guest.pid, guest.restarts)).collect()
+}
+
+fn restarts(fleet: &types::Fleet) -> u32 {
+    fleet.guests.iter().map(|guest| guest.restarts).sum()
+}
+
+#[test]
+fn a_third_killed_and_the_supervisor_too() {
+    let env = TestEnv::new();
+    let count = number("IMGBUILD_TEST_GUESTS", 50);
+    let fleet = Fleet::ready(&env, "f", count, &[]);
+    let before = lives(&fleet.ps());
+    assert_eq!(env.guests().len(), count as usize);
+
+    let third: Vec<_> = (0..before.len()).step_by(3).collect();
+    fleet.kill_guests(&third);
+    let after = fleet.until("all are ready again", |fleet| {
+        restarts(fleet) as usize >= third.len() && all_ready(fleet)
+    });
+    for (index, (before, after)) in before.iter().zip(lives(&after)).enumerate() {
+        let killed = third.contains(&index);
+        assert_eq!(after.1, u32::from(killed), "g{index:05}");
+        assert_eq!(after.0 != before.0, killed, "g{index:05}");
+    }
+
+    fleet.kill_supervisor();
+    let orphaned = fleet.ps();
+    assert_eq!(orphaned.stage, Stage::Orphaned);
+    assert_eq!(orphaned.supervisor, None);
+    assert_eq!(orphaned.counts, [(Phase::Unresponsive, count)].into());
+    assert_eq!(lives(&orphaned), lives(&after));
+    run(&mut launch(&env, "f", 1)).exits(1).says(&[
+        &format!("with {count} living guests"),
+        "imgbuild launch --resume f",
+        "imgbuild rm f",
+    ]);
+    run(&mut fleet.imgbuild(["rm", "f"]))
+        .exits(1)
+        .says(&["rm --force f"]);
+
+    fleet.resume().succeeds();
+    fleet.wait();
+    let adopted = fleet.ps();
+    assert_eq!(adopted.stage, Stage::Up);
+    assert_eq!(lives(&adopted), lives(&after));
+    assert_eq!(env.guests().len(), count as usize);
+    fleet.ssh("g00000", ["status"]).succeeds();
+    run(&mut fleet.imgbuild(["launch", "--resume", "f"]))
+        .exits(1)
+        .says(&["a fleet named f is running"]);
+    fleet.end();
+}
+
+#[test]
+fn what_died_with_the_supervisor_is_started_again_and_what_was_stopped_is_not() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 4, &[]);
+    run(&mut fleet.imgbuild(["stop", "g00001"])).succeeds();
+    let before = fleet.ps();
+    kill(before.supervisor.unwrap().pid);
+    fleet.wait_until_unsupervised();
+    fleet.kill_guests(&[0]);
+    let orphaned = fleet.until("a guest is gone", |fleet| fleet.guests[0].pid.is_none());
+    assert_eq!(orphaned.guests[0].state, Phase::Exited);
+    assert_eq!(orphaned.guests[1].desired, Desired::Down);
+
+    fleet.resume().succeeds();
+    fleet.wait();
+    let after = fleet.ps();
+    let states = |fleet: &types::Fleet| -> Vec<_> {
+        let guests = fleet.guests.iter();
+        guests.map(|guest| (guest.state, guest.restarts)).collect()
+    };
+    assert_eq!(
+        states(&after),
+        [
+            (Phase::Ready, 1),
+            (Phase::Exited, 0),
+            (Phase::Ready, 0),
+            (Phase::Ready, 0)
+        ]
+    );
+    assert_eq!(after.guests[2].pid, before.guests[2].pid);
+    assert_eq!(after.guests[3].pid, before.guests[3].pid);
+    assert_eq!(
+        after.guests[0].reason.as_deref(),
+        Some("its QEMU was gone when the fleet was adopted")
+    );
+
+    fleet.kill_supervisor();
+    fleet.kill_guests(&[0, 2, 3]);
+    fleet.until("all are gone", |fleet| fleet.stage == Stage::Lost);
+    fleet.resume().succeeds();
+    fleet.wait();
+    assert_eq!(
+        states(&fleet.ps()),
+        [
+            (Phase::Ready, 2),
+            (Phase::Exited, 0),
+            (Phase::Ready, 1),
+            (Phase::Ready, 1)
+        ]
+    );
+    run(&mut fleet.imgbuild(["restart", "g00001"])).succeeds();
+    fleet.wait();
+    assert!(all_ready(&fleet.ps()));
+    fleet.end();
+}
+
+#[test]
+fn a_fleet_keeps_its_new_size() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 2, &[]);
+    run(&mut fleet.imgbuild(["scale", "4"])).succeeds();
+    fleet.wait();
+    let grown = fleet.ps();
+    assert_eq!((grown.wanted, grown.guests.len()), (4, 4));
+    fleet.kill_supervisor();
+    fleet.resume().succeeds();
+    fleet.wait();
+    assert_eq!(lives(&fleet.ps()), lives(&grown));
+    fleet
+        .ssh("g00003", ["status"])
+        .succeeds()
+        .shows(&["id=g00003"]);
+
+    run(&mut fleet.imgbuild(["scale", "1"])).succeeds();
+    let one = fleet.ps();
+    assert_eq!(lives(&one), lives(&grown)[..1]);
+    assert_eq!(env.guests().len(), 1);
+    for path in ["overlays", "identities", "logs", "errors"] {
+        let left = fs::read_dir(fleet.folder().join(path)).unwrap().count();
+        assert_eq!(left, 1, "{path}");
+    }
+    fleet.kill_supervisor();
+    fleet.resume().succeeds();
+    fleet.wait();
+    assert_eq!(lives(&fleet.ps()), lives(&one));
+
+    run(&mut fleet.imgbuild(["scale", "0"])).succeeds();
+    assert_eq!(fleet.ps().guests, []);
+    fleet.kill_supervisor();
+    fleet.resume().succeeds();
+    run(&mut fleet.imgbuild(["scale", "2"])).succeeds();
+    fleet.wait();
+    fleet.end();
+}
+
+#[test]
+fn a_damaged_journal_costs_no_guest() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 2, &[]);
+    let journal = fleet.folder().join("journal");
+    run(&mut fleet.imgbuild(["stop", "g00001"])).succeeds();
+    let before = fleet.ps();
+
+    // As a power cut may leave it.
+    fleet.kill_supervisor();
+    let mut torn = OpenOptions::new().append(true).open(&journal).unwrap();
+    torn.write_all(b"0badc0de {\"sto").unwrap();
+    fleet.resume().succeeds();
+    fleet.wait();
+    assert_eq!(lives(&fleet.ps()), lives(&before));
+    assert_eq!(fleet.guest(1).state, Phase::Exited);
+    assert!(fleet.talk().contains("journal"), "{}", fleet.talk());
+
+    // A wrong line in the middle: what follows is put aside.
+    fleet.kill_supervisor();
+    let text = fs::read_to_string(&journal).unwrap();
+    fs::write(&journal, format!("garbage\n{text}")).unwrap();
+    fleet.resume().succeeds();
+    fleet.wait();
+    assert_eq!(fleet.guest(0).pid, before.guests[0].pid);
+    assert!(fleet.folder().join("journal.damaged").exists());
+
+    // Nothing tells that a guest was stopped, so it comes back.
+    fleet.kill_supervisor();
+    fs::remove_file(&journal).unwrap();
+    fleet.resume().succeeds();
+    fleet.wait();
+    assert_eq!(fleet.guest(0).pid, before.guests[0].pid);
+    assert!(all_ready(&fleet.ps()));
+    fleet.end();
+}
+
+#[test]
+fn a_process_that_has_a_guests_old_number_is_left_alone() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 2, &[]);
+    fleet.kill_supervisor();
+    fleet.kill_guests(&[0]);
+    wait_until("the guest is gone", || env.guests().len() == 1);
+    // Not of this environment, where nothing is to be left.
+    let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = other.id();
+    Journal::open(&fleet.folder().join("journal"))
+        .unwrap()
+        .append(&Record::Start {
+            guest: "g00000".parse().unwrap(),
+            pid,
+            start_time: orphans::start_time(Path::new("/"), pid).unwrap(),
+            restarts: 7,
+        })
+        .unwrap();
+    assert_eq!(fleet.guest(0).pid, None);
+    fleet.resume().succeeds();
+    fleet.wait();
+    let guest = fleet.guest(0);
+    assert_ne!(guest.pid, Some(pid));
+    assert_eq!(guest.restarts, 8);
+    run(&mut fleet.imgbuild(["kill", "g00000"])).succeeds();
+    fleet.end();
+    assert_eq!(other.try_wait().unwrap(), None);
+    other.kill().unwrap();
+    assert_eq!(other.wait().unwrap().signal(), Some(9));
+}
+
+#[test]
+fn a_spec_that_cannot_be_read_is_told_and_cleared_by_force() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 1, &[]);
+    let pid = fleet.guest(0).pid.unwrap();
+    let good = fleet.spec();
+    fleet.kill_supervisor();
+
+    // Of another version, and with no more than what tells its guests.
+    for (spec, said) in [
+        (json!({"spec_version": 999}), "has version 999"),
+        (
+            json!({"spec_version": 1, "instance": good["instance"]}),
+            "does not describe the fleet f",
+        ),
+        (json!("garbage"), "does not describe the fleet f"),
+    ] {
+        fleet.change_spec(|written| *written = spec);
+        fleet.resume().exits(1).says(&[said, "imgbuild rm f"]);
+        run(&mut launch(&env, "f", 1)).exits(1).says(&[said]);
+        run(&mut fleet.imgbuild(["ps"])).exits(1).says(&[said]);
+        run(&mut fleet.imgbuild(["rm", "f"]))
+            .exits(1)
+            .says(&["rm --force f"]);
+        assert_eq!(env.guests(), [pid]);
+    }
+
+    fleet.change_spec(|spec| *spec = json!({"instance": good["instance"]}));
+    run(&mut fleet.imgbuild(["rm", "--force", "f"])).succeeds();
+    fleet.assert_gone();
+}
+
+#[test]
+fn an_overlay_that_is_gone_is_made_anew() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 2, &[]);
+    let overlay = fleet.folder().join("overlays/00000.qcow2");
+    run(&mut fleet.imgbuild(["stop", "g00000"])).succeeds();
+    fs::remove_file(&overlay).unwrap();
+    run(&mut fleet.imgbuild(["restart", "g00000"])).succeeds();
+    fleet.wait();
+    assert!(overlay.exists());
+    let said = "g00000 gets a new, empty one";
+    assert_eq!(fleet.talk().matches(said).count(), 1, "{}", fleet.talk());
+
+    // A guest that runs has its disk open.
+    fs::remove_file(&overlay).unwrap();
+    fleet.ssh("g00000", ["sync"]).succeeds();
+    assert_eq!(fleet.guest(0).state, Phase::Ready);
+    run(&mut fleet.imgbuild(["kill", "g00000"])).succeeds();
+    fleet.wait();
+    assert!(overlay.exists());
+    assert_eq!(fleet.talk().matches(said).count(), 2, "{}", fleet.talk());
+    fleet.end();
+}
+
+#[test]
+fn a_fleet_of_an_earlier_boot_is_lost() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 2, &[]);
+    fleet.kill_supervisor();
+    fleet.kill_guests(&[0, 1]);
+    wait_until("no guest lives", || env.guests().is_empty());
+    fleet.change_spec(|spec| {
+        assert!(spec["boot_id"].is_string(), "{spec}");
+        spec["boot_id"] = json!("00000000-0000-4000-8000-000000000000");
+    });
+    // With a login or a restart of the host, this goes.
+    fs::remove_dir_all(env.path().join("run/imgbuild/f")).unwrap();
+    assert_eq!(fleet.ps().stage, Stage::Lost);
+    fleet.resume().exits(1).says(&["was lost", "imgbuild rm f"]);
+    run(&mut launch(&env, "f", 1))
+        .exits(1)
+        .says(&["imgbuild rm f"]);
+    run(&mut fleet.imgbuild(["rm", "f"])).succeeds();
+    fleet.assert_gone();
+}
+
+#[test]
+fn rebuilt_artifacts_are_not_mixed_with_old_guests() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 1, &[]);
+    let pid = fleet.guest(0).pid;
+    fleet.kill_supervisor();
+    let out = env.artifacts("tty-idle");
+    run(env
+        .imgbuild([
+            "build",
+            "tty-idle",
+            "--no-boot",
+            "--disk-size",
+            "2G",
+            "--out",
+        ])
+        .arg(&out))
+    .succeeds();
+    fleet
+        .resume()
+        .exits(1)
+        .says(&["was built again", "rm --force f"]);
+    assert_eq!(fleet.guest(0).pid, pid);
+    run(&mut fleet.imgbuild(["rm", "--force", "f"]))
+        .succeeds()
+        .says(&["killed 1 guest"]);
+    fleet.assert_gone();
+}
+
+#[test]
+fn launches_and_stops_in_a_row_leave_nothing() {
+    let env = TestEnv::new();
+    let rounds = number("IMGBUILD_TEST_ROUNDS", 20);
+    for round in 0..rounds {
+        let net = if round % 2 == 0 { "user" } else { "none" };
+        let fleet = Fleet::ready(&env, "round", 1, &["--net", net]);
+        fleet.end();
+    }
+}
+
+#[test]
+fn a_supervisor_holds_two_descriptors_a_guest() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 1, &[]);
+    let supervisor = fleet.supervisor();
+    // A request's own go when it has been answered.
+    let open = || {
+        let count = || {
+            fs::read_dir(format!("/proc/{supervisor}/fd"))
+                .unwrap()
+                .count()
+        };
+        (0..20).map(|_| count()).min().unwrap()
+    };
+    let one = open();
+    run(&mut fleet.imgbuild(["scale", "5"])).succeeds();
+    fleet.wait();
+    assert_eq!(open(), one + 8);
+    for _ in 0..5 {
+        run(&mut fleet.imgbuild(["kill", "0-2"])).succeeds();
+        fleet.wait();
+    }
+    assert_eq!(open(), one + 8);
+    run(&mut fleet.imgbuild(["scale", "1"])).succeeds();
+    assert_eq!(open(), one);
+    fleet.end();
+}
