@@ -13,6 +13,8 @@ use std::io::{self, Read as _, Write as _};
 use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use serde::Deserialize;
 use tempfile::NamedTempFile;
@@ -35,6 +37,10 @@ pub(super) const KNOWN_HOSTS: &str = "known_hosts";
 
 /// Most bytes of a `spec.json`: a fleet of 100,000 guests takes one MiB.
 const SPEC_MAX: u64 = 16 << 20;
+/// How often a folder is tried again that somebody has locked, and how long
+/// apart: a launch of a name that is taken has it until it knows.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The folders of one fleet, locked for this process.
 ///
@@ -93,7 +99,15 @@ impl Folder {
     /// Opens the folders of a fleet that nobody supervises, to go on with it.
     pub fn open(name: &str, directories: &Directories) -> Result<Self, FolderError> {
         let paths = usable(name, directories)?;
-        let lock = claim(&paths.state, name)?.filter(|_| paths.spec_file().exists());
+        let mut lock = claim(&paths.state, name);
+        for _ in 0..TRIES {
+            if !matches!(lock, Err(FolderError::Running { .. })) {
+                break;
+            }
+            sleep(PAUSE);
+            lock = claim(&paths.state, name);
+        }
+        let lock = lock?.filter(|_| paths.spec_file().exists());
         let Some(lock) = lock else {
             let fleets = list(directories)?.into_iter().map(|found| found.name);
             return Err(FolderError::NotFound {
