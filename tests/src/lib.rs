@@ -9,6 +9,7 @@ pub mod guest;
 pub mod http;
 pub mod kex;
 pub mod reachable;
+pub mod root;
 pub mod small_kernel;
 pub mod stand_in;
 pub mod tree;
