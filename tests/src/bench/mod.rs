@@ -10,6 +10,7 @@ pub mod check;
 pub mod density;
 pub mod disk;
 mod distribution;
+pub mod fleet;
 pub mod guest;
 
 /// One measurement beside its alternative.

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
     take(bench::check::all());
     take(bench::guest::all());
     take(bench::density::all());
+    take(bench::fleet::all());
     if !arguments.skip_kernel {
         take(bench::build::kernel());
     }
