@@ -8,10 +8,10 @@
 //! may outlive their supervisor. What has none never had a guest, and goes with
 //! the process that made it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::ops::Deref;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -167,16 +167,14 @@ impl Folder {
         self.write(self.identity(guest), blob)
     }
 
-    /// Writes a file of this folder, readable by its owner alone.
+    /// Writes a file of this folder, readable by its owner alone; whole or not
+    /// at all, on a full disk too and whenever this process dies.
+    ///
+    /// It is not forced to the disk: a fleet does not outlive its host.
     pub fn write(&self, name: impl AsRef<Path>, bytes: &[u8]) -> Result<PathBuf, FolderError> {
         let path = self.state.join(name);
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| file.write_all(bytes))
+        written_beside(&path, bytes)
+            .and_then(|new| Ok(new.persist(&path)?))
             .map_err(unwritable(&path))?;
         Ok(path)
     }
@@ -283,13 +281,23 @@ pub fn running(directories: &Directories) -> Result<Vec<PathBuf>, FolderError> {
 /// Puts a file of these bytes in the place of another, whole or not at all,
 /// whenever this process or the host dies; readable by its owner alone.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let folder = path.parent().expect("a file is in a folder");
-    let mut new = NamedTempFile::new_in(folder)?;
-    new.write_all(bytes)?;
+    let new = written_beside(path, bytes)?;
     new.as_file().sync_all()?;
     let file = new.persist(path)?;
-    File::open(folder)?.sync_all()?;
+    File::open(folder_of(path))?.sync_all()?;
     Ok(file)
+}
+
+/// A temporary file of these bytes in the folder of `path`, to be put in its
+/// place; readable by its owner alone.
+fn written_beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    let mut new = NamedTempFile::new_in(folder_of(path))?;
+    new.write_all(bytes)?;
+    Ok(new)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().expect("a file is in a folder")
 }
 
 /// The paths of a fleet, if the kernel and QEMU take them.

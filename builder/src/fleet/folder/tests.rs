@@ -86,6 +86,31 @@ fn without_a_spec_nothing_stays() {
 }
 
 #[test]
+fn a_file_is_replaced_whole_or_not_at_all() {
+    let (_temporary, directories) = directories();
+    let folder = Folder::create("web", &directories).unwrap();
+    let guest = GuestIndex::new(7).unwrap();
+    let path = folder.write_identity(guest, b"first").unwrap();
+    // Who has the file open, as a guest's QEMU does, keeps what it was handed.
+    let mut held = File::open(&path).unwrap();
+    // Given away, and closed to its owner again with each write.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    folder.write_identity(guest, b"second").unwrap();
+    let mut seen = String::new();
+    held.read_to_string(&mut seen).unwrap();
+    assert_eq!(seen, "first");
+    assert_eq!(fs::read(&path).unwrap(), b"second");
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+
+    // A folder in its place: the last step fails, and leaves nothing behind.
+    let other = folder.identity(GuestIndex::new(8).unwrap());
+    fs::create_dir_all(other.join("in the way")).unwrap();
+    assert!(folder.write(&other, b"third").is_err());
+    assert_eq!(entries(other.parent().unwrap()).unwrap().len(), 2);
+}
+
+#[test]
 fn what_a_launch_left_that_was_killed_early_is_cleared() {
     let (_temporary, directories) = directories();
     let paths = Paths::of("web", &directories);
