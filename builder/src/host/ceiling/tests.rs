@@ -138,7 +138,7 @@ fn a_fix_raises_limits_for_the_largest_fleet() {
     assert_eq!(ceiling.fixed, count(PORTS, "ports"));
     for (id, now) in [
         ("open-files", 488),
-        ("file-max", 996),
+        ("file-max", 1_034),
         ("pid-max", FEW_THREADS),
         ("threads-max", FEW_THREADS),
     ] {
@@ -198,7 +198,7 @@ fn no_count_exceeds_the_largest_fleet() {
 fn costs_that_make_no_sense_are_counted_all_the_same() {
     let host = host(|host| {
         host.memory.overcommit = Some(2);
-        host.files.open_max = Some(1_024);
+        host.files.open_max = Some(900);
         host.files.open_raisable = true;
         stop_ksm(host);
     });
@@ -216,7 +216,7 @@ fn costs_that_make_no_sense_are_counted_all_the_same() {
         ceiling(&host, &want)
     };
     let free = costing(0);
-    assert_eq!(free.guest, count(488, "open-files"));
+    assert_eq!(free.guest, count(426, "open-files"));
     assert_eq!(free.fixed, count(PORTS, "ports"));
     let dear = costing(u64::MAX);
     assert_eq!(
