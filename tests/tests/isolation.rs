@@ -22,13 +22,13 @@ const FIRST_USER: u32 = 1_967_001;
 
 /// Guests in a folder whose name is full of what options and JSON give a meaning
 /// to.
-struct Site {
+struct Place {
     _env: TestEnv,
     site: site::Site,
     out: PathBuf,
 }
 
-impl Site {
+impl Place {
     fn new(count: u32, run_as_base: Option<u32>) -> Self {
         let env = TestEnv::new();
         let built = env.artifacts("tty-idle");
@@ -145,8 +145,8 @@ const LIST: &str = "exec 2>/dev/null; ls \"$1\"";
 
 #[test]
 fn a_guest_runs_under_its_user_and_has_what_it_was_handed() {
-    let site = Site::new(1, Some(FIRST_USER));
-    let mut guest = site.start(0, Lifetime::WithParent);
+    let place = Place::new(1, Some(FIRST_USER));
+    let mut guest = place.start(0, Lifetime::WithParent);
     let ready = guest.ready();
     for part in [
         "\"identity\":\"applied\"",
@@ -190,8 +190,8 @@ fn a_guest_runs_under_its_user_and_has_what_it_was_handed() {
     assert_eq!(fs::read_link(guest.proc("cwd")).unwrap(), Path::new("/"));
 
     // Every open file is one it was handed, its complaints, or of its own making.
-    let own = [site.overlay(0), site.identity(0), site.complaints(0)];
-    let handed: BTreeSet<_> = site.artifacts().into_iter().chain(own).collect();
+    let own = [place.overlay(0), place.identity(0), place.complaints(0)];
+    let handed: BTreeSet<_> = place.artifacts().into_iter().chain(own).collect();
     let mut seen = BTreeSet::new();
     let mut sockets = 0;
     for file in fs::read_dir(guest.proc("fd")).unwrap().flatten() {
@@ -210,17 +210,17 @@ fn a_guest_runs_under_its_user_and_has_what_it_was_handed() {
 
 #[test]
 fn a_guest_s_user_reaches_nothing_of_the_fleet_s() {
-    let site = Site::new(2, Some(FIRST_USER));
-    let mut guests = [0, 1].map(|guest| site.start(guest, Lifetime::WithParent));
+    let place = Place::new(2, Some(FIRST_USER));
+    let mut guests = [0, 1].map(|guest| place.start(guest, Lifetime::WithParent));
     for guest in &mut guests {
         guest.ready();
     }
     let (one, other) = (FIRST_USER, FIRST_USER + 1);
-    let folder = site.site.folder();
+    let folder = place.site.folder();
     let secret = [
-        site.overlay(0),
-        site.identity(0),
-        site.site.spec().identity_file.clone().unwrap(),
+        place.overlay(0),
+        place.identity(0),
+        place.site.spec().identity_file.clone().unwrap(),
         folder.console(alone::guest(0)),
     ];
     for uid in [one, other] {
@@ -233,16 +233,16 @@ fn a_guest_s_user_reaches_nothing_of_the_fleet_s() {
     }
     // By its process's descriptors it has what it was handed, and may change
     // nothing but its disk.
-    let identity = guests[0].descriptor(&site.identity(0));
+    let identity = guests[0].descriptor(&place.identity(0));
     assert!(can(one, READ, &identity));
-    for path in site.artifacts() {
+    for path in place.artifacts() {
         let descriptor = guests[0].descriptor(&path);
         assert!(can(one, READ, &descriptor), "{}", path.display());
         assert!(!can(one, WRITE, &descriptor), "{}", path.display());
     }
     assert!(!can(one, WRITE, &identity));
     assert!(!can(other, READ, &identity));
-    assert!(!can(other, READ, &guests[0].descriptor(&site.overlay(0))));
+    assert!(!can(other, READ, &guests[0].descriptor(&place.overlay(0))));
     // Nor can it signal or trace another's process.
     let kill = "kill -0 \"${1#/proc/}\" 2>/dev/null";
     let process = PathBuf::from(format!("/proc/{}", guests[0].child.id()));
@@ -253,14 +253,14 @@ fn a_guest_s_user_reaches_nothing_of_the_fleet_s() {
 
 #[test]
 fn a_kernel_that_is_closed_to_others_is_told_before_and_by_qemu() {
-    let site = Site::new(1, Some(FIRST_USER));
-    let [kernel, ..] = &site.artifacts();
+    let place = Place::new(1, Some(FIRST_USER));
+    let [kernel, ..] = &place.artifacts();
     let file = File::open(kernel).unwrap();
     vmm::readable_by(&file, kernel, FIRST_USER).unwrap();
     run(Command::new("chmod").arg("0400").arg(kernel)).succeeds();
     let error = vmm::readable_by(&file, kernel, FIRST_USER).unwrap_err();
     assert!(error.to_string().contains("mode 0400"), "{error}");
-    let mut guest = site.start(0, Lifetime::WithParent);
+    let mut guest = place.start(0, Lifetime::WithParent);
     assert!(!guest.child.wait().unwrap().success());
     let complaints = fs::read_to_string(&guest.complaints).unwrap();
     assert!(complaints.contains("/dev/fd/4"), "{complaints}");
@@ -268,19 +268,19 @@ fn a_kernel_that_is_closed_to_others_is_told_before_and_by_qemu() {
 
 #[test]
 fn the_disk_under_an_overlay_is_what_was_handed_over() {
-    let site = Site::new(1, Some(FIRST_USER));
+    let place = Place::new(1, Some(FIRST_USER));
     // The path in the overlay's header leads nowhere now.
-    fs::rename(&site.out, site.out.with_file_name("moved")).unwrap();
-    let ready = site.start(0, Lifetime::WithParent).ready();
+    fs::rename(&place.out, place.out.with_file_name("moved")).unwrap();
+    let ready = place.start(0, Lifetime::WithParent).ready();
     assert!(ready.contains("\"disk\":\"up\""), "{ready}");
 }
 
 #[test]
 fn a_guest_lives_as_long_as_its_parent_or_on_its_own() {
-    let site = Site::new(2, None);
+    let place = Place::new(2, None);
     let started = |guest, lifetime| {
         thread::scope(|scope| {
-            let starter = scope.spawn(|| site.start(guest, lifetime));
+            let starter = scope.spawn(|| place.start(guest, lifetime));
             starter.join().unwrap()
         })
     };
