@@ -21,6 +21,9 @@ pub fn install(talk: &Talk) {
     };
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
+        // It would tell of them on stderr, where they come from, and panic: a
+        // supervisor whose log is on a full disk is to go on without.
+        .log_internal_errors(false)
         .with_writer(Stderr);
     match talk.log_format {
         LogFormat::Json => builder.json().init(),
