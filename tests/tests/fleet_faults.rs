@@ -1,0 +1,623 @@
+//! Fleets with guests that end, hang and flood, on hosts that lack something:
+//! what became of each is told, and the others go on.
+//!
+//! Jumps of the host's clock are not tested: no namespace has a wall clock of
+//! its own (time_namespaces(7)), and that of the host is not a test's to set.
+//! Supervisors go by the monotonic clock alone.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use imgbuild::fleet::api::types::{self, Desired, Stage};
+use imgbuild::fleet::guest::Phase;
+use imgbuild::fleet::orphans;
+use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, launch, signal};
+use imgbuild_tests::stand_in::{QEMU, find};
+use imgbuild_tests::{TestEnv, finish, run, start, wait_until, workspace};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+/// Ticks of the clock by which processes' starts are told, in a second: the
+/// kernel's USER_HZ on x86 (proc_pid_stat(5), field 22).
+const TICKS: u64 = 100;
+
+fn reason(fleet: &types::Fleet, index: usize) -> &str {
+    fleet.guests[index].reason.as_deref().unwrap_or_default()
+}
+
+fn state(fleet: &types::Fleet, index: usize) -> (Phase, u32) {
+    let guest = &fleet.guests[index];
+    (guest.state, guest.restarts)
+}
+
+#[test]
+fn guests_that_end_are_replaced_as_the_policy_says() {
+    let env = TestEnv::new();
+    for (policy, powered_off, panicked) in [
+        ("always", (Phase::Ready, 1), (Phase::Ready, 1)),
+        ("on-failure", (Phase::Exited, 0), (Phase::Ready, 1)),
+        ("never", (Phase::Exited, 0), (Phase::Failed, 0)),
+    ] {
+        let fleet = Fleet::ready(&env, "f", 4, &["--restart", policy]);
+        fleet.ssh("g00000", ["poweroff"]);
+        fleet.ssh("g00001", ["write", "/proc/sysrq-trigger", "c"]);
+        fleet.kill_guests(&[2]);
+        let after = fleet.until("each is where the policy has it", |fleet| {
+            state(fleet, 0) == powered_off
+                && state(fleet, 1) == panicked
+                && state(fleet, 2) == panicked
+        });
+        assert_eq!(state(&after, 3), (Phase::Ready, 0), "{policy}");
+        for (index, said) in [
+            (0, "powered off by itself"),
+            (1, "kernel panic: sysrq triggered crash"),
+            (2, "QEMU ended (signal: 9)"),
+        ] {
+            let reason = reason(&after, index);
+            assert!(reason.starts_with(said), "{policy}: {reason}");
+        }
+
+        // What the user wants comes before the policy.
+        run(&mut fleet.imgbuild(["stop", "g00003"])).succeeds();
+        run(&mut fleet.imgbuild(["restart", "0-2"])).succeeds();
+        fleet.wait();
+        let after = fleet.ps();
+        assert_eq!(after.guests[3].desired, Desired::Down);
+        assert_eq!(after.guests[3].state, Phase::Exited);
+        assert_eq!(after.counts[&Phase::Ready], 3);
+        run(&mut fleet.imgbuild(["kill", "g00003"]))
+            .exits(1)
+            .says(&["g00003: it does not run: it is exited"]);
+        run(&mut fleet.imgbuild(["stop", "g00003", "g00009"])).exits(2);
+        fleet.end();
+    }
+}
+
+#[test]
+fn a_fleet_whose_guests_have_all_ended_is_over() {
+    let env = TestEnv::new();
+    let launch = start(launch(&env, "f", 2).args(["--restart", "never", "--json"]));
+    wait_until("it is launched", || {
+        folder(&env, "f").join("spec.json").exists()
+    });
+    let fleet = Fleet::of(&env, "f");
+    wait_until("it is supervised", || {
+        env.path().join("run/imgbuild/f/control").exists()
+    });
+    fleet.wait();
+    fleet.ssh("g00000", ["poweroff"]);
+    fleet.ssh("g00001", ["poweroff"]);
+    let events = finish(launch).exits(4).json_lines();
+    let summary = events.last().unwrap();
+    assert_eq!([&summary["exited"], &summary["ready"]], [2, 0]);
+    assert_eq!(summary["ending"], "empty");
+    fleet.assert_gone();
+}
+
+/// Builds a guest that speaks and never gets ready.
+fn parked(env: &TestEnv) -> PathBuf {
+    let recipe = fs::read_to_string(workspace().join("images/tty-idle.toml")).unwrap();
+    let file = env.path().join("parked.toml");
+    let recipe = recipe
+        .replace("tty-idle", "parked")
+        .replace("[kernel]", "[kernel]\ncommand_line = \"tty.park\"")
+        .replace("[guest]", "[guest]\nboot_timeout = \"4s\"");
+    fs::write(&file, recipe).unwrap();
+    let out = env.path().join("out/parked");
+    run(env
+        .imgbuild(["build", "--no-boot", "--out"])
+        .arg(&out)
+        .arg(&file))
+    .succeeds();
+    out
+}
+
+#[test]
+fn guests_that_never_get_ready_are_given_up() {
+    let env = TestEnv::new();
+    let out = parked(&env);
+    let mut launch = env.imgbuild(["launch", "--count", "2", "--accel", "tcg"]);
+    launch.args(["--no-canary", "--json"]).arg(&out);
+    let events = run(&mut launch).exits(1).json_lines();
+    for guest in ["g00000", "g00001"] {
+        let states: Vec<_> = events
+            .iter()
+            .filter(|event| event["id"] == guest)
+            .map(|event| event["state"].as_str().unwrap())
+            .collect();
+        let count = |wanted: &str| states.iter().filter(|state| **state == wanted).count();
+        assert_eq!(count("starting"), 5, "{states:?}");
+        assert_eq!(count("restarting"), 4, "{states:?}");
+        assert_eq!(states.last(), Some(&"failed"));
+        let failed = events
+            .iter()
+            .find(|event| event["id"] == guest && event["state"] == "failed");
+        let reason = failed.unwrap()["reason"].as_str().unwrap();
+        // A host that has much else to do does not let it speak.
+        let told = ["not ready after 4 s", "said nothing for 4 s"];
+        assert!(told.iter().any(|told| reason.starts_with(told)), "{reason}");
+    }
+    env.assert_no_process_left();
+    env.assert_no_fleet_left();
+}
+
+/// A QEMU that does not start these guests, and all others.
+fn qemu_refuses(env: &TestEnv, guests: &str) {
+    let real = find(QEMU);
+    let script = format!(
+        "case \"$*\" in *'-name '{guests}*) echo 'no such luck' >&2; exit 7 ;; esac\n\
+         exec {} \"$@\"",
+        real.display()
+    );
+    env.stand_in(QEMU, &script);
+}
+
+/// A launch with the stand-ins on its PATH, which every user may run.
+fn with_stand_ins(env: &TestEnv, command: &mut Command) {
+    fs::set_permissions(env.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    command.env("PATH", env.path_with_stand_ins());
+}
+
+#[test]
+fn a_qemu_that_does_not_start_costs_its_guest_alone() {
+    let env = TestEnv::new();
+    qemu_refuses(&env, "g00001");
+    let mut command = detached(&env, "f", 3);
+    with_stand_ins(&env, &mut command);
+    run(&mut command).succeeds();
+    let fleet = Fleet::of(&env, "f");
+    run(&mut fleet.imgbuild(["wait", "--ready", "--timeout", "250s"]))
+        .exits(4)
+        .says(&["not all get ready: ", "1 failed", "imgbuild ps"]);
+    let after = fleet.ps();
+    assert_eq!(state(&after, 1), (Phase::Failed, 4));
+    let why = "QEMU ended (exit status: 7); last line: no such luck";
+    assert_eq!(reason(&after, 1), why);
+    run(&mut fleet.imgbuild(["logs", "g00001", "--vmm"]))
+        .succeeds()
+        .shows(&["no such luck"]);
+    fleet.until("the others are ready", |fleet| {
+        fleet.counts[&Phase::Failed] == 1 && fleet.counts.get(&Phase::Ready) == Some(&2)
+    });
+
+    // Mended, it comes up; broken after that, no guest comes back.
+    qemu_refuses(&env, "none");
+    run(&mut fleet.imgbuild(["restart", "g00001"])).succeeds();
+    fleet.wait();
+    qemu_refuses(&env, "g");
+    fleet.kill_guests(&[0]);
+    let after = fleet.until("it is given up", |fleet| state(fleet, 0).0 == Phase::Failed);
+    assert_eq!(reason(&after, 0), why);
+    assert_eq!(after.counts[&Phase::Ready], 2);
+    fleet.end();
+}
+
+#[test]
+fn part_of_a_fleet_is_told_by_the_exit_code() {
+    let env = TestEnv::new();
+    for (refused, code) in [("g00001", 4), ("g", 1), ("none", 0)] {
+        qemu_refuses(&env, refused);
+        let mut command = launch(&env, "f", 2);
+        with_stand_ins(&env, &mut command);
+        run(command.args(["--for", "3s"])).exits(code);
+    }
+    env.assert_no_process_left();
+    env.assert_no_fleet_left();
+}
+
+#[test]
+fn a_stopped_qemu_is_told_and_not_replaced() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 2, &["--health", "1s"]);
+    let before = fleet.guest(0).pid.unwrap();
+    signal(before, Signal::STOP);
+    let after = fleet.until("it is late", |fleet| {
+        state(fleet, 0).0 == Phase::Unresponsive
+    });
+    assert_eq!(reason(&after, 0), "its QEMU is stopped by a signal");
+    // Longer than another answer may take.
+    sleep(Duration::from_secs(15));
+    let after = fleet.ps();
+    assert_eq!(after.guests[0].pid, Some(before));
+    assert_eq!(state(&after, 0), (Phase::Unresponsive, 0));
+    assert_eq!(state(&after, 1), (Phase::Ready, 0));
+    signal(before, Signal::CONT);
+    let after = fleet.until("it answers", all_ready);
+    assert_eq!(after.guests[0].pid, Some(before));
+    assert_eq!(after.guests[0].restarts, 0);
+    assert_eq!(after.guests[0].unresponsive, 1);
+    assert_eq!(after.guests[0].reason, None);
+
+    // One that is stopped ends all the same, by force.
+    signal(before, Signal::STOP);
+    run(&mut fleet.imgbuild(["stop", "g00000", "--grace", "1s"])).succeeds();
+    assert_eq!(state(&fleet.ps(), 0), (Phase::Exited, 0));
+    fleet.end();
+}
+
+fn port(fleet: &types::Fleet, index: usize) -> u16 {
+    let address = fleet.guests[index].ssh.as_ref().unwrap();
+    address.rsplit_once(':').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn a_port_that_is_taken_is_passed_over_or_told() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 2, &[]);
+    let first = port(&fleet.ps(), 0);
+    fleet.end();
+    let taken = TcpListener::bind(("127.0.0.1", first)).unwrap();
+    let fleet = Fleet::ready(&env, "f", 2, &[]);
+    let ports = [0, 1].map(|index| port(&fleet.ps(), index));
+    assert!(!ports.contains(&first), "{first} is among {ports:?}");
+    drop(taken);
+
+    // Taken while its guest is down.
+    run(&mut fleet.imgbuild(["stop", "g00000"])).succeeds();
+    let taken = TcpListener::bind(("127.0.0.1", ports[0])).unwrap();
+    run(&mut fleet.imgbuild(["restart", "g00000"])).succeeds();
+    let after = fleet.until("it is given up", |fleet| state(fleet, 0).0 == Phase::Failed);
+    let said = format!(
+        "Could not set up host forwarding rule 'tcp:127.0.0.1:{}",
+        ports[0]
+    );
+    assert!(reason(&after, 0).contains(&said), "{}", reason(&after, 0));
+    assert_eq!(state(&after, 1), (Phase::Ready, 0));
+    drop(taken);
+    run(&mut fleet.imgbuild(["restart", "g00000"])).succeeds();
+    fleet.wait();
+    fleet.ssh("g00000", ["status"]).succeeds();
+    fleet.end();
+}
+
+/// A small file system where fleets have their folders.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(env: &TestEnv) -> Self {
+        let path = env.path().join("state");
+        let mut mount = env.command("mount");
+        run(mount
+            .args(["-t", "tmpfs", "-o", "size=16M", "small"])
+            .arg(&path))
+        .succeeds();
+        Self(path)
+    }
+
+    fn fill(&self) {
+        let mut ballast = fs::File::create(self.0.join("ballast")).unwrap();
+        while ballast.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount")
+            .args(["--lazy"])
+            .arg(&self.0)
+            .status();
+    }
+}
+
+#[test]
+fn a_full_disk_costs_no_guest() {
+    let env = TestEnv::new();
+    let small = Small::mount(&env);
+    let fleet = Fleet::ready(&env, "f", 3, &[]);
+    let before = fleet.ps();
+    small.fill();
+    // Until there is no room in the journal's last page either.
+    let stop = || run(&mut fleet.imgbuild(["stop", "g00002"]));
+    while stop().code() == 0 {}
+    // What could not be made to last is not done.
+    run(&mut fleet.imgbuild(["stop", "g00000"]))
+        .exits(1)
+        .says(&[
+            "g00000: cannot write the journal",
+            "No space left on device",
+        ]);
+    run(&mut fleet.imgbuild(["scale", "4"]))
+        .exits(1)
+        .says(&["No space left on device"]);
+    run(&mut fleet.imgbuild(["scale", "1"]))
+        .exits(1)
+        .says(&["No space left on device"]);
+    let during = fleet.ps();
+    assert_eq!(during.wanted, 3);
+    for index in [0, 1] {
+        assert_eq!(state(&during, index), (Phase::Ready, 0));
+        assert_eq!(during.guests[index].pid, before.guests[index].pid);
+    }
+    fleet
+        .ssh("g00000", ["echo", "here"])
+        .succeeds()
+        .shows(&["here"]);
+    // A guest's next start needs no room, or is tried again.
+    run(&mut fleet.imgbuild(["kill", "g00001"])).succeeds();
+
+    small.free();
+    fleet.wait();
+    fleet.ssh("g00001", ["status"]).succeeds();
+    run(&mut fleet.imgbuild(["scale", "4"])).succeeds();
+    fleet.wait();
+    run(&mut fleet.imgbuild(["stop", "g00000"])).succeeds();
+    fleet.kill_supervisor();
+    fleet.resume().succeeds();
+    fleet.wait();
+    assert_eq!(fleet.guest(0).state, Phase::Exited);
+    run(&mut fleet.imgbuild(["stop", "--all"])).succeeds();
+    fleet.assert_nothing_left();
+}
+
+#[test]
+fn an_interrupt_during_the_start_leaves_nothing() {
+    let env = TestEnv::new();
+    let command = start(launch(&env, "f", 20).args(["--rate", "2"]));
+    wait_until("some guests live", || env.guests().len() > 2);
+    let fleet = Fleet::of(&env, "f");
+    kill_process(Pid::from_child(&command), Signal::INT).unwrap();
+    finish(command).exits(130);
+    fleet.assert_gone();
+
+    let fleet = Fleet::launch(&env, "f", 20, &["--rate", "2"]);
+    signal(fleet.supervisor(), Signal::TERM);
+    wait_until("it is gone", || !fleet.folder().exists());
+    fleet.assert_gone();
+
+    let fleet = Fleet::launch(&env, "f", 20, &["--rate", "2"]);
+    fleet.end();
+}
+
+#[test]
+fn one_of_two_launches_of_one_name_wins() {
+    let env = TestEnv::new();
+    let _ = env.artifacts("tty-idle");
+    for _ in 0..3 {
+        let both = [(); 2].map(|()| start(&mut detached(&env, "f", 1)));
+        let both = both.map(finish);
+        let mut codes = both.each_ref().map(imgbuild_tests::Finished::code);
+        codes.sort_unstable();
+        assert_eq!(codes, [0, 1], "{both:?}");
+        for finished in both {
+            if finished.code() == 1 {
+                let _ = finished.says(&["a fleet named f "]);
+            }
+        }
+        let fleet = Fleet::of(&env, "f");
+        fleet.wait();
+        assert_eq!(env.guests().len(), 1);
+        fleet.end();
+    }
+}
+
+#[test]
+fn guests_are_stopped_while_others_start() {
+    let env = TestEnv::new();
+    let fleet = Fleet::launch(&env, "f", 4, &["--rate", "0.5"]);
+    assert_eq!(fleet.guest(3).state, Phase::Planned);
+    run(&mut fleet.imgbuild(["stop", "g00003"])).succeeds();
+    run(&mut fleet.imgbuild(["stop", "g00000"])).succeeds();
+    fleet.wait();
+    let after = fleet.ps();
+    assert_eq!(
+        after
+            .guests
+            .iter()
+            .map(|guest| guest.state)
+            .collect::<Vec<_>>(),
+        [Phase::Exited, Phase::Ready, Phase::Ready, Phase::Exited]
+    );
+    assert_eq!(reason(&after, 3), "stopped on request");
+    run(&mut fleet.imgbuild(["restart", "g00003"])).succeeds();
+    fleet.wait();
+    assert_eq!(state(&fleet.ps(), 3).0, Phase::Ready);
+    fleet.end();
+}
+
+#[test]
+fn fleets_side_by_side_are_told_apart() {
+    let env = TestEnv::new();
+    let one = Fleet::ready(&env, "one", 1, &[]);
+    let two = Fleet::ready(&env, "two", 1, &[]);
+    for verb in [
+        &["ps"][..],
+        &["stop", "--all"],
+        &["wait", "--ready"],
+        &["ssh", "g00000", "--", "status"],
+    ] {
+        run(&mut env.imgbuild(verb))
+            .exits(2)
+            .says(&["several fleets: one, two", "--fleet"]);
+    }
+    let before = two.ps();
+    assert_ne!(port(&one.ps(), 0), port(&before, 0));
+    run(&mut one.imgbuild(["stop", "--all"])).succeeds();
+    one.assert_nothing_left();
+    let after = two.ps();
+    assert_eq!(after.guests[0].pid, before.guests[0].pid);
+    run(&mut env.imgbuild(["ps"])).succeeds().shows(&["two"]);
+    two.end();
+}
+
+/// Builds a guest with a shell.
+fn with_shell(env: &TestEnv) -> PathBuf {
+    let path = env.path().join("root.tar");
+    let mut tar = tar::Builder::new(fs::File::create(&path).unwrap());
+    let mut header = tar::Header::new_gnu();
+    let busybox = fs::read("/bin/busybox").expect("the package busybox-static is installed");
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mode(0o755);
+    header.set_size(busybox.len() as u64);
+    tar.append_data(&mut header, "bin/busybox", &busybox[..])
+        .unwrap();
+    for applet in ["sh", "yes", "cat"] {
+        let mut link = tar::Header::new_gnu();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_uid(0);
+        link.set_gid(0);
+        link.set_mode(0o777);
+        link.set_size(0);
+        tar.append_link(&mut link, format!("bin/{applet}"), "busybox")
+            .unwrap();
+    }
+    tar.finish().unwrap();
+    let out = env.path().join("out/shell");
+    let mut build = env.imgbuild(["build", "debian-shell", "--no-boot", "--rootfs"]);
+    run(build.arg(&path).arg("--out").arg(&out)).succeeds();
+    out
+}
+
+/// Bytes of memory that a process has.
+fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.unwrap().trim_end_matches("kB").trim();
+    kibibytes.parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn a_console_that_floods_is_kept_in_bounds() {
+    let env = TestEnv::new();
+    let out = with_shell(&env);
+    let mut command = env.imgbuild(["launch", "--accel", "tcg", "--no-canary", "--detach"]);
+    run(command.args(["--name", "f", "--count", "2"]).arg(out)).succeeds();
+    let fleet = Fleet::of(&env, "f");
+    fleet.wait();
+    for guest in ["g00000", "g00001"] {
+        fleet.ssh(guest, ["burn", "0"]);
+    }
+    let supervisor = fleet.supervisor();
+    let before = resident(supervisor);
+    let flood = "yes a line that comes again and again > /dev/ttyS0";
+    let flooding = start(&mut fleet.imgbuild(["ssh", "g00000", "--", flood]));
+    let older = fleet.folder().join("logs/g00000.log.1");
+    wait_until("a log is full", || older.exists());
+    for _ in 0..3 {
+        let mut ask = fleet.imgbuild(["console", "g00001"]);
+        let question = env.path().join("question");
+        fs::write(&question, "status\n").unwrap();
+        ask.stdin(fs::File::open(question).unwrap());
+        run(&mut ask).succeeds().shows(&["id=g00001"]);
+        fleet.ssh("g00001", ["status"]).succeeds();
+    }
+    let grown = resident(supervisor).saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes more");
+    let logs = fs::read_dir(fleet.folder().join("logs")).unwrap();
+    let kept: u64 = logs.map(|log| log.unwrap().metadata().unwrap().len()).sum();
+    assert!(kept < 2 << 20, "{kept} bytes of logs");
+    run(&mut fleet.imgbuild(["kill", "g00000"])).succeeds();
+    // The connection is gone with the guest.
+    let _ = finish(flooding);
+    fleet.wait();
+    fleet.end();
+}
+
+/// What Prometheus would get.
+fn scrape(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn prometheus_is_answered_where_it_asks() {
+    let env = TestEnv::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    // Taken: told, and nothing stays for `rm`.
+    run(detached(&env, "f", 1).args(["--metrics", &address]))
+        .exits(1)
+        .says(&["cannot listen on", &address, "--metrics"]);
+    let fleet = Fleet::of(&env, "f");
+    run(&mut fleet.imgbuild(["rm", "f"])).succeeds();
+    fleet.assert_gone();
+    drop(listener);
+
+    let fleet = Fleet::ready(&env, "f", 2, &["--metrics", &address]);
+    run(&mut fleet.imgbuild(["kill", "g00000"])).succeeds();
+    fleet.wait();
+    let text = scrape(port);
+    for line in [
+        "imgbuild_guests{fleet=\"f\",state=\"ready\"} 2\n",
+        "imgbuild_guests_wanted{fleet=\"f\"} 2\n",
+        "imgbuild_restarts_total{fleet=\"f\"} 1\n",
+        "imgbuild_held_back{fleet=\"f\"} 0\n",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in {text}");
+    }
+    fleet.kill_supervisor();
+    fleet.resume().succeeds();
+    fleet.wait();
+    assert!(scrape(port).contains("imgbuild_restarts_total{fleet=\"f\"} 1\n"));
+    fleet.end();
+}
+
+#[test]
+fn a_fleet_that_does_not_fit_settles_at_what_does() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 2, &[]);
+    // What fits is for the host to say; that all of it is to stay free is not.
+    fleet.kill_supervisor();
+    fleet.change_spec(|spec| spec["admission"]["keep_free"] = json!(1_u64 << 50));
+    fleet.resume().succeeds();
+    run(&mut fleet.imgbuild(["scale", "4"])).succeeds();
+    run(&mut fleet.imgbuild(["wait", "--ready", "--timeout", "250s"])).exits(4);
+    let settled = fleet.ps();
+    assert_eq!(settled.stage, Stage::Settled);
+    assert_eq!(
+        settled.counts,
+        [(Phase::Planned, 2), (Phase::Ready, 2)].into()
+    );
+    let why = settled.held_back.unwrap();
+    assert!(why.contains("of memory are available"), "{why}");
+    assert!(why.contains("are to stay free"), "{why}");
+    run(&mut fleet.imgbuild(["scale", "2"])).succeeds();
+    fleet.until("nothing is held back", |fleet| {
+        fleet.stage == Stage::Up && fleet.held_back.is_none()
+    });
+    fleet.end();
+
+    // None fits at all.
+    let events = run(launch(&env, "f", 2).args(["--keep-free", "1024T", "--for", "1s", "--json"]))
+        .exits(1)
+        .json_lines();
+    let summary = events.last().unwrap();
+    assert_eq!([&summary["planned"], &summary["ready"]], [2, 0]);
+    let why = summary["held_back"].as_str().unwrap();
+    assert!(why.contains("are to stay free"), "{why}");
+    env.assert_no_fleet_left();
+}
+
+#[test]
+fn guests_are_started_no_faster_than_asked() {
+    let env = TestEnv::new();
+    let fleet = Fleet::launch(&env, "f", 4, &["--rate", "1"]);
+    run(&mut fleet.imgbuild(["wait", "--ready", "--timeout", "100ms"]))
+        .exits(1)
+        .says(&["the time is over: ", "planned"]);
+    fleet.wait();
+    let starts = fleet
+        .ps()
+        .guests
+        .into_iter()
+        .map(|guest| orphans::start_time(Path::new("/"), guest.pid.unwrap()).unwrap());
+    let starts: Vec<_> = starts.collect();
+    let span = starts.iter().max().unwrap() - starts.iter().min().unwrap();
+    // Three pauses, but for the tenth of a second that may be caught up with.
+    assert!(span >= 3 * TICKS - TICKS / 5, "{span} ticks: {starts:?}");
+    fleet.end();
+}
