@@ -41,9 +41,11 @@ symbols:
     CARGO_PROFILE_INIT_STRIP=none cargo build --release --locked --target-dir target/symbols
     @ls target/symbols/release/build/imgbuild-*/out/init/*/init/tty-init
 
-# Attack a guest for minutes: a gigabyte of input, a thousand connections
+# What takes minutes: guests under attack, a fleet of 300, 200 launches, cgroup v2
 soak: build
-    IMGBUILD_SOAK=1 IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --package imgbuild-tests --test hostile -- --nocapture
+    IMGBUILD_SOAK=1 IMGBUILD_TEST_GUESTS=300 IMGBUILD_TEST_ROUNDS=200 IMGBUILD_BIN="$PWD/{{imgbuild}}" \
+        cargo test --release --locked --package imgbuild-tests \
+        --test hostile --test fleet --test placement --test soak -- --nocapture
 
 # Run every fuzz target for so many seconds
 fuzz SECONDS="30":

@@ -203,6 +203,33 @@ fn just_does_not_run_when_an_installation_fails() {
 }
 
 #[test]
+fn soak_has_a_kernel_unpacked_once_and_none_installed() {
+    let machine = all_but(&[]);
+    machine.env.stand_in("mkdir", "exec /bin/mkdir \"$@\"");
+    machine.env.stand_in(
+        "apt-cache",
+        "printf '%s\\n' linux-image-cloud-amd64 '  Depends: linux-image-7-amd64'",
+    );
+    machine.records("apt-get", ": >linux-image-7-amd64_7.1_amd64.deb");
+    machine.records("dpkg-deb", "/bin/mkdir boot");
+    for _ in 0..2 {
+        run(&mut machine.bootstrap(&["soak"])).succeeds();
+    }
+    let apt = machine.arguments("apt-get");
+    assert_eq!(apt, ["download", "linux-image-7-amd64"]);
+    let unpacked = ["-x", "linux-image-7-amd64_7.1_amd64.deb", "."];
+    assert_eq!(machine.arguments("dpkg-deb"), unpacked);
+    assert!(machine.env.path().join(".tools/linux-image/boot").is_dir());
+    assert_eq!(machine.arguments("just"), ["soak", "soak"]);
+
+    let machine = all_but(&[]);
+    run(&mut machine.bootstrap(&["soak"]))
+        .exits(1)
+        .says(&["apt knows no linux-image-cloud-amd64"]);
+    assert!(machine.arguments("just").is_empty());
+}
+
+#[test]
 fn a_missing_cargo_is_named() {
     let machine = all_but(&[]);
     machine.remove("cargo");
