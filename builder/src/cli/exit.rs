@@ -9,6 +9,7 @@ use crate::fleet::find::FindError;
 use crate::fleet::launch::LaunchError;
 use crate::fleet::select::SelectError;
 use crate::fleet::ssh::SshError;
+use crate::fleet::users::UsersError;
 use crate::interrupt::{self, Interrupt};
 use crate::kernel::{KernelError, SourceError};
 use crate::recipe::RecipeError;
@@ -80,7 +81,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
         let exit = match error.downcast_ref() {
             Some(LaunchError::NotReady(_) | LaunchError::Ports(_)) => Exit::HostNotReady,
             Some(LaunchError::Interrupted) => Exit::Interrupted,
-            Some(LaunchError::Key(_)) => Exit::Usage,
+            Some(LaunchError::Key(_) | LaunchError::Users(UsersError::Taken { .. })) => Exit::Usage,
             _ if asks_for_a_choice(&error) => Exit::Usage,
             _ if matches!(error.downcast_ref(), Some(ClientError::Interrupted)) => {
                 Exit::Interrupted

@@ -18,6 +18,7 @@ use crate::fleet::launch::{
 use crate::fleet::readiness::Canaries;
 use crate::fleet::spec::{BurnAt, Restart, Subnet};
 use crate::fleet::supervise::Ending;
+use crate::fleet::users::Users;
 use crate::progress;
 use crate::recipe;
 use crate::units::{ByteSize, counted};
@@ -122,8 +123,8 @@ struct Supervision {
         value_parser = clap::value_parser!(u16).range(1..))]
     parallel: Option<u16>,
 
-    /// Run guest N under the user id UID plus N; 0: all under yours [default:
-    /// 2000000 when root]
+    /// Run guest N under the user id UID plus N; 0: all under yours [default
+    /// when root: 2000000, or the next 100000 up that no other fleet has]
     #[arg(long, value_name = "UID", env = "IMGBUILD_RUN_AS_BASE",
         value_parser = clap::value_parser!(u32).range(..=LAST_BASE))]
     run_as_base: Option<u32>,
@@ -146,8 +147,6 @@ struct Network {
     tap_subnet: Option<Subnet>,
 }
 
-/// User id of the first guest, when root launches.
-const RUN_AS_BASE: u32 = 2_000_000;
 /// Ids are 32 bits, and the last one is none (setresuid(2)).
 const LAST_BASE: i64 = 0xffff_fffe - 100_000;
 
@@ -226,10 +225,12 @@ impl Launch {
             rate: supervision.rate,
             parallel: supervision.parallel.map(usize::from),
             placement: self.placement.into(),
-            run_as_base: supervision
-                .run_as_base
-                .or(is_root.then_some(RUN_AS_BASE))
-                .filter(|base| *base > 0),
+            users: match supervision.run_as_base {
+                Some(0) => Users::Own,
+                Some(base) => Users::From(base),
+                None if is_root => Users::Apart,
+                None => Users::Own,
+            },
             metrics: supervision.metrics,
             canaries: if self.no_canary {
                 Canaries::Kept

@@ -278,6 +278,18 @@ pub fn running(directories: &Directories) -> Result<Vec<PathBuf>, FolderError> {
         .collect())
 }
 
+/// What the fleets are that have a folder beside this fleet's; without those
+/// that another version of imgbuild launched.
+pub(super) fn beside(fleet: &Path) -> Vec<FleetSpec> {
+    let folders = fleet.parent().map(entries);
+    let folders = folders.and_then(Result::ok).unwrap_or_default();
+    folders
+        .iter()
+        .filter(|folder| *folder != fleet)
+        .filter_map(|folder| read_spec(folder).ok())
+        .collect()
+}
+
 /// Puts a file of these bytes in the place of another, whole or not at all,
 /// whenever this process or the host dies; readable by its owner alone.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
@@ -396,4 +408,4 @@ fn unwritable(path: &Path) -> impl Fn(io::Error) -> FolderError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

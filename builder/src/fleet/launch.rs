@@ -38,6 +38,7 @@ use super::ssh_config::SshConfigError;
 use super::supervise::{Ending, Fleet, STOP_GRACE, Tally};
 use super::supervisor::{Member, Supervisor};
 use super::tap::{self, SubnetError, TapError};
+use super::users::{self, Users, UsersError};
 use super::{deadline, identity, logs};
 use crate::artifact::ManifestError;
 use crate::directories::Directories;
@@ -103,8 +104,8 @@ pub struct LaunchOptions {
     pub parallel: Option<usize>,
     /// On which CPUs guests run, and with what share of them.
     pub placement: PlacementSpec,
-    /// Whether guest N runs under the user id of this plus N.
-    pub run_as_base: Option<u32>,
+    /// Under which user ids guests run.
+    pub users: Users,
     /// Where Prometheus may ask.
     pub metrics: Option<SocketAddr>,
     /// Whether guests are tried first.
@@ -211,6 +212,9 @@ pub enum LaunchError {
     /// Not every guest can have a port.
     #[error("this host is not ready: {0}")]
     Ports(#[from] TooFewPorts),
+    /// Guests cannot have user ids of their own.
+    #[error(transparent)]
+    Users(#[from] UsersError),
     /// The files for ssh(1) could not be written.
     #[error(transparent)]
     SshConfig(#[from] SshConfigError),
@@ -333,7 +337,8 @@ pub fn launch(
         Net::User => ports::choose(folder.path(), options.count)?,
         Net::Tap | Net::None => Vec::new(),
     };
-    let spec = spec(options, name, &artifacts, &report, login, ports)?;
+    let base = users::base(folder.path(), options.users)?;
+    let spec = spec(options, name, &artifacts, &report, login, ports, base)?;
     if let Some(subnet) = spec.tap_subnet {
         tap::check(subnet, options.count.into())?;
     }
@@ -613,6 +618,7 @@ fn spec(
     report: &Report,
     login: Option<Key>,
     ports: Vec<u16>,
+    run_as_base: Option<u32>,
 ) -> Result<FleetSpec, LaunchError> {
     let recipe = &artifacts.manifest.recipe;
     let total = host::memory::read(Path::new("/"), &mut Vec::new()).total;
@@ -655,7 +661,7 @@ fn spec(
             guest_memory: cost.memory,
         },
         placement: options.placement.clone(),
-        run_as_base: options.run_as_base,
+        run_as_base,
         metrics: options.metrics,
         keep: options.keep,
         until: None,

@@ -34,6 +34,7 @@ pub mod supervisor;
 pub mod tap;
 pub mod trial;
 pub mod unsupervised;
+pub mod users;
 mod view;
 pub mod waiting;
 mod wishes;

@@ -9,7 +9,7 @@ use crate::fleet::orphans::tests::Waiting;
 use crate::fleet::spec::{AdmissionSpec, BurnAt, Instance, Pin, PlacementSpec, Restart};
 use crate::vmm::{Accel, Net, Sharing};
 
-fn directories() -> (TempDir, Directories) {
+pub(in crate::fleet) fn directories() -> (TempDir, Directories) {
     let temporary = tempfile::tempdir().unwrap();
     let directories = Directories {
         cache: temporary.path().join("cache"),
@@ -19,7 +19,7 @@ fn directories() -> (TempDir, Directories) {
     (temporary, directories)
 }
 
-fn spec(name: &str, ports: usize) -> FleetSpec {
+pub(in crate::fleet) fn spec(name: &str, ports: usize) -> FleetSpec {
     FleetSpec {
         spec_version: SPEC_VERSION,
         name: name.to_owned(),
