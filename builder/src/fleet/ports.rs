@@ -7,6 +7,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use super::folder;
 use crate::host::{self, ports::FIRST};
 
 /// Fewer ports are free than the fleet has guests.
@@ -19,7 +20,7 @@ use crate::host::{self, ports::FIRST};
 pub struct TooFewPorts {
     /// Ports needed.
     wanted: u32,
-    /// Ports that nobody listens on.
+    /// Ports that nobody listens on or is about to.
     free: usize,
     /// Ports that may be used at all.
     usable: usize,
@@ -27,7 +28,9 @@ pub struct TooFewPorts {
     kernel: RangeInclusive<u16>,
 }
 
-/// Free ports for the first `count` guests of the fleet with this folder.
+/// Free ports for the first `count` guests of the fleet with this folder: those
+/// that nobody listens on, and no fleet beside it has for a guest that may be
+/// about to start.
 ///
 /// The search starts at a place of the fleet's own, made from its name and
 /// whose it is, so that it tends to get the same ports again, and two fleets
@@ -41,7 +44,9 @@ pub fn choose(fleet: &Path, count: u32) -> Result<Vec<u16>, TooFewPorts> {
 pub fn extend(fleet: &Path, chosen: &[u16], count: u32) -> Result<Vec<u16>, TooFewPorts> {
     let kernel = host::ports::ephemeral(Path::new("/"));
     let new = count.saturating_sub(u32::try_from(chosen.len()).unwrap_or(u32::MAX));
-    let taken: HashSet<_> = chosen.iter().collect();
+    let others = folder::beside(fleet);
+    let others = others.iter().flat_map(|other| &other.ports);
+    let taken: HashSet<_> = chosen.iter().chain(others).collect();
     let is_free = |port| !taken.contains(&port) && host::ports::is_free(port);
     let mut ports = chosen.to_vec();
     ports.extend(search(fleet, new, kernel, is_free)?);
@@ -83,6 +88,9 @@ fn start(fleet: &Path, places: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::folder::Folder;
+    use super::super::folder::tests::{directories, spec};
+    use super::super::spec::FleetSpec;
     use super::*;
 
     const KERNEL: RangeInclusive<u16> = 32768..=60999;
@@ -102,6 +110,24 @@ mod tests {
         assert_eq!(one, search("tty-burn", 100, KERNEL, |_| true).unwrap());
         let two = search("tty-idle", 100, KERNEL, |_| true).unwrap();
         assert!(one.iter().all(|port| !two.contains(port)));
+    }
+
+    #[test]
+    fn ports_of_fleets_beside_it_are_passed_over() {
+        let (_temporary, directories) = directories();
+        let one = Folder::create("one", &directories).unwrap();
+        let two = one.path().with_file_name("two");
+        // What the second fleet would get, and nobody listens on.
+        let ports = choose(&two, 2).unwrap();
+        let spec = FleetSpec {
+            ports: ports.clone(),
+            ..spec("one", 0)
+        };
+        one.write_spec(&spec).unwrap();
+        let others = choose(&two, 2).unwrap();
+        assert!(ports.iter().all(|port| !others.contains(port)));
+        // Nor does the fleet itself lose any.
+        assert_eq!(extend(one.path(), &ports, 2).unwrap(), ports);
     }
 
     #[test]
