@@ -50,7 +50,7 @@ use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::units::{ByteSize, GuestIndexError, GuestRange, counted};
-use crate::vmm::{Accel, Lifetime, Net, Sharing, Unreadable};
+use crate::vmm::{Accel, KvmClosed, Lifetime, Net, Sharing, Unreadable};
 
 /// Who supervises a fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +236,9 @@ pub enum LaunchError {
     /// A guest's user cannot read an artifact.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
+    /// Guests' users cannot use KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmClosed),
     /// Guests cannot be placed as asked.
     #[error(transparent)]
     Cpu(#[from] CpuError),

@@ -32,7 +32,8 @@ use crate::kernel::Format;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::qemu;
 use crate::vmm::{
-    Confinement, Disk, Files, GuestSpec, Lifetime, Net, Outbound, hand_over, readable_by,
+    Accel, Confinement, Disk, Files, GuestSpec, Lifetime, Net, Outbound, hand_over, kvm_for_users,
+    readable_by,
 };
 
 /// What the guests of a fleet run from and within.
@@ -137,9 +138,12 @@ impl Site {
     /// their taps.
     pub fn prepare(&self, guests: GuestRange, interrupt: &Interrupt) -> Result<(), LaunchError> {
         let spec = &self.spec;
-        for file in [&self.kernel, &self.initramfs] {
-            if let Some(uid) = spec.run_as_base {
+        if let Some(uid) = spec.run_as_base {
+            for file in [&self.kernel, &self.initramfs] {
                 readable_by(&file.file, &file.path, uid)?;
+            }
+            if spec.accel == Accel::Kvm {
+                kvm_for_users()?;
             }
         }
         write_overlays(

@@ -62,16 +62,22 @@ pub struct Confinement<'a> {
 
 /// Guests cannot use KVM under users of their own.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{KVM} has mode {mode:04o} and group {group}, so guests cannot open it under users of their \
-     own; give it to a group for that with `chgrp kvm {KVM}; chmod 0660 {KVM}`, or run guests \
-     under yours"
-)]
-pub struct KvmClosed {
-    /// Its permission bits.
-    pub mode: u32,
-    /// Its group.
-    pub group: u32,
+pub enum KvmClosed {
+    /// The device's mode does not let them.
+    #[error(
+        "{KVM} has mode {mode:04o} and group {group}, so guests cannot open it under users of \
+         their own; give it to a group for that with `chgrp kvm {KVM}; chmod 0660 {KVM}`, or run \
+         guests under yours (--run-as-base 0)"
+    )]
+    Mode {
+        /// Its permission bits.
+        mode: u32,
+        /// Its group.
+        group: u32,
+    },
+    /// Its mode cannot be read.
+    #[error("cannot tell who may open {KVM}: {0}; is the module kvm loaded?")]
+    Unknown(io::Error),
 }
 
 impl Confinement<'_> {
@@ -166,10 +172,7 @@ impl User {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let group = match accel {
-            Accel::Kvm => {
-                let metadata = Path::new(KVM).metadata()?;
-                kvm_group(metadata.mode() & 0o7777, metadata.gid()).map_err(io::Error::other)?
-            }
+            Accel::Kvm => kvm_for_users().map_err(io::Error::other)?,
             Accel::Tcg => None,
         };
         Ok(Self {
@@ -187,6 +190,17 @@ impl User {
     }
 }
 
+/// How a user without rights of its own opens /dev/kvm: by the group given, or
+/// as everybody.
+pub fn kvm_for_users() -> Result<Option<u32>, KvmClosed> {
+    device_for_users(Path::new(KVM))
+}
+
+fn device_for_users(device: &Path) -> Result<Option<u32>, KvmClosed> {
+    let metadata = device.metadata().map_err(KvmClosed::Unknown)?;
+    kvm_group(metadata.mode() & 0o7777, metadata.gid())
+}
+
 /// The group by which a user without rights of its own opens /dev/kvm; none
 /// where everybody may.
 ///
@@ -197,7 +211,7 @@ fn kvm_group(mode: u32, group: u32) -> Result<Option<u32>, KvmClosed> {
     } else if mode & 0o060 == 0o060 && group != 0 {
         Ok(Some(group))
     } else {
-        Err(KvmClosed { mode, group })
+        Err(KvmClosed::Mode { mode, group })
     }
 }
 
@@ -224,7 +238,9 @@ fn limit(resource: Resource, most: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
     use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -236,6 +252,20 @@ mod tests {
             let error = kvm_group(mode, group).unwrap_err().to_string();
             assert!(error.contains(&format!("{mode:04o}")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_device_that_users_cannot_open_is_told_with_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let device = folder.path().join("kvm");
+        let told = || device_for_users(&device).unwrap_err().to_string();
+        assert!(told().starts_with("cannot tell who may open"));
+        fs::write(&device, "").unwrap();
+        let set = |mode| fs::set_permissions(&device, Permissions::from_mode(mode)).unwrap();
+        set(0o600);
+        assert!(told().contains("mode 0600"));
+        set(0o666);
+        assert_eq!(device_for_users(&device).unwrap(), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod confinement;
 mod files;
 pub mod qemu;
 
-pub use confinement::{Confinement, KvmClosed, Lifetime};
+pub use confinement::{Confinement, KvmClosed, Lifetime, kvm_for_users};
 pub use files::{Disk, Files, Part, Unreadable, hand_over, readable_by};
 
 /// Where a guest's SSH server listens.
