@@ -119,7 +119,7 @@ struct Supervision {
     rate: Option<f64>,
 
     /// Most guests that boot at a time [default: CPUs and one]
-    #[arg(long, value_name = "N", env = "IMGBUILD_PARALLEL",
+    #[arg(long, value_name = "N",
         value_parser = clap::value_parser!(u16).range(1..))]
     parallel: Option<u16>,
 
