@@ -73,6 +73,8 @@ pub struct Seen {
     pub living: usize,
     /// Memory that can be had without swapping (`MemAvailable`), in bytes.
     pub available: u64,
+    /// What the control groups of guests still allow, in bytes.
+    pub room: u64,
     /// Share of the last 10 s in which some task waited for memory, in percent.
     pub memory_pressure: f64,
     /// KSM, where it runs.
@@ -129,7 +131,14 @@ pub enum Hold {
         /// What the guest, and those that boot, take besides, in bytes.
         guests: u64,
     },
-    /// The same, but KSM is still at work.
+    /// Another guest would take memory that a control group does not allow.
+    Group {
+        /// What it still allows, in bytes.
+        room: u64,
+        /// What the guest, and those that boot, take, in bytes.
+        guests: u64,
+    },
+    /// The same as either, but KSM is still at work.
     Merging {
         /// What is available, in bytes.
         available: u64,
@@ -164,6 +173,13 @@ impl fmt::Display for Hold {
                 size(available),
                 size(guests),
                 size(floor)
+            ),
+            Self::Group { room, guests } => write!(
+                f,
+                "the control group's limit leaves {} of memory, and the next guest and those that \
+                 boot take {}",
+                size(room),
+                size(guests)
             ),
             Self::Merging {
                 available,
@@ -227,13 +243,17 @@ impl Admission {
             .saturating_add(1);
         let guests = self.spec.guest_memory.saturating_mul(starting);
         let floor = self.spec.keep_free;
+        let room = seen.room;
         if seen.available < guests.saturating_add(floor) {
             let hold = Hold::Memory {
                 available: seen.available,
                 floor,
                 guests,
             };
-            return self.run_short(now, seen, hold);
+            return self.run_short(now, seen, seen.available, hold);
+        }
+        if room < guests {
+            return self.run_short(now, seen, room, Hold::Group { room, guests });
         }
         self.short = None;
         if seen.memory_pressure > PRESSURE_MOST {
@@ -260,20 +280,20 @@ impl Admission {
         }
     }
 
-    /// Tells whether memory that is short may yet come.
-    fn run_short(&mut self, now: Instant, seen: &Seen, hold: Hold) -> Verdict {
+    /// Tells whether memory that is short may yet come; so much is `available`.
+    fn run_short(&mut self, now: Instant, seen: &Seen, available: u64, hold: Hold) -> Verdict {
         let merged = seen.ksm.map_or(0, |ksm| ksm.merged);
         let short = self.short.get_or_insert(Shortage {
             improved: now,
-            available: seen.available,
+            available,
             merged,
             full: false,
         });
-        let more = seen.available >= short.available.saturating_add(STEP)
+        let more = available >= short.available.saturating_add(STEP)
             || merged >= short.merged.saturating_add(STEP / PAGE);
         if more {
             short.improved = now;
-            short.available = short.available.max(seen.available);
+            short.available = short.available.max(available);
             short.merged = short.merged.max(merged);
         }
         let stuck = now.saturating_duration_since(short.improved);
@@ -288,7 +308,7 @@ impl Admission {
         Verdict::Wait {
             until: now + LOOK,
             why: merging.map_or(hold, |ksm| Hold::Merging {
-                available: seen.available,
+                available,
                 living: seen.living,
                 merged: ksm.merged,
                 unmerged: ksm.unmerged,
@@ -297,13 +317,14 @@ impl Admission {
     }
 }
 
-/// Looks at the host under `root`, where so many guests boot and live.
+/// Looks at the host under `root`, where so many guests boot and live, and their
+/// control groups still allow so much memory, if they limit it.
 ///
 /// What cannot be read is no reason to start no guests: unknown memory is taken
 /// for enough of it (`u64::MAX`), unknown pressure for none, and KSM that does
 /// not tell for one that does not run.
 #[must_use]
-pub fn look(root: &Path, booting: usize, living: usize) -> Seen {
+pub fn look(root: &Path, room: Option<u64>, booting: usize, living: usize) -> Seen {
     let mut unseen = Vec::new();
     let ksm = ksm::read(root, &mut unseen).filter(Ksm::runs);
     let mut source = Source::new(root, &mut unseen);
@@ -318,6 +339,7 @@ pub fn look(root: &Path, booting: usize, living: usize) -> Seen {
         booting,
         living,
         available: available.unwrap_or(u64::MAX),
+        room: room.unwrap_or(u64::MAX),
         memory_pressure: pressure.unwrap_or(0.0),
         ksm: ksm.and_then(|ksm| {
             Some(KsmSeen {

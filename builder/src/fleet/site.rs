@@ -134,6 +134,13 @@ impl Site {
         placement.map_or_else(String::new, |placement| placement.classes().describe())
     }
 
+    /// Memory that the control groups of guests still allow, in bytes; `None`
+    /// without a limit.
+    #[must_use]
+    pub fn memory_room(&self) -> Option<u64> {
+        self.placement.as_ref()?.memory_room()
+    }
+
     /// Writes the overlays and identities of guests that are new, and makes
     /// their taps.
     pub fn prepare(&self, guests: GuestRange, interrupt: &Interrupt) -> Result<(), LaunchError> {

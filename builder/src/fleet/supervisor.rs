@@ -560,7 +560,8 @@ impl Supervisor {
             if is_wanted {
                 let booting = self.count(&[Phase::Starting, Phase::Booting]);
                 let living = booting + self.count(&[Phase::Ready, Phase::Unresponsive]);
-                let seen = admission::look(Path::new("/"), booting, living);
+                let seen =
+                    admission::look(Path::new("/"), self.site.memory_room(), booting, living);
                 let now = Instant::now();
                 match self.admission.may_start(now, &seen) {
                     Verdict::Start => self.held = None,

@@ -243,6 +243,17 @@ pub struct Group {
     pub cpu_max_millis: Option<u64>,
 }
 
+impl Group {
+    /// Memory that it still allows, in bytes: page cache counts as free, for the
+    /// kernel takes it back. `None` without a limit.
+    #[must_use]
+    pub fn memory_room(&self) -> Option<u64> {
+        let cache = self.memory_cache.unwrap_or(0);
+        let used = self.memory.unwrap_or(0).saturating_sub(cache);
+        Some(self.memory_max?.saturating_sub(used))
+    }
+}
+
 /// Processes and threads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Processes {

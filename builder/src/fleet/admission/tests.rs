@@ -18,6 +18,7 @@ const IDLE: Seen = Seen {
     booting: 0,
     living: 0,
     available: 100 * FLOOR,
+    room: u64::MAX,
     memory_pressure: 0.0,
     ksm: None,
 };
@@ -45,13 +46,14 @@ fn seconds(seconds: u64) -> Duration {
 fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Start => "start",
-        Verdict::Full(Hold::Memory { .. }) => "full",
+        Verdict::Full(Hold::Memory { .. } | Hold::Group { .. }) => "full",
         Verdict::Full(_) => "full for another reason",
         Verdict::Wait { why, .. } => match why {
             Hold::Parallel { .. } => "parallel",
             Hold::Rate(_) => "rate",
             Hold::Pressure(_) => "pressure",
             Hold::Memory { .. } => "memory",
+            Hold::Group { .. } => "group",
             Hold::Merging { .. } => "merging",
         },
     }
@@ -194,6 +196,34 @@ fn a_host_is_full_when_memory_does_not_come_back() {
 type Row<'a> = (&'a [(u64, Seen)], &'a [&'a str]);
 
 #[test]
+fn a_control_group_that_is_full_holds_guests_back() {
+    // Nothing of what it allows is to stay free, unlike on the host.
+    let with = |booting, room| Seen {
+        booting,
+        room,
+        ..IDLE
+    };
+    let mut admission = Admission::new(&SPEC, 4);
+    let began = Instant::now();
+    let seen = [
+        (0, with(0, GUEST)),
+        (1, with(1, 2 * GUEST - 1)),
+        (1, with(1, 2 * GUEST)),
+        (2, with(0, GUEST - 1)),
+        (13, with(0, GUEST - 1)),
+    ];
+    assert_eq!(
+        verdicts(&mut admission, began, &seen),
+        ["start", "group", "start", "group", "full"]
+    );
+    let verdict = admission.may_start(began + seconds(14), &with(0, 0));
+    let Verdict::Full(hold) = verdict else {
+        panic!("{verdict:?}");
+    };
+    assert!(hold.to_string().contains("limit leaves 0 bytes"), "{hold}");
+}
+
+#[test]
 fn ksm_is_waited_for_while_it_merges() {
     let at = |full_scans, merged| Seen {
         ksm: Some(ksm(full_scans, merged)),
@@ -297,7 +327,7 @@ fn look_at(files: &[(&str, &[u8])]) -> Seen {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
-    look(root.path(), 2, 7)
+    look(root.path(), None, 2, 7)
 }
 
 /// KSM's files, with `run` set so.
@@ -319,6 +349,7 @@ const NOTHING: Seen = Seen {
     booting: 2,
     living: 7,
     available: u64::MAX,
+    room: u64::MAX,
     memory_pressure: 0.0,
     ksm: None,
 };

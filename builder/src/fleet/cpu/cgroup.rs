@@ -173,6 +173,16 @@ impl FleetCgroup {
         Arc::clone(&self.entries)
     }
 
+    /// The group that guests' memory is charged to, or one below it; `None` if
+    /// that is where their starter is.
+    pub(super) fn charged(&self) -> Option<&Path> {
+        let own = match self.hierarchy {
+            Hierarchy::V1 => None,
+            Hierarchy::V2 => Some(&self.cpu),
+        };
+        self.memory.as_ref().or(own).map(PathBuf::as_path)
+    }
+
     /// `cgroup v1` or `cgroup v2`.
     #[must_use]
     pub fn kind(&self) -> &'static str {

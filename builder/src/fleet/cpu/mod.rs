@@ -26,6 +26,7 @@ use self::nice::OwnNice;
 use self::numa::NodeMask;
 use self::topology::Topology;
 use super::spec::PlacementSpec;
+use crate::host::snapshot::cgroup::{Around, Controller, around};
 
 /// How urgently a guest needs CPU time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +88,9 @@ impl Classes {
 
     /// Moves a guest to a class; `pid` is its VMM's, which leads a session.
     ///
-    /// [`io::ErrorKind::WouldBlock`]: not now, and in a tenth of a second; only
-    /// without a cgroup and CAP_SYS_ADMIN (sched(7), "The autogroup feature").
+    /// [`io::ErrorKind::WouldBlock`]: its processes are moved, its session is not,
+    /// and may be in a tenth of a second; only without a cgroup and CAP_SYS_ADMIN
+    /// (sched(7), "The autogroup feature").
     pub fn set(&self, class: Class, pid: u32) -> io::Result<()> {
         match (self, class) {
             (Self::Cgroup(cgroup), class) => cgroup.move_to(class, pid),
@@ -142,6 +144,7 @@ pub struct Placement {
     seats: Seats,
     memory: Option<NodeMask>,
     nice: Option<OwnNice>,
+    charged: Option<Around>,
 }
 
 /// The CPUs that guests may use.
@@ -170,7 +173,15 @@ impl Placement {
         let root = Path::new("/");
         let classes = Classes::of(spec, name, root)?;
         let autogroups = classes.cgroup().is_none() && nice::has_autogroups(root);
+        let charged = around(root, Controller::Memory).map(|own| {
+            let group = classes.cgroup().and_then(FleetCgroup::charged);
+            match group {
+                Some(group) => own.of(group),
+                None => own,
+            }
+        });
         Ok(Self {
+            charged,
             classes,
             seats,
             memory: spec.numa_node.and_then(NodeMask::new),
@@ -197,6 +208,13 @@ impl Placement {
     #[must_use]
     pub fn classes(&self) -> &Classes {
         &self.classes
+    }
+
+    /// Memory that the control groups of guests still allow, in bytes; `None`
+    /// without a limit.
+    #[must_use]
+    pub fn memory_room(&self) -> Option<u64> {
+        self.charged.as_ref()?.memory_room()
     }
 
     /// Removes what was made, once the guests have ended.

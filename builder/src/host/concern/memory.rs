@@ -88,11 +88,7 @@ fn floor(host: &Host) -> u64 {
 fn tightest(host: &Host) -> Option<(u64, &Path)> {
     let groups = host.cgroup.groups.iter();
     groups
-        .filter_map(|group| {
-            let cache = group.memory_cache.unwrap_or(0);
-            let used = group.memory.unwrap_or(0).saturating_sub(cache);
-            Some((group.memory_max?.saturating_sub(used), group.path.as_path()))
-        })
+        .filter_map(|group| Some((group.memory_room()?, group.path.as_path())))
         .min()
 }
 

@@ -72,6 +72,39 @@ pub(crate) struct Around {
     pub folders: Vec<PathBuf>,
 }
 
+impl Around {
+    /// What is around the group with the folder `group` instead, if that is in
+    /// the same mount.
+    pub(crate) fn of(mut self, group: &Path) -> Self {
+        if let Some(top) = self.folders.last()
+            && group.starts_with(top)
+        {
+            let folders = group.ancestors();
+            let below = folders.take_while(|folder| folder.starts_with(top));
+            self.folders = below.map(Path::to_path_buf).collect();
+        }
+        self
+    }
+
+    /// Memory that the tightest of the groups still allows, in bytes; `None`
+    /// without a limit.
+    pub(crate) fn memory_room(&self) -> Option<u64> {
+        let rooms = self.folders.iter().map(|folder| {
+            let mut unseen = Vec::new();
+            let mut source = Source::new(Path::new("/"), &mut unseen);
+            // Statistics take the kernel time, and mostly there is no limit.
+            limit(&mut source, &folder.join(self.hierarchy.memory_max()))?;
+            let mut group = Group {
+                path: folder.clone(),
+                ..Group::default()
+            };
+            limits(&mut source, self.hierarchy, Controller::Memory, &mut group);
+            group.memory_room()
+        });
+        rooms.flatten().min()
+    }
+}
+
 /// Where this process is in the hierarchy of `controller`, which is mounted
 /// below `root`; `None` without one.
 pub(crate) fn around(root: &Path, controller: Controller) -> Option<Around> {
@@ -122,6 +155,14 @@ impl Hierarchy {
             Self::V2
         } else {
             Self::V1
+        }
+    }
+
+    /// The file of a group's memory limit.
+    fn memory_max(self) -> &'static str {
+        match self {
+            Self::V1 => "memory.limit_in_bytes",
+            Self::V2 => "memory.max",
         }
     }
 
@@ -250,13 +291,13 @@ fn limits(source: &mut Source, hierarchy: Hierarchy, controller: Controller, gro
             group.pids = source.number(file("pids.current"));
         }
         (Controller::Memory, Hierarchy::V1) => {
-            group.memory_max = limit(source, &file("memory.limit_in_bytes"));
+            group.memory_max = limit(source, &file(hierarchy.memory_max()));
             group.memory = source.number(file("memory.usage_in_bytes"));
             let fields = ["total_inactive_file", "total_active_file"];
             group.memory_cache = cache(source, &file("memory.stat"), fields);
         }
         (Controller::Memory, Hierarchy::V2) => {
-            group.memory_max = limit(source, &file("memory.max"));
+            group.memory_max = limit(source, &file(hierarchy.memory_max()));
             group.memory = source.number(file("memory.current"));
             let fields = ["inactive_file", "active_file"];
             group.memory_cache = cache(source, &file("memory.stat"), fields);

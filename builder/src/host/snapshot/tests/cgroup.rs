@@ -1,3 +1,4 @@
+use super::super::cgroup::{Controller, around};
 use super::*;
 
 fn group(path: &str) -> Group {
@@ -117,6 +118,28 @@ fn each_controller_of_version_1_has_its_own_groups() {
     assert_eq!(host.cgroup.version, Some(CgroupVersion::V1));
     assert_eq!(host.cgroup.groups, v1_groups());
     assert!(host.cgroup.delegated);
+}
+
+#[test]
+fn the_tightest_group_says_what_memory_is_left() {
+    let tree = v1(V1_MOUNTS, V1_MEMBERSHIPS);
+    let own = || around(tree.path(), Controller::Memory).unwrap();
+    let left = (1 << 30) - (4096 - 23);
+    assert_eq!(own().memory_room(), Some(left));
+    // A group of the fleet's own, within that of its starter.
+    let fleet = tree.path().join("sys/fs/cgroup/memory/m/fleet");
+    let set = |file, text| fs::write(fleet.join(file), text).unwrap();
+    fs::create_dir(&fleet).unwrap();
+    set("memory.limit_in_bytes", "8192\n");
+    set("memory.usage_in_bytes", "8000\n");
+    assert_eq!(own().of(&fleet).memory_room(), Some(192));
+    set("memory.limit_in_bytes", "9223372036854771712\n");
+    assert_eq!(own().of(&fleet).memory_room(), Some(left));
+    // One beside its starter's, and one of another mount.
+    let beside = fleet.parent().unwrap().with_file_name("other");
+    assert_eq!(own().of(&beside).memory_room(), None);
+    let elsewhere = own().of(Path::new("/elsewhere"));
+    assert_eq!(elsewhere.memory_room(), Some(left));
 }
 
 #[test]
