@@ -318,13 +318,13 @@ impl Admission {
 }
 
 /// Looks at the host under `root`, where so many guests boot and live, and their
-/// control groups still allow so much memory, if they limit it.
+/// control groups limit memory to `allowed` bytes more, if they do.
 ///
 /// What cannot be read is no reason to start no guests: unknown memory is taken
 /// for enough of it (`u64::MAX`), unknown pressure for none, and KSM that does
 /// not tell for one that does not run.
 #[must_use]
-pub fn look(root: &Path, room: Option<u64>, booting: usize, living: usize) -> Seen {
+pub fn look(root: &Path, allowed: Option<u64>, booting: usize, living: usize) -> Seen {
     let mut unseen = Vec::new();
     let ksm = ksm::read(root, &mut unseen).filter(Ksm::runs);
     let mut source = Source::new(root, &mut unseen);
@@ -339,7 +339,7 @@ pub fn look(root: &Path, room: Option<u64>, booting: usize, living: usize) -> Se
         booting,
         living,
         available: available.unwrap_or(u64::MAX),
-        room: room.unwrap_or(u64::MAX),
+        room: allowed.unwrap_or(u64::MAX),
         memory_pressure: pressure.unwrap_or(0.0),
         ksm: ksm.and_then(|ksm| {
             Some(KsmSeen {
