@@ -10,7 +10,7 @@ use std::process::Command;
 
 use imgbuild_tests::root::Root;
 use imgbuild_tests::stand_in::QEMU;
-use imgbuild_tests::{TestEnv, binary, workspace};
+use imgbuild_tests::{TestEnv, binary, run, workspace};
 
 /// Asks for the tests that take minutes.
 const ASKED: &str = "IMGBUILD_SOAK";
@@ -103,7 +103,7 @@ fn placement_and_a_fleet_hold_under_cgroup_v2() {
     }
     add_stripped(&root, binary(), "usr/bin/imgbuild");
     add_stripped(&root, &placement(), "test/placement");
-    root.copy(&env.artifacts("tty-idle"), "test/out");
+    root.copy(&patient(&env), "test/out");
     root.script("init", INIT);
 
     let output = env
@@ -123,6 +123,19 @@ fn placement_and_a_fleet_hold_under_cgroup_v2() {
     let told = |step: &&str| console.contains(&format!("step {step}: 0\r\n"));
     let failed: Vec<_> = STEPS.iter().filter(|step| !told(step)).collect();
     assert!(failed.is_empty(), "{failed:?} failed");
+}
+
+/// tty-idle, with time to boot on an emulated CPU that emulates one.
+fn patient(env: &TestEnv) -> PathBuf {
+    let recipe = fs::read_to_string(workspace().join("images/tty-idle.toml")).unwrap();
+    let guest = "[guest]\n";
+    let patient = recipe.replace(guest, &format!("{guest}boot_timeout = \"20m\"\n"));
+    let path = env.path().join("tty-idle.toml");
+    fs::write(&path, patient).unwrap();
+    let out = env.path().join("out");
+    let build = ["build", "tty-idle.toml", "--no-boot", "--out"];
+    run(env.imgbuild(build).arg(&out)).succeeds();
+    out
 }
 
 /// The test of placement, which cargo has put beside this one.
