@@ -273,6 +273,8 @@ struct Printer {
     bar: ProgressBar,
     /// The state that each guest was last in.
     states: BTreeMap<String, Phase>,
+    /// Guests in each state.
+    counts: BTreeMap<Phase, u64>,
     /// The first failure to print.
     outcome: Result<(), Failure>,
 }
@@ -283,6 +285,7 @@ impl Printer {
             json,
             bar: progress::bar(count.unwrap_or(0).into(), "guests ready"),
             states: BTreeMap::new(),
+            counts: BTreeMap::new(),
             outcome: Ok(()),
         }
     }
@@ -337,19 +340,20 @@ impl Printer {
 
     /// Shows how many guests are in which state.
     fn count(&mut self, guest: &Guest) {
-        self.states.insert(guest.id.clone(), guest.state);
+        let before = self.states.insert(guest.id.clone(), guest.state);
+        if let Some(counted) = before.and_then(|phase| self.counts.get_mut(&phase)) {
+            *counted -= 1;
+        }
+        *self.counts.entry(guest.state).or_default() += 1;
         if self.bar.is_finished() {
             return;
         }
-        let mut counts = BTreeMap::<Phase, u64>::new();
-        for phase in self.states.values() {
-            *counts.entry(*phase).or_default() += 1;
-        }
+        let counts = &self.counts;
         self.bar
             .set_position(counts.get(&Phase::Ready).copied().unwrap_or(0));
         let others: Vec<_> = counts
             .iter()
-            .filter(|(phase, _)| **phase != Phase::Ready)
+            .filter(|(phase, count)| **phase != Phase::Ready && **count > 0)
             .map(|(phase, count)| format!("{count} {}", phase.name()))
             .collect();
         let separator = if others.is_empty() { "" } else { ", " };

@@ -55,13 +55,9 @@ pub struct Ssh {
 impl Ssh {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
         let fleet = Reachable::find(self.fleet.as_deref(), &context.directories)?;
-        let attended: Vec<_> = match self.guest {
-            Some(guest) => vec![guest],
-            None => fleet.guests().to_vec(),
-        };
-        let attendance = attend(&context.client(fleet.name()), &attended);
+        let client = context.client(fleet.name());
         if let Some(guest) = self.guest {
-            if let Some(attendance) = attendance {
+            if let Some(attendance) = attend(&client, guest) {
                 hold(attendance)?;
             }
             return Err(fleet.become_ssh(guest, &self.command).into());
@@ -75,6 +71,7 @@ impl Ssh {
             &self.command,
             parallel,
             &context.interrupt,
+            |guest| attend(&client, guest),
             |guest, captured| {
                 let shown = if self.json {
                     show_json(guest, captured)
@@ -87,7 +84,6 @@ impl Ssh {
                 bar.inc(1);
             },
         );
-        drop(attendance);
         bar.finish_and_clear();
         let tally = tally?;
         outcome?;
@@ -99,14 +95,13 @@ impl Ssh {
     }
 }
 
-/// Has guests be urgent while the connection is open. Without a supervisor, or
+/// Has a guest be urgent while the connection is open. Without a supervisor, or
 /// with one that says no, a log-in only takes longer.
-fn attend(client: &Client, guests: &[GuestIndex]) -> Option<UnixStream> {
-    let guests = guests.iter().map(ToString::to_string).collect();
-    match client.attend(Selection::These(guests)) {
+fn attend(client: &Client, guest: GuestIndex) -> Option<UnixStream> {
+    match client.attend(Selection::These(vec![guest.to_string()])) {
         Ok(attendance) => Some(attendance),
         Err(error) => {
-            tracing::debug!("the guests are not urgent: {error}");
+            tracing::debug!("{guest} is not urgent: {error}");
             None
         }
     }

@@ -128,12 +128,6 @@ impl Reachable {
         &self.name
     }
 
-    /// Its guests, in order.
-    #[must_use]
-    pub fn guests(&self) -> &[GuestIndex] {
-        &self.guests
-    }
-
     /// Number of its guests.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -158,11 +152,13 @@ impl Reachable {
 
     /// Runs a command on every guest, on at most `parallel` at a time, and hands
     /// over what each said, in the order of guests and as early as that allows.
-    pub fn run_on_all(
+    /// What `attend` gives is kept for as long as the guest's command runs.
+    pub fn run_on_all<A>(
         &self,
         words: &[OsString],
         parallel: usize,
         interrupt: &Interrupt,
+        attend: impl Fn(GuestIndex) -> A + Sync,
         mut on_guest: impl FnMut(GuestIndex, &Captured),
     ) -> Result<Tally, SshError> {
         let next = AtomicUsize::new(0);
@@ -170,9 +166,10 @@ impl Reachable {
         thread::scope(|scope| {
             for _ in 0..parallel.min(self.guests.len()) {
                 let sender = sender.clone();
-                let next = &next;
+                let (next, attend) = (&next, &attend);
                 scope.spawn(move || {
                     while let Some(guest) = self.guests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let _attended = attend(*guest);
                         // Nobody is there to be asked for a passphrase.
                         let command = self.command(&["-o", "BatchMode=yes"], *guest, words);
                         let outcome = process::capture(command, interrupt);

@@ -28,6 +28,9 @@ use crate::host;
 /// disks are thrown away, so nothing is lost by force.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// How a sign of life begins (`tty_init::protocol`).
+const HEARTBEAT: &[u8] = br#"{"event":"heartbeat","#;
+
 /// A fleet that is supervised.
 pub struct Fleet<'a> {
     pub(super) supervisor: Supervisor,
@@ -347,7 +350,10 @@ impl<'a> Fleet<'a> {
             }
             Observation::Line(line) => {
                 self.streams.tell_console(which, &line);
-                log.add(which, &line, &self.supervisor);
+                // Signs of life come for ever, and would push out what is of use.
+                if !line.starts_with(HEARTBEAT) {
+                    log.add(which, &line, &self.supervisor);
+                }
             }
         }
     }

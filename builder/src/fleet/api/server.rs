@@ -42,6 +42,9 @@ mod tests;
 
 /// Most connections at a time on each listener; more wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 256;
+/// Most of them that attend guests, one for each log-in: the rest is for those
+/// who ask for something.
+pub const ATTENDING_MAX: usize = 192;
 /// Most bytes of a request's head.
 pub const HEAD_MAX: usize = 16 << 10;
 /// Most bytes of a request's body.
@@ -152,10 +155,12 @@ pub fn serve(
     drop(entered);
 
     let (stopping, stopped) = watch::channel(false);
+    let attending = Arc::new(Semaphore::new(ATTENDING_MAX));
     let handler = |metrics_only| Handler {
         outbox: outbox.clone(),
         stopping: stopped.clone(),
         metrics_only,
+        attending: Arc::clone(&attending),
     };
     let accept = move |context: &mut Context<'_>| {
         let accepted = control.poll_accept(context);

@@ -1,6 +1,7 @@
 //! A request's way to the supervisor and back.
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -9,7 +10,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Request as HttpRequest, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::body::Answer;
@@ -53,6 +54,8 @@ pub(super) struct Handler {
     pub stopping: watch::Receiver<bool>,
     /// Whether only `/metrics` is answered.
     pub metrics_only: bool,
+    /// Places for those who attend guests, each of whom stays.
+    pub attending: Arc<Semaphore>,
 }
 
 impl Handler {
@@ -130,13 +133,18 @@ impl Handler {
             Route::Attend => {
                 let AttendRequest { guests } = document(request).await?;
                 known(&guests)?;
+                let place = Arc::clone(&self.attending).try_acquire_owned();
+                let place = place.map_err(|_| {
+                    let many = "as many clients attend guests as may; try again later";
+                    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, many.to_owned())
+                })?;
                 let (held, mut receiver) = mpsc::channel(1);
                 self.send(Request::Attend { guests, held })?;
                 // The head of the answer tells the client that it is so.
                 receiver.recv().await.ok_or_else(ended)?;
                 let parting = Parting(self.outbox.clone());
                 Ok(self.stream(TEXT, receiver, move |()| {
-                    let _held = &parting;
+                    let _held = (&parting, &place);
                     Vec::new()
                 }))
             }

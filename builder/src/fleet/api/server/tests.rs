@@ -509,9 +509,12 @@ fn slow_requests_are_cut_off_and_hold_up_nobody() {
 #[test]
 fn one_connection_too_many_waits_for_a_place() {
     let served = Served::new();
-    let mut held: Vec<_> = (0..CONNECTIONS_MAX)
-        .map(|_| served.client().attend(Selection::All).unwrap())
-        .collect();
+    let attend = || served.client().attend(Selection::All);
+    let mut held: Vec<_> = (0..ATTENDING_MAX).map(|_| attend().unwrap()).collect();
+    assert!(attend().unwrap_err().to_string().contains("attend"));
+    while held.len() < CONNECTIONS_MAX {
+        held.push(served.connect());
+    }
     let mut waiting = served.connect();
     waiting.write_all(&request("GET", "/v1/fleet", "")).unwrap();
     waiting.set_nonblocking(true).unwrap();
