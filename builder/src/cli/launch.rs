@@ -50,8 +50,8 @@ pub struct Launch {
         conflicts_with_all = ["count", "name", "keep", "fix", "force", "no_canary"])]
     resume: Option<String>,
 
-    /// Be the supervisor that --detach leaves a fleet to
-    #[arg(long, hide = true, requires = "resume", conflicts_with = "detach")]
+    /// Stay when no guest is to be up any more, as what --detach starts does
+    #[arg(long, requires = "resume", conflicts_with = "detach")]
     background: bool,
 
     /// End the fleet this long after its start [default: at Ctrl-C]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Resource, Rlimit, Signal, setrlimit, setsid};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit, setsid};
 use rustix::thread::{
     Gid, Uid, clear_ambient_capability_set, disable_transparent_huge_pages, set_no_new_privs,
     set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -227,8 +227,11 @@ fn raise_oom_score(score: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets a limit that the process cannot raise again.
+/// Sets a limit that the process cannot raise again; a lower one stays.
 fn limit(resource: Resource, most: u64) -> io::Result<()> {
+    let most = getrlimit(resource)
+        .maximum
+        .map_or(most, |hard| hard.min(most));
     let limit = Rlimit {
         current: Some(most),
         maximum: Some(most),
