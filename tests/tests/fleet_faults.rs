@@ -538,13 +538,12 @@ fn prometheus_is_answered_where_it_asks() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
-    // Taken: told, and nothing stays for `rm`.
+    // Taken: told, and nothing stays.
     run(detached(&env, "f", 1).args(["--metrics", &address]))
         .exits(1)
         .says(&["cannot listen on", &address, "--metrics"]);
-    let fleet = Fleet::of(&env, "f");
-    run(&mut fleet.imgbuild(["rm", "f"])).succeeds();
-    fleet.assert_gone();
+    env.assert_no_process_left();
+    env.assert_no_fleet_left();
     drop(listener);
 
     let fleet = Fleet::ready(&env, "f", 2, &["--metrics", &address]);
