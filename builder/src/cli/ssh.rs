@@ -57,8 +57,10 @@ impl Ssh {
         let fleet = Reachable::find(self.fleet.as_deref(), &context.directories)?;
         let client = context.client(fleet.name());
         if let Some(guest) = self.guest {
-            if let Some(attendance) = attend(&client, guest) {
-                hold(attendance)?;
+            if let Some(attendance) = attend(&client, guest)
+                && let Err(error) = hold(attendance)
+            {
+                tracing::debug!("{guest} does not stay urgent: {error}");
             }
             return Err(fleet.become_ssh(guest, &self.command).into());
         }
