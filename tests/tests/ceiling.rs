@@ -64,7 +64,7 @@ fn a_fleet_reaches_what_was_predicted() {
     compare("open-files", |env, command| {
         let mut limited = env.command("prlimit");
         limited
-            .arg("--nofile=180:180")
+            .arg("--nofile=220:220")
             .arg(command.get_program())
             .args(command.get_args());
         limited
