@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use super::target::{Target, chosen};
 use super::{Context, Exit, Failure};
 use crate::fleet::api::client::{Client, Next};
-use crate::fleet::api::types::{Event, state_name};
+use crate::fleet::api::types::Event;
 use crate::fleet::guest::Phase;
 use crate::fleet::select::Selector;
 use crate::fleet::waiting::{Outcome, Waiting};
@@ -85,7 +85,7 @@ fn counts(waiting: &Waiting) -> String {
     let counts = waiting.counts();
     let words = counts
         .iter()
-        .map(|(state, count)| format!("{count} {}", state_name(*state)));
+        .map(|(state, count)| format!("{count} {}", state.name()));
     words.collect::<Vec<_>>().join(", ")
 }
 

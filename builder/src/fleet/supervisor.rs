@@ -266,7 +266,7 @@ impl Supervisor {
         self.held.as_ref().map(|(why, settled)| (why, *settled))
     }
 
-    /// Ends the user's wish to stop, or whether there is one.
+    /// Whether the user wants it to end.
     #[must_use]
     pub fn interrupted(&self) -> bool {
         self.interrupt.requested()

@@ -4,7 +4,7 @@ use std::iter;
 use std::time::Duration;
 
 use super::WIDTH;
-use crate::fleet::api::types::{Fleet, Guest, Stage, state_name};
+use crate::fleet::api::types::{Fleet, Guest, Stage};
 use crate::fleet::guest::printable;
 use crate::units::{counted, grouped};
 
@@ -31,7 +31,7 @@ pub fn headline(fleet: &Fleet) -> String {
     let counts = fleet
         .counts
         .iter()
-        .map(|(state, count)| format!("{} {}", grouped((*count).into()), state_name(*state)));
+        .map(|(state, count)| format!("{} {}", grouped((*count).into()), state.name()));
     let wanted = counted(fleet.wanted.into(), "guest");
     let parts = iter::once(wanted).chain(counts).collect::<Vec<_>>();
     let mut line = format!("{} is {stage}: {}", fleet.fleet, parts.join(", "));
@@ -69,7 +69,7 @@ fn cells(guest: &Guest) -> [String; 7] {
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         printable(&guest.id),
-        state_name(guest.state),
+        guest.state.name().to_owned(),
         age(guest.for_seconds),
         or_none(guest.pid.map(|pid| pid.to_string())),
         guest.restarts.to_string(),

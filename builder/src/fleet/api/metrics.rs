@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum as _;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::types::{Fleet, Guest, state_name};
+use super::types::{Fleet, Guest};
 use crate::fleet::guest::Phase;
 
 /// The media type of the text.
@@ -58,7 +58,7 @@ pub fn text(fleet: &Fleet, process: Process) -> String {
     head(&mut text, "imgbuild_guests", "gauge", "Guests in a state.");
     for phase in Phase::value_variants() {
         let count = fleet.counts.get(phase).copied().unwrap_or(0);
-        let state = state_name(*phase);
+        let state = phase.name();
         line(
             &mut text,
             &format!("imgbuild_guests{{fleet=\"{name}\",state=\"{state}\"}} {count}"),

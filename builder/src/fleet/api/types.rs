@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use clap::ValueEnum as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -83,13 +82,6 @@ pub struct Guest {
     pub ssh: Option<String>,
     /// Its burn, as it last told.
     pub burn: Option<Burn>,
-}
-
-/// The word for a state, as it stands in JSON.
-#[must_use]
-pub fn state_name(state: Phase) -> String {
-    let value = state.to_possible_value();
-    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// A guest's burn.
