@@ -137,8 +137,10 @@ impl Check {
     fn host(&self, context: &Context) -> Result<Host, Failure> {
         Ok(match &self.from {
             Some(file) => Host::load(file)?,
-            None => Host::read(
+            None => readiness::look(
                 &Places::of(&context.directories, KvmProbe::Run),
+                self.how.net,
+                None,
                 &context.interrupt,
             ),
         })

@@ -46,7 +46,7 @@ use crate::disk::overlay::OverlayError;
 use crate::disk::qcow2::Qcow2Error;
 use crate::host;
 use crate::host::settings::SettingsError;
-use crate::host::snapshot::{Host, KvmProbe, Places};
+use crate::host::snapshot::{KvmProbe, Places};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::units::{ByteSize, GuestIndexError, GuestRange, counted};
@@ -699,7 +699,7 @@ fn prepare(
             canaries,
             ..question
         };
-        let host = Host::read(&places, interrupt);
+        let host = readiness::look(&places, options.net, options.tap_subnet, interrupt);
         readiness::check(&host, &question, directories, interrupt)?.ok_or(LaunchError::Interrupted)
     };
     if !options.fix {

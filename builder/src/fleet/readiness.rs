@@ -10,13 +10,15 @@ use super::canary;
 use super::canary::kept::Key;
 use super::launch::LaunchError;
 use super::plan::Artifacts;
+use super::spec::Subnet;
+use super::tap;
 use crate::directories::Directories;
 use crate::host::canary::{Canary, Outcome};
 use crate::host::ceiling::{self, Ceiling};
 use crate::host::concern;
 use crate::host::finding::{Finding, Fix, Severity};
 use crate::host::settings::Applied;
-use crate::host::snapshot::{Host, Qemu};
+use crate::host::snapshot::{Host, Places, Qemu, Unseen};
 use crate::host::want::{Basis, Cost, Want};
 use crate::interrupt::Interrupt;
 use crate::lock::Lock;
@@ -103,6 +105,24 @@ impl Report {
 
 fn is_obstacle(finding: &Finding) -> bool {
     finding.severity <= Severity::Limit
+}
+
+/// Reads a host, and tries what only a fleet's own taps show.
+#[must_use]
+pub fn look(places: &Places, net: Net, subnet: Option<Subnet>, interrupt: &Interrupt) -> Host {
+    let mut host = Host::read(places, interrupt);
+    let subnet = subnet.unwrap_or(Subnet::FOR_TAPS);
+    // A single guest has none to reach.
+    if net == Net::Tap && host.network.tun && host.privileged && subnet.links() > 1 {
+        match tap::forwards(subnet) {
+            Ok(passes) => host.network.forwards = Some(passes),
+            Err(error) => host.unseen.push(Unseen {
+                what: "forwarding between taps".to_owned(),
+                why: error.to_string(),
+            }),
+        }
+    }
+    host
 }
 
 /// Answers a question about a host; `None` when the user interrupts.

@@ -304,9 +304,11 @@ pub struct Network {
     pub listening: Option<u64>,
     /// Whether `/dev/net/tun` is there.
     pub tun: bool,
-    /// `net.ipv4.neigh.default.gc_thresh2`: neighbours above which old ones go.
-    pub neighbours_soft: Option<u64>,
-    /// `net.ipv4.neigh.default.gc_thresh3`: most neighbours.
+    /// Whether a packet from one tap gets to another; `None` where that was not
+    /// tried.
+    pub forwards: Option<bool>,
+    /// `net.ipv4.neigh.default.gc_thresh3`: most neighbours that are not
+    /// permanent.
     pub neighbours_max: Option<u64>,
     /// `net.core.netdev_max_backlog`.
     pub backlog: Option<u64>,

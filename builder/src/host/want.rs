@@ -56,6 +56,15 @@ impl Want {
         }
     }
 
+    /// How much something matters that only taps need.
+    #[must_use]
+    pub fn with_taps(&self, severity: Severity) -> Severity {
+        match self.net {
+            Net::Tap => severity,
+            Net::User | Net::None => Severity::Ok,
+        }
+    }
+
     /// How much it matters that no more than `allowed` guests fit.
     #[must_use]
     pub fn limit(&self, allowed: u64) -> Severity {

@@ -105,6 +105,16 @@ impl Subnet {
         1_u64 << 32_u32.saturating_sub(self.prefix.into()) >> 1
     }
 
+    /// The part of it that its last two links take.
+    #[must_use]
+    pub(super) fn last_two_links(self) -> Self {
+        let last = u32::from(self.network) | !self.mask();
+        Self {
+            network: (last & !3).into(),
+            prefix: self.prefix.max(30),
+        }
+    }
+
     /// Whether the two have an address in common.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
@@ -267,6 +277,9 @@ mod tests {
     fn subnets_are_networks_for_hosts() {
         assert_eq!(subnet("10.213.0.0/16"), Subnet::FOR_TAPS);
         assert_eq!(Subnet::FOR_TAPS.to_string(), "10.213.0.0/16");
+        let last = Subnet::FOR_TAPS.last_two_links();
+        assert_eq!(last.to_string(), "10.213.255.252/30");
+        assert_eq!(last.last_two_links(), last);
         for (text, says) in [
             ("", "such as"),
             ("10.213.0.0", "such as"),

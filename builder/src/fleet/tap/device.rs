@@ -2,9 +2,9 @@
 
 use std::ffi::{c_int, c_uint};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::mem;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode};
@@ -21,6 +21,9 @@ const TUNGETIFF: Opcode = opcode::read::<c_uint>(b'T', 210);
 /// Frames as they are, behind a header by which host and guest leave checksums
 /// and segments to each other (`VIRTIO_NET_F_CSUM` and such).
 const FLAGS: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+
+/// Packets as they are: no frame, no header.
+const PACKETS: c_int = libc::IFF_TUN | libc::IFF_NO_PI;
 
 /// A queue of a tap: what a VMM reads and writes.
 pub(super) struct Queue(File);
@@ -39,6 +42,22 @@ impl Queue {
     /// Makes the tap `name`, which must not be there (`EBUSY`).
     pub fn create(&self, name: &str) -> io::Result<()> {
         self.set_interface(name, FLAGS | libc::IFF_TUN_EXCL)
+    }
+
+    /// Makes the interface `name` for packets without a frame, which must not be
+    /// there (`EBUSY`) and goes with this queue.
+    pub fn create_for_packets(&self, name: &str) -> io::Result<()> {
+        self.set_interface(name, PACKETS | libc::IFF_TUN_EXCL)
+    }
+
+    /// Sends the host a packet.
+    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+        (&self.0).write_all(packet)
+    }
+
+    /// Takes a packet of the host's, or fails with `WouldBlock`.
+    pub fn receive(&self, packet: &mut [u8]) -> io::Result<usize> {
+        (&self.0).read(packet)
     }
 
     /// Becomes the queue of the tap `name`, or fails with `EBUSY` where it has
@@ -83,6 +102,12 @@ impl Queue {
         // SAFETY: the driver reads and writes the request only, which outlives
         // the call.
         Ok(unsafe { ioctl(&self.0, set) }?)
+    }
+}
+
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

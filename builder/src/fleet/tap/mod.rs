@@ -25,12 +25,14 @@ use crate::vmm::mac;
 mod address;
 mod device;
 mod error;
+mod forwarding;
 mod netlink;
 
 pub use address::{
     LINK_PREFIX, Link, ParseSubnetError, SubnetError, addresses, group, name, prefix,
 };
 pub use error::TapError;
+pub use forwarding::forwards;
 
 use device::Queue;
 use netlink::{Interface, Netlink};
@@ -119,7 +121,8 @@ fn create_all(
         without_ipv6(&name)?;
         netlink
             .set_up(index, group(instance))
-            .and_then(|()| netlink.address(index, link, mac(guest.get())))
+            .and_then(|()| netlink.address(index, link))
+            .and_then(|()| netlink.neighbour(index, link, mac(guest.get())))
             .map_err(|error| TapError::refused(format!("set up the tap {name}"), error))?;
     }
     Ok(())

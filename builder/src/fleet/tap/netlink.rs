@@ -107,12 +107,8 @@ impl Netlink {
         self.ask(RouteNetlinkMessage::SetLink(link), 0)
     }
 
-    /// Gives an interface its address, and tells it who is at the other end.
-    ///
-    /// The neighbour is permanent: the host never asks a guest for it, and it
-    /// does not count towards `gc_thresh3`, which would bound the guests
-    /// (kernel's net/core/neighbour.c).
-    pub fn address(&mut self, index: u32, link: Link, guest: [u8; 6]) -> io::Result<()> {
+    /// Gives an interface its address.
+    pub fn address(&mut self, index: u32, link: Link) -> io::Result<()> {
         let mut address = AddressMessage::default();
         address.header.family = AddressFamily::Inet;
         address.header.prefix_len = LINK_PREFIX;
@@ -122,8 +118,15 @@ impl Netlink {
             AddressAttribute::Address(link.host.into()),
         ];
         let address = RouteNetlinkMessage::NewAddress(address);
-        self.ask(address, NLM_F_CREATE | NLM_F_EXCL)?;
+        self.ask(address, NLM_F_CREATE | NLM_F_EXCL)
+    }
 
+    /// Tells an interface who is at the other end.
+    ///
+    /// The neighbour is permanent: the host never asks a guest for it, and it
+    /// does not count towards `gc_thresh3`, which would bound the guests (kernel
+    /// document networking/ip-sysctl).
+    pub fn neighbour(&mut self, index: u32, link: Link, guest: [u8; 6]) -> io::Result<()> {
         let mut neighbour = NeighbourMessage::default();
         neighbour.header.family = AddressFamily::Inet;
         neighbour.header.ifindex = index;

@@ -20,6 +20,10 @@ const BACKLOG: Check = Check {
     id: "backlog",
     document: "https://docs.kernel.org/admin-guide/sysctl/net.html#netdev-max-backlog",
 };
+const FORWARDING: Check = Check {
+    id: "forwarding",
+    document: "https://wiki.nftables.org/wiki-nftables/index.php/Netfilter_hooks",
+};
 const TUN: Check = Check {
     id: "tun",
     document: "https://docs.kernel.org/networking/tuntap.html",
@@ -29,9 +33,10 @@ const TUN: Check = Check {
 pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     vec![
         ports(host, want),
-        neighbours(host, want),
+        tun(host, want),
+        forwarding(host, want),
+        neighbours(host),
         backlog(host, want),
-        tun(host),
     ]
 }
 
@@ -39,8 +44,8 @@ fn ports(host: &Host, want: &Want) -> Finding {
     let need = format!("{} free", counted(want.wanted(), "port"));
     match want.net {
         Net::Tap | Net::None => {
-            let meaning =
-                "Guests without a network of QEMU's are not logged in to, and need no port.";
+            let meaning = "Only guests behind QEMU's own network are reached through a port of \
+                           the host's.";
             return PORTS.finds(Severity::Ok, "none needed", "none", meaning);
         }
         Net::User => {}
@@ -71,42 +76,20 @@ fn ports(host: &Host, want: &Want) -> Finding {
         ))
 }
 
-/// Whether fewer than the wanted guests have room in a table that taps need.
-fn short(want: &Want, most: u64) -> Severity {
-    if most < want.wanted() {
-        Severity::Advice
-    } else {
-        Severity::Ok
-    }
-}
-
-fn neighbours(host: &Host, want: &Want) -> Finding {
-    let need = format!("an entry for each of {}", counted(want.wanted(), "guest"));
-    let meaning = "A tap for each guest is a neighbour for each: past gc_thresh3 the kernel drops \
-                   packets to new ones. Guests behind --net user have none.";
+/// How many a table of the kernel's holds matters to nobody but guests' taps.
+fn neighbours(host: &Host) -> Finding {
+    let need = "none of them";
+    let meaning = "Each tap's guest is a permanent neighbour of the host's, which gc_thresh3 does \
+                   not count: it bounds the others, and not the number of taps.";
     let Some(most) = host.network.neighbours_max else {
         return NEIGHBOURS.not_seen(need, meaning);
     };
-    let soft = host.network.neighbours_soft.map_or_else(
-        || "not seen".to_owned(),
-        |soft| format!("{} (gc_thresh2)", count(soft)),
-    );
-    let raised = want.wanted().next_power_of_two();
-    NEIGHBOURS
-        .finds(
-            short(want, most),
-            format!("{} (gc_thresh3), {soft}", count(most)),
-            need,
-            meaning,
-        )
-        .mended_by(Fix::manual(
-            Needs::Command,
-            format!(
-                "for taps: sysctl -w net.ipv4.neigh.default.gc_thresh3={} \
-                 net.ipv4.neigh.default.gc_thresh2={raised}",
-                raised * 2
-            ),
-        ))
+    NEIGHBOURS.finds(
+        Severity::Ok,
+        format!("{} others (gc_thresh3)", count(most)),
+        need,
+        meaning,
+    )
 }
 
 fn backlog(host: &Host, want: &Want) -> Finding {
@@ -116,29 +99,73 @@ fn backlog(host: &Host, want: &Want) -> Finding {
     let Some(most) = host.network.backlog else {
         return BACKLOG.not_seen(need, meaning);
     };
+    let severity = if most < want.wanted() {
+        want.with_taps(Severity::Advice)
+    } else {
+        Severity::Ok
+    };
     BACKLOG
-        .finds(short(want, most), count(most), need, meaning)
+        .finds(severity, count(most), need, meaning)
         .mended_by(Fix::manual(
             Needs::Command,
             format!(
-                "for taps: sysctl -w net.core.netdev_max_backlog={}",
+                "sysctl -w net.core.netdev_max_backlog={}",
                 want.wanted().next_power_of_two()
             ),
         ))
 }
 
-fn tun(host: &Host) -> Finding {
-    let (severity, value) = if host.network.tun {
+fn tun(host: &Host, want: &Want) -> Finding {
+    let (severity, value) = if !host.network.tun {
+        (want.with_taps(Severity::Blocker), "absent")
+    } else if host.privileged {
         (Severity::Ok, "present")
     } else {
-        (Severity::Advice, "absent")
+        (
+            want.with_taps(Severity::Advice),
+            "present; this user is not root",
+        )
     };
     TUN.finds(
         severity,
         value,
-        "/dev/net/tun",
+        "/dev/net/tun, and CAP_NET_ADMIN",
         "Taps are made through it, one a guest, and routed: the 1,024 ports of a bridge do not \
          bound them. Guests behind --net user do without.",
     )
-    .mended_by(Fix::manual(Needs::Command, "for taps: modprobe tun"))
+    .mended_by(Fix::manual(
+        Needs::Command,
+        "modprobe tun, and launch as root; or launch with --net user",
+    ))
+}
+
+fn forwarding(host: &Host, want: &Want) -> Finding {
+    let need = "packets of one tap reach another";
+    let meaning = "A packet that was sent from one tap to another did not arrive: a firewall drops \
+                   what this host forwards, and guests would reach the host but not each other.";
+    match (want.net, host.network.forwards) {
+        (Net::User | Net::None, _) => FORWARDING.finds(
+            Severity::Ok,
+            "not needed",
+            need,
+            "Only guests behind taps reach each other through the host.",
+        ),
+        (Net::Tap, Some(true)) => FORWARDING.finds(
+            Severity::Ok,
+            "they do",
+            need,
+            "A packet that was sent from one tap to another arrived: no firewall is in the way.",
+        ),
+        (Net::Tap, Some(false)) => FORWARDING
+            .finds(Severity::Blocker, "dropped", need, meaning)
+            .mended_by(Fix::manual(
+                Needs::Command,
+                "let them pass, such as iptables -I FORWARD -i ib+ -o ib+ -j ACCEPT, or in the \
+                 chain of nftables that drops them: iifname \"ib*\" oifname \"ib*\" accept",
+            )),
+        (Net::Tap, None) => FORWARDING.not_seen(
+            need,
+            "Whether a firewall drops what this host forwards between guests is not known.",
+        ),
+    }
 }

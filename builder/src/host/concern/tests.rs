@@ -226,7 +226,9 @@ fn every_finding_fires_on_some_host_and_is_ok_on_the_bases() {
         .iter()
         .flat_map(|(_, f)| ids(|f| f.severity != Severity::Ok, f))
         .collect();
-    assert_eq!(every, fired, "findings that no host fires");
+    // The kernel does not count taps' neighbours; it is told, since users ask.
+    let never = BTreeSet::from(["neighbours"]);
+    assert_eq!(&every - &never, fired, "findings that no host fires");
     for (name, findings) in all
         .iter()
         .filter(|(name, _)| BASES.contains(&name.as_str()))

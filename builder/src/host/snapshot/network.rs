@@ -17,7 +17,6 @@ const LISTEN: &str = "0A";
 
 /// The network of this process's namespace.
 pub(super) fn read(source: &mut Source) -> Network {
-    let neighbours = "proc/sys/net/ipv4/neigh/default";
     let tun = fs::metadata(source.place(TUN));
     Network {
         ephemeral: source.parsed(ports::RANGE, "two ports", |text| {
@@ -25,8 +24,9 @@ pub(super) fn read(source: &mut Source) -> Network {
         }),
         listening: listening(source),
         tun: source.kept(TUN, tun).is_some(),
-        neighbours_soft: source.number(format!("{neighbours}/gc_thresh2")),
-        neighbours_max: source.number(format!("{neighbours}/gc_thresh3")),
+        // Only who makes taps can try that.
+        forwards: None,
+        neighbours_max: source.number("proc/sys/net/ipv4/neigh/default/gc_thresh3"),
         backlog: source.number("proc/sys/net/core/netdev_max_backlog"),
     }
 }

@@ -149,7 +149,6 @@ const DEVICES_AND_PROC: &[(&str, &str)] = &[
     ("proc/sys/kernel/threads-max", "192000\n"),
     ("proc/sys/net/core/netdev_max_backlog", "1000\n"),
     ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
-    ("proc/sys/net/ipv4/neigh/default/gc_thresh2", "512\n"),
     ("proc/sys/net/ipv4/neigh/default/gc_thresh3", "1024\n"),
     ("proc/sys/vm/max_map_count", "65530\n"),
     ("proc/sys/vm/overcommit_memory", "0\n"),
@@ -391,7 +390,7 @@ fn tables_and_network_are_read() {
         // 22 of either, 8080 and 443.
         listening: Some(3),
         tun: true,
-        neighbours_soft: Some(512),
+        forwards: None,
         neighbours_max: Some(1024),
         backlog: Some(1000),
     };
