@@ -1,0 +1,172 @@
+//! `launch --resume`, and what every supervisor does from the first guest to the
+//! last.
+
+use std::io;
+use std::path::Path;
+
+use rustix::process::{Resource, Signal, pidfd_send_signal};
+
+use super::{Attachment, LaunchError, LaunchEvent, Launched, Milestone, Summary, detach, raise};
+use crate::directories::Directories;
+use crate::fleet::admission::Admission;
+use crate::fleet::api::types::{Desired, Event};
+use crate::fleet::deadline;
+use crate::fleet::folder::Folder;
+use crate::fleet::guest::{Backoff, Event as GuestEvent, GIVE_UP, Policy};
+use crate::fleet::journal::{History, Journal};
+use crate::fleet::mend::Hold;
+use crate::fleet::orphans::{self, Living};
+use crate::fleet::plan::Artifacts;
+use crate::fleet::site::Site;
+use crate::fleet::supervise::{Fleet, STOP_GRACE};
+use crate::fleet::supervisor::{Member, Supervisor};
+use crate::host;
+use crate::interrupt::Interrupt;
+use crate::units::{GuestRange, counted};
+use crate::vmm::Lifetime;
+
+/// Goes on with a fleet whose supervisor died.
+pub fn resume(
+    name: &str,
+    attachment: Attachment,
+    directories: &Directories,
+    interrupt: &Interrupt,
+    emit: &mut dyn FnMut(LaunchEvent),
+) -> Result<Launched, LaunchError> {
+    let folder = Folder::open(name, directories)?;
+    let spec = folder.spec()?;
+    if attachment == Attachment::Detached {
+        drop(folder);
+        detach(name, directories, interrupt, emit)?;
+        return Ok(Launched::Detached);
+    }
+    if spec.boot_id != host::boot_id()? {
+        return Err(LaunchError::Rebooted {
+            name: name.to_owned(),
+        });
+    }
+    let artifacts = Artifacts::open(&spec.out)?;
+    if artifacts.digest != spec.artifacts {
+        return Err(LaunchError::Changed {
+            name: name.to_owned(),
+            out: spec.out,
+        });
+    }
+    raise(Resource::Nproc)?;
+    // Settings that the fleet was launched with stay in force for it.
+    let _settings = Hold::of_others(name);
+    let journal = Journal::open(&folder.journal())?;
+    let site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
+    supervise(site, journal, attachment, Vec::new(), interrupt, emit)
+}
+
+/// Supervises a fleet to its end; guests of it that live are adopted.
+pub(super) fn supervise(
+    mut site: Site,
+    journal: Journal,
+    attachment: Attachment,
+    forced: Vec<&'static str>,
+    interrupt: &Interrupt,
+    emit: &mut dyn FnMut(LaunchEvent),
+) -> Result<Launched, LaunchError> {
+    let spec = site.spec().clone();
+    raise(Resource::Nofile)?;
+    site.place()?;
+    let patience = deadline::scaled(spec.count, host::cpus());
+    let policy = Policy {
+        restart: spec.restart,
+        boot_timeout: deadline::boot(spec.accel, spec.boot_timeout),
+        answer_within: patience,
+        health: spec.health,
+        backoff: Backoff::default(),
+        give_up: GIVE_UP,
+    };
+    let admission = Admission::new(&spec.admission, host::cpus());
+    let cpu = site.describe_cpu();
+    let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
+    supervisor.extend(GuestRange::first(spec.count)?.iter());
+    adopt(&mut supervisor, journal.history())?;
+    let mut tell = |event: &Event| emit(LaunchEvent::Fleet(event.clone()));
+    let fleet = Fleet::new(supervisor, journal, &mut tell)?;
+    let (ending, tally) = fleet.run(attachment)?;
+    let summary = Box::new(Summary {
+        fleet: spec.name,
+        tally,
+        accel: spec.accel,
+        sharing: spec.sharing,
+        net: spec.net,
+        memory: spec.memory,
+        cpu,
+        ending,
+        forced,
+    });
+    emit(LaunchEvent::Launch(Milestone::Summary(summary.clone())));
+    Ok(Launched::Over(summary))
+}
+
+/// Takes charge of the guests that live, and notes those that are gone.
+fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError> {
+    let instance = supervisor.site().spec().instance;
+    let root = Path::new("/");
+    let mut adopted = 0_u64;
+    let mut found = orphans::living(root, instance)?;
+    // Anybody's process may have a guest's UUID in its command line; those that
+    // the journal tells of come first.
+    found.sort_by_key(|living| {
+        let last = past.guests.get(&living.guest).and_then(|past| past.last);
+        last.is_none_or(|run| (run.pid, run.start_time) != (living.pid, living.start_time))
+    });
+    for living in found {
+        let which = living.guest.get() as usize;
+        let Some(pidfd) = orphans::open(living.pid, living.start_time, instance, living.guest)
+        else {
+            continue;
+        };
+        let is_extra = supervisor.members().get(which).is_none_or(Member::lives);
+        let why = if is_extra {
+            "its number is not wanted, or taken".to_owned()
+        } else {
+            match supervisor.adopt(which, &living, pidfd.try_clone()?, past.up) {
+                Ok(()) => {
+                    adopted += 1;
+                    continue;
+                }
+                // Nobody can talk to it ever again.
+                Err(error) if is_out_of_reach(&error) => {
+                    format!("its console is out of reach: {error}")
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let Living { guest, pid, .. } = living;
+        tracing::warn!("{guest} (process {pid}) is killed: {why}");
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+    for (guest, past) in &past.guests {
+        let which = guest.get() as usize;
+        let Some(member) = supervisor.members().get(which) else {
+            continue;
+        };
+        let lives = member.lives();
+        if let Some(last) = past.last {
+            supervisor.remember(which, last.restarts, past.over);
+        }
+        if past.desired == Desired::Down {
+            supervisor.wish(which, &GuestEvent::Stop(STOP_GRACE));
+        } else if !lives && past.last.is_some() {
+            supervisor.wish(which, &GuestEvent::Gone);
+        }
+    }
+    if adopted > 0 {
+        tracing::info!("adopted {}", counted(adopted, "guest"));
+    }
+    Ok(())
+}
+
+/// Whether a console that could not be connected to never can be.
+fn is_out_of_reach(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
+    )
+}
