@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command};
 use indicatif::ProgressBar;
 
 use super::placement::Placement;
@@ -46,8 +48,7 @@ pub struct Launch {
     detach: bool,
 
     /// Go on with a fleet whose supervisor died: adopt its guests
-    #[arg(long, value_name = "FLEET", value_parser = fleet_name,
-        conflicts_with_all = ["count", "name", "keep", "fix", "force", "no_canary"])]
+    #[arg(long, value_name = "FLEET", value_parser = fleet_name)]
     resume: Option<String>,
 
     /// Stay when no guest is to be up any more, as what --detach starts does
@@ -171,6 +172,37 @@ pub(super) struct Guests {
     pub memory: Option<ByteSize>,
 }
 
+/// What is of use beside `--resume`, besides what every verb takes.
+const BESIDE_RESUME: [&str; 4] = ["resume", "detach", "background", "json"];
+
+/// Refuses what is given beside `--resume` and would change the fleet. What the
+/// environment says is for fleets that are launched.
+pub(super) fn refuse_beside_resume(
+    command: &mut Command,
+    matches: &ArgMatches,
+) -> Result<(), clap::Error> {
+    let Some(fleet) = matches.get_one::<String>("resume") else {
+        return Ok(());
+    };
+    let is_refused = |id: &str| {
+        !BESIDE_RESUME.contains(&id) && matches.value_source(id) == Some(ValueSource::CommandLine)
+    };
+    let refused: Vec<_> = command
+        .get_arguments()
+        .filter(|argument| !argument.is_global_set() && is_refused(argument.get_id().as_str()))
+        .map(|argument| format!("'{argument}'"))
+        .collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "'--resume {fleet}' cannot be used with {}: what {fleet} was launched with stays in \
+         force; to change it, end the fleet with `imgbuild rm --force {fleet}` and launch it anew",
+        refused.join(", ")
+    );
+    Err(command.error(ErrorKind::ArgumentConflict, message))
+}
+
 impl Launch {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
         let attachment = match (self.detach, self.background) {
@@ -178,7 +210,8 @@ impl Launch {
             (false, true) => Attachment::Background,
             (false, false) => Attachment::Foreground,
         };
-        let mut printer = Printer::new(self.json, self.count);
+        let count = self.count.filter(|_| self.resume.is_none());
+        let mut printer = Printer::new(self.json, count);
         let Context {
             directories,
             interrupt,
@@ -411,5 +444,70 @@ pub(super) fn fleet_name(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("use 1 to 32 characters of a-z, 0-9 and -, starting with a letter".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::cli::{Cli, read};
+
+    /// How `launch --resume f` goes with these arguments.
+    fn resumed(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        let line = ["imgbuild", "launch", "--resume", "f"];
+        read(line.iter().chain(arguments))
+    }
+
+    #[test]
+    fn a_fleet_is_resumed_as_it_was_launched() {
+        let mut command = Cli::command();
+        command.build();
+        let launch = command.find_subcommand("launch").unwrap();
+        let mut refused = 0;
+        for argument in launch.get_arguments() {
+            let id = argument.get_id().as_str();
+            if argument.is_global_set() || BESIDE_RESUME.contains(&id) || id == "help" {
+                continue;
+            }
+            let values = argument.get_possible_values();
+            let value = values.first().map_or("1", |value| value.get_name());
+            let value = match id {
+                "name" => "g",
+                "keep" | "health" => "1s",
+                "memory" => "64M",
+                "metrics" => "127.0.0.1:1",
+                "tap_subnet" => "10.0.0.0/16",
+                _ => value,
+            };
+            let flag = argument.get_long().map(|flag| format!("--{flag}"));
+            let words: Vec<_> = flag
+                .as_deref()
+                .into_iter()
+                .chain(argument.get_action().takes_values().then_some(value))
+                .collect();
+            let error = resumed(&words).expect_err(id);
+            assert_eq!(error.kind(), ErrorKind::ArgumentConflict, "{error}");
+            assert_eq!(error.exit_code(), 2);
+            let error = error.to_string();
+            let named = flag.as_deref().unwrap_or("[OUT]");
+            for said in [named, "--resume f", "stays in force", "rm --force f"] {
+                assert!(error.contains(said), "{words:?}: {error}");
+            }
+            refused += 1;
+        }
+        assert!(refused > 25, "{refused}");
+    }
+
+    #[test]
+    fn what_does_not_change_the_fleet_goes_with_resume() {
+        for words in [
+            &["--detach", "--json"][..],
+            &["--background", "--verbose", "--log-format", "json"],
+            &["-q"],
+        ] {
+            resumed(words).unwrap();
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! The command line: arguments in, a library call, output out.
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::directories::Directories;
 use crate::interrupt::Interrupt;
@@ -136,7 +137,7 @@ struct Context {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     logging::install(&cli.talk);
     if cli.talk.quiet {
         progress::hide();
@@ -150,6 +151,19 @@ pub fn main() -> ExitCode {
     };
     let exit = run(cli.verb, &interrupt).unwrap_or_else(|failure| failure.report(&interrupt));
     exit.into()
+}
+
+/// Reads a command line.
+fn read(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(line)?;
+    if let Some((verb, matches)) = matches.subcommand()
+        && let Some(launch) = command.find_subcommand_mut(verb)
+        && verb == "launch"
+    {
+        launch::refuse_beside_resume(launch, matches)?;
+    }
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {

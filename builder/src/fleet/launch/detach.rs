@@ -43,9 +43,6 @@ pub(super) fn detach(
             "--resume",
             name,
         ])
-        // What a user sets for every launch is in the spec.
-        .env_remove("IMGBUILD_COUNT")
-        .env_remove("IMGBUILD_NAME")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(opened);
