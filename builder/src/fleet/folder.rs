@@ -93,42 +93,47 @@ impl Folder {
         for path in left_behind {
             removed(&path)?;
         }
-        Self::with_folders(paths, lock)
+        let lock = Some(lock);
+        Self { paths, lock }.with_folders()
     }
 
     /// Opens the folders of a fleet that nobody supervises, to go on with it.
     pub fn open(name: &str, directories: &Directories) -> Result<Self, FolderError> {
-        let paths = usable(name, directories)?;
-        let mut lock = claim(&paths.state, name);
+        usable(name, directories)?;
+        let mut claimed = Self::claimed(name, directories);
         for _ in 0..TRIES {
-            if !matches!(lock, Err(FolderError::Running { .. })) {
+            if !matches!(claimed, Err(FolderError::Running { .. })) {
                 break;
             }
             sleep(PAUSE);
-            lock = claim(&paths.state, name);
+            claimed = Self::claimed(name, directories);
         }
-        let lock = lock?.filter(|_| paths.spec_file().exists());
-        let Some(lock) = lock else {
+        let folder = claimed?;
+        read_spec(&folder.state)?;
+        // The runtime folder goes with a log-in or a restart of the host.
+        folder.with_folders()
+    }
+
+    /// Takes the folders of a fleet that nobody supervises as they are, however
+    /// little of them is left or can be read.
+    pub(super) fn claimed(name: &str, directories: &Directories) -> Result<Self, FolderError> {
+        let paths = Paths::of(name, directories);
+        let lock = claim(&paths.state, name)?.filter(|_| paths.spec_file().exists());
+        if lock.is_none() {
             let fleets = list(directories)?.into_iter().map(|found| found.name);
             return Err(FolderError::NotFound {
                 name: name.to_owned(),
                 fleets: fleets.collect(),
             });
-        };
-        read_spec(&paths.state)?;
-        // The runtime folder goes with a log-in or a restart of the host.
-        Self::with_folders(paths, lock)
+        }
+        Ok(Self { paths, lock })
     }
 
-    fn with_folders(paths: Paths, lock: File) -> Result<Self, FolderError> {
-        let folder = Self {
-            paths,
-            lock: Some(lock),
-        };
-        for path in folder.folders() {
+    fn with_folders(self) -> Result<Self, FolderError> {
+        for path in self.folders() {
             private_folder(&path)?;
         }
-        Ok(folder)
+        Ok(self)
     }
 
     /// Writes what the fleet is. From here on the folders stay until they are
@@ -211,13 +216,10 @@ pub fn read_spec(state: &Path) -> Result<FleetSpec, FolderError> {
         spec_version: u32,
     }
     let path = state.join(SPEC);
-    let mut bytes = Vec::new();
-    File::open(&path)
-        .and_then(|file| file.take(SPEC_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|source| FolderError::Unreadable {
-            path: path.clone(),
-            source,
-        })?;
+    let bytes = spec_bytes(state).map_err(|source| FolderError::Unreadable {
+        path: path.clone(),
+        source,
+    })?;
     let name = state
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
@@ -247,6 +249,16 @@ pub fn read_spec(state: &Path) -> Result<FleetSpec, FolderError> {
     Ok(spec)
 }
 
+/// What the spec in this folder holds, whatever that is; of one that is larger
+/// than any spec, a part that shows it.
+pub(super) fn spec_bytes(state: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(state.join(SPEC))?
+        .take(SPEC_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// The fleets that have a folder, in the order of their names.
 pub fn list(directories: &Directories) -> Result<Vec<Found>, FolderError> {
     let mut found = Vec::new();
@@ -266,16 +278,6 @@ pub fn list(directories: &Directories) -> Result<Vec<Found>, FolderError> {
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(found)
-}
-
-/// The folders of the fleets that are supervised now, in the order of their
-/// names.
-pub fn running(directories: &Directories) -> Result<Vec<PathBuf>, FolderError> {
-    let found = list(directories)?.into_iter();
-    Ok(found
-        .filter(|found| found.supervised)
-        .map(|found| found.path)
-        .collect())
 }
 
 /// What the fleets are that have a folder beside this fleet's; without those

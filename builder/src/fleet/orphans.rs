@@ -67,6 +67,16 @@ pub fn open(pid: u32, start_time: u64, instance: Instance, guest: GuestIndex) ->
     is_guest(Path::new("/"), pid, start_time, instance, guest).then_some(held)
 }
 
+/// What tells the fleet of a guest that runs as the process `pid`, started at
+/// that time; `None` if that is gone, or its number is another's by now.
+#[must_use]
+pub fn instance(root: &Path, pid: u32, start_time: u64, guest: GuestIndex) -> Option<Instance> {
+    let process = root.join(format!("proc/{pid}"));
+    let line = command_line(&process).ok()?;
+    let instance = values(&line, b"-uuid").find_map(|uuid| instance_of(uuid, guest))?;
+    is_guest(root, pid, start_time, instance, guest).then_some(instance)
+}
+
 /// When a process started, in clock ticks since boot.
 pub fn start_time(root: &Path, pid: u32) -> io::Result<u64> {
     Ok(stat(&root.join(format!("proc/{pid}")))?.start_time)
@@ -95,6 +105,13 @@ fn guest_of(uuid: &[u8], instance: Instance) -> Option<GuestIndex> {
     let number = u32::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
     let guest = GuestIndex::new(number).ok()?;
     (instance.uuid(number).as_bytes() == uuid).then_some(guest)
+}
+
+/// The fleet of the guest that has this UUID.
+fn instance_of(uuid: &[u8], guest: GuestIndex) -> Option<Instance> {
+    let digits = str::from_utf8(uuid).ok()?.replace('-', "");
+    let instance = Instance::try_from(digits.get(..24)?.to_owned()).ok()?;
+    (instance.uuid(guest.get()).as_bytes() == uuid).then_some(instance)
 }
 
 /// What `proc_pid_stat(5)` tells of a process.

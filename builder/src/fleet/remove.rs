@@ -1,7 +1,6 @@
 //! `rm`: what a fleet without a supervisor left.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,7 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::Value;
 
-use super::folder::{self, FolderError, Paths};
+use super::folder::{self, Folder, FolderError, Paths};
+use super::journal;
 use super::orphans::{self, Living};
 use super::site;
 use super::spec::Instance;
@@ -19,9 +19,6 @@ use crate::units::counted;
 
 /// How long after SIGKILL a guest may take to end.
 const KILL_WAIT: Duration = Duration::from_secs(10);
-
-/// Most bytes of a spec that are read.
-const SPEC_MAX: u64 = 16 << 20;
 
 /// What is done about guests that live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +48,9 @@ pub enum RemoveError {
     },
     /// It cannot be told which guests are its.
     #[error(
-        "{} does not tell which guests are those of fleet {name}: end them by hand, then \
-         `imgbuild rm --force {name}` removes the folder", spec.display()
+        "{} does not tell which guests are those of fleet {name}: `imgbuild rm --force {name}` \
+         removes the fleet, and finds guests by its journal alone; see afterwards that none is \
+         left", spec.display()
     )]
     Unknown {
         /// The fleet.
@@ -77,30 +75,22 @@ pub fn remove(
     directories: &Directories,
     survivors: Survivors,
 ) -> Result<u64, RemoveError> {
-    let found = folder::list(directories)?;
-    if !found.iter().any(|found| found.name == name) {
-        return Err(FolderError::NotFound {
-            name: name.to_owned(),
-            fleets: found.into_iter().map(|found| found.name).collect(),
-        }
-        .into());
-    }
-    let paths = Paths::of(name, directories);
-    // Held until the folder is gone: nobody resumes what is being removed.
-    let _lock = lock(&paths, name)?;
+    // Held until the folders are gone: nobody resumes what is being removed.
+    let folder = Folder::claimed(name, directories)?;
     let guests = |source| RemoveError::Guests {
         name: name.to_owned(),
         source,
     };
-    let instance = instance(&paths);
+    let told = told(&folder);
+    if told.is_none() && survivors == Survivors::Spare {
+        return Err(RemoveError::Unknown {
+            name: name.to_owned(),
+            spec: folder.spec_file(),
+        });
+    }
+    let instance = told.or_else(|| shown(&folder));
     let living = match instance {
         Some(instance) => orphans::living(Path::new("/"), instance).map_err(guests)?,
-        None if survivors == Survivors::Spare => {
-            return Err(RemoveError::Unknown {
-                name: name.to_owned(),
-                spec: paths.spec_file(),
-            });
-        }
         None => Vec::new(),
     };
     let number = living.len() as u64;
@@ -114,50 +104,24 @@ pub fn remove(
         kill(&living, instance).map_err(guests)?;
         site::clear(name, instance);
     }
-    for path in [paths.runtime(), paths.path()] {
-        match fs::remove_dir_all(path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(FolderError::Unwritable {
-                    path: path.to_path_buf(),
-                    source,
-                }
-                .into());
-            }
-            _ => {}
-        }
-    }
+    folder.remove()?;
     Ok(number)
 }
 
-/// Takes the place of the fleet's supervisor.
-fn lock(paths: &Paths, name: &str) -> Result<File, FolderError> {
-    let unreadable = |source| FolderError::Unreadable {
-        path: paths.path().to_path_buf(),
-        source,
-    };
-    let folder = File::open(paths.path()).map_err(unreadable)?;
-    loop {
-        match folder.try_lock() {
-            Ok(()) => return Ok(folder),
-            // Who only looks whether the fleet runs shares the lock, for a moment.
-            Err(TryLockError::WouldBlock) if folder.try_lock_shared().is_ok() => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(FolderError::Running {
-                    name: name.to_owned(),
-                });
-            }
-            Err(TryLockError::Error(source)) => return Err(unreadable(source)),
-        }
-    }
+/// By what the fleet's guests are told, if no more of its spec can be read.
+fn told(paths: &Paths) -> Option<Instance> {
+    let spec: Value = serde_json::from_slice(&folder::spec_bytes(paths.path()).ok()?).ok()?;
+    Instance::try_from(spec.get("instance")?.as_str()?.to_owned()).ok()
 }
 
-/// By what the fleet's guests are told, if no more of its spec can be read.
-fn instance(paths: &Paths) -> Option<Instance> {
-    let mut text = String::new();
-    let file = File::open(paths.spec_file()).ok()?;
-    file.take(SPEC_MAX).read_to_string(&mut text).ok()?;
-    let spec: Value = serde_json::from_str(&text).ok()?;
-    Instance::try_from(spec.get("instance")?.as_str()?.to_owned()).ok()
+/// The same, by a guest that its journal tells of and that lives, if nothing of
+/// its spec can be read.
+fn shown(paths: &Paths) -> Option<Instance> {
+    let past = journal::replay(&paths.journal()).ok()?.guests;
+    past.iter().find_map(|(guest, past)| {
+        let run = past.last?;
+        orphans::instance(Path::new("/"), run.pid, run.start_time, *guest)
+    })
 }
 
 /// Kills guests, and returns when all have ended.

@@ -175,7 +175,9 @@ fn fleets_are_listed_in_order() {
         .map(|found| (found.name.as_str(), found.supervised))
         .collect();
     assert_eq!(seen, [("a", true), ("b", false)]);
-    assert_eq!(running(&directories).unwrap(), [found[0].path.clone()]);
+    for found in &found {
+        assert_eq!(found.path, Paths::of(&found.name, &directories).state);
+    }
 
     for name in ["c", "no-fleet", "file"] {
         let error = Folder::open(name, &directories).unwrap_err().to_string();

@@ -122,6 +122,9 @@ fn a_number_given_to_another_process_is_not_the_guest() {
     host.qemu(9, &INSTANCE.uuid(1), &stat_line(9, "qemu", 'S', 77));
     assert!(is(77, 1));
     assert!(!is(76, 1) && !is(77, 2));
+    let instance = |start, number| instance(host.0.path(), 9, start, guest(number));
+    assert_eq!(instance(77, 1), Some(INSTANCE));
+    assert_eq!((instance(76, 1), instance(77, 2)), (None, None));
     let other = Instance([1; 12]);
     assert!(!is_guest(host.0.path(), 9, 77, other, guest(1)));
     host.process(9, &["vi"], &stat_line(9, "vi", 'S', 77));

@@ -1,8 +1,10 @@
+use std::fs::{self, File};
 use std::thread;
 
 use tempfile::TempDir;
 
 use super::*;
+use crate::fleet::journal::{Journal, Record};
 use crate::fleet::orphans::tests::Waiting;
 use crate::units::GuestIndex;
 
@@ -86,6 +88,37 @@ fn a_spec_that_is_not_understood_needs_force() {
         assert_eq!(remove("f", &directories, Survivors::Kill).unwrap(), 0);
         assert!(gone(&paths));
     }
+}
+
+#[test]
+fn guests_of_a_fleet_without_a_spec_are_found_by_its_journal() {
+    let (_temporary, directories) = directories();
+    let paths = left(&directories, "{");
+    let [known, unknown, stranger] = [(0xc5, 3), (0xc5, 4), (0xc6, 2)].map(|(byte, number)| {
+        let guest = Waiting::start(&Instance([byte; 12]).uuid(number));
+        (guest, GuestIndex::new(number).unwrap())
+    });
+    let mut journal = Journal::open(&paths.journal()).unwrap();
+    for ((process, guest), late) in [(&stranger, 1), (&known, 0)] {
+        let pid = process.0.id();
+        let start_time = late + orphans::start_time(Path::new("/"), pid).unwrap();
+        let started = Record::Start {
+            guest: *guest,
+            pid,
+            start_time,
+            restarts: 0,
+        };
+        journal.append(&started).unwrap();
+    }
+    let error = remove("f", &directories, Survivors::Spare).unwrap_err();
+    assert!(matches!(error, RemoveError::Unknown { .. }), "{error}");
+    assert_eq!(remove("f", &directories, Survivors::Kill).unwrap(), 2);
+    assert!(gone(&paths));
+    for (byte, living) in [(0xc5, 0), (0xc6, 1)] {
+        let found = orphans::living(Path::new("/"), Instance([byte; 12]));
+        assert_eq!(found.unwrap().len(), living);
+    }
+    drop((known, unknown, stranger));
 }
 
 #[test]
