@@ -26,11 +26,13 @@ use crate::units::GuestIndex;
 
 mod error;
 mod paths;
+mod turn;
 
 pub use error::FolderError;
 pub(super) use paths::JOURNAL;
 pub use paths::Paths;
 use paths::{SOCKET_PATH_MAX, SPEC};
+pub(super) use turn::Turn;
 
 pub(super) const SSH_CONFIG: &str = "ssh_config";
 pub(super) const KNOWN_HOSTS: &str = "known_hosts";

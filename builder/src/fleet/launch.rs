@@ -212,6 +212,10 @@ pub fn launch(
             None => key::generate(name, &folder)?,
         }),
     };
+    // Until the spec tells others what is taken.
+    let turn = folder
+        .turn(|| !interrupt.requested())?
+        .ok_or(LaunchError::Interrupted)?;
     let ports = match options.net {
         Net::User => ports::choose(folder.path(), options.count)?,
         Net::Tap | Net::None => Vec::new(),
@@ -246,6 +250,7 @@ pub fn launch(
         site.remove();
         return Err(error);
     }
+    drop(turn);
     if attachment == Attachment::Detached {
         // The supervisor takes the lock, and joins those who hold settings.
         drop(site);

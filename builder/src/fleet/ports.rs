@@ -91,6 +91,7 @@ mod tests {
     use super::super::folder::Folder;
     use super::super::folder::tests::{directories, spec};
     use super::super::spec::FleetSpec;
+    use super::super::users::{self, Users};
     use super::*;
 
     const KERNEL: RangeInclusive<u16> = 32768..=60999;
@@ -128,6 +129,40 @@ mod tests {
         assert!(ports.iter().all(|port| !others.contains(port)));
         // Nor does the fleet itself lose any.
         assert_eq!(extend(one.path(), &ports, 2).unwrap(), ports);
+    }
+
+    #[test]
+    fn fleets_that_choose_at_one_moment_get_different_ports_and_users() {
+        const FLEETS: u32 = 6;
+        // So many that searches meet.
+        let count = 2000;
+        let (_temporary, directories) = directories();
+        let launch = |number: u32| {
+            let name = format!("f{number}");
+            let folder = Folder::create(&name, &directories).unwrap();
+            let turn = folder.turn(|| true).unwrap();
+            let spec = FleetSpec {
+                ports: choose(folder.path(), count).unwrap(),
+                run_as_base: users::base(folder.path(), Users::Apart).unwrap(),
+                ..spec(&name, 0)
+            };
+            folder.write_spec(&spec).unwrap();
+            drop(turn);
+            spec
+        };
+        let specs: Vec<_> = std::thread::scope(|scope| {
+            let fleets: Vec<_> = (0..FLEETS)
+                .map(|number| scope.spawn(move || launch(number)))
+                .collect();
+            fleets
+                .into_iter()
+                .map(|fleet| fleet.join().unwrap())
+                .collect()
+        });
+        let ports: HashSet<_> = specs.iter().flat_map(|spec| &spec.ports).collect();
+        assert_eq!(ports.len(), (FLEETS * count) as usize);
+        let bases: HashSet<_> = specs.iter().map(|spec| spec.run_as_base).collect();
+        assert_eq!(bases.len(), FLEETS as usize);
     }
 
     #[test]

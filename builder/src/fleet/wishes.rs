@@ -1,12 +1,13 @@
 //! What users want of guests that run: to stop, to start again, to be more or
 //! fewer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::api::bridge::Act;
 use super::api::types::{ActAnswer, ActRequest, Desired, Refusal, Selection};
+use super::folder::Turn;
 use super::guest::{Event, Phase};
 use super::journal::{Journal, Record};
 use super::launch::LaunchError;
@@ -21,6 +22,9 @@ use crate::vmm::Net;
 
 /// Longest grace that makes sense, so that no sum of times overflows.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How long another fleet may take to choose its ports.
+const TURN_WAIT: Duration = Duration::from_secs(2);
 
 /// Wishes that are not fulfilled yet.
 #[derive(Debug, Default)]
@@ -247,7 +251,10 @@ fn more(
 
 /// Makes room for guests that are new.
 fn enlarge(site: &mut Site, guests: GuestRange, count: u32) -> Result<(), LaunchError> {
-    if site.spec().net == Net::User {
+    let is_user = site.spec().net == Net::User;
+    // Until the spec tells others what is taken.
+    let _turn = is_user.then(|| turn(site)).transpose()?;
+    if is_user {
         let ports = ports::extend(site.folder().path(), &site.spec().ports, count)?;
         site.spec_mut().ports = ports;
     }
@@ -255,6 +262,14 @@ fn enlarge(site: &mut Site, guests: GuestRange, count: u32) -> Result<(), Launch
     site.prepare(guests, &Interrupt::never()?)?;
     site.write_ssh_config()?;
     Ok(site.folder().write_spec(site.spec())?)
+}
+
+/// The fleet's turn to choose ports; waited for no longer than guests that live
+/// can do without their supervisor.
+fn turn(site: &Site) -> Result<Turn, LaunchError> {
+    let until = Instant::now() + TURN_WAIT;
+    let turn = site.folder().turn(|| Instant::now() < until)?;
+    turn.ok_or(LaunchError::Turn)
 }
 
 /// Forgets the guests from `count` on, which have ended.

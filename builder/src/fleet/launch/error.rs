@@ -30,7 +30,7 @@ pub enum LaunchError {
     #[error("this host is not ready for {}", obstacles(.0))]
     NotReady(Box<Report>),
     /// The user ended it before it began.
-    #[error("interrupted while the host was checked")]
+    #[error("interrupted before a guest was started")]
     Interrupted,
     /// Host settings could not be changed.
     #[error(transparent)]
@@ -55,6 +55,12 @@ pub enum LaunchError {
     /// Not every guest can have a port.
     #[error("this host is not ready: {0}")]
     Ports(#[from] TooFewPorts),
+    /// It cannot be told yet which ports are free.
+    #[error(
+        "another fleet is being launched, and may take the ports that new guests need: try again \
+         when that is done"
+    )]
+    Turn,
     /// Guests cannot have user ids of their own.
     #[error(transparent)]
     Users(#[from] UsersError),
