@@ -1,7 +1,8 @@
 //! Fleets that outlive their supervisor: real guests under TCG, some killed,
 //! some files damaged, and another supervisor that goes on with them.
 
-use std::fs::{self, OpenOptions};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -10,9 +11,10 @@ use std::process::Command;
 use imgbuild::fleet::api::types::{self, Desired, Stage};
 use imgbuild::fleet::guest::Phase;
 use imgbuild::fleet::journal::{Journal, Record};
-use imgbuild::fleet::orphans;
-use imgbuild_tests::fleet::{Fleet, all_ready, kill, launch, number};
+use imgbuild::fleet::{orphans, ports};
+use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, kill, launch, number};
 use imgbuild_tests::{TestEnv, run, wait_until};
+use rustix::process::geteuid;
 use serde_json::json;
 
 /// Each guest's process and how often it was started again.
@@ -59,7 +61,13 @@ fn a_third_killed_and_the_supervisor_too() {
         .exits(1)
         .says(&["rm --force f"]);
 
-    fleet.resume().succeeds();
+    let resume = ["launch", "--resume", "f", "--detach"];
+    run(fleet.imgbuild(resume).args(["--count", "3", "out"]))
+        .exits(2)
+        .says(&["--count <N>", "[OUT]", "rm --force f"]);
+    // What is set for every launch is no matter.
+    let environment = [("IMGBUILD_COUNT", "3"), ("IMGBUILD_NAME", "g")];
+    run(fleet.imgbuild(resume).envs(environment)).succeeds();
     fleet.wait();
     let adopted = fleet.ps();
     assert_eq!(adopted.stage, Stage::Up);
@@ -70,6 +78,70 @@ fn a_third_killed_and_the_supervisor_too() {
         .exits(1)
         .says(&["a fleet named f is running"]);
     fleet.end();
+}
+
+#[test]
+fn fleets_launched_at_one_moment_share_no_port_and_no_user() {
+    let env = TestEnv::new();
+    let fleets = folder(&env, "f");
+    let fleets = fleets.parent().unwrap();
+    fs::create_dir_all(fleets).unwrap();
+    // The first two names whose fleets would get some of the same ports.
+    let mut owners = HashMap::new();
+    let names = (0..).find_map(|number| {
+        let name = format!("f{number}");
+        let ports = ports::choose(&fleets.join(&name), 2).unwrap();
+        let meets = ports
+            .into_iter()
+            .find_map(|port| owners.insert(port, name.clone()));
+        meets.map(|other| [other, name])
+    });
+    let names = names.unwrap();
+    // As if a third were choosing, until both wait for it.
+    let turn = File::open(fleets).unwrap();
+    turn.lock().unwrap();
+    let launches = names.each_ref().map(|name| {
+        let talk = env.path().join(name);
+        let mut launch = detached(&env, name, 2);
+        launch.stderr(File::create(&talk).unwrap());
+        (launch.spawn().unwrap(), talk)
+    });
+    for (_, talk) in &launches {
+        wait_until("both wait", || {
+            let talk = fs::read_to_string(talk).unwrap();
+            talk.contains("another fleet chooses")
+        });
+    }
+    drop(turn);
+    for (mut launch, talk) in launches {
+        let status = launch.wait().unwrap();
+        assert!(status.success(), "{}", fs::read_to_string(talk).unwrap());
+    }
+    let fleets = names.each_ref().map(|name| Fleet::of(&env, name));
+    let [one, other] = fleets.each_ref().map(Fleet::spec);
+    let ports: HashSet<_> = [&one, &other]
+        .into_iter()
+        .flat_map(|spec| spec["ports"].as_array().unwrap())
+        .collect();
+    assert_eq!(ports.len(), 4, "{ports:?}");
+    if geteuid().is_root() {
+        assert_ne!(one["run_as_base"], other["run_as_base"]);
+    }
+    // Guests do not go without their supervisor for as long as a launch takes.
+    let turn = File::open(fleets[0].folder().parent().unwrap()).unwrap();
+    turn.lock().unwrap();
+    run(&mut fleets[0].imgbuild(["scale", "3"]))
+        .exits(1)
+        .says(&["another fleet is being launched", "try again"]);
+    drop(turn);
+    run(&mut fleets[0].imgbuild(["scale", "3"])).succeeds();
+    for fleet in &fleets {
+        fleet.wait();
+        run(&mut fleet.imgbuild(["stop", "--all"])).succeeds();
+        fleet.assert_nothing_left();
+    }
+    env.assert_no_process_left();
+    env.assert_no_fleet_left();
 }
 
 #[test]
@@ -263,7 +335,7 @@ fn a_spec_that_cannot_be_read_is_told_and_cleared_by_force() {
         assert_eq!(env.guests(), [pid]);
     }
 
-    fleet.change_spec(|spec| *spec = json!({"instance": good["instance"]}));
+    // Its guests are known by the journal.
     run(&mut fleet.imgbuild(["rm", "--force", "f"])).succeeds();
     fleet.assert_gone();
 }
