@@ -17,6 +17,8 @@ pub const LINK_PREFIX: u8 = 31;
 /// The first byte of a fleet's interface group, "ib" as a hexadecimal number
 /// can have it.
 const GROUP: u8 = 0x1b;
+/// The same of those that are about to be removed.
+const LEAVING: u8 = 0x1c;
 
 /// The two ends of a guest's link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,6 +208,12 @@ pub fn name(instance: Instance, guest: GuestIndex) -> String {
 pub fn group(instance: Instance) -> u32 {
     let [first, second, third, ..] = instance.0;
     u32::from_be_bytes([GROUP, first, second, third])
+}
+
+/// The group of those of a fleet's interfaces that are about to be removed.
+pub(super) fn leaving(instance: Instance) -> u32 {
+    let [first, second, third, ..] = instance.0;
+    u32::from_be_bytes([LEAVING, first, second, third])
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ pub use address::{
 pub use error::TapError;
 pub use forwarding::forwards;
 
+use address::leaving;
 use device::Queue;
 use netlink::{Interface, Netlink};
 
@@ -177,25 +178,7 @@ pub fn open(instance: Instance, guest: GuestIndex) -> Result<OwnedFd, TapError> 
 /// Removes all taps of a fleet, and says how many there were; those too that a
 /// process left which died while it made them.
 pub fn remove(instance: Instance) -> Result<usize, TapError> {
-    let mut netlink = connect()?;
-    let group = group(instance);
-    let prefix = prefix(instance);
-    let (ours, others): (Vec<_>, Vec<_>) = interfaces(&mut netlink)?
-        .into_iter()
-        .partition(|found| found.name.starts_with(&prefix));
-    // One by one takes 20 ms each; but a group that somebody else uses as well
-    // must not go.
-    let shared = others.iter().any(|other| other.group == group);
-    let (together, single): (Vec<_>, Vec<_>) =
-        ours.iter().partition(|tap| tap.group == group && !shared);
-    let refused = |error| TapError::refused(format!("remove the taps {prefix}*"), error);
-    if !together.is_empty() {
-        netlink.remove_group(group).map_err(refused)?;
-    }
-    for tap in single {
-        netlink.remove(tap.index).map_err(refused)?;
-    }
-    Ok(ours.len())
+    remove_where(instance, |_| true)
 }
 
 /// Removes the taps of some guests of a fleet.
@@ -203,19 +186,31 @@ pub fn remove_of(
     instance: Instance,
     guests: impl IntoIterator<Item = GuestIndex>,
 ) -> Result<(), TapError> {
-    let names: HashSet<_> = guests
-        .into_iter()
-        .map(|guest| name(instance, guest))
-        .collect();
+    let guests = guests.into_iter();
+    let names: HashSet<_> = guests.map(|guest| name(instance, guest)).collect();
+    remove_where(instance, |tap| names.contains(tap)).map(drop)
+}
+
+/// One by one takes 20 ms each, and all of a group no longer than one: so they
+/// become one first, which nobody else may be in.
+fn remove_where(instance: Instance, wanted: impl Fn(&str) -> bool) -> Result<usize, TapError> {
     let mut netlink = connect()?;
     let mut taps = of_fleet(&mut netlink, instance)?;
-    taps.retain(|tap| names.contains(&tap.name));
-    for tap in taps {
+    taps.retain(|tap| wanted(&tap.name));
+    if taps.is_empty() {
+        return Ok(0);
+    }
+    let group = leaving(instance);
+    for tap in &taps {
         netlink
-            .remove(tap.index)
+            .set_group(tap.index, group)
             .map_err(|error| TapError::refused(format!("remove the tap {}", tap.name), error))?;
     }
-    Ok(())
+    let prefix = prefix(instance);
+    netlink
+        .remove_group(group)
+        .map_err(|error| TapError::refused(format!("remove the taps {prefix}*"), error))?;
+    Ok(taps.len())
 }
 
 fn connect() -> Result<Netlink, TapError> {

@@ -139,11 +139,12 @@ impl Netlink {
         self.ask(neighbour, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
-    /// Removes an interface.
-    pub fn remove(&mut self, index: u32) -> io::Result<()> {
+    /// Puts an interface into a group.
+    pub fn set_group(&mut self, index: u32, group: u32) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.header.index = index;
-        self.ask(RouteNetlinkMessage::DelLink(link), 0)
+        link.attributes.push(LinkAttribute::Group(group));
+        self.ask(RouteNetlinkMessage::SetLink(link), 0)
     }
 
     /// Removes all interfaces of a group at once, which takes as long as one.
