@@ -1,5 +1,6 @@
 //! `imgbuild stop`, `kill`, `restart` and `scale`.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::target::{Target, chosen};
 use super::{Context, Exit, Failure, print};
 use crate::fleet::api::bridge::Act;
-use crate::fleet::api::client::Client;
+use crate::fleet::api::client::{Client, ClientError};
 use crate::fleet::api::types::{ActAnswer, ActRequest, Selection};
 use crate::fleet::guest::printable;
 use crate::fleet::select::Selector;
@@ -39,9 +40,9 @@ struct Guests {
     json: bool,
 }
 
-/// Arguments of `stop`.
+/// The same, of guests that are asked to power off.
 #[derive(Debug, Args)]
-pub struct Stop {
+struct Graceful {
     #[command(flatten)]
     guests: Guests,
 
@@ -49,6 +50,13 @@ pub struct Stop {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration,
         default_value = "10s")]
     grace: Duration,
+}
+
+/// Arguments of `stop`.
+#[derive(Debug, Args)]
+pub struct Stop {
+    #[command(flatten)]
+    graceful: Graceful,
 }
 
 /// Arguments of `kill`.
@@ -62,12 +70,7 @@ pub struct Kill {
 #[derive(Debug, Args)]
 pub struct Restart {
     #[command(flatten)]
-    guests: Guests,
-
-    /// How long guests may take to power off before they are killed
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration,
-        default_value = "10s")]
-    grace: Duration,
+    graceful: Graceful,
 }
 
 /// Arguments of `scale`.
@@ -87,22 +90,37 @@ pub struct Scale {
 
 impl Stop {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let client = self.guests.target.client(context)?;
-        if !self.guests.all {
-            return self.guests.act(&client, Act::Stop, Some(self.grace));
+        let Graceful { guests, grace } = self.graceful;
+        let client = guests.target.client(context)?;
+        if !guests.all {
+            return guests.act(&client, Act::Stop, Some(grace));
         }
-        // Before it ends, lest its number is another's.
-        let supervisor = client.fleet(false)?.supervisor.and_then(|supervisor| {
-            let pid = Pid::from_raw(supervisor.pid.cast_signed())?;
-            pidfd_open(pid, PidfdFlags::empty()).ok()
-        });
-        let exit = self.guests.act(&client, Act::Stop, Some(self.grace))?;
+        let (answer, supervisor) = match end(&client, grace) {
+            // By itself, or by another's `stop`: as was wanted.
+            Err(ClientError::Ended { .. }) => (ActAnswer::default(), None),
+            other => other?,
+        };
+        let exit = told(&answer, guests.json)?;
         if let Some(supervisor) = supervisor {
             let end = PollFd::new(&supervisor, PollFlags::IN);
             wait(end, &context.interrupt)?;
         }
         Ok(exit)
     }
+}
+
+/// Ends a fleet; gives the process that was its supervisor, too.
+fn end(client: &Client, grace: Duration) -> Result<(ActAnswer, Option<OwnedFd>), ClientError> {
+    // Before it ends, lest its number is another's.
+    let supervisor = client.fleet(false)?.supervisor.and_then(|supervisor| {
+        let pid = Pid::from_raw(supervisor.pid.cast_signed())?;
+        pidfd_open(pid, PidfdFlags::empty()).ok()
+    });
+    let request = ActRequest {
+        guests: Selection::All,
+        grace_seconds: Some(grace.as_secs_f64()),
+    };
+    Ok((client.act(Act::Stop, &request)?, supervisor))
 }
 
 /// Waits for an event, or the user's interrupt.
@@ -128,8 +146,9 @@ impl Kill {
 
 impl Restart {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let client = self.guests.target.client(context)?;
-        self.guests.act(&client, Act::Restart, Some(self.grace))
+        let Graceful { guests, grace } = self.graceful;
+        let client = guests.target.client(context)?;
+        guests.act(&client, Act::Restart, Some(grace))
     }
 }
 

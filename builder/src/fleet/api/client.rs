@@ -30,6 +30,8 @@ const HEAD_MAX: usize = 16 << 10;
 /// Most bytes of a whole answer, or of a stream's line: some times what the
 /// largest fleet has.
 const ANSWER_MAX: usize = 256 << 20;
+/// The status of a supervisor that ends (RFC 9110).
+const UNAVAILABLE: u16 = 503;
 /// How long a request may take to be taken.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 
@@ -37,6 +39,8 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Client {
     fleet: String,
+    /// Goes first when the fleet ends.
+    spec: PathBuf,
     control: PathBuf,
     interrupt: Interrupt,
 }
@@ -94,6 +98,12 @@ pub enum ClientError {
         fleet: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The fleet ended before it answered.
+    #[error("the fleet {fleet} has ended")]
+    Ended {
+        /// The fleet.
+        fleet: String,
     },
     /// The user asked to stop.
     #[error("interrupted")]
@@ -156,9 +166,11 @@ impl Client {
     /// connected yet.
     #[must_use]
     pub fn new(fleet: &str, directories: &Directories, interrupt: &Interrupt) -> Self {
+        let paths = Paths::of(fleet, directories);
         Self {
             fleet: fleet.to_owned(),
-            control: Paths::of(fleet, directories).control(),
+            spec: paths.spec_file(),
+            control: paths.control(),
             interrupt: interrupt.clone(),
         }
     }
@@ -231,8 +243,11 @@ impl Client {
     fn call(&self, method: &str, path: &str, bytes: &[u8]) -> Result<Body, ClientError> {
         let stream = UnixStream::connect(&self.control).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                ClientError::NotSupervised {
-                    fleet: self.fleet.clone(),
+                let fleet = self.fleet.clone();
+                if self.spec.exists() {
+                    ClientError::NotSupervised { fleet }
+                } else {
+                    ClientError::Ended { fleet }
                 }
             }
             _ => ClientError::Unreachable {
@@ -242,6 +257,7 @@ impl Client {
         })?;
         let mut body = Body {
             fleet: self.fleet.clone(),
+            spec: self.spec.clone(),
             stream,
             interrupt: self.interrupt.clone(),
             buffer: Vec::new(),
@@ -262,6 +278,10 @@ impl Client {
         if (200..300).contains(&status) {
             return Ok(body);
         }
+        if status == UNAVAILABLE && !self.spec.exists() {
+            let fleet = self.fleet.clone();
+            return Err(ClientError::Ended { fleet });
+        }
         let error: Error = body.document()?;
         Err(match error.versions {
             Some(versions) => ClientError::Version {
@@ -276,6 +296,7 @@ impl Client {
 /// An answer that is being read.
 struct Body {
     fleet: String,
+    spec: PathBuf,
     stream: UnixStream,
     interrupt: Interrupt,
     /// What has come and was not taken yet.
@@ -411,9 +432,11 @@ impl Body {
     }
 
     fn lost(&self, source: io::Error) -> ClientError {
-        ClientError::Lost {
-            fleet: self.fleet.clone(),
-            source,
+        let fleet = self.fleet.clone();
+        if self.spec.exists() {
+            ClientError::Lost { fleet, source }
+        } else {
+            ClientError::Ended { fleet }
         }
     }
 }

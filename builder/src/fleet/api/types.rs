@@ -128,7 +128,7 @@ pub struct ActRequest {
 }
 
 /// The answer to an [`ActRequest`], once it is done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ActAnswer {
     /// Guests that were told.
     pub done: Vec<String>,

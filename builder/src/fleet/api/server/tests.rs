@@ -19,6 +19,7 @@ use crate::fleet::api::types::{
     API_VERSION, ActAnswer, ActRequest, Answer, AskRequest, Desired, Event, Fleet, Guest, Refusal,
     Selection, Stage,
 };
+use crate::fleet::folder::Paths;
 use crate::fleet::guest::Phase;
 use crate::interrupt::Interrupt;
 use crate::units::GuestIndex;
@@ -227,13 +228,24 @@ impl Drop for Served {
     }
 }
 
-fn client(runtime: &Path) -> Client {
-    let directories = Directories {
-        cache: runtime.to_path_buf(),
-        state: runtime.to_path_buf(),
-        runtime: runtime.to_path_buf(),
-    };
-    Client::new("f", &directories, &Interrupt::never().unwrap())
+/// A client of the fleet `f`, which there is as long as it has its spec.
+fn client(folder: &Path) -> Client {
+    let spec = spec(folder);
+    fs::create_dir_all(spec.parent().unwrap()).unwrap();
+    fs::write(spec, "{}").unwrap();
+    Client::new("f", &directories(folder), &Interrupt::never().unwrap())
+}
+
+fn spec(folder: &Path) -> PathBuf {
+    Paths::of("f", &directories(folder)).spec_file()
+}
+
+fn directories(folder: &Path) -> Directories {
+    Directories {
+        cache: folder.to_path_buf(),
+        state: folder.to_path_buf(),
+        runtime: folder.to_path_buf(),
+    }
 }
 
 /// A connection that is cut off has said all that it had to say.
@@ -620,18 +632,39 @@ fn a_socket_is_bound_for_its_owner_and_only_a_dead_one_replaced() {
     assert_eq!(fs::read(&path).unwrap(), b"mine");
 }
 
-/// What a client says to a supervisor that answers `bytes` and goes away.
-fn met_with(bytes: &'static [u8]) -> ClientError {
+#[test]
+fn a_fleet_that_ended_meanwhile_is_not_lost() {
+    for bytes in [
+        &b""[..],
+        b"HTTP/1.0 200 OK\r\ncontent-length: 9\r\n\r\n{",
+        b"HTTP/1.0 503 No\r\n\r\n{\"error\":\"the fleet's supervisor ends\"}",
+    ] {
+        let error = met_with(bytes, |spec| fs::remove_file(spec).unwrap());
+        assert!(matches!(error, ClientError::Ended { .. }), "{error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let client = client(folder.path());
+    fs::remove_file(spec(folder.path())).unwrap();
+    let error = client.fleet(true).unwrap_err();
+    assert_eq!(error.to_string(), "the fleet f has ended");
+}
+
+/// What a client says to a supervisor that answers `bytes` and goes away,
+/// once something else was done.
+fn met_with(bytes: &'static [u8], first: fn(&Path)) -> ClientError {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("f")).unwrap();
     let listener = bind(&folder.path().join("f/control")).unwrap();
+    let client = client(folder.path());
+    let spec = spec(folder.path());
     let answering = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut request = [0; 1024];
         assert!(stream.read(&mut request).unwrap() > 0);
+        first(&spec);
         stream.write_all(bytes).unwrap();
     });
-    let error = client(folder.path()).fleet(true).unwrap_err();
+    let error = client.fleet(true).unwrap_err();
     answering.join().unwrap();
     error
 }
@@ -652,7 +685,7 @@ fn a_client_says_what_became_of_its_call() {
         ),
         (b"HTTP/1.0 409 No\r\n\r\n{\"error\":\"not now\"}", "not now"),
     ] {
-        let error = met_with(bytes).to_string();
+        let error = met_with(bytes, |_| {}).to_string();
         assert!(error.contains(part), "{error}");
     }
     let folder = tempfile::tempdir().unwrap();
