@@ -449,10 +449,7 @@ impl<'a> Fleet<'a> {
             stopped,
             planned: supervisor.count(&[Phase::Planned]),
             silent: supervisor.count(&[Phase::Unresponsive]) + count(Member::owes_an_answer),
-            restarts: members
-                .iter()
-                .map(|member| u64::from(member.guest().restarts()))
-                .sum(),
+            restarts: supervisor.totals().restarts,
             start_seconds,
             held_back: self.told.1.clone(),
         }

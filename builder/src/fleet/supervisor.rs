@@ -7,8 +7,7 @@
 //! only times at which it wakes by itself are those that a guest's state machine
 //! or the admission of the next start asks for.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::mem::MaybeUninit;
@@ -24,22 +23,30 @@ use rustix::process::Signal;
 use tty_init::host;
 use tty_init::protocol::Message;
 
-use super::admission::{self, Admission, Verdict};
-use super::cpu::Class;
-use super::guest::{Action, End, Event, Guest, Phase, Policy, printable};
-use super::identity::random;
+use super::admission::{self, Admission};
+use super::api::types::Totals;
+use super::guest::{Action, End, Event, Phase, Policy, printable};
 use super::orphans::Living;
-use super::running::{More, Running, Source};
+use super::running::{More, Source};
 use super::site::Site;
 use crate::host::memory;
 use crate::interrupt::Interrupt;
 use crate::units::GuestIndex;
 
+mod jitter;
+mod members;
+mod starts;
+mod times;
+
+pub use members::Member;
+
+use jitter::Jitter;
+use members::Members;
+use starts::Starts;
+use times::Times;
+
 /// How long after SIGKILL a process may take to end.
 const KILL_WAIT: Duration = Duration::from_secs(10);
-
-/// When to look again whether there is room, where nothing tells that there is.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Most guests started before what others have to say is heard.
 const STARTS_A_TURN: usize = 8;
@@ -49,24 +56,6 @@ const ERRORS: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
 /// What a guest's poll tokens stand for, in order.
 const SOURCES: [Source; 2] = [Source::Console, Source::End];
-
-/// A guest of the fleet.
-#[derive(Debug)]
-pub struct Member {
-    index: GuestIndex,
-    guest: Guest,
-    running: Option<Running>,
-    /// A turn of its own is in the heap of times, at this moment or before.
-    armed: Option<Instant>,
-    /// It waits for admission.
-    queued: bool,
-    /// A heartbeat was asked for and has not come.
-    asked: bool,
-    /// It was told to burn since its last start.
-    told_to_burn: bool,
-    /// It is `urgent` for somebody who asks it.
-    attended: u32,
-}
 
 /// What the supervisor tells its caller, as it happened.
 #[derive(Debug)]
@@ -98,21 +87,11 @@ pub struct Supervisor {
     poll: Poll,
     events: Events,
     /// Before the site: guests on trial are killed before what they use goes.
-    members: Vec<Member>,
+    members: Members,
     site: Site,
     policy: Policy,
-    admission: Admission,
-    /// Members in each state.
-    counts: BTreeMap<Phase, usize>,
-    /// Guests that are to be started, in order.
-    queue: VecDeque<usize>,
-    /// Why the first of them is not started, and whether that is for good as far
-    /// as can be seen.
-    held: Option<(admission::Hold, bool)>,
-    /// When to look again whether it may be; at once without.
-    look_again: Option<Instant>,
-    /// Times at which guests want a turn, the next first.
-    times: BinaryHeap<Reverse<(Instant, usize)>>,
+    starts: Starts,
+    times: Times,
     /// Streams that had more to say than one turn takes, and when to go on.
     unfinished: BTreeMap<Token, Option<Instant>>,
     notices: Vec<Notice>,
@@ -121,57 +100,6 @@ pub struct Supervisor {
     oom_kills: u64,
     jitter: Jitter,
     interrupt: Interrupt,
-}
-
-impl Member {
-    fn new(index: GuestIndex) -> Self {
-        Self {
-            index,
-            guest: Guest::default(),
-            running: None,
-            armed: None,
-            queued: false,
-            asked: false,
-            told_to_burn: false,
-            attended: 0,
-        }
-    }
-
-    /// Its place in the fleet.
-    #[must_use]
-    pub fn index(&self) -> GuestIndex {
-        self.index
-    }
-
-    /// Its state machine.
-    #[must_use]
-    pub fn guest(&self) -> &Guest {
-        &self.guest
-    }
-
-    /// Process id of its VMM, while that lives.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.running.as_ref().map(Running::pid)
-    }
-
-    /// Whether its VMM lives.
-    #[must_use]
-    pub fn lives(&self) -> bool {
-        self.running.is_some()
-    }
-
-    /// Whether it was asked for a heartbeat that has not come.
-    #[must_use]
-    pub fn owes_an_answer(&self) -> bool {
-        self.asked && self.is_ready()
-    }
-
-    /// Whether it reported ready and answers.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.guest.phase() == Phase::Ready
-    }
 }
 
 impl Supervisor {
@@ -197,13 +125,9 @@ impl Supervisor {
             events: Events::with_capacity(256),
             site,
             policy,
-            admission,
-            members: Vec::new(),
-            counts: BTreeMap::new(),
-            queue: VecDeque::new(),
-            held: None,
-            look_again: None,
-            times: BinaryHeap::new(),
+            members: Members::default(),
+            starts: Starts::new(admission),
+            times: Times::default(),
             unfinished: BTreeMap::new(),
             notices: Vec::new(),
             errors,
@@ -237,33 +161,32 @@ impl Supervisor {
     /// The guests, in order.
     #[must_use]
     pub fn members(&self) -> &[Member] {
-        &self.members
+        self.members.all()
+    }
+
+    /// What happened to guests in all.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.members.totals()
     }
 
     /// How many guests are in each state; states without any are left out.
     #[must_use]
     pub fn counts(&self) -> &BTreeMap<Phase, usize> {
-        &self.counts
+        self.members.counts()
     }
 
     /// How many guests are in one of these states.
     #[must_use]
     pub fn count(&self, phases: &[Phase]) -> usize {
-        let of = |phase| self.counts.get(phase).copied().unwrap_or(0);
-        phases.iter().map(of).sum()
-    }
-
-    /// Guests that wait for admission.
-    #[must_use]
-    pub fn queued(&self) -> usize {
-        self.queue.len()
+        self.members.count(phases)
     }
 
     /// Why no more guests are started, and whether that is for good as far as
     /// can be seen.
     #[must_use]
     pub fn held_back(&self) -> Option<(&admission::Hold, bool)> {
-        self.held.as_ref().map(|(why, settled)| (why, *settled))
+        self.starts.held_back()
     }
 
     /// Whether the user wants it to end.
@@ -277,8 +200,8 @@ impl Supervisor {
     #[must_use]
     pub fn is_hopeless(&self) -> bool {
         let failed = self.count(&[Phase::Failed]);
-        failed >= self.admission.parallel()
-            && failed + self.count(&[Phase::Planned]) == self.members.len()
+        failed >= self.starts.parallel()
+            && failed + self.count(&[Phase::Planned]) == self.members().len()
     }
 
     /// Gives the site back; guests that live are left alone.
@@ -290,23 +213,18 @@ impl Supervisor {
     /// Notes how a guest fared under another supervisor: how often it was started
     /// again, and where it stands, if that was its end.
     pub fn remember(&mut self, which: usize, restarts: u32, over: Option<Phase>) {
-        let before = self.members[which].guest.phase();
-        self.members[which].guest.remember(restarts, over);
-        self.recount(which, before);
+        self.members.remember(which, restarts, over);
     }
 
     /// Adds guests, planned and not started.
     pub fn extend(&mut self, guests: impl IntoIterator<Item = GuestIndex>) {
-        for index in guests {
-            self.members.push(Member::new(index));
-            *self.counts.entry(Phase::Planned).or_default() += 1;
-        }
+        self.members.extend(guests);
     }
 
     /// Has all guests that are planned started as admission lets them.
     pub fn start_planned(&mut self) {
-        for which in 0..self.members.len() {
-            if self.members[which].guest.phase() == Phase::Planned {
+        for which in 0..self.members().len() {
+            if self.members[which].guest().phase() == Phase::Planned {
                 self.enqueue(which);
             }
         }
@@ -314,14 +232,9 @@ impl Supervisor {
 
     /// Drops the last members, which do not live, down to `count`.
     pub fn truncate(&mut self, count: usize) {
-        for member in self.members.drain(count..) {
-            if let Some(counted) = self.counts.get_mut(&member.guest.phase()) {
-                *counted -= 1;
-            }
-        }
-        self.queue.retain(|which| *which < count);
-        self.times.retain(|Reverse((_, which))| *which < count);
-        self.counts.retain(|_, counted| *counted > 0);
+        self.members.truncate(count);
+        self.starts.truncate(count);
+        self.times.truncate(count);
     }
 
     /// Takes charge of a guest that another supervisor started, and told to burn
@@ -335,8 +248,7 @@ impl Supervisor {
     ) -> io::Result<()> {
         let mut running = self.site.adopt(living, pidfd)?;
         running.register(self.poll.registry(), |source| token(which, source))?;
-        self.members[which].running = Some(running);
-        self.members[which].told_to_burn = told_to_burn;
+        self.members[which].runs(running, told_to_burn);
         self.notice(which, Observation::Started);
         self.apply(which, &Event::Adopted);
         Ok(())
@@ -349,28 +261,21 @@ impl Supervisor {
 
     /// Sends a line to a guest's console; `false` if it has none.
     pub fn send(&mut self, which: usize, command: &str) -> bool {
-        match &mut self.members[which].running {
-            Some(running) => {
-                running.send(command);
-                true
-            }
-            None => false,
-        }
+        self.members[which].send(command)
     }
 
     /// Tells a guest to burn so much of the time, in percent, once in each of its
     /// lives: users may change it.
     pub fn burn(&mut self, which: usize, duty: u8) {
-        if duty > 0 && !self.members[which].told_to_burn {
-            self.members[which].told_to_burn = true;
-            self.send(which, &format!("burn {duty}"));
+        if duty > 0 {
+            self.members[which].burn(duty);
         }
     }
 
     /// Has a guest in the CPU class `urgent` until as many
     /// [`Supervisor::leave`]s; one that is not ready is there anyway.
     pub fn attend(&mut self, which: usize) {
-        self.members[which].attended += 1;
+        self.members[which].attend();
         self.classify(which);
     }
 
@@ -378,7 +283,7 @@ impl Supervisor {
     pub fn leave(&mut self, which: usize) {
         // It may have gone with a smaller number of guests.
         if let Some(member) = self.members.get_mut(which) {
-            member.attended = member.attended.saturating_sub(1);
+            member.leave();
             self.classify(which);
         }
     }
@@ -395,8 +300,8 @@ impl Supervisor {
         };
         let next = [
             until,
-            self.times.peek().map(|Reverse((at, _))| *at),
-            self.look_again,
+            self.times.next(),
+            self.starts.look_again(),
             self.unfinished
                 .values()
                 .map(|at| at.unwrap_or_else(Instant::now))
@@ -454,7 +359,7 @@ impl Supervisor {
         until: Option<Instant>,
         observe: &mut dyn FnMut(&Member, &Observation),
     ) -> io::Result<()> {
-        while self.members.iter().any(Member::lives)
+        while self.members().iter().any(Member::lives)
             && until.is_none_or(|at| Instant::now() < at)
             && !self.interrupted()
         {
@@ -471,7 +376,7 @@ impl Supervisor {
         observe: &mut dyn FnMut(&Member, &Observation),
     ) -> io::Result<()> {
         self.ask_for_heartbeats();
-        while self.members.iter().any(Member::owes_an_answer)
+        while self.members().iter().any(Member::owes_an_answer)
             && Instant::now() < until
             && !self.interrupted()
         {
@@ -482,21 +387,15 @@ impl Supervisor {
 
     /// Asks every guest that is ready for a heartbeat.
     pub fn ask_for_heartbeats(&mut self) {
-        for which in 0..self.members.len() {
-            self.members[which].asked = self.members[which].is_ready();
-            if self.members[which].asked {
-                self.send(which, "heartbeat");
-            }
+        for member in self.members.iter_mut() {
+            member.ask_for_heartbeat();
         }
     }
 
     /// Has all guests end: by their own `poweroff`, and by force after `grace`.
     pub fn stop_everything(&mut self, grace: Duration) {
-        self.queue.clear();
-        self.held = None;
-        self.look_again = None;
-        for which in 0..self.members.len() {
-            self.members[which].queued = false;
+        self.starts.clear();
+        for which in 0..self.members().len() {
             self.apply(which, &Event::Stop(grace));
         }
     }
@@ -509,7 +408,7 @@ impl Supervisor {
     ) -> io::Result<()> {
         self.stop_everything(grace);
         let until = Instant::now() + grace + KILL_WAIT;
-        while self.members.iter().any(Member::lives) && Instant::now() < until {
+        while self.members().iter().any(Member::lives) && Instant::now() < until {
             self.tell(Some(until), observe)?;
         }
         Ok(())
@@ -531,55 +430,34 @@ impl Supervisor {
     }
 
     fn enqueue(&mut self, which: usize) {
-        let member = &mut self.members[which];
-        if !member.queued && member.running.is_none() {
-            member.queued = true;
-            self.queue.push_back(which);
+        if !self.members[which].lives() {
+            self.starts.enqueue(which);
         }
     }
 
     /// Starts guests in turn, as long as admission lets one more start.
     fn start_admitted(&mut self) {
-        let now = Instant::now();
         if self.is_hopeless() {
-            self.queue.clear();
+            self.starts.clear();
         }
-        if self.look_again.is_some_and(|again| again > now) {
-            return;
-        }
-        self.look_again = None;
         for _ in 0..STARTS_A_TURN {
-            let Some(which) = self.queue.front().copied() else {
-                self.held = None;
+            let Some(which) = self.starts.first(Instant::now()) else {
                 return;
             };
-            let phase = self.members[which].guest.phase();
+            let member = &self.members[which];
             // What was stopped in the meantime, or lives.
-            let is_wanted = matches!(phase, Phase::Planned | Phase::Restarting)
-                && self.members[which].running.is_none();
+            let is_wanted = matches!(member.guest().phase(), Phase::Planned | Phase::Restarting)
+                && !member.lives();
             if is_wanted {
                 let booting = self.count(&[Phase::Starting, Phase::Booting]);
                 let living = booting + self.count(&[Phase::Ready, Phase::Unresponsive]);
                 let seen =
                     admission::look(Path::new("/"), self.site.memory_room(), booting, living);
-                let now = Instant::now();
-                match self.admission.may_start(now, &seen) {
-                    Verdict::Start => self.held = None,
-                    Verdict::Wait { until, why } => {
-                        self.look_again = Some(until);
-                        self.held = Some((why, false));
-                        return;
-                    }
-                    Verdict::Full(why) => {
-                        self.look_again = Some(now + LOOK_AGAIN);
-                        self.held = Some((why, true));
-                        return;
-                    }
+                if !self.starts.admits(Instant::now(), &seen) {
+                    return;
                 }
-                self.admission.started(now);
             }
-            self.queue.pop_front();
-            self.members[which].queued = false;
+            self.starts.pop();
             if is_wanted {
                 self.start(which);
             }
@@ -588,10 +466,10 @@ impl Supervisor {
 
     fn start(&mut self, which: usize) {
         self.apply(which, &Event::Start);
-        if self.members[which].guest.phase() != Phase::Starting {
+        if self.members[which].guest().phase() != Phase::Starting {
             return;
         }
-        let index = self.members[which].index;
+        let index = self.members[which].index();
         let spawned = self.site.spawn(index).and_then(|mut running| {
             match running.register(self.poll.registry(), |source| token(which, source)) {
                 Ok(()) => Ok(running),
@@ -603,8 +481,7 @@ impl Supervisor {
         });
         match spawned {
             Ok(running) => {
-                self.members[which].running = Some(running);
-                self.members[which].told_to_burn = false;
+                self.members[which].runs(running, false);
                 self.notice(which, Observation::Started);
             }
             Err(error) => self.apply(which, &Event::SpawnFailed(error.to_string())),
@@ -613,11 +490,7 @@ impl Supervisor {
 
     fn handle(&mut self, token: Token, now: Instant) {
         let (which, source) = untoken(token);
-        let Some(running) = self
-            .members
-            .get_mut(which)
-            .and_then(|member| member.running.as_mut())
-        else {
+        let Some(running) = self.members.get_mut(which).and_then(Member::running) else {
             return;
         };
         if source == Source::End {
@@ -635,18 +508,11 @@ impl Supervisor {
 
     /// Gives their turn to the guests whose time has come.
     fn expire(&mut self, now: Instant) {
-        while let Some(Reverse((at, which))) = self.times.peek().copied() {
-            if at > now {
-                return;
-            }
-            self.times.pop();
+        while let Some(which) = self.times.take(now) {
             let Some(member) = self.members.get_mut(which) else {
                 continue;
             };
-            if member.armed == Some(at) {
-                member.armed = None;
-            }
-            if member.guest.due().is_some_and(|due| due <= now) {
+            if member.guest().due().is_some_and(|due| due <= now) {
                 self.apply(which, &Event::Tick);
             }
             self.arm(which);
@@ -655,12 +521,8 @@ impl Supervisor {
 
     /// Notes when the guest wants its next turn.
     fn arm(&mut self, which: usize) {
-        let member = &mut self.members[which];
-        if let Some(due) = member.guest.due()
-            && member.armed.is_none_or(|armed| due < armed)
-        {
-            member.armed = Some(due);
-            self.times.push(Reverse((due, which)));
+        if let Some(due) = self.members[which].guest().due() {
+            self.times.arm(which, due);
         }
     }
 
@@ -671,7 +533,7 @@ impl Supervisor {
         for line in lines {
             if let Ok(message) = host::parse(&line) {
                 if matches!(message, Message::Heartbeat { .. }) {
-                    self.members[which].asked = false;
+                    self.members[which].answered();
                 }
                 self.apply(which, &Event::Message(&message));
                 self.notice(which, Observation::Message(message));
@@ -695,7 +557,7 @@ impl Supervisor {
                 .file_name()
                 .map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
             if event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW) {
-                names.extend(self.members.iter().map(|member| member.index));
+                names.extend(self.members.all().iter().map(Member::index));
             }
             names.extend(name.and_then(|name| name.to_str()?.parse::<GuestIndex>().ok()));
         }
@@ -710,8 +572,8 @@ impl Supervisor {
         let Some(member) = self.members.get_mut(which) else {
             return;
         };
-        let path = self.site.folder().error(member.index);
-        let Some(running) = &mut member.running else {
+        let path = self.site.folder().error(member.index());
+        let Some(running) = member.running() else {
             return;
         };
         for line in running.read_errors(&path).unwrap_or_default() {
@@ -723,7 +585,7 @@ impl Supervisor {
     /// Takes the end of a VMM, after the last words still in its streams.
     fn reap(&mut self, which: usize) {
         self.take_errors(which);
-        let Some(mut running) = self.members[which].running.take() else {
+        let Some(mut running) = self.members[which].ended() else {
             return;
         };
         let rest = running.read_rest();
@@ -738,29 +600,27 @@ impl Supervisor {
             self.unfinished.remove(&token(which, source));
         }
         drop(running);
-        self.site.clear_away(self.members[which].index);
+        self.site.clear_away(self.members[which].index());
         self.notice(which, Observation::Ended);
         self.apply(which, &Event::Ended(end));
         // Room may have been made for another.
-        self.look_again = None;
+        self.starts.look_now();
     }
 
-    /// Feeds the state machine, keeps the counters, does what it asks for and
+    /// Feeds the state machine, does what it asks for and
     /// tells of a change.
     fn apply(&mut self, which: usize, event: &Event<'_>) {
         let now = Instant::now();
-        let before = self.members[which].guest.phase();
+        let before = self.members[which].guest().phase();
         let jitter = self.jitter.next();
-        let member = &mut self.members[which];
-        let actions = member.guest.apply(now, jitter, event, &self.policy);
-        let after = member.guest.phase();
-        if before != after {
-            self.recount(which, before);
+        let actions = self.members.apply(which, now, jitter, event, &self.policy);
+        if actions.changed {
             if matches!(before, Phase::Starting | Phase::Booting) {
                 // There may be room for another.
-                self.look_again = None;
+                self.starts.look_now();
             }
             self.classify(which);
+            let after = self.members[which].guest().phase();
             self.notice(which, Observation::State(after));
         }
         for action in actions {
@@ -769,20 +629,8 @@ impl Supervisor {
         self.arm(which);
     }
 
-    /// Counts a guest where it stands now, and not where it stood before.
-    fn recount(&mut self, which: usize, before: Phase) {
-        if let Some(counted) = self.counts.get_mut(&before) {
-            *counted -= 1;
-            if *counted == 0 {
-                self.counts.remove(&before);
-            }
-        }
-        let after = self.members[which].guest.phase();
-        *self.counts.entry(after).or_default() += 1;
-    }
-
     fn act(&mut self, which: usize, action: Action, now: Instant) {
-        let Some(running) = &mut self.members[which].running else {
+        let Some(running) = self.members[which].running() else {
             if action == Action::Spawn {
                 self.enqueue(which);
             }
@@ -803,39 +651,12 @@ impl Supervisor {
         }
     }
 
-    /// Puts a guest into its CPU class: `running` while it is ready and nobody
-    /// asks it, else `urgent`.
+    /// Puts a guest into its CPU class.
     fn classify(&mut self, which: usize) {
         let member = &self.members[which];
-        let is_quiet = matches!(member.guest.phase(), Phase::Ready | Phase::Unresponsive);
-        let class = if is_quiet && member.attended == 0 {
-            Class::Running
-        } else {
-            Class::Urgent
-        };
-        if let Some(running) = &member.running {
-            self.site.classify(class, running.pid());
+        if let Some(pid) = member.pid() {
+            self.site.classify(member.class(), pid);
         }
-    }
-}
-
-/// Numbers from 0 to 1, so that guests that end together do not all start
-/// together: Marsaglia's xorshift64, which is cheap enough for every event.
-#[derive(Debug)]
-struct Jitter(u64);
-
-impl Jitter {
-    fn new() -> io::Result<Self> {
-        let mut seed = [0; 8];
-        seed.copy_from_slice(&random()?[..8]);
-        Ok(Self(u64::from_le_bytes(seed) | 1))
-    }
-
-    fn next(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        f64::from((self.0 >> 32) as u32) / f64::from(u32::MAX)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 
-use super::api::types::{API_VERSION, Desired, Fleet, Guest, Stage};
+use super::api::types::{API_VERSION, Desired, Fleet, Guest, Stage, Totals};
 use super::folder::{self, FolderError, Found};
 use super::guest::Phase;
 use super::{journal, orphans};
@@ -72,6 +72,10 @@ pub fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
         wanted: spec.count,
         counts,
         held_back: None,
+        totals: Totals {
+            restarts: guests.iter().map(|guest| u64::from(guest.restarts)).sum(),
+            unresponsive: 0,
+        },
         guests,
     })
 }

@@ -100,6 +100,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::api::types::Totals;
 
     fn guest(id: usize, state: Phase) -> Guest {
         Guest {
@@ -126,6 +127,7 @@ mod tests {
             wanted: 0,
             counts: BTreeMap::new(),
             held_back: None,
+            totals: Totals::default(),
             guests: states
                 .iter()
                 .enumerate()

@@ -102,7 +102,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::fleet::api::types::{Desired, Supervisor};
+    use crate::fleet::api::types::{Desired, Supervisor, Totals};
     use crate::fleet::guest::Phase;
 
     fn fleet() -> Fleet {
@@ -127,6 +127,7 @@ mod tests {
             wanted: 2,
             counts: BTreeMap::from([(Phase::Ready, 1), (Phase::Unresponsive, 1)]),
             held_back: None,
+            totals: Totals::default(),
             guests: vec![
                 guest("g00000", Phase::Ready, None),
                 guest(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum as _;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::types::{Fleet, Guest};
+use super::types::Fleet;
 use crate::fleet::guest::Phase;
 
 /// The media type of the text.
@@ -47,13 +47,6 @@ impl Process {
 #[must_use]
 pub fn text(fleet: &Fleet, process: Process) -> String {
     let name = &fleet.fleet;
-    let sum = |count: fn(&Guest) -> u32| -> u64 {
-        fleet
-            .guests
-            .iter()
-            .map(|guest| u64::from(count(guest)))
-            .sum()
-    };
     let mut text = String::new();
     head(&mut text, "imgbuild_guests", "gauge", "Guests in a state.");
     for phase in Phase::value_variants() {
@@ -82,13 +75,13 @@ pub fn text(fleet: &Fleet, process: Process) -> String {
             "imgbuild_restarts_total",
             "counter",
             "Guests started again.",
-            sum(|guest| guest.restarts),
+            fleet.totals.restarts,
         ),
         (
             "imgbuild_unresponsive_total",
             "counter",
             "Answers of guests that were late.",
-            sum(|guest| guest.unresponsive),
+            fleet.totals.unresponsive,
         ),
         (
             "imgbuild_supervisor_resident_memory_bytes",

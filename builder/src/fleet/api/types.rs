@@ -27,8 +27,21 @@ pub struct Fleet {
     pub counts: BTreeMap<Phase, u32>,
     /// Why no more guests are started for now, if some are held back.
     pub held_back: Option<String>,
+    /// What happened to guests in all.
+    #[serde(default)]
+    pub totals: Totals,
     /// The guests, in order.
     pub guests: Vec<Guest>,
+}
+
+/// What happened to guests in all: to those too that went, under this
+/// supervisor, with a smaller number of guests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Totals {
+    /// How often one was started again.
+    pub restarts: u64,
+    /// How often one was late with an answer.
+    pub unresponsive: u64,
 }
 
 /// Where a fleet stands.

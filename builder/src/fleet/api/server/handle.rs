@@ -75,7 +75,7 @@ impl Handler {
         }
         match route {
             Route::Metrics => {
-                let fleet = self.fleet(true).await?;
+                let fleet = self.fleet(false).await?;
                 let text = metrics::text(&fleet, metrics::Process::own());
                 Ok(whole(metrics::CONTENT_TYPE, text.into()))
             }

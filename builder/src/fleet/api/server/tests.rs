@@ -17,7 +17,7 @@ use crate::fleet::api::bridge::{Act, Request, bridge};
 use crate::fleet::api::client::{Client, ClientError, Next};
 use crate::fleet::api::types::{
     API_VERSION, ActAnswer, ActRequest, Answer, AskRequest, Desired, Event, Fleet, Guest, Refusal,
-    Selection, Stage,
+    Selection, Stage, Totals,
 };
 use crate::fleet::folder::Paths;
 use crate::fleet::guest::Phase;
@@ -66,6 +66,10 @@ fn fleet(guests: bool) -> Fleet {
         wanted: 1,
         counts: BTreeMap::from([(Phase::Ready, 1)]),
         held_back: None,
+        totals: Totals {
+            restarts: 3,
+            unresponsive: 2,
+        },
         guests: if guests { vec![guest()] } else { Vec::new() },
     }
 }

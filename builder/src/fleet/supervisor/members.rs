@@ -1,0 +1,290 @@
+//! The guests of a fleet, each with its VMM while that lives, and how many are
+//! in which state.
+
+use std::collections::BTreeMap;
+use std::ops::{Index, IndexMut};
+use std::time::Instant;
+
+use crate::fleet::api::types::Totals;
+use crate::fleet::cpu::Class;
+use crate::fleet::guest::{Actions, Event, Guest, Phase, Policy};
+use crate::fleet::running::Running;
+use crate::units::GuestIndex;
+
+/// A guest of the fleet.
+#[derive(Debug)]
+pub struct Member {
+    index: GuestIndex,
+    guest: Guest,
+    running: Option<Running>,
+    /// A heartbeat was asked for and has not come.
+    asked: bool,
+    /// It was told to burn since its last start.
+    told_to_burn: bool,
+    /// It is `urgent` for somebody who asks it.
+    attended: u32,
+}
+
+impl Member {
+    fn new(index: GuestIndex) -> Self {
+        Self {
+            index,
+            guest: Guest::default(),
+            running: None,
+            asked: false,
+            told_to_burn: false,
+            attended: 0,
+        }
+    }
+
+    /// Its place in the fleet.
+    #[must_use]
+    pub fn index(&self) -> GuestIndex {
+        self.index
+    }
+
+    /// Its state machine.
+    #[must_use]
+    pub fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// Process id of its VMM, while that lives.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref().map(Running::pid)
+    }
+
+    /// Whether its VMM lives.
+    #[must_use]
+    pub fn lives(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Whether it was asked for a heartbeat that has not come.
+    #[must_use]
+    pub fn owes_an_answer(&self) -> bool {
+        self.asked && self.is_ready()
+    }
+
+    /// Whether it reported ready and answers.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.guest.phase() == Phase::Ready
+    }
+
+    /// Its VMM, while that lives.
+    pub(super) fn running(&mut self) -> Option<&mut Running> {
+        self.running.as_mut()
+    }
+
+    /// Its VMM was started or adopted.
+    pub(super) fn runs(&mut self, running: Running, told_to_burn: bool) {
+        self.running = Some(running);
+        self.told_to_burn = told_to_burn;
+    }
+
+    /// Its VMM ended.
+    pub(super) fn ended(&mut self) -> Option<Running> {
+        self.running.take()
+    }
+
+    /// Sends a line to its console; `false` if it has none.
+    pub(super) fn send(&mut self, command: &str) -> bool {
+        if let Some(running) = &mut self.running {
+            running.send(command);
+        }
+        self.lives()
+    }
+
+    /// Asks it for a heartbeat, if it is ready.
+    pub(super) fn ask_for_heartbeat(&mut self) {
+        self.asked = self.is_ready();
+        if self.asked {
+            self.send("heartbeat");
+        }
+    }
+
+    /// A heartbeat came.
+    pub(super) fn answered(&mut self) {
+        self.asked = false;
+    }
+
+    /// Tells it to burn, once in each of its lives.
+    pub(super) fn burn(&mut self, duty: u8) {
+        if !self.told_to_burn {
+            self.told_to_burn = true;
+            self.send(&format!("burn {duty}"));
+        }
+    }
+
+    /// Somebody asks it.
+    pub(super) fn attend(&mut self) {
+        self.attended += 1;
+    }
+
+    /// Somebody does not ask it any more.
+    pub(super) fn leave(&mut self) {
+        self.attended = self.attended.saturating_sub(1);
+    }
+
+    /// Its CPU class: `running` while it is ready and nobody asks it, else
+    /// `urgent`.
+    pub(super) fn class(&self) -> Class {
+        let is_quiet = matches!(self.guest.phase(), Phase::Ready | Phase::Unresponsive);
+        if is_quiet && self.attended == 0 {
+            Class::Running
+        } else {
+            Class::Urgent
+        }
+    }
+}
+
+/// The guests of a fleet.
+///
+/// State machines are fed here alone, so that the counts hold.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    all: Vec<Member>,
+    /// Members in each state.
+    counts: BTreeMap<Phase, usize>,
+    /// What happened to those that went with a smaller number of guests.
+    gone: Totals,
+}
+
+impl Members {
+    /// The guests, in order.
+    pub fn all(&self) -> &[Member] {
+        &self.all
+    }
+
+    /// The same, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.all.iter_mut()
+    }
+
+    /// A guest, if there is one of this number.
+    pub fn get_mut(&mut self, which: usize) -> Option<&mut Member> {
+        self.all.get_mut(which)
+    }
+
+    /// How many guests are in each state; states without any are left out.
+    pub fn counts(&self) -> &BTreeMap<Phase, usize> {
+        &self.counts
+    }
+
+    /// How many guests are in one of these states.
+    pub fn count(&self, phases: &[Phase]) -> usize {
+        let of = |phase| self.counts.get(phase).copied().unwrap_or(0);
+        phases.iter().map(of).sum()
+    }
+
+    /// What happened to guests in all.
+    pub fn totals(&self) -> Totals {
+        let guests = self.all.iter().map(Member::guest);
+        guests.fold(self.gone, and)
+    }
+
+    /// Adds guests, planned and not started.
+    pub fn extend(&mut self, guests: impl IntoIterator<Item = GuestIndex>) {
+        for index in guests {
+            self.all.push(Member::new(index));
+            *self.counts.entry(Phase::Planned).or_default() += 1;
+        }
+    }
+
+    /// Drops the last members down to `count`.
+    pub fn truncate(&mut self, count: usize) {
+        for which in count..self.all.len() {
+            self.uncount(self.all[which].guest.phase());
+            self.gone = and(self.gone, &self.all[which].guest);
+        }
+        self.all.truncate(count);
+    }
+
+    /// See [`Guest::remember`].
+    pub fn remember(&mut self, which: usize, restarts: u32, over: Option<Phase>) {
+        let before = self.all[which].guest.phase();
+        self.all[which].guest.remember(restarts, over);
+        self.recount(which, before);
+    }
+
+    /// Feeds a guest's state machine, as [`Guest::apply`] says.
+    pub fn apply(
+        &mut self,
+        which: usize,
+        now: Instant,
+        jitter: f64,
+        event: &Event<'_>,
+        policy: &Policy,
+    ) -> Actions {
+        let before = self.all[which].guest.phase();
+        let actions = self.all[which].guest.apply(now, jitter, event, policy);
+        self.recount(which, before);
+        actions
+    }
+
+    /// Counts a guest where it stands now, and not where it stood before.
+    fn recount(&mut self, which: usize, before: Phase) {
+        let after = self.all[which].guest.phase();
+        if after != before {
+            self.uncount(before);
+            *self.counts.entry(after).or_default() += 1;
+        }
+    }
+
+    fn uncount(&mut self, phase: Phase) {
+        if let Some(counted) = self.counts.get_mut(&phase) {
+            *counted -= 1;
+            if *counted == 0 {
+                self.counts.remove(&phase);
+            }
+        }
+    }
+}
+
+/// The totals with one more guest.
+fn and(totals: Totals, guest: &Guest) -> Totals {
+    Totals {
+        restarts: totals.restarts + u64::from(guest.restarts()),
+        unresponsive: totals.unresponsive + u64::from(guest.unresponsive()),
+    }
+}
+
+impl Index<usize> for Members {
+    type Output = Member;
+
+    fn index(&self, which: usize) -> &Member {
+        &self.all[which]
+    }
+}
+
+impl IndexMut<usize> for Members {
+    fn index_mut(&mut self, which: usize) -> &mut Member {
+        &mut self.all[which]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::GuestRange;
+
+    #[test]
+    fn totals_keep_what_happened_to_guests_that_went() {
+        let mut members = Members::default();
+        members.extend(GuestRange::first(3).unwrap().iter());
+        members.remember(0, 1, None);
+        members.remember(2, 5, Some(Phase::Exited));
+        assert_eq!(
+            *members.counts(),
+            BTreeMap::from([(Phase::Planned, 2), (Phase::Exited, 1)])
+        );
+        assert_eq!(members.totals().restarts, 6);
+        members.truncate(1);
+        assert_eq!(*members.counts(), BTreeMap::from([(Phase::Planned, 1)]));
+        assert_eq!(members.totals().restarts, 6);
+        members.extend(GuestRange::new(1, 3).unwrap().iter());
+        assert_eq!(members.totals().restarts, 6);
+    }
+}
