@@ -201,6 +201,12 @@ impl Guest {
         self.ready_after
     }
 
+    /// Whether it was asked for a sign of life that has not come.
+    #[must_use]
+    pub fn owes_an_answer(&self) -> bool {
+        self.asked.is_some()
+    }
+
     /// When it next wants an [`Event::Tick`]. Any event may change it.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {

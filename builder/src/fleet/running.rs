@@ -63,8 +63,8 @@ pub(super) struct Running {
     second: (Instant, usize),
     /// How much of the VMM's stderr has been read, in bytes.
     errors_read: u64,
-    /// What its threads had got when it was asked for an answer.
-    asked: Option<(Instant, Schedule)>,
+    /// What its threads had got soon after it was asked for an answer.
+    silent_since: Option<(Instant, Schedule)>,
     /// Killed when this value is dropped, as guests on trial are.
     dies_with_us: bool,
 }
@@ -114,7 +114,7 @@ impl Running {
             outgoing: Vec::new(),
             second: (Instant::now(), 0),
             errors_read,
-            asked: None,
+            silent_since: None,
             dies_with_us: false,
         })
     }
@@ -243,20 +243,28 @@ impl Running {
         self.outgoing = Vec::new();
     }
 
-    /// Remembers what the VMM's threads have had of the CPU, for
-    /// [`Running::chance`].
-    pub(super) fn begin_to_ask(&mut self, now: Instant) {
-        self.asked = Some((now, Schedule::of(self.pid())));
+    /// Asks for a heartbeat.
+    pub(super) fn ask(&mut self) {
+        self.silent_since = None;
+        self.send("heartbeat");
     }
 
-    /// What the VMM's threads have had since it was asked.
+    /// Notes what the VMM's threads have had of the CPU, once for each question:
+    /// [`Running::chance`] counts from here.
+    pub(super) fn note_silence(&mut self, now: Instant) {
+        let pid = self.pid();
+        self.silent_since
+            .get_or_insert_with(|| (now, Schedule::of(pid)));
+    }
+
+    /// What the VMM's threads have had since it was found silent.
     pub(super) fn chance(&mut self, now: Instant) -> Chance {
         let schedule = Schedule::of(self.pid());
-        let (asked, before) = *self.asked.get_or_insert((now, schedule));
+        let (since, before) = *self.silent_since.get_or_insert((now, schedule));
         Chance {
             cpu: schedule.cpu.saturating_sub(before.cpu),
             waited: schedule.waited.saturating_sub(before.waited),
-            wall: now.duration_since(asked),
+            wall: now.duration_since(since),
             stopped: schedule.stopped,
         }
     }

@@ -48,6 +48,10 @@ use times::Times;
 /// How long after SIGKILL a process may take to end.
 const KILL_WAIT: Duration = Duration::from_secs(10);
 
+/// How long after a question what a guest gets of the CPU begins to count, which
+/// takes some thirty system calls to see: nearly all have answered by then.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Most guests started before what others have to say is heard.
 const STARTS_A_TURN: usize = 8;
 
@@ -512,6 +516,11 @@ impl Supervisor {
             let Some(member) = self.members.get_mut(which) else {
                 continue;
             };
+            if member.guest().owes_an_answer()
+                && let Some(running) = member.running()
+            {
+                running.note_silence(now);
+            }
             if member.guest().due().is_some_and(|due| due <= now) {
                 self.apply(which, &Event::Tick);
             }
@@ -639,8 +648,8 @@ impl Supervisor {
         match action {
             Action::Spawn => {}
             Action::Ask => {
-                running.begin_to_ask(now);
-                running.send("heartbeat");
+                running.ask();
+                self.times.arm(which, now + SILENCE);
             }
             Action::Measure => {
                 let chance = running.chance(now);

@@ -47,8 +47,8 @@ pub enum Event<'a> {
 pub enum Action {
     /// Start its VMM as soon as there is room, with [`Event::Start`] first.
     Spawn,
-    /// Send `heartbeat` to its console, and note its vCPU's CPU time and
-    /// run-queue delay: a [`Chance`] counts from here.
+    /// Send `heartbeat` to its console, and if it is silent for a while, note
+    /// its vCPU's CPU time and run-queue delay: a [`Chance`] counts from there.
     Ask,
     /// Answer with [`Event::Chance`] at once. Without an answer this comes again.
     Measure,

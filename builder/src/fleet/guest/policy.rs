@@ -75,7 +75,8 @@ impl Backoff {
     }
 }
 
-/// What became of a guest's vCPU since the guest was asked for a sign of life.
+/// What became of a guest's vCPU since soon after the guest was asked for a sign
+/// of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chance {
     /// CPU time that it got.
