@@ -118,6 +118,26 @@ impl TestEnv {
         out
     }
 
+    /// Builds tty-idle with changes to its recipe, each a text and what stands
+    /// in its place, and returns the folder.
+    #[must_use]
+    pub fn changed_artifacts(&self, changes: &[(&str, &str)]) -> PathBuf {
+        let recipe = workspace().join("images/tty-idle.toml");
+        let mut recipe = fs::read_to_string(recipe).expect("built in");
+        for (text, instead) in changes {
+            assert!(recipe.contains(text), "{text:?} is not in {recipe}");
+            recipe = recipe.replace(text, instead);
+        }
+        let file = self.path().join("changed.toml");
+        fs::write(&file, recipe).expect("the folder is ours");
+        let out = self.path().join("out/changed");
+        run(self
+            .imgbuild(["build", "--no-boot", "--out"])
+            .args([&out, &file]))
+        .succeeds();
+        out
+    }
+
     /// Processes that this test started, directly or not, and that live: those
     /// whose environment names the test's folder, be it in PATH, since a kernel
     /// build is given little else.

@@ -17,7 +17,7 @@ use tty_init::fields::{number, word};
 use tty_init::host;
 use tty_init::protocol::Message;
 
-use crate::{PATIENCE, TestEnv, alone, run, wait_until, workspace};
+use crate::{PATIENCE, TestEnv, alone, run, wait_until};
 
 /// How long a reply on the console may take before the command is sent again.
 const RETRY: Duration = Duration::from_secs(20);
@@ -58,20 +58,8 @@ pub fn artifacts(env: &TestEnv) -> PathBuf {
 /// The same, with these parameters on the kernel's command line.
 #[must_use]
 pub fn artifacts_with(env: &TestEnv, parameters: &str) -> PathBuf {
-    let recipe = fs::read_to_string(workspace().join("images/tty-idle.toml")).expect("built in");
-    let file = env.path().join("small.toml");
-    let recipe = recipe.replace("1GiB", "16MiB").replace(
-        "[kernel]",
-        &format!("[kernel]\ncommand_line = \"{parameters}\""),
-    );
-    fs::write(&file, recipe).expect("the folder is ours");
-    let out = env.path().join("out/small");
-    run(env
-        .imgbuild(["build", "--no-boot", "--out"])
-        .arg(&out)
-        .arg(&file))
-    .succeeds();
-    out
+    let kernel = format!("[kernel]\ncommand_line = \"{parameters}\"");
+    env.changed_artifacts(&[("1GiB", "16MiB"), ("[kernel]", &kernel)])
 }
 
 impl<'a> Guest<'a> {

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
+use imgbuild_tests::fleet::Fleet;
 use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
 use jsonschema::{Validator, validator_for};
 use serde_json::{Value, json};
@@ -43,6 +44,14 @@ fn valid(schema: &Value, name: &str, text: &str) -> Value {
     document
 }
 
+/// Has something done to a guest, and gives the answer.
+fn act(env: &TestEnv, schema: &Value, verb: &str, guest: &str) -> Value {
+    let body = json!({"guests": {"these": [guest]}}).to_string();
+    let (status, text) = call(env, "POST", &format!("/v1/{verb}"), &body);
+    assert_eq!(status, 200);
+    valid(schema, "ActAnswer", &text)
+}
+
 #[test]
 fn the_schema_is_a_schema_of_every_document() {
     let env = TestEnv::new();
@@ -63,22 +72,7 @@ fn the_schema_is_a_schema_of_every_document() {
 #[test]
 fn every_answer_is_as_the_schema_says() {
     let env = TestEnv::new();
-    let out = env.artifacts("tty-idle");
-    run(env
-        .imgbuild([
-            "launch",
-            "--count",
-            "2",
-            "--accel",
-            "tcg",
-            "--no-canary",
-            "--detach",
-            "--name",
-            "tty-idle",
-        ])
-        .arg(&out))
-    .succeeds();
-    run(&mut env.imgbuild(["wait", "--ready", "--timeout", "200s"])).succeeds();
+    let _fleet = Fleet::ready(&env, "tty-idle", 2, &[]);
     let (status, schema) = call(&env, "GET", "/v1/schema", "");
     assert_eq!(status, 200);
     let schema: Value = serde_json::from_str(&schema).unwrap();
@@ -122,17 +116,8 @@ fn every_answer_is_as_the_schema_says() {
         "run/imgbuild/tty-idle/control",
         "http://fleet/v1/events",
     ]));
-    let (status, text) = call(
-        &env,
-        "POST",
-        "/v1/kill",
-        r#"{"guests":{"these":["g00000"]}}"#,
-    );
-    assert_eq!(status, 200);
-    assert_eq!(
-        valid(&schema, "ActAnswer", &text)["done"],
-        json!(["g00000"])
-    );
+    let killed = act(&env, &schema, "kill", "g00000");
+    assert_eq!(killed["done"], json!(["g00000"]));
     wait_until("the guest is back", || {
         let (_, text) = call(&env, "GET", "/v1/guests/g00000", "");
         let guest = valid(&schema, "Guest", &text);
@@ -145,14 +130,7 @@ fn every_answer_is_as_the_schema_says() {
         "{text}"
     );
 
-    let (status, text) = call(
-        &env,
-        "POST",
-        "/v1/stop",
-        r#"{"guests":{"these":["g00001"]}}"#,
-    );
-    assert_eq!(status, 200);
-    valid(&schema, "ActAnswer", &text);
+    act(&env, &schema, "stop", "g00001");
     run(&mut env.imgbuild(["ps", "--state", "exited"]))
         .succeeds()
         .shows(&["g00001 exited"]);

@@ -170,13 +170,11 @@ fn canaries_measure_and_their_result_is_kept_for_launch() {
 fn canaries_that_do_not_come_up_stop_a_launch_that_is_not_forced() {
     let env = TestEnv::new();
     // Its kernel finds no init.
-    let text = fs::read_to_string(workspace().join("images/tty-idle.toml")).unwrap();
-    let text = text.replace("[kernel]", "[kernel]\ncommand_line = \"rdinit=/absent\"");
-    fs::write(env.path().join("mine.toml"), text).unwrap();
-    run(&mut env.imgbuild(["build", "./mine.toml", "--no-boot", "--out", "out/mine"])).succeeds();
+    let absent = "[kernel]\ncommand_line = \"rdinit=/absent\"";
+    let out = env.changed_artifacts(&[("[kernel]", absent)]);
     let launch = |more: &[&str]| {
-        let mut command = env.imgbuild(["launch", "out/mine", "--accel", "tcg", "--count", "2"]);
-        run(command.args(["--for", "1s"]).args(more))
+        let mut command = env.imgbuild(["launch", "--accel", "tcg", "--count", "2"]);
+        run(command.args(["--for", "1s"]).arg(&out).args(more))
     };
     launch(&[]).exits(3).says(&[
         "canary: kernel panic",

@@ -1,7 +1,6 @@
 //! The command line itself: help, pages, completions, and how it talks.
 
 use std::fs;
-use std::process::Stdio;
 
 use clap::CommandFactory as _;
 use imgbuild::cli::Cli;
@@ -224,14 +223,7 @@ fn a_reader_that_goes_away_is_no_failure() {
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let output = env
-            .imgbuild(arguments)
-            .stdout(writer)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-            .wait_with_output()
-            .unwrap();
+        let output = env.imgbuild(arguments).stdout(writer).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
         assert!(!said.contains("panicked"), "{arguments:?}: {said}");
@@ -246,14 +238,7 @@ fn output_that_cannot_be_written_is_a_failure() {
             .write(true)
             .open("/dev/full")
             .unwrap();
-        let output = env
-            .imgbuild(arguments)
-            .stdout(full)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-            .wait_with_output()
-            .unwrap();
+        let output = env.imgbuild(arguments).stdout(full).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         assert!(said.contains("No space left on device"), "{said}");

@@ -1,9 +1,9 @@
 //! Fleets with guests that end, hang and flood, on hosts that lack something:
 //! what became of each is told, and the others go on.
 //!
-//! Jumps of the host's clock are not tested: no namespace has a wall clock of
-//! its own (time_namespaces(7)), and that of the host is not a test's to set.
-//! Supervisors go by the monotonic clock alone.
+//! Jumps of the host's clock are tested in a guest, by `soak`: no namespace has
+//! a wall clock of its own (time_namespaces(7)), and that of the host is not a
+//! test's to set.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -19,13 +19,15 @@ use imgbuild::fleet::guest::Phase;
 use imgbuild::fleet::orphans;
 use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, launch, signal};
 use imgbuild_tests::stand_in::{QEMU, find};
-use imgbuild_tests::{TestEnv, finish, run, start, wait_until, workspace};
+use imgbuild_tests::{Finished, TestEnv, finish, run, start, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 /// Ticks of the clock by which processes' starts are told, in a second: the
 /// kernel's USER_HZ on x86 (proc_pid_stat(5), field 22).
 const TICKS: u64 = 100;
+/// Longest line of a console that imgbuild keeps, in bytes.
+const LINE_MAX: usize = 4096;
 
 fn reason(fleet: &types::Fleet, index: usize) -> &str {
     fleet.guests[index].reason.as_deref().unwrap_or_default()
@@ -100,28 +102,14 @@ fn a_fleet_whose_guests_have_all_ended_is_over() {
     fleet.assert_gone();
 }
 
-/// Builds a guest that speaks and never gets ready.
-fn parked(env: &TestEnv) -> PathBuf {
-    let recipe = fs::read_to_string(workspace().join("images/tty-idle.toml")).unwrap();
-    let file = env.path().join("parked.toml");
-    let recipe = recipe
-        .replace("tty-idle", "parked")
-        .replace("[kernel]", "[kernel]\ncommand_line = \"tty.park\"")
-        .replace("[guest]", "[guest]\nboot_timeout = \"4s\"");
-    fs::write(&file, recipe).unwrap();
-    let out = env.path().join("out/parked");
-    run(env
-        .imgbuild(["build", "--no-boot", "--out"])
-        .arg(&out)
-        .arg(&file))
-    .succeeds();
-    out
-}
-
 #[test]
 fn guests_that_never_get_ready_are_given_up() {
     let env = TestEnv::new();
-    let out = parked(&env);
+    // They speak and never get ready.
+    let out = env.changed_artifacts(&[
+        ("[kernel]", "[kernel]\ncommand_line = \"tty.park\""),
+        ("[guest]", "[guest]\nboot_timeout = \"4s\""),
+    ]);
     let mut launch = env.imgbuild(["launch", "--count", "2", "--accel", "tcg"]);
     launch.args(["--no-canary", "--json"]).arg(&out);
     let events = run(&mut launch).exits(1).json_lines();
@@ -385,7 +373,7 @@ fn one_of_two_launches_of_one_name_wins() {
     for _ in 0..3 {
         let both = [(); 2].map(|()| start(&mut detached(&env, "f", 1)));
         let both = both.map(finish);
-        let mut codes = both.each_ref().map(imgbuild_tests::Finished::code);
+        let mut codes = both.each_ref().map(Finished::code);
         codes.sort_unstable();
         assert_eq!(codes, [0, 1], "{both:?}");
         for finished in both {
@@ -461,7 +449,7 @@ fn with_shell(env: &TestEnv) -> PathBuf {
     header.set_size(busybox.len() as u64);
     tar.append_data(&mut header, "bin/busybox", &busybox[..])
         .unwrap();
-    for applet in ["sh", "yes", "cat"] {
+    for applet in ["sh", "yes", "head", "tr"] {
         let mut link = tar::Header::new_gnu();
         link.set_entry_type(tar::EntryType::Symlink);
         link.set_uid(0);
@@ -486,39 +474,59 @@ fn resident(pid: u32) -> u64 {
     kibibytes.parse::<u64>().unwrap() << 10
 }
 
+/// Puts the question `status` on a guest's console.
+fn status_on_console(env: &TestEnv, fleet: &Fleet<'_>, guest: &str) -> Finished {
+    let question = env.path().join("question");
+    fs::write(&question, "status\n").unwrap();
+    let mut ask = fleet.imgbuild(["console", guest]);
+    run(ask.stdin(fs::File::open(question).unwrap()))
+}
+
 #[test]
-fn a_console_that_floods_is_kept_in_bounds() {
+fn consoles_that_flood_are_kept_in_bounds() {
     let env = TestEnv::new();
     let out = with_shell(&env);
+    // Without questions after health, whose answers are lost in a flood.
     let mut command = env.imgbuild(["launch", "--accel", "tcg", "--no-canary", "--detach"]);
-    run(command.args(["--name", "f", "--count", "2"]).arg(out)).succeeds();
+    command.args(["--name", "f", "--count", "3", "--health", "0s"]);
+    run(command.arg(out)).succeeds();
     let fleet = Fleet::of(&env, "f");
     fleet.wait();
-    for guest in ["g00000", "g00001"] {
+    for guest in ["g00000", "g00001", "g00002"] {
         fleet.ssh(guest, ["burn", "0"]);
     }
     let supervisor = fleet.supervisor();
     let before = resident(supervisor);
-    let flood = "yes a line that comes again and again > /dev/ttyS0";
-    let flooding = start(&mut fleet.imgbuild(["ssh", "g00000", "--", flood]));
+    let lines = "yes a line that comes again and again > /dev/ttyS0";
+    let lines = start(&mut fleet.imgbuild(["ssh", "g00000", "--", lines]));
+    let endless = "head -c 6m /dev/zero | tr '\\0' x > /dev/ttyS0";
+    let endless = start(&mut fleet.imgbuild(["ssh", "g00001", "--", endless]));
     let older = fleet.folder().join("logs/g00000.log.1");
     wait_until("a log is full", || older.exists());
     for _ in 0..3 {
-        let mut ask = fleet.imgbuild(["console", "g00001"]);
-        let question = env.path().join("question");
-        fs::write(&question, "status\n").unwrap();
-        ask.stdin(fs::File::open(question).unwrap());
-        run(&mut ask).succeeds().shows(&["id=g00001"]);
-        fleet.ssh("g00001", ["status"]).succeeds();
+        status_on_console(&env, &fleet, "g00002")
+            .succeeds()
+            .shows(&["id=g00002"]);
+        fleet.ssh("g00002", ["status"]).succeeds();
     }
+    finish(endless).succeeds();
     let grown = resident(supervisor).saturating_sub(before);
-    assert!(grown < 32 << 20, "{grown} bytes more");
+    assert!(grown < 3 << 20, "{grown} bytes more");
+
+    // The first answer ends the line that did not end, and is lost with it.
+    wait_until("its console is of use again", || {
+        let answer = status_on_console(&env, &fleet, "g00001");
+        answer.stdout.contains("id=g00001")
+    });
+    let log = fs::read_to_string(fleet.folder().join("logs/g00001.log")).unwrap();
+    let longest = log.lines().map(str::len).max();
+    assert_eq!(longest, Some(LINE_MAX));
     let logs = fs::read_dir(fleet.folder().join("logs")).unwrap();
     let kept: u64 = logs.map(|log| log.unwrap().metadata().unwrap().len()).sum();
     assert!(kept < 2 << 20, "{kept} bytes of logs");
     run(&mut fleet.imgbuild(["kill", "g00000"])).succeeds();
     // The connection is gone with the guest.
-    let _ = finish(flooding);
+    let _ = finish(lines);
     fleet.wait();
     fleet.end();
 }

@@ -1,7 +1,7 @@
 //! Placement and a fleet under cgroup version 2 alone, whatever this machine
-//! has: in a guest with a distribution's kernel, whose root file system is made
-//! of this machine's programs. Fleets in it are guests in a guest, both under
-//! TCG, so this takes minutes.
+//! has, and under a clock that jumps: in a guest with a distribution's kernel,
+//! whose root file system is made of this machine's programs. Fleets in it are
+//! guests in a guest, both under TCG, so this takes minutes.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use imgbuild_tests::root::Root;
 use imgbuild_tests::stand_in::QEMU;
-use imgbuild_tests::{TestEnv, binary, run, workspace};
+use imgbuild_tests::{TestEnv, binary, workspace};
 
 /// Asks for the tests that take minutes.
 const ASKED: &str = "IMGBUILD_SOAK";
@@ -53,15 +53,55 @@ step() {
     echo "step $name: $?"
 }
 
+# Sets the clock so many seconds forward.
+jump() { busybox date -s "@$(($(busybox date +%s) + $1))"; }
+
+# The supervisor, and what a guest does not keep if it is started again.
+lives() { imgbuild ps --json | busybox grep -oE '"(id|state|pid|restarts)": *[^,}]+'; }
+
+beats() { busybox grep -c heartbeat /tmp/said; }
+
+# Waits for answers to two questions after health, of which the first may have
+# been asked before.
+healthy() {
+    wanted=$(($(beats) + 2))
+    for second in $(busybox seq 300); do
+        [ "$(beats)" -lt $wanted ] || return 0
+        sleep 1
+    done
+    return 1
+}
+
+answered() {
+    for guest in g00000 g00001; do
+        echo status | imgbuild console $guest | busybox grep "id=$guest" || return
+    done
+}
+
+# All is as before a jump, and goes on.
+unmoved() {
+    step health$1 healthy
+    step same$1 [ "$(lives)" = "$before" ]
+    step answers$1 answered
+}
+
 step placement /test/placement --test-threads=1
 step launch imgbuild launch /test/out --detach --count 2 --accel tcg --sharing none --no-canary \
-    --memory-max 512M --cpu-max 1.5
+    --memory-max 512M --cpu-max 1.5 --health 10s
 step ready imgbuild wait --quiet --ready --timeout 20m
 step ps imgbuild ps --json
 group=$(echo /sys/fs/cgroup/imgbuild-*)
 step memory busybox grep -x 536870912 "$group/memory.max"
 step cpu busybox grep -x '150000 100000' "$group/cpu.max"
 step members [ "$(busybox wc -l <"$group/running/cgroup.procs")" = 2 ]
+imgbuild console --follow g00000 >/tmp/said &
+before=$(lives)
+echo "$before"
+step lives [ "$(echo "$before" | busybox grep -c '"restarts": *0')" = 2 ]
+step day jump 86400
+unmoved 1
+step back jump -172800
+unmoved 2
 step stop imgbuild stop --all
 step removed [ ! -e "$group" ]
 step over true
@@ -69,7 +109,7 @@ busybox reboot -f
 "#;
 
 /// The steps, in order.
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 19] = [
     "placement",
     "launch",
     "ready",
@@ -77,13 +117,22 @@ const STEPS: [&str; 10] = [
     "memory",
     "cpu",
     "members",
+    "lives",
+    "day",
+    "health1",
+    "same1",
+    "answers1",
+    "back",
+    "health2",
+    "same2",
+    "answers2",
     "stop",
     "removed",
     "over",
 ];
 
 #[test]
-fn placement_and_a_fleet_hold_under_cgroup_v2() {
+fn placement_and_a_fleet_hold_under_cgroup_v2_and_jumps_of_the_clock() {
     if std::env::var_os(ASKED).is_none() {
         // Past the harness, which keeps what a test that passes prints.
         writeln!(
@@ -103,7 +152,9 @@ fn placement_and_a_fleet_hold_under_cgroup_v2() {
     }
     add_stripped(&root, binary(), "usr/bin/imgbuild");
     add_stripped(&root, &placement(), "test/placement");
-    root.copy(&patient(&env), "test/out");
+    // An emulated CPU that emulates one takes its time.
+    let patient = ("[guest]", "[guest]\nboot_timeout = \"20m\"");
+    root.copy(&env.changed_artifacts(&[patient]), "test/out");
     root.script("init", INIT);
 
     let output = env
@@ -123,19 +174,6 @@ fn placement_and_a_fleet_hold_under_cgroup_v2() {
     let told = |step: &&str| console.contains(&format!("step {step}: 0\r\n"));
     let failed: Vec<_> = STEPS.iter().filter(|step| !told(step)).collect();
     assert!(failed.is_empty(), "{failed:?} failed");
-}
-
-/// tty-idle, with time to boot on an emulated CPU that emulates one.
-fn patient(env: &TestEnv) -> PathBuf {
-    let recipe = fs::read_to_string(workspace().join("images/tty-idle.toml")).unwrap();
-    let guest = "[guest]\n";
-    let patient = recipe.replace(guest, &format!("{guest}boot_timeout = \"20m\"\n"));
-    let path = env.path().join("tty-idle.toml");
-    fs::write(&path, patient).unwrap();
-    let out = env.path().join("out");
-    let build = ["build", "tty-idle.toml", "--no-boot", "--out"];
-    run(env.imgbuild(build).arg(&out)).succeeds();
-    out
 }
 
 /// The test of placement, which cargo has put beside this one.

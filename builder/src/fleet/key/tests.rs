@@ -2,7 +2,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use super::*;
-use crate::directories::Directories;
+use crate::fleet::folder::tests::directories;
 
 /// Runs ssh-keygen, quietly, and returns what it prints.
 fn keygen(arguments: &[&str], file: &Path) -> String {
@@ -26,12 +26,7 @@ fn user_key(folder: &Path, kind: &str, passphrase: &str) -> [PathBuf; 2] {
 
 #[test]
 fn ssh_keygen_reads_the_pair_of_a_fleet() {
-    let temporary = tempfile::tempdir().unwrap();
-    let directories = Directories {
-        cache: temporary.path().join("cache"),
-        state: temporary.path().join("state"),
-        runtime: temporary.path().join("run"),
-    };
+    let (_temporary, directories) = directories();
     let folder = Folder::create("f", &directories).unwrap();
     let key = generate("f", &folder).unwrap();
     let mode = fs::metadata(&key.file).unwrap().permissions().mode();

@@ -1,22 +1,11 @@
 use std::fs::{self, File};
 use std::thread;
 
-use tempfile::TempDir;
-
 use super::*;
+use crate::fleet::folder::tests::directories;
 use crate::fleet::journal::{Journal, Record};
 use crate::fleet::orphans::tests::Waiting;
 use crate::units::GuestIndex;
-
-fn directories() -> (TempDir, Directories) {
-    let temporary = tempfile::tempdir().unwrap();
-    let directories = Directories {
-        cache: temporary.path().join("cache"),
-        state: temporary.path().join("state"),
-        runtime: temporary.path().join("run"),
-    };
-    (temporary, directories)
-}
 
 /// What a fleet leaves whose supervisor died; only the instance is read.
 fn left(directories: &Directories, spec: &str) -> Paths {
