@@ -225,6 +225,36 @@ pub fn detached(env: &TestEnv, name: &str, count: u32) -> Command {
     command
 }
 
+/// Builds a guest with a shell.
+#[must_use]
+pub fn with_shell(env: &TestEnv) -> PathBuf {
+    let path = env.path().join("root.tar");
+    let mut tar = tar::Builder::new(File::create(&path).expect("the folder is ours"));
+    let mut header = tar::Header::new_gnu();
+    let busybox = fs::read("/bin/busybox").expect("the package busybox-static is installed");
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mode(0o755);
+    header.set_size(busybox.len() as u64);
+    tar.append_data(&mut header, "bin/busybox", &busybox[..])
+        .expect("the file is ours");
+    for applet in ["sh", "yes", "cat"] {
+        let mut link = tar::Header::new_gnu();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_uid(0);
+        link.set_gid(0);
+        link.set_mode(0o777);
+        link.set_size(0);
+        tar.append_link(&mut link, format!("bin/{applet}"), "busybox")
+            .expect("the file is ours");
+    }
+    tar.finish().expect("the file is ours");
+    let out = env.path().join("out/shell");
+    let mut build = env.imgbuild(["build", "debian-shell", "--no-boot", "--rootfs"]);
+    run(build.arg(&path).arg("--out").arg(&out)).succeeds();
+    out
+}
+
 /// The folder of a fleet.
 #[must_use]
 pub fn folder(env: &TestEnv, name: &str) -> PathBuf {

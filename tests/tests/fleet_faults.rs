@@ -17,7 +17,7 @@ use std::time::Duration;
 use imgbuild::fleet::api::types::{self, Desired, Stage};
 use imgbuild::fleet::guest::Phase;
 use imgbuild::fleet::orphans;
-use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, launch, signal};
+use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, launch, signal, with_shell};
 use imgbuild_tests::stand_in::{QEMU, find};
 use imgbuild_tests::{Finished, TestEnv, finish, run, start, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -435,35 +435,6 @@ fn fleets_side_by_side_are_told_apart() {
     assert_eq!(after.guests[0].pid, before.guests[0].pid);
     run(&mut env.imgbuild(["ps"])).succeeds().shows(&["two"]);
     two.end();
-}
-
-/// Builds a guest with a shell.
-fn with_shell(env: &TestEnv) -> PathBuf {
-    let path = env.path().join("root.tar");
-    let mut tar = tar::Builder::new(fs::File::create(&path).unwrap());
-    let mut header = tar::Header::new_gnu();
-    let busybox = fs::read("/bin/busybox").expect("the package busybox-static is installed");
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mode(0o755);
-    header.set_size(busybox.len() as u64);
-    tar.append_data(&mut header, "bin/busybox", &busybox[..])
-        .unwrap();
-    for applet in ["sh", "yes", "head", "tr"] {
-        let mut link = tar::Header::new_gnu();
-        link.set_entry_type(tar::EntryType::Symlink);
-        link.set_uid(0);
-        link.set_gid(0);
-        link.set_mode(0o777);
-        link.set_size(0);
-        tar.append_link(&mut link, format!("bin/{applet}"), "busybox")
-            .unwrap();
-    }
-    tar.finish().unwrap();
-    let out = env.path().join("out/shell");
-    let mut build = env.imgbuild(["build", "debian-shell", "--no-boot", "--rootfs"]);
-    run(build.arg(&path).arg("--out").arg(&out)).succeeds();
-    out
 }
 
 /// Bytes of memory that a process has.
