@@ -77,4 +77,13 @@ impl TapError {
             _ => Self::Refused { what, source },
         }
     }
+
+    /// What the kernel said to opening the device.
+    pub(super) fn unopened(source: io::Error) -> Self {
+        match source.raw_os_error() {
+            // Its mode; what a container withholds is EPERM.
+            Some(libc::EACCES) => Self::Denied("open /dev/net/tun".to_owned()),
+            _ => Self::Tun(source),
+        }
+    }
 }

@@ -131,7 +131,7 @@ fn create_all(
 
 fn create_device(name: &str) -> Result<(), TapError> {
     let refused = |error| TapError::refused(format!("make the tap {name}"), error);
-    let queue = Queue::open().map_err(TapError::Tun)?;
+    let queue = Queue::open().map_err(TapError::unopened)?;
     queue
         .create(name)
         .map_err(|error| match error.raw_os_error() {
@@ -160,7 +160,7 @@ fn without_ipv6(name: &str) -> Result<(), TapError> {
 pub fn open(instance: Instance, guest: GuestIndex) -> Result<OwnedFd, TapError> {
     let name = name(instance, guest);
     let refused = |error| TapError::refused(format!("attach to the tap {name}"), error);
-    let queue = Queue::open().map_err(TapError::Tun)?;
+    let queue = Queue::open().map_err(TapError::unopened)?;
     queue
         .attach(&name)
         .map_err(|error| match error.raw_os_error() {
