@@ -238,7 +238,7 @@ pub fn with_shell(env: &TestEnv) -> PathBuf {
     header.set_size(busybox.len() as u64);
     tar.append_data(&mut header, "bin/busybox", &busybox[..])
         .expect("the file is ours");
-    for applet in ["sh", "yes", "cat"] {
+    for applet in ["sh", "yes", "cat", "head", "tr"] {
         let mut link = tar::Header::new_gnu();
         link.set_entry_type(tar::EntryType::Symlink);
         link.set_uid(0);

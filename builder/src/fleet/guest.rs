@@ -101,6 +101,8 @@ pub struct Guest {
     due: Option<Instant>,
     /// When it was asked for the sign of life that it owes.
     asked: Option<Instant>,
+    /// It had its chance to answer; until `due` its VMM may say what keeps it.
+    suspected: bool,
     /// Why its end was asked for. With `due`, it is powering off until then;
     /// without, it was killed.
     fate: Option<Reason>,
@@ -127,6 +129,7 @@ impl Default for Guest {
             ready_after: None,
             due: None,
             asked: None,
+            suspected: false,
             fate: None,
             anew: false,
             omen: None,
@@ -253,6 +256,7 @@ impl Guest {
             Event::VmmText(line) => self.complain(line),
             Event::Tick => self.tick(now, policy),
             Event::Chance(chance) => self.judge(now, *chance, policy),
+            Event::Machine(machine) => self.explain(now, *machine, policy),
             Event::SpawnFailed(reason) if before == Phase::Starting => {
                 self.end(now, jitter, Reason::Spawn(reason.clone()), policy)
             }

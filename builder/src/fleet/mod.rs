@@ -11,6 +11,7 @@ pub mod find;
 pub mod folder;
 pub mod guest;
 pub mod identity;
+mod inspection;
 pub mod journal;
 pub mod key;
 pub mod launch;

@@ -13,8 +13,10 @@ use mio::{Interest, Registry, Token};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::guest::{Chance, End};
+use super::inspection::{Inspection, InspectionError};
 use super::schedule::Schedule;
 use crate::lines::LineBuffer;
+use crate::vmm::Machine;
 
 /// Most bytes taken from one stream in a turn, so that a flood starves nobody.
 const TURN_MAX: usize = 8 * 1024;
@@ -34,6 +36,8 @@ pub(super) enum Source {
     Console,
     /// The VMM's end, which its pidfd tells.
     End,
+    /// The VMM's monitor, while it is asked.
+    Monitor,
 }
 
 /// What there may still be to read.
@@ -65,6 +69,8 @@ pub(super) struct Running {
     errors_read: u64,
     /// What its threads had got soon after it was asked for an answer.
     silent_since: Option<(Instant, Schedule)>,
+    /// What its monitor is asked; boxed, since hardly any guest's is.
+    inspection: Option<Box<Inspection>>,
     /// Killed when this value is dropped, as guests on trial are.
     dies_with_us: bool,
 }
@@ -115,6 +121,7 @@ impl Running {
             second: (Instant::now(), 0),
             errors_read,
             silent_since: None,
+            inspection: None,
             dies_with_us: false,
         })
     }
@@ -267,6 +274,33 @@ impl Running {
             wall: now.duration_since(since),
             stopped: schedule.stopped,
         }
+    }
+}
+
+impl Running {
+    /// Asks the VMM how the guest's machine is; what was asked before is given
+    /// up. `registry` tells by `token` when [`Running::inspected`] has more.
+    pub(super) fn inspect(
+        &mut self,
+        monitor: std::os::unix::net::UnixStream,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<()> {
+        let inspection = Inspection::begin(monitor, registry, token)?;
+        self.inspection = Some(Box::new(inspection));
+        Ok(())
+    }
+
+    /// What the VMM says to that, once it does.
+    pub(super) fn inspected(&mut self) -> Result<Option<Machine>, InspectionError> {
+        let Some(inspection) = &mut self.inspection else {
+            return Ok(None);
+        };
+        let outcome = inspection.go_on();
+        if !matches!(outcome, Ok(None)) {
+            self.inspection = None;
+        }
+        outcome
     }
 }
 

@@ -212,6 +212,7 @@ impl Site {
                 self.folder.overlay(guest),
                 self.folder.identity(guest),
                 self.folder.console(guest),
+                self.folder.monitor(guest),
                 self.folder.log(guest),
                 self.folder.log(guest).with_extension("log.1"),
                 self.folder.error(guest),
@@ -284,15 +285,7 @@ impl Site {
         let open = |path: &Path, options: &OpenOptions| {
             options.open(path).map_err(|error| named(path, error))
         };
-        let console = self.folder.console(guest);
-        match fs::remove_file(&console) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(named(&console, error));
-            }
-            _ => {}
-        }
-        let listener = UnixListener::bind(&console).map_err(|error| named(&console, error))?;
-        fs::set_permissions(&console, Permissions::from_mode(0o600))?;
+        let listen = |path: &Path| listener(path).map_err(|error| named(path, error));
         Ok(Files {
             kernel: self.kernel.file.try_clone()?,
             initramfs: self.initramfs.file.try_clone()?,
@@ -301,7 +294,8 @@ impl Site {
                 base: self.base.again()?,
             }),
             identity: Some(open(&identity, OpenOptions::new().read(true))?),
-            console: listener,
+            console: listen(&self.folder.console(guest))?,
+            monitor: listen(&self.folder.monitor(guest))?,
             errors: open(
                 &self.folder.error(guest),
                 OpenOptions::new().append(true).create(true).mode(0o600),
@@ -346,6 +340,11 @@ impl Site {
         Running::adopted(pid, pidfd, console, said)
     }
 
+    /// Connects to a guest's monitor, without waiting for its VMM.
+    pub(super) fn connect_monitor(&self, guest: GuestIndex) -> io::Result<UnixStream> {
+        connect(&self.folder.monitor(guest))
+    }
+
     /// Puts a guest's process into a CPU class.
     pub(super) fn classify(&self, class: Class, pid: u32) {
         if let Some(placement) = &self.placement
@@ -358,7 +357,9 @@ impl Site {
 
     /// Removes what only a living guest has.
     pub(super) fn clear_away(&self, guest: GuestIndex) {
-        let _ = fs::remove_file(self.folder.console(guest));
+        for socket in [self.folder.console(guest), self.folder.monitor(guest)] {
+            let _ = fs::remove_file(socket);
+        }
     }
 
     /// Removes everything; no guest lives any more.
@@ -381,11 +382,22 @@ impl Site {
     }
 }
 
-/// Connects to a console without waiting for a VMM that accepts nobody.
-fn connect(console: &Path) -> io::Result<UnixStream> {
+/// A socket of a guest's in the place of an earlier life's, closed to others.
+fn listener(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Connects to a socket without waiting for a VMM that accepts nobody.
+fn connect(path: &Path) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(console)?)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket.into())
 }
 

@@ -59,7 +59,7 @@ const INTERRUPT: Token = Token(usize::MAX);
 const ERRORS: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
 /// What a guest's poll tokens stand for, in order.
-const SOURCES: [Source; 2] = [Source::Console, Source::End];
+const SOURCES: [Source; 3] = [Source::Console, Source::End, Source::Monitor];
 
 /// What the supervisor tells its caller, as it happened.
 #[derive(Debug)]
@@ -497,8 +497,10 @@ impl Supervisor {
         let Some(running) = self.members.get_mut(which).and_then(Member::running) else {
             return;
         };
-        if source == Source::End {
-            return self.reap(which);
+        match source {
+            Source::Console => {}
+            Source::End => return self.reap(which),
+            Source::Monitor => return self.take_answer(which),
         }
         running.flush();
         let mut lines = Vec::new();
@@ -508,6 +510,33 @@ impl Supervisor {
             More::Later(at) => drop(self.unfinished.insert(token, Some(at))),
         }
         self.take_lines(which, lines);
+    }
+
+    /// Asks a guest's VMM how the guest's machine is.
+    fn inspect(&mut self, which: usize) {
+        let index = self.members[which].index();
+        let token = token(which, Source::Monitor);
+        let asked = self.site.connect_monitor(index).and_then(|monitor| {
+            let running = self.members[which].running();
+            running.map_or(Ok(()), |running| {
+                running.inspect(monitor, self.poll.registry(), token)
+            })
+        });
+        if let Err(error) = asked {
+            tracing::debug!("{index}: its monitor cannot be asked: {error}");
+        }
+    }
+
+    fn take_answer(&mut self, which: usize) {
+        let index = self.members[which].index();
+        let Some(running) = self.members[which].running() else {
+            return;
+        };
+        match running.inspected() {
+            Ok(Some(machine)) => self.apply(which, &Event::Machine(machine)),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("{index}: {error}"),
+        }
     }
 
     /// Gives their turn to the guests whose time has come.
@@ -655,6 +684,7 @@ impl Supervisor {
                 let chance = running.chance(now);
                 self.apply(which, &Event::Chance(chance));
             }
+            Action::Inspect => self.inspect(which),
             Action::PowerOff => running.send("poweroff"),
             Action::Kill => running.signal(Signal::KILL),
         }

@@ -24,6 +24,8 @@ pub struct Files {
     pub identity: Option<File>,
     /// Where its console is to be reached; it listens already.
     pub console: UnixListener,
+    /// Where its VMM is to be asked about it; it listens already.
+    pub monitor: UnixListener,
     /// Where the VMM's complaints go.
     pub errors: File,
     /// A queue of its tap, with [`super::Net::Tap`].
@@ -59,11 +61,13 @@ pub enum Part {
     Base,
     /// The tap's queue.
     Tap,
+    /// The monitor's listening socket.
+    Monitor,
 }
 
 impl Part {
     /// The last one.
-    pub const LAST: Self = Self::Tap;
+    pub const LAST: Self = Self::Monitor;
 
     /// Its descriptor in the VMM.
     #[must_use]
@@ -85,6 +89,7 @@ impl Files {
             (Part::Overlay, overlay.map(OwnedFd::from)),
             (Part::Base, base.map(OwnedFd::from)),
             (Part::Tap, self.tap),
+            (Part::Monitor, Some(self.monitor.into())),
         ];
         let given = parts
             .into_iter()
@@ -182,9 +187,10 @@ mod tests {
             Part::Identity,
             Part::Overlay,
             Part::Base,
+            Part::Tap,
             Part::LAST,
         ];
-        assert!(parts.into_iter().map(Part::descriptor).eq(3..=9));
+        assert!(parts.into_iter().map(Part::descriptor).eq(3..=10));
     }
 
     #[test]

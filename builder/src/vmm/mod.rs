@@ -106,6 +106,20 @@ pub enum Outbound {
     Open,
 }
 
+/// How a guest's machine is, as its VMM tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// It runs.
+    Running,
+    /// It was paused when its disk could not be written or read, and was told to
+    /// try again.
+    DiskFailed,
+    /// Somebody paused it, or it waits for something else.
+    Paused,
+    /// It cannot go on.
+    Dead,
+}
+
 /// A locally administered MAC address made from a guest's index.
 ///
 /// `52:54:00` is the prefix that QEMU and libvirt use for guests.

@@ -108,6 +108,12 @@ impl Paths {
         self.runtime.join(format!("{guest}.console"))
     }
 
+    /// The socket of a guest's monitor: QMP.
+    #[must_use]
+    pub fn monitor(&self, guest: GuestIndex) -> PathBuf {
+        self.runtime.join(format!("{guest}.qmp"))
+    }
+
     /// What a guest's console said.
     #[must_use]
     pub fn log(&self, guest: GuestIndex) -> PathBuf {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tty_init::protocol::Message;
 
 use super::{Chance, End};
+use crate::vmm::Machine;
 
 /// What happened to a guest. One that means nothing where the guest stands is
 /// ignored.
@@ -28,6 +29,8 @@ pub enum Event<'a> {
     Tick,
     /// What [`Action::Measure`] asked for.
     Chance(Chance),
+    /// What [`Action::Inspect`] found.
+    Machine(Machine),
     /// Its VMM ended.
     Ended(End),
     /// The user wants it down; by force after this time.
@@ -52,6 +55,9 @@ pub enum Action {
     Ask,
     /// Answer with [`Event::Chance`] at once. Without an answer this comes again.
     Measure,
+    /// Ask its VMM how its machine is; what comes of it may be told by
+    /// [`Event::Machine`].
+    Inspect,
     /// Send `poweroff` to its console.
     PowerOff,
     /// SIGKILL for its VMM.

@@ -26,6 +26,12 @@ pub enum Reason {
     NoAnswer(Duration),
     /// Its VMM was stopped by a signal, so it cannot answer.
     VmmStopped,
+    /// Its VMM paused it, since its disk could not be written or read.
+    DiskFailed,
+    /// Its VMM was told to pause it, so it cannot answer.
+    Paused,
+    /// Its VMM says that it cannot go on.
+    Dead,
     /// It has not answered for so long, without having had its chance.
     Late(Duration),
     /// The kernel's OOM killer ended its VMM.
@@ -65,6 +71,13 @@ impl fmt::Display for Reason {
                 )
             }
             Self::VmmStopped => write!(f, "its QEMU is stopped by a signal"),
+            Self::DiskFailed => write!(
+                f,
+                "QEMU paused it, since its disk could not be written; it goes on once the host's \
+                 has room"
+            ),
+            Self::Paused => write!(f, "its QEMU was told to pause it"),
+            Self::Dead => write!(f, "its QEMU says that it cannot go on"),
             Self::Late(time) => {
                 write!(
                     f,

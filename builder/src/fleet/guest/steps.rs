@@ -6,12 +6,16 @@ use tty_init::protocol::Message;
 
 use super::{Action, Chance, End, Guest, Phase, Policy, Reason, SETTLED, printable};
 use crate::fleet::api::types::Desired;
+use crate::vmm::Machine;
 use crate::vmm::qemu::KVM_INTERNAL_ERROR;
 
 /// Console lines that are kept for the message about a guest that fails.
 pub(super) const TAIL_LINES: usize = 4;
 /// Longest of them, and of a line that is a reason, in characters.
 pub(super) const LINE_WIDTH: usize = 160;
+/// A VMM has this part of the time for an answer to say what its guest does not:
+/// nothing keeps it but the want of CPU time.
+const INSPECTION: u32 = 4;
 /// A longer time is as good as none, and one that a clock can still take.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
@@ -129,6 +133,8 @@ impl Guest {
         }
         match self.phase {
             Phase::Restarting => Some(Action::Spawn),
+            // Its VMM has nothing to say for it.
+            Phase::Unresponsive if self.suspected => Some(self.hang(now)),
             _ if self.asked.is_some() => {
                 self.due = Some(after(now, policy.answer_within));
                 Some(Action::Measure)
@@ -172,13 +178,62 @@ impl Guest {
             self.due = Some(after(now, policy.answer_within));
             return Some(Action::Ask);
         }
-        if chance.was_had() {
-            let action = self.fail(Reason::NoAnswer(silence));
-            self.reason.clone_from(&self.fate);
-            return Some(action);
+        if !self.is_paused() {
+            self.reason = Some(Reason::Late(silence));
         }
-        self.reason = Some(Reason::Late(silence));
-        None
+        // A machine that is paused looks as idle as one that hangs.
+        self.suspected = chance.was_had();
+        if self.suspected {
+            self.due = Some(after(now, policy.answer_within / INSPECTION));
+        }
+        Some(Action::Inspect)
+    }
+
+    /// Takes what its VMM says of a guest that is late.
+    pub(super) fn explain(
+        &mut self,
+        now: Instant,
+        machine: Machine,
+        policy: &Policy,
+    ) -> Option<Action> {
+        let asked = self.asked?;
+        if self.phase != Phase::Unresponsive || self.fate.is_some() {
+            return None;
+        }
+        let was_paused = self.is_paused();
+        let was_suspected = std::mem::take(&mut self.suspected);
+        match machine {
+            Machine::Running if was_paused => {
+                // What it did not do while it was paused does not count.
+                self.reason = Some(Reason::Late(now.saturating_duration_since(asked)));
+                self.asked = Some(now);
+                self.due = Some(after(now, policy.answer_within));
+                Some(Action::Ask)
+            }
+            Machine::Running if was_suspected => Some(self.hang(now)),
+            Machine::Running => None,
+            Machine::DiskFailed | Machine::Paused => {
+                self.reason = Some(match machine {
+                    Machine::DiskFailed => Reason::DiskFailed,
+                    _ => Reason::Paused,
+                });
+                self.due = Some(after(now, policy.answer_within));
+                None
+            }
+            Machine::Dead => {
+                let action = self.fail(Reason::Dead);
+                self.reason.clone_from(&self.fate);
+                Some(action)
+            }
+        }
+    }
+
+    /// Ends a guest that could have answered.
+    fn hang(&mut self, now: Instant) -> Action {
+        let asked = self.asked.unwrap_or(now);
+        let action = self.fail(Reason::NoAnswer(now.saturating_duration_since(asked)));
+        self.reason.clone_from(&self.fate);
+        action
     }
 
     pub(super) fn stop(&mut self, now: Instant, grace: Duration) -> Option<Action> {
@@ -249,6 +304,7 @@ impl Guest {
         self.settle(now);
         self.due = None;
         self.asked = None;
+        self.suspected = false;
         let mut reason = self.fate.take().unwrap_or(reason);
         let anew = std::mem::take(&mut self.anew);
         let mut action = None;
@@ -289,6 +345,7 @@ impl Guest {
     fn be_ready(&mut self) {
         self.phase = Phase::Ready;
         self.asked = None;
+        self.suspected = false;
     }
 
     /// Forgets earlier ends once it has been ready for long enough.
@@ -302,6 +359,11 @@ impl Guest {
     /// Whether it was ready in this life, and listens to its console.
     fn was_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready | Phase::Unresponsive)
+    }
+
+    /// Whether its VMM last said that it is paused.
+    fn is_paused(&self) -> bool {
+        matches!(self.reason, Some(Reason::DiskFailed | Reason::Paused))
     }
 
     /// Whether it was adopted, and has not answered yet.

@@ -7,6 +7,7 @@ use tty_init::protocol::Message;
 use super::steps::{LINE_WIDTH, TAIL_LINES};
 use super::*;
 use crate::fleet::spec::Restart;
+use crate::vmm::Machine;
 
 const READY: &str = r#"{"event":"ready","id":"g00000","ms":700,"seq":1,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":0,"threads":1,"rounds":0}}"#;
 const HEARTBEAT: &str = r#"{"event":"heartbeat","id":"g00000","ms":900,"seq":2,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":100,"threads":1,"rounds":7}}"#;
@@ -62,6 +63,7 @@ const STOPPED: Chance = Chance {
     wall: ANSWER,
     stopped: true,
 };
+const RUNNING: Event<'static> = Event::Machine(Machine::Running);
 const OOM: End = End::Signal {
     signal: 9,
     by_oom: true,
@@ -158,6 +160,10 @@ fn places() -> Vec<(&'static str, Bench)> {
     late.waits(ANSWER);
     late.does(&Event::Tick);
     late.does(&Event::Chance(STARVED));
+    let mut suspected = Bench::owes();
+    suspected.waits(ANSWER);
+    suspected.does(&Event::Tick);
+    suspected.does(&Event::Chance(HUNG));
     let mut queued = made(&[&Event::Start, &ended]);
     queued.waits(FIRST);
     queued.does(&Event::Tick);
@@ -172,6 +178,7 @@ fn places() -> Vec<(&'static str, Bench)> {
         ("ready", made(&[&Event::Start, &ready])),
         ("owing", Bench::owes()),
         ("unresponsive", late),
+        ("suspected", suspected),
         ("stopping", made(&[&Event::Start, &ready, &grace])),
         ("killed", made(&[&Event::Start, &ready, &Event::Kill])),
         ("backing off", made(&[&Event::Start, &ended])),
@@ -183,7 +190,7 @@ fn places() -> Vec<(&'static str, Bench)> {
 
 /// What each event does in each place: the phase after it, and the action. What
 /// is not listed is ignored.
-const TABLE: [(&str, &str, &str); 91] = [
+const TABLE: [(&str, &str, &str); 106] = [
     ("planned", "start", "starting"),
     ("planned", "stop", "exited"),
     ("planned", "restart", "planned, Spawn"),
@@ -208,8 +215,8 @@ const TABLE: [(&str, &str, &str); 91] = [
     ("adopted", "heartbeat", "ready"),
     ("adopted", "kvm", "starting, Kill"),
     ("adopted", "tick", "starting, Measure"),
-    ("adopted", "hung", "unresponsive, Kill"),
-    ("adopted", "starved", "unresponsive"),
+    ("adopted", "hung", "unresponsive, Inspect"),
+    ("adopted", "starved", "unresponsive, Inspect"),
     ("adopted", "stopped", "unresponsive"),
     ("adopted", "ended", "restarting"),
     ("adopted", "stop", "starting, PowerOff"),
@@ -230,8 +237,8 @@ const TABLE: [(&str, &str, &str); 91] = [
     ("ready", "restart", "ready, PowerOff"),
     ("owing", "kvm", "ready, Kill"),
     ("owing", "tick", "ready, Measure"),
-    ("owing", "hung", "unresponsive, Kill"),
-    ("owing", "starved", "unresponsive"),
+    ("owing", "hung", "unresponsive, Inspect"),
+    ("owing", "starved", "unresponsive, Inspect"),
     ("owing", "stopped", "unresponsive"),
     ("owing", "ended", "restarting"),
     ("owing", "stop", "ready, PowerOff"),
@@ -242,11 +249,26 @@ const TABLE: [(&str, &str, &str); 91] = [
     ("unresponsive", "reply", "ready"),
     ("unresponsive", "kvm", "unresponsive, Kill"),
     ("unresponsive", "tick", "unresponsive, Measure"),
-    ("unresponsive", "hung", "unresponsive, Kill"),
+    ("unresponsive", "hung", "unresponsive, Inspect"),
+    ("unresponsive", "starved", "unresponsive, Inspect"),
+    ("unresponsive", "dead", "unresponsive, Kill"),
     ("unresponsive", "ended", "restarting"),
     ("unresponsive", "stop", "unresponsive, PowerOff"),
     ("unresponsive", "kill", "unresponsive, Kill"),
     ("unresponsive", "restart", "unresponsive, PowerOff"),
+    ("suspected", "ready", "ready"),
+    ("suspected", "heartbeat", "ready"),
+    ("suspected", "reply", "ready"),
+    ("suspected", "kvm", "unresponsive, Kill"),
+    ("suspected", "tick", "unresponsive, Kill"),
+    ("suspected", "hung", "unresponsive, Inspect"),
+    ("suspected", "starved", "unresponsive, Inspect"),
+    ("suspected", "running", "unresponsive, Kill"),
+    ("suspected", "dead", "unresponsive, Kill"),
+    ("suspected", "ended", "restarting"),
+    ("suspected", "stop", "unresponsive, PowerOff"),
+    ("suspected", "kill", "unresponsive, Kill"),
+    ("suspected", "restart", "unresponsive, PowerOff"),
     ("stopping", "tick", "ready, Kill"),
     ("stopping", "ended", "exited"),
     ("stopping", "stop", "ready, PowerOff"),
@@ -300,6 +322,10 @@ fn every_event_in_every_place() {
         ("hung", Event::Chance(HUNG)),
         ("starved", Event::Chance(STARVED)),
         ("stopped", Event::Chance(STOPPED)),
+        ("running", RUNNING),
+        ("paused", Event::Machine(Machine::Paused)),
+        ("disk failed", Event::Machine(Machine::DiskFailed)),
+        ("dead", Event::Machine(Machine::Dead)),
         ("ended", Event::Ended(End::Code(1))),
         ("stop", Event::Stop(GRACE)),
         ("kill", Event::Kill),
@@ -424,6 +450,7 @@ fn the_policy_tells_what_is_replaced() {
         let mut hung = Bench::owes();
         hung.policy = policy(restart);
         hung.does(&Event::Chance(HUNG));
+        hung.does(&RUNNING);
         hung.does(&Event::Ended(KILLED));
         let phase = match restart {
             Restart::Never => Failed,
@@ -512,7 +539,8 @@ fn a_guest_that_hangs_right_after_it_is_ready_is_given_up() {
         bench.comes_up();
         assert_eq!(bench.ticks_after(HEALTH), Some(Action::Ask));
         assert_eq!(bench.ticks_after(ANSWER), Some(Action::Measure));
-        assert_eq!(bench.does(&Event::Chance(HUNG)), Some(Action::Kill));
+        assert_eq!(bench.does(&Event::Chance(HUNG)), Some(Action::Inspect));
+        assert_eq!(bench.does(&RUNNING), Some(Action::Kill));
         bench.does(&Event::Ended(KILLED));
         assert_eq!(*bench.reason(), Reason::NoAnswer(ANSWER));
         if let Some(due) = bench.guest.due() {
@@ -588,7 +616,8 @@ fn a_quiet_guest_is_asked_and_any_sign_of_life_puts_it_off() {
 fn a_guest_that_hangs_is_replaced() {
     let mut bench = Bench::owes();
     assert_eq!(bench.ticks_after(ANSWER), Some(Action::Measure));
-    assert_eq!(bench.does(&Event::Chance(HUNG)), Some(Action::Kill));
+    assert_eq!(bench.does(&Event::Chance(HUNG)), Some(Action::Inspect));
+    assert_eq!(bench.does(&RUNNING), Some(Action::Kill));
     assert_eq!(bench.guest.phase(), Phase::Unresponsive);
     assert_eq!(*bench.reason(), Reason::NoAnswer(ANSWER));
     assert_eq!(bench.guest.due(), None);
@@ -604,7 +633,8 @@ fn a_guest_that_panicked_and_hangs_ends_for_its_panic() {
     let mut bench = Bench::owes();
     bench.says(PANIC);
     assert_eq!(bench.ticks_after(ANSWER), Some(Action::Measure));
-    assert_eq!(bench.does(&Event::Chance(HUNG)), Some(Action::Kill));
+    assert_eq!(bench.does(&Event::Chance(HUNG)), Some(Action::Inspect));
+    assert_eq!(bench.does(&RUNNING), Some(Action::Kill));
     let panic = Reason::KernelPanic("No working init found.".to_owned());
     assert_eq!(*bench.reason(), panic);
 }
@@ -614,7 +644,9 @@ fn a_guest_that_starves_is_left_to_answer() {
     let mut bench = Bench::owes();
     for turn in 1..100_u32 {
         assert_eq!(bench.ticks_after(ANSWER), Some(Action::Measure));
-        assert_eq!(bench.does(&Event::Chance(STARVED)), None);
+        let inspect = Some(Action::Inspect);
+        assert_eq!(bench.does(&Event::Chance(STARVED)), inspect);
+        assert_eq!(bench.does(&RUNNING), None);
         assert_eq!(bench.guest.phase(), Phase::Unresponsive);
         assert_eq!(*bench.reason(), Reason::Late(ANSWER * turn));
         assert_eq!(bench.guest.unresponsive(), 1);
@@ -640,8 +672,45 @@ fn a_stopped_guest_has_all_its_time_once_it_goes_on() {
     assert_eq!(bench.does(&Event::Chance(HUNG)), Some(Action::Ask));
     assert_eq!(*bench.reason(), Reason::Late(ANSWER * 11));
     assert_eq!(bench.ticks_after(ANSWER), Some(Action::Measure));
-    assert_eq!(bench.does(&Event::Chance(HUNG)), Some(Action::Kill));
+    assert_eq!(bench.does(&Event::Chance(HUNG)), Some(Action::Inspect));
+    assert_eq!(bench.does(&RUNNING), Some(Action::Kill));
     assert_eq!(*bench.reason(), Reason::NoAnswer(ANSWER));
+}
+
+#[test]
+fn a_paused_guest_has_all_its_time_once_it_goes_on() {
+    for (machine, reason) in [
+        (Machine::Paused, Reason::Paused),
+        (Machine::DiskFailed, Reason::DiskFailed),
+    ] {
+        let mut bench = Bench::owes();
+        for _ in 0..10 {
+            assert_eq!(bench.ticks_after(ANSWER), Some(Action::Measure));
+            let inspect = Some(Action::Inspect);
+            assert_eq!(bench.does(&Event::Chance(HUNG)), inspect);
+            assert_eq!(bench.does(&Event::Machine(machine)), None);
+            assert_eq!(bench.guest.phase(), Phase::Unresponsive);
+            assert_eq!(*bench.reason(), reason);
+        }
+        assert_eq!(bench.ticks_after(ANSWER), Some(Action::Measure));
+        bench.does(&Event::Chance(HUNG));
+        assert_eq!(bench.does(&RUNNING), Some(Action::Ask));
+        assert_eq!(*bench.reason(), Reason::Late(ANSWER * 11));
+        assert_eq!(bench.ticks_after(ANSWER), Some(Action::Measure));
+        bench.does(&Event::Chance(HUNG));
+        assert_eq!(bench.does(&RUNNING), Some(Action::Kill));
+        assert_eq!(*bench.reason(), Reason::NoAnswer(ANSWER));
+    }
+}
+
+#[test]
+fn a_guest_whose_vmm_is_silent_too_hangs() {
+    let mut bench = Bench::owes();
+    assert_eq!(bench.ticks_after(ANSWER), Some(Action::Measure));
+    bench.does(&Event::Chance(HUNG));
+    let wait = ANSWER / 4;
+    assert_eq!(bench.ticks_after(wait), Some(Action::Kill));
+    assert_eq!(*bench.reason(), Reason::NoAnswer(ANSWER + wait));
 }
 
 #[test]

@@ -64,6 +64,14 @@ pub fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
         ),
     );
     argv.option("-serial", "chardev:console");
+    argv.option(
+        "-chardev",
+        format!(
+            "socket,id=monitor,fd={},server=on,wait=off",
+            Part::Monitor.descriptor()
+        ),
+    );
+    argv.option("-mon", "chardev=monitor,mode=control");
     if parts.contains(&Part::Identity) {
         let file = opened_again(Part::Identity);
         argv.option("-fw_cfg", format!("name={FW_CFG_NAME},file={file}"));
@@ -197,6 +205,7 @@ mod tests {
              -display none -kernel /dev/fd/4 -initrd /dev/fd/5 \
              -append console=ttyS0 tty.burn=100 \
              -chardev socket,id=console,fd=3,server=on,wait=on -serial chardev:console \
+             -chardev socket,id=monitor,fd=10,server=on,wait=off -mon chardev=monitor,mode=control \
              -fw_cfg name=opt/imgbuild/identity,file=/dev/fd/6 \
              -add-fd fd=7,set=7 -add-fd fd=8,set=8 \
              -blockdev {\"node-name\":\"disk\",\"driver\":\"qcow2\",\
@@ -229,7 +238,8 @@ mod tests {
              -accel kvm -cpu host -m 64M -nodefaults -no-user-config -no-reboot \
              -display none -kernel /dev/fd/4 -initrd /dev/fd/5 \
              -append console=ttyS0 tty.burn=100 \
-             -chardev socket,id=console,fd=3,server=on,wait=on -serial chardev:console"
+             -chardev socket,id=console,fd=3,server=on,wait=on -serial chardev:console \
+             -chardev socket,id=monitor,fd=10,server=on,wait=off -mon chardev=monitor,mode=control"
         );
     }
 

@@ -15,6 +15,7 @@ use crate::interrupt::Interrupt;
 use crate::process::{self, ProcessError};
 
 pub mod argv;
+pub mod qmp;
 
 /// The emulator that is looked up in PATH.
 pub const BINARY: &str = "qemu-system-x86_64";

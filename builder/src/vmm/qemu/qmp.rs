@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::vmm::Machine;
 
 /// Longest message that is taken, in bytes; a greeting has 200.
-const MESSAGE_MAX: usize = 16 * 1024;
+const MESSAGE_MAX: usize = 8 * 1024;
 /// Most messages that are taken for one inquiry: events may come in between.
-const MESSAGES_MAX: u32 = 100;
+const MESSAGES_MAX: u32 = 32;
 /// Most characters quoted of an answer.
 const QUOTED: usize = 80;
 
@@ -225,9 +225,16 @@ mod tests {
             (&[GREETING, "{"], "`{`"),
             (&[GREETING, refusal], "refused: no[31m"),
             (&[GREETING, r#"{"error": 7}"#], "not QMP"),
-            (&[GREETING, r#"{"return": {}}"#, r#"{"return": []}"#], "not QMP"),
             (
-                &[GREETING, r#"{"return": {}}"#, r#"{"return": {"status": 7}}"#],
+                &[GREETING, r#"{"return": {}}"#, r#"{"return": []}"#],
+                "not QMP",
+            ),
+            (
+                &[
+                    GREETING,
+                    r#"{"return": {}}"#,
+                    r#"{"return": {"status": 7}}"#,
+                ],
                 "not QMP",
             ),
         ] {
