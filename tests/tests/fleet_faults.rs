@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -537,11 +538,49 @@ fn prometheus_is_answered_where_it_asks() {
     ] {
         assert!(text.contains(line), "{line:?} is not in {text}");
     }
+    // What happened to a guest stays counted when it goes.
+    run(&mut fleet.imgbuild(["kill", "g00001"])).succeeds();
+    fleet.wait();
+    run(&mut fleet.imgbuild(["scale", "1"])).succeeds();
+    let text = scrape(port);
+    assert!(text.contains("imgbuild_guests_wanted{fleet=\"f\"} 1\n"));
+    assert!(text.contains("imgbuild_restarts_total{fleet=\"f\"} 2\n"));
     fleet.kill_supervisor();
     fleet.resume().succeeds();
     fleet.wait();
     assert!(scrape(port).contains("imgbuild_restarts_total{fleet=\"f\"} 1\n"));
     fleet.end();
+}
+
+/// A supervisor that ends its fleet when it is asked for anything.
+#[test]
+fn a_fleet_that_ends_when_it_is_asked_has_ended() {
+    let env = TestEnv::new();
+    let spec = env.path().join("state/imgbuild/fleets/f/spec.json");
+    let control = env.path().join("run/imgbuild/f/control");
+    for path in [&spec, &control] {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+    }
+    let listener = UnixListener::bind(&control).unwrap();
+    for (verb, code) in [
+        (&["ps"][..], 1),
+        (&["wait", "--ready"], 1),
+        (&["stop", "0"], 1),
+        (&["stop", "--all"], 0),
+    ] {
+        fs::write(&spec, "{}").unwrap();
+        // As a supervisor does.
+        let lock = fs::File::open(spec.parent().unwrap()).unwrap();
+        lock.lock().unwrap();
+        let asked = start(&mut env.imgbuild(verb));
+        let (connection, _) = listener.accept().unwrap();
+        fs::remove_file(&spec).unwrap();
+        drop(connection);
+        let answer = finish(asked).exits(code);
+        if code != 0 {
+            answer.says(&["the fleet f has ended"]);
+        }
+    }
 }
 
 #[test]
