@@ -202,8 +202,8 @@ pub fn name(instance: Instance, guest: GuestIndex) -> String {
     format!("{}{}", prefix(instance), guest.get())
 }
 
-/// The group (ip-link(8)) that a fleet's interfaces are in, so that the kernel
-/// removes all of them at once.
+/// The group (ip-link(8)) that a fleet's interfaces are in, so that one command
+/// or rule of the host's can name them all.
 #[must_use]
 pub fn group(instance: Instance) -> u32 {
     let [first, second, third, ..] = instance.0;

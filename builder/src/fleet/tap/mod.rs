@@ -7,8 +7,8 @@
 //! host's owner has it so.
 //!
 //! Taps outlive the process that made them (`TUNSETPERSIST`), and so does a
-//! guest. All of a fleet's begin with the same letters and are in one group;
-//! [`remove`] finds them by that, whoever made them and however far it came.
+//! guest. All of a fleet's begin with the same letters; [`remove`] finds them
+//! by that, whoever made them and however far it came.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -191,8 +191,8 @@ pub fn remove_of(
     remove_where(instance, |tap| names.contains(tap)).map(drop)
 }
 
-/// One by one takes 20 ms each, and all of a group no longer than one: so they
-/// become one first, which nobody else may be in.
+/// One by one takes 20 ms each, and all of a group as long as one: so they come
+/// into a group of their own first, which they were not made in.
 fn remove_where(instance: Instance, wanted: impl Fn(&str) -> bool) -> Result<usize, TapError> {
     let mut netlink = connect()?;
     let mut taps = of_fleet(&mut netlink, instance)?;
