@@ -18,7 +18,7 @@ use crate::text::Text;
 /// Bytes kept for a console that is not read. The kernel keeps 4 KiB before it
 /// refuses a write, so this holds the rest of a line that it took in part, and
 /// one more.
-const QUEUE: usize = 2 * LINE_MAX;
+const QUEUE: usize = 2 * (LINE_MAX + 1);
 
 /// How long the end waits for the last lines to leave, and how often it looks.
 const DRAIN_NS: u64 = 1_000_000_000;
@@ -206,7 +206,11 @@ impl Console {
     fn send(&mut self, message: Message<&str>) {
         let mut line = Line::new();
         if let Some(line) = message.encode(&mut line) {
-            self.put(line);
+            // On a line of its own, whatever others left without an end.
+            let mut whole = [b'\n'; LINE_MAX + 1];
+            let whole = &mut whole[..=line.len()];
+            whole[1..].copy_from_slice(line);
+            self.put(whole);
         }
     }
 

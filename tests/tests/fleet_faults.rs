@@ -6,13 +6,13 @@
 //! test's to set.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::Duration;
 
 use imgbuild::fleet::api::types::{self, Desired, Stage};
@@ -265,6 +265,74 @@ fn a_port_that_is_taken_is_passed_over_or_told() {
     fleet.end();
 }
 
+/// A guest's monitor, as a user would reach it.
+struct Monitor(BufReader<UnixStream>);
+
+impl Monitor {
+    fn path(env: &TestEnv, guest: &str) -> PathBuf {
+        env.path()
+            .join("run/imgbuild/f")
+            .join(guest)
+            .with_extension("qmp")
+    }
+
+    fn connect(env: &TestEnv, guest: &str) -> Self {
+        let stream = UnixStream::connect(Self::path(env, guest)).unwrap();
+        let mut monitor = Self(BufReader::new(stream));
+        let mut greeting = String::new();
+        monitor.0.read_line(&mut greeting).unwrap();
+        assert!(greeting.starts_with("{\"QMP\""), "{greeting}");
+        monitor.does("qmp_capabilities");
+        monitor
+    }
+
+    fn does(&mut self, command: &str) {
+        writeln!(self.0.get_mut(), "{{\"execute\":\"{command}\"}}").unwrap();
+        let mut answer = String::new();
+        while !answer.starts_with("{\"return\"") {
+            answer.clear();
+            self.0.read_line(&mut answer).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_paused_guest_is_told_and_what_its_monitor_says_is_not_believed() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 3, &["--health", "1s"]);
+    let before = fleet.ps();
+    for guest in ["g00000", "g00001"] {
+        Monitor::connect(&env, guest).does("stop");
+    }
+    // As from somebody who broke out of the second.
+    let path = Monitor::path(&env, "g00001");
+    fs::remove_file(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            while stream.write_all(&[b'['; 4096]).is_ok() {}
+        }
+    });
+    // What cannot be asked, and looks as if it hung, is replaced.
+    let after = fleet.until("it is replaced", |fleet| {
+        state(fleet, 1) == (Phase::Ready, 1)
+    });
+    assert!(
+        fleet.talk().contains("g00001: its monitor says more than"),
+        "{}",
+        fleet.talk()
+    );
+    assert_eq!(reason(&after, 0), "its QEMU was told to pause it");
+    assert_eq!(state(&after, 0), (Phase::Unresponsive, 0));
+    assert_eq!(state(&after, 2), (Phase::Ready, 0));
+    Monitor::connect(&env, "g00000").does("cont");
+    let after = fleet.until("it answers", all_ready);
+    assert_eq!(after.guests[0].pid, before.guests[0].pid);
+    assert_eq!(after.guests[0].restarts, 0);
+    fleet.end();
+}
+
 /// A small file system where fleets have their folders.
 struct Small(PathBuf);
 
@@ -346,6 +414,34 @@ fn a_full_disk_costs_no_guest() {
     assert_eq!(fleet.guest(0).state, Phase::Exited);
     run(&mut fleet.imgbuild(["stop", "--all"])).succeeds();
     fleet.assert_nothing_left();
+}
+
+#[test]
+fn a_guest_that_finds_the_disk_full_goes_on_once_there_is_room() {
+    let env = TestEnv::new();
+    let out = with_shell(&env);
+    let small = Small::mount(&env);
+    let mut command = env.imgbuild(["launch", "--accel", "tcg", "--no-canary", "--detach"]);
+    command.args(["--name", "f", "--count", "2", "--health", "1s"]);
+    run(command.arg(out)).succeeds();
+    let fleet = Fleet::of(&env, "f");
+    fleet.wait();
+    let before = fleet.ps();
+    small.fill();
+    let write = "head -c 4m /dev/urandom > /file && busybox sync && echo written";
+    let mut writing = fleet.imgbuild(["ssh", "g00000", "--", write]);
+    let writing = start(&mut writing);
+    let during = fleet.until("QEMU pauses it", |fleet| {
+        reason(fleet, 0).starts_with("QEMU paused it, since its disk could not be written")
+    });
+    assert_eq!(state(&during, 0), (Phase::Unresponsive, 0));
+    assert_eq!(state(&during, 1), (Phase::Ready, 0));
+    small.free();
+    finish(writing).succeeds().shows(&["written"]);
+    let after = fleet.until("it answers", all_ready);
+    assert_eq!(after.guests[0].pid, before.guests[0].pid);
+    assert_eq!(after.guests[0].restarts, 0);
+    fleet.end();
 }
 
 #[test]
@@ -458,9 +554,8 @@ fn status_on_console(env: &TestEnv, fleet: &Fleet<'_>, guest: &str) -> Finished 
 fn consoles_that_flood_are_kept_in_bounds() {
     let env = TestEnv::new();
     let out = with_shell(&env);
-    // Without questions after health, whose answers are lost in a flood.
     let mut command = env.imgbuild(["launch", "--accel", "tcg", "--no-canary", "--detach"]);
-    command.args(["--name", "f", "--count", "3", "--health", "0s"]);
+    command.args(["--name", "f", "--count", "3", "--health", "2s"]);
     run(command.arg(out)).succeeds();
     let fleet = Fleet::of(&env, "f");
     fleet.wait();
@@ -485,11 +580,11 @@ fn consoles_that_flood_are_kept_in_bounds() {
     let grown = resident(supervisor).saturating_sub(before);
     assert!(grown < 3 << 20, "{grown} bytes more");
 
-    // The first answer ends the line that did not end, and is lost with it.
-    wait_until("its console is of use again", || {
-        let answer = status_on_console(&env, &fleet, "g00001");
-        answer.stdout.contains("id=g00001")
-    });
+    // An answer is on a line of its own, and no flood is taken for silence.
+    let answer = status_on_console(&env, &fleet, "g00001").succeeds();
+    answer.shows(&["id=g00001"]);
+    let all_lived = |fleet: &types::Fleet| fleet.guests.iter().all(|guest| guest.restarts == 0);
+    assert!(all_lived(&fleet.ps()), "{:#?}", fleet.ps());
     let log = fs::read_to_string(fleet.folder().join("logs/g00001.log")).unwrap();
     let longest = log.lines().map(str::len).max();
     assert_eq!(longest, Some(LINE_MAX));

@@ -157,23 +157,24 @@ impl Running {
         }
     }
 
-    /// Reads lines of the console, up to a bound.
-    pub(super) fn read(&mut self, now: Instant, lines: &mut Vec<Vec<u8>>) -> More {
+    /// Reads lines of the console, up to a bound; gives the number of bytes, too.
+    pub(super) fn read(&mut self, now: Instant, lines: &mut Vec<Vec<u8>>) -> (usize, More) {
         if now.duration_since(self.second.0) >= SECOND {
             self.second = (now, 0);
         }
         let room = SECOND_MAX - self.second.1.min(SECOND_MAX);
         if room == 0 {
-            return More::Later(self.second.0 + SECOND);
+            return (0, More::Later(self.second.0 + SECOND));
         }
         let most = room.min(TURN_MAX);
         let taken = read_lines(&mut self.console, &mut self.lines, most, lines);
         self.second.1 += taken;
-        if taken < most {
+        let more = if taken < most {
             More::Nothing
         } else {
             More::Now
-        }
+        };
+        (taken, more)
     }
 
     /// Reads what is left of the console once the VMM has ended, up to a bound

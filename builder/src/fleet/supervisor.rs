@@ -504,10 +504,15 @@ impl Supervisor {
         }
         running.flush();
         let mut lines = Vec::new();
-        match running.read(now, &mut lines) {
+        let (taken, more) = running.read(now, &mut lines);
+        match more {
             More::Nothing => {}
             More::Now => drop(self.unfinished.insert(token, None)),
             More::Later(at) => drop(self.unfinished.insert(token, Some(at))),
+        }
+        // A line that does not end is a sign of life as well.
+        if taken > 0 {
+            self.apply(which, &Event::Heard);
         }
         self.take_lines(which, lines);
     }
@@ -565,9 +570,6 @@ impl Supervisor {
     }
 
     fn take_lines(&mut self, which: usize, lines: Vec<Vec<u8>>) {
-        if !lines.is_empty() {
-            self.apply(which, &Event::Heard);
-        }
         for line in lines {
             if let Ok(message) = host::parse(&line) {
                 if matches!(message, Message::Heartbeat { .. }) {
