@@ -7,7 +7,6 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use imgbuild::fleet::spec::{Instance, Subnet};
 use imgbuild::fleet::tap;
@@ -221,39 +220,69 @@ fn taps_that_cannot_be_had_are_refused_and_leave_nothing() {
         "choose another with --tap-subnet",
     ];
     let unprivileged = "taps take CAP_NET_ADMIN; become root, or use --net user";
-    for (subnet, script, says) in [
-        ("10.9.0.0/16", "exec \"$@\"", &overlap[..]),
+    for (subnet, script, code, says) in [
+        ("10.9.0.0/16", "exec \"$@\"", 1, &overlap[..]),
         (
             "10.8.0.0/30",
             "exec \"$@\"",
+            1,
             &["links for 2 guests", "10.0.0.0/29"],
         ),
         (
             "10.8.0.0/16",
             &absent,
-            &[
-                "/dev/net/tun cannot be opened: No such file",
-                "modprobe tun",
-            ],
+            3,
+            &["tun: absent (need: /dev/net/tun", "modprobe tun"],
         ),
         (
             "10.8.0.0/16",
             &closed,
+            1,
             &["not permitted to open /dev/net/tun: ", unprivileged],
         ),
         (
             "10.8.0.0/16",
             &open,
+            1,
             &["not permitted to make the tap ib", unprivileged],
         ),
     ] {
         let mut command = behind(&env, script, &detached(&env, "f", 3));
         command.args(ON_TAPS).args(["--tap-subnet", subnet]);
-        run(&mut command).exits(1).says(says);
+        run(&mut command).exits(code).says(says);
         env.assert_no_process_left();
         env.assert_no_fleet_left();
         assert_eq!(interfaces(), [""; 0]);
     }
+}
+
+#[test]
+fn a_firewall_between_guests_is_found() {
+    enter_own_network();
+    let env = TestEnv::new();
+    let _ = env.artifacts("tty-idle");
+    let firewall = |rules: &str| run(env.command("nft").arg(rules)).succeeds();
+    let found = |code| {
+        let mut check = env.imgbuild(["check", "--json", "--accel", "tcg", "--net", "tap"]);
+        let report = run(&mut check).exits(code).json_lines().swap_remove(0);
+        let mut findings = report["findings"].as_array().unwrap().iter();
+        let found = findings.find(|finding| finding["id"] == "forwarding");
+        found.unwrap()["value"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(found(0), "they do");
+    // As container engines do, whatever the order of hooks.
+    firewall("add table ip filter");
+    firewall("add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }");
+    assert_eq!(found(3), "dropped");
+    run(detached(&env, "f", 2).args(ON_TAPS))
+        .exits(3)
+        .says(&["forwarding: dropped", "--force launches all the same"]);
+    env.assert_no_process_left();
+    env.assert_no_fleet_left();
+    // What the finding says.
+    firewall("add rule ip filter FORWARD iifname \"ib*\" oifname \"ib*\" accept");
+    assert_eq!(found(0), "they do");
+    assert_eq!(interfaces(), [""; 0]);
 }
 
 /// Three times the neighbours that the kernel keeps of those it may forget
@@ -265,7 +294,9 @@ fn thousands_of_taps_are_made_and_removed_together() {
     let (ours, others) = (Instance([0x3f; 12]), Instance([0x40; 12]));
     let one = "192.168.7.0/31".parse().unwrap();
     tap::create(others, one, GuestRange::first(1).unwrap()).unwrap();
-    let not_ours = interfaces();
+    // Without flags, which follow when the kernel comes round to it.
+    let names = || listed(&["link"], 2);
+    let not_ours = names();
 
     tap::create(ours, Subnet::FOR_TAPS, guests).unwrap();
     let shown = interfaces();
@@ -300,9 +331,6 @@ fn thousands_of_taps_are_made_and_removed_together() {
     }
     assert_eq!(up.len(), 3_001);
 
-    // One by one would take 20 ms each.
-    let start = Instant::now();
     assert_eq!(tap::remove(ours).unwrap(), 3_000);
-    assert!(start.elapsed() < Duration::from_secs(15));
-    assert_eq!(interfaces(), not_ours);
+    assert_eq!(names(), not_ours);
 }

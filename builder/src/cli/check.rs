@@ -9,9 +9,11 @@ use super::{Context, DEFAULT_OUT, Exit, Failure, print};
 use crate::fleet::mend;
 use crate::fleet::plan::Artifacts;
 use crate::fleet::readiness::{self, Canaries, Question, Report};
+use crate::fleet::spec::Subnet;
 use crate::host::settings::Holder;
 use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::report::{Colour, readiness::render};
+use crate::vmm::Net;
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -139,8 +141,7 @@ impl Check {
             Some(file) => Host::load(file)?,
             None => readiness::look(
                 &Places::of(&context.directories, KvmProbe::Run),
-                self.how.net,
-                None,
+                (self.how.net == Net::Tap).then_some(Subnet::FOR_TAPS),
                 &context.interrupt,
             ),
         })

@@ -105,6 +105,16 @@ pub struct LaunchOptions {
     pub force: bool,
 }
 
+impl LaunchOptions {
+    /// The taps' addresses; `None` without taps.
+    fn tap_subnet(&self) -> Option<Subnet> {
+        match self.net {
+            Net::Tap => Some(self.tap_subnet.unwrap_or(Subnet::FOR_TAPS)),
+            Net::User | Net::None => None,
+        }
+    }
+}
+
 /// What a launch tells as it goes.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
@@ -192,6 +202,9 @@ pub fn launch(
     let name = options.name.as_ref().unwrap_or(&recipe.name);
     let users_key = options.ssh_key.as_deref().map(key::read).transpose()?;
     let folder = Folder::create(name, directories)?;
+    if let Some(subnet) = options.tap_subnet() {
+        tap::check(subnet, options.count.into())?;
+    }
     raise(Resource::Nproc)?;
     // Dropped once the guests are gone, it puts settings back.
     let (report, settings) = prepare(options, name, &artifacts, directories, interrupt)?;
@@ -222,9 +235,6 @@ pub fn launch(
     };
     let base = users::base(folder.path(), options.users)?;
     let spec = spec(options, name, &artifacts, &report, login, ports, base)?;
-    if let Some(subnet) = spec.tap_subnet {
-        tap::check(subnet, options.count.into())?;
-    }
     let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
     let prepared = site
         .prepare(GuestRange::first(options.count)?, interrupt)
@@ -304,10 +314,7 @@ fn spec(
         sharing: options.sharing,
         net: options.net,
         outbound: options.outbound,
-        tap_subnet: match options.net {
-            Net::Tap => Some(options.tap_subnet.unwrap_or(Subnet::FOR_TAPS)),
-            Net::User | Net::None => None,
-        },
+        tap_subnet: options.tap_subnet(),
         memory: options.memory.unwrap_or(recipe.memory),
         // Guests come up quiet, so that those who burn do not hold up the rest.
         command_line: artifacts.command_line("tty.burn=0"),
@@ -363,7 +370,7 @@ fn prepare(
             canaries,
             ..question
         };
-        let host = readiness::look(&places, options.net, options.tap_subnet, interrupt);
+        let host = readiness::look(&places, options.tap_subnet(), interrupt);
         readiness::check(&host, &question, directories, interrupt)?.ok_or(LaunchError::Interrupted)
     };
     if !options.fix {

@@ -107,13 +107,16 @@ fn is_obstacle(finding: &Finding) -> bool {
     finding.severity <= Severity::Limit
 }
 
-/// Reads a host, and tries what only a fleet's own taps show.
+/// Reads a host and, for guests on taps with addresses of `subnet`, tries
+/// whether it passes packets from one to another.
 #[must_use]
-pub fn look(places: &Places, net: Net, subnet: Option<Subnet>, interrupt: &Interrupt) -> Host {
+pub fn look(places: &Places, subnet: Option<Subnet>, interrupt: &Interrupt) -> Host {
     let mut host = Host::read(places, interrupt);
-    let subnet = subnet.unwrap_or(Subnet::FOR_TAPS);
     // A single guest has none to reach.
-    if net == Net::Tap && host.network.tun && host.privileged && subnet.links() > 1 {
+    if let Some(subnet) = subnet.filter(|subnet| subnet.links() > 1)
+        && host.network.tun
+        && host.privileged
+    {
         match tap::forwards(subnet) {
             Ok(passes) => host.network.forwards = Some(passes),
             Err(error) => host.unseen.push(Unseen {
