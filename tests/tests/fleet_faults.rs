@@ -265,6 +265,24 @@ fn a_port_that_is_taken_is_passed_over_or_told() {
     fleet.end();
 }
 
+#[test]
+fn a_supervisor_s_log_is_kept_in_bounds() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 1, &[]);
+    let log = fleet.folder().join("supervisor.log");
+    let mut file = fs::OpenOptions::new().append(true).open(&log).unwrap();
+    file.write_all(&[b'\n'; 4 << 20]).unwrap();
+    fleet.kill_guests(&[0]);
+    fleet.until("it is started again", |fleet| {
+        state(fleet, 0) == (Phase::Ready, 1)
+    });
+    let aside = fs::metadata(log.with_extension("log.1")).unwrap();
+    assert!(aside.len() >= 4 << 20, "{} bytes", aside.len());
+    assert!(fs::metadata(&log).unwrap().len() < 1 << 20);
+    assert!(fleet.talk().contains("g00000 is ready"), "{}", fleet.talk());
+    fleet.end();
+}
+
 /// A guest's monitor, as a user would reach it.
 struct Monitor(BufReader<UnixStream>);
 

@@ -1,4 +1,4 @@
-//! Guests' console logs: text files that are capped.
+//! Logs that are capped: of guests' consoles, and of a supervisor.
 //!
 //! A log that is full becomes `gNNNNN.log.1`, in the place of the one before,
 //! so a guest that talks without end takes twice the cap and no more. Files
@@ -12,13 +12,17 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::fstat;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
+use rustix::stdio::{dup2_stderr, stderr};
 
 use crate::interrupt::Interrupt;
 
 /// Most bytes of a log, unless something else is asked for.
 pub const CAP: u64 = 256 << 10;
+/// Most bytes of a supervisor's log before it is put aside.
+const SUPERVISOR_CAP: u64 = 4 << 20;
 /// Most bytes of which the last lines are looked for.
 const TAIL_MAX: u64 = 4 << 20;
 
@@ -42,6 +46,24 @@ pub fn append(path: &Path, lines: &[u8], cap: u64) -> io::Result<()> {
         // Of two errors the first one tells more.
         let _ = file.set_len(length);
     })
+}
+
+/// Puts `log` aside if it is what this process writes its messages to, and is
+/// full.
+pub fn put_own_aside(log: &Path) -> io::Result<()> {
+    let own = fstat(stderr())?;
+    let found = match fs::metadata(log) {
+        Ok(found) => found,
+        // A supervisor in the foreground has none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let is_own = (own.st_dev, own.st_ino) == (found.dev(), found.ino());
+    if is_own && found.len() >= SUPERVISOR_CAP {
+        fs::rename(log, older(log))?;
+        dup2_stderr(open(log)?)?;
+    }
+    Ok(())
 }
 
 /// The last `lines` lines of a log, oldest first, and fewer where there are no

@@ -270,8 +270,8 @@ fn assumed(accel: Accel) -> Cost {
         memory,
         memory_merged: Some(memory - (6 << 20)),
         memory_once: 26 << 20,
-        threads: 4,
-        files: 16,
+        threads: 5,
+        files: 19,
         disk: 20 << 10,
     }
 }

@@ -318,6 +318,11 @@ impl<'a> Fleet<'a> {
             }
             Observation::Ended => self.record(&Record::End { guest }),
             Observation::State(phase) => {
+                // What a supervisor says is of states, above all.
+                let own = self.supervisor.site().folder().supervisor_log();
+                if let Err(error) = logs::put_own_aside(&own) {
+                    tracing::warn!("{}: {error}", own.display());
+                }
                 tracing::debug!(
                     guest = %guest,
                     state = phase.name(),

@@ -504,14 +504,14 @@ impl Supervisor {
         }
         running.flush();
         let mut lines = Vec::new();
-        let (taken, more) = running.read(now, &mut lines);
+        let (bytes, more) = running.read(now, &mut lines);
         match more {
             More::Nothing => {}
             More::Now => drop(self.unfinished.insert(token, None)),
             More::Later(at) => drop(self.unfinished.insert(token, Some(at))),
         }
         // A line that does not end is a sign of life as well.
-        if taken > 0 {
+        if bytes > 0 {
             self.apply(which, &Event::Heard);
         }
         self.take_lines(which, lines);

@@ -34,6 +34,9 @@ const GROUP_RESERVE: u64 = 4;
 /// The same within one user's limit, beside the threads that are there: a shell
 /// or two more, and what a desktop starts meanwhile.
 const USER_RESERVE: u64 = 64;
+/// Guests that are taken to use their disks at a time: each has a thread more
+/// for that, until ten seconds after (QEMU's util/thread-pool.c).
+const AT_DISKS: u64 = 1024;
 /// `PID_MAX_LIMIT` of a 64-bit kernel.
 const MOST: u64 = 1 << 22;
 
@@ -56,18 +59,29 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
 
 /// Guests whose threads fit into `room`.
 fn guests(want: &Want, room: u64) -> Option<u64> {
-    room.checked_div(want.cost.threads)
+    let few = room.checked_div(want.cost.threads)?;
+    let many = room.saturating_sub(AT_DISKS).checked_div(at_rest(want));
+    Some(few.max(many.unwrap_or(0)))
 }
 
 /// Threads of the guests wanted, with `beside` other ones.
 fn needed(want: &Want, beside: u64) -> u64 {
     want.wanted()
-        .saturating_mul(want.cost.threads)
+        .saturating_mul(at_rest(want))
+        .saturating_add(want.wanted().min(AT_DISKS))
         .saturating_add(beside)
 }
 
+/// Threads of a guest that does not use its disk.
+fn at_rest(want: &Want) -> u64 {
+    want.cost.threads.saturating_sub(1)
+}
+
 fn each(want: &Want) -> String {
-    format!("A guest takes {}", counted(want.cost.threads, "thread"))
+    format!(
+        "A guest takes {}, one of them only while it uses its disk",
+        counted(want.cost.threads, "thread")
+    )
 }
 
 /// A limit of the whole host's.
