@@ -271,7 +271,7 @@ fn a_supervisor_s_log_is_kept_in_bounds() {
     let fleet = Fleet::ready(&env, "f", 1, &[]);
     let log = fleet.folder().join("supervisor.log");
     let mut file = fs::OpenOptions::new().append(true).open(&log).unwrap();
-    file.write_all(&[b'\n'; 4 << 20]).unwrap();
+    file.write_all(&vec![b'\n'; 4 << 20]).unwrap();
     fleet.kill_guests(&[0]);
     fleet.until("it is started again", |fleet| {
         state(fleet, 0) == (Phase::Ready, 1)

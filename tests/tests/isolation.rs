@@ -204,8 +204,8 @@ fn a_guest_runs_under_its_user_and_has_what_it_was_handed() {
         }
     }
     assert_eq!(seen, handed);
-    // The console's two, and the one that listens for SSH.
-    assert_eq!(sockets, 3);
+    // The console's two, the monitor's, and the one that listens for SSH.
+    assert_eq!(sockets, 4);
 }
 
 #[test]
