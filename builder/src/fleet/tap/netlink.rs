@@ -30,7 +30,6 @@ const QUEUE: u32 = 64;
 pub(super) struct Interface {
     pub index: u32,
     pub name: String,
-    pub group: u32,
 }
 
 /// A route of IPv4, of any table: the host's own addresses are among them.
@@ -236,17 +235,9 @@ fn interface(link: &LinkMessage) -> Option<Interface> {
             LinkAttribute::IfName(name) => Some(name.clone()),
             _ => None,
         })?;
-    let group = link
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::Group(group) => Some(*group),
-            _ => None,
-        });
     Some(Interface {
         index: link.header.index,
         name,
-        group: group.unwrap_or_default(),
     })
 }
 
