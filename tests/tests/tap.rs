@@ -100,9 +100,9 @@ fn guests_reach_the_host_and_each_other_under_their_own_address() {
     enter_own_network();
     let env = TestEnv::new();
     let out = with_shell(&env);
-    let mut launch = env.imgbuild(["launch", "--accel", "tcg", "--no-canary", "--detach"]);
+    let mut launch = env.imgbuild(["launch", "--accel", "tcg", "--detach"]);
     launch.args(["--name", "f", "--count", "3"]).args(ON_TAPS);
-    run(launch.arg(out)).succeeds();
+    run(launch.arg(&out)).succeeds();
     let fleet = Fleet::of(&env, "f");
     fleet.wait();
     let prefix = prefix(&fleet);
@@ -114,6 +114,11 @@ fn guests_reach_the_host_and_each_other_under_their_own_address() {
         })
     };
     assert!(before.len() == 3 && (0..3).all(with_address), "{before:?}");
+
+    // Guests on trial have taps beside them, for as long as they live.
+    let mut check = env.imgbuild(["check", "--accel", "tcg", "--canary"]);
+    run(check.args(ON_TAPS).arg(&out)).succeeds();
+    assert_eq!(interfaces().len(), 3);
 
     // From the host.
     fleet.ssh("g00001", ["status"]).shows(&["id=g00001"]);

@@ -300,9 +300,12 @@ impl Site {
                 &self.folder.error(guest),
                 OpenOptions::new().append(true).create(true).mode(0o600),
             )?,
-            tap: match self.spec.net {
-                Net::Tap => Some(tap::open(self.spec.instance, guest).map_err(io::Error::other)?),
-                Net::User | Net::None => None,
+            tap: match (self.spec.net, self.spec.tap_subnet) {
+                (Net::Tap, Some(_)) => {
+                    Some(tap::open(self.spec.instance, guest).map_err(io::Error::other)?)
+                }
+                (Net::Tap, None) => Some(tap::open_on_trial().map_err(io::Error::other)?),
+                (Net::User | Net::None, _) => None,
             },
         })
     }

@@ -43,7 +43,7 @@ pub struct FleetSpec {
     pub net: Net,
     /// Whether guests reach what is outside, with `Net::User`.
     pub outbound: bool,
-    /// The taps' addresses, with `Net::Tap`.
+    /// The taps' addresses, with `Net::Tap`; on trial, taps have none.
     pub tap_subnet: Option<Subnet>,
     /// RAM of a guest.
     pub memory: ByteSize,

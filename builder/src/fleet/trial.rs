@@ -102,6 +102,7 @@ impl Setup {
             sharing: self.sharing,
             net: self.net,
             outbound: false,
+            // Their taps lead nowhere, and take no addresses from fleets.
             tap_subnet: None,
             memory: self.memory,
             command_line: artifacts.command_line(self.parameters),

@@ -38,6 +38,9 @@ use address::leaving;
 use device::Queue;
 use netlink::{Interface, Netlink};
 
+/// The taps of guests on trial; the kernel puts the next free number in.
+const ON_TRIAL: &str = "ibtrial%d";
+
 /// Fails, naming the route, where the host has other plans for addresses of
 /// `subnet`, or it has no link for each of so many guests.
 pub fn check(subnet: Subnet, guests: u64) -> Result<(), TapError> {
@@ -173,6 +176,16 @@ pub fn open(instance: Instance, guest: GuestIndex) -> Result<OwnedFd, TapError> 
         // It was made by opening it, and goes when it is closed.
         Err(TapError::Gone(name))
     }
+}
+
+/// The queue of a tap for a guest on trial: no other has its name, it is down
+/// and without an address, and it goes when it is closed.
+pub fn open_on_trial() -> Result<OwnedFd, TapError> {
+    let queue = Queue::open().map_err(TapError::unopened)?;
+    queue
+        .create(ON_TRIAL)
+        .map_err(|error| TapError::refused("make a tap for a guest on trial", error))?;
+    Ok(queue.into())
 }
 
 /// Removes all taps of a fleet, and says how many there were; those too that a
