@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use imgbuild::fleet::spec::{Instance, Subnet};
 use imgbuild::fleet::tap;
@@ -287,6 +288,31 @@ fn a_firewall_between_guests_is_found() {
     // What the finding says.
     firewall("add rule ip filter FORWARD iifname \"ib*\" oifname \"ib*\" accept");
     assert_eq!(found(0), "they do");
+    assert_eq!(interfaces(), [""; 0]);
+}
+
+#[test]
+fn who_tries_whether_the_host_forwards_is_in_nobodys_way() {
+    enter_own_network();
+    // No more than the links that are tried.
+    let subnet: Subnet = "10.8.0.0/30".parse().unwrap();
+    thread::scope(|scope| {
+        let tries: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| (0..10).map(|_| tap::forwards(subnet)).collect()))
+            .collect();
+        let mut looks = 0;
+        while looks < 100 || tries.iter().any(|tries| !tries.is_finished()) {
+            tap::check(subnet, 2).unwrap();
+            looks += 1;
+        }
+        for tries in tries {
+            let tries: Vec<_> = tries.join().unwrap();
+            assert!(
+                tries.iter().all(|passes| matches!(passes, Ok(true))),
+                "{tries:?}"
+            );
+        }
+    });
     assert_eq!(interfaces(), [""; 0]);
 }
 

@@ -6,11 +6,12 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::address::{Link, addresses, group, name};
+use super::address::{Link, addresses, group};
 use super::device::Queue;
 use super::error::TapError;
 use super::{check, connect, interfaces, without_ipv6};
@@ -20,26 +21,37 @@ use crate::units::GuestIndex;
 
 /// How long a packet may take within one host.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// What the names of the two interfaces begin with.
+const PROBE: &str = "ibprobe-";
+/// How long others who try it are waited for, and how long apart.
+const OTHERS: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
 /// More than the packet has.
 const FRAME: usize = 2048;
 
 /// Whether a packet from one link gets to another; `subnet` is the guests', and
 /// its last two links are used.
 ///
-/// The interfaces are there for as long as it takes. They have names as taps
-/// do, and carry packets without a frame around them, which need no neighbour.
+/// The interfaces are there for as long as it takes, and carry packets without a
+/// frame around them, which need no neighbour. Their names begin as those of
+/// taps do, and are always the same: so one at a time tries it, and others know
+/// that what they see passes ([`is_probe`]).
 pub fn forwards(subnet: Subnet) -> Result<bool, TapError> {
     let system = |error| TapError::refused("try whether the host forwards", error);
     let mut instance = [0; 12];
     instance.copy_from_slice(&random().map_err(|error| system(error.into()))?[..12]);
     let last = subnet.last_two_links();
     check(last, 2)?;
-    let ends = [0, 1].map(|guest| End::make(Instance(instance), last, guest));
-    let [from, to] = ends;
-    let (from, to) = (from?, to?);
+    let from = End::make(Instance(instance), last, 0)?;
+    let to = End::make(Instance(instance), last, 1)?;
     let packet = packet(from.link.guest, to.link.guest, instance);
     from.queue.send(&packet).map_err(system)?;
     to.receives(&instance).map_err(system)
+}
+
+/// Whether an interface is one of the two.
+pub(super) fn is_probe(interface: &str) -> bool {
+    interface.starts_with(PROBE)
 }
 
 /// One of the two links, for as long as it is open.
@@ -51,11 +63,17 @@ struct End {
 impl End {
     fn make(instance: Instance, subnet: Subnet, guest: u32) -> Result<Self, TapError> {
         let guest = GuestIndex::new(guest).expect("0 and 1 are guests");
-        let name = name(instance, guest);
+        let name = format!("{PROBE}{}", guest.get());
         let refused = |error| TapError::refused(format!("set up the interface {name}"), error);
         let link = addresses(subnet, guest)?;
         let queue = Queue::open().map_err(TapError::Tun)?;
-        queue.create_for_packets(&name).map_err(refused)?;
+        let until = Instant::now() + OTHERS;
+        while let Err(error) = queue.create_for_packets(&name) {
+            if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= until {
+                return Err(refused(error));
+            }
+            sleep(PAUSE);
+        }
         let mut netlink = connect()?;
         let made = interfaces(&mut netlink)?
             .into_iter()

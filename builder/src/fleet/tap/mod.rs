@@ -44,37 +44,51 @@ const ON_TRIAL: &str = "ibtrial%d";
 /// Fails, naming the route, where the host has other plans for addresses of
 /// `subnet`, or it has no link for each of so many guests.
 pub fn check(subnet: Subnet, guests: u64) -> Result<(), TapError> {
-    let mut netlink = connect()?;
-    check_beside(&mut netlink, subnet, guests, &[])
+    check_beside(&mut connect()?, subnet, guests, |_| false)
 }
 
-/// The same, but for the routes to a fleet's own taps.
+/// The same, but for the routes through a fleet's own taps.
 fn check_beside(
     netlink: &mut Netlink,
     subnet: Subnet,
     guests: u64,
-    ours: &[Interface],
+    is_ours: impl Fn(&str) -> bool,
 ) -> Result<(), TapError> {
     subnet.holds(guests)?;
-    let ours: HashSet<_> = ours.iter().map(|tap| Some(tap.index)).collect();
+    let in_the_way = routes(netlink)?
+        .into_iter()
+        .find(|(route, device)| route.overlaps(subnet) && !device.as_deref().is_some_and(&is_ours));
+    match in_the_way {
+        None => Ok(()),
+        Some((route, device)) => Err(TapError::Overlap {
+            subnet,
+            route,
+            device,
+        }),
+    }
+}
+
+/// Where the host's routes lead, and through which interface; without those
+/// that are there only while somebody tries whether the host forwards.
+fn routes(netlink: &mut Netlink) -> Result<Vec<(Subnet, Option<String>)>, TapError> {
     let routes = netlink
         .routes()
         .map_err(|error| TapError::refused("list the routes", error))?;
-    let Some(route) = routes
+    let names: HashMap<_, _> = interfaces(netlink)?
         .into_iter()
-        .find(|route| route.destination.overlaps(subnet) && !ours.contains(&route.interface))
-    else {
-        return Ok(());
-    };
-    let interfaces = interfaces(netlink)?;
-    let found = interfaces
-        .into_iter()
-        .find(|found| Some(found.index) == route.interface);
-    Err(TapError::Overlap {
-        subnet,
-        route: route.destination,
-        device: found.map(|found| found.name),
-    })
+        .map(|found| (found.index, found.name))
+        .collect();
+    let named = routes.into_iter().filter_map(|route| {
+        let device = match route.interface {
+            // One that is gone by now took its routes along.
+            Some(index) => Some(names.get(&index)?.clone()),
+            None => None,
+        };
+        Some((route.destination, device))
+    });
+    Ok(named
+        .filter(|(_, device)| !device.as_deref().is_some_and(forwarding::is_probe))
+        .collect())
 }
 
 /// Makes taps for guests of a fleet that have none: up, addressed and
@@ -89,7 +103,10 @@ pub fn create(instance: Instance, subnet: Subnet, guests: GuestRange) -> Result<
         .map_or(0, |guest| u64::from(guest.get()) + 1);
     let mut netlink = connect()?;
     let before = of_fleet(&mut netlink, instance)?;
-    check_beside(&mut netlink, subnet, last, &before)?;
+    let ours = prefix(instance);
+    check_beside(&mut netlink, subnet, last, |device| {
+        device.starts_with(&ours)
+    })?;
     let wanted: HashSet<_> = guests.iter().map(|guest| name(instance, guest)).collect();
     if let Some(found) = before.into_iter().find(|tap| wanted.contains(&tap.name)) {
         return Err(TapError::Taken(found.name));
