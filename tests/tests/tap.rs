@@ -143,12 +143,23 @@ fn guests_reach_the_host_and_each_other_under_their_own_address() {
     assert!(!ping(&fleet, "g00000", "10.213.0.3", "10.213.0.5"));
     assert_eq!(spoofed(), 1);
 
-    // Another fleet does not get the same addresses.
-    let mut other = env.imgbuild(["launch", "--accel", "tcg", "--no-canary", "--name", "g"]);
-    other.args(["--count", "1"]).args(ON_TAPS);
-    run(other.arg(env.path().join("out/shell")))
+    // Another fleet does not get the same addresses, but others.
+    let other = || {
+        let mut other = env.imgbuild(["launch", "--accel", "tcg", "--no-canary", "--detach"]);
+        other.args(["--name", "g", "--count", "1"]).args(ON_TAPS);
+        other.arg(&out);
+        other
+    };
+    run(other().args(["--tap-subnet", "10.213.0.0/24"]))
         .exits(1)
         .says(&["overlaps the route to 10.213.0.", &prefix, "--tap-subnet"]);
+    assert_eq!(addresses(), before);
+    run(&mut other()).succeeds();
+    let other = Fleet::of(&env, "g");
+    assert!(addresses()[3].ends_with("-0 inet 10.214.0.0/31"));
+    other.wait();
+    other.ssh("g00000", ["status"]).shows(&["id=g00000"]);
+    other.end();
     assert_eq!(addresses(), before);
 
     // A guest that is started again has its tap and its address again.

@@ -143,7 +143,8 @@ struct Network {
     #[arg(long)]
     net_outbound: bool,
 
-    /// Addresses of the guests' links, with --net tap [default: 10.213.0.0/16]
+    /// Addresses of the guests' links, with --net tap [default: 10.213.0.0/16, or
+    /// the next /16 up that is free]
     #[arg(long, value_name = "NETWORK/PREFIX", env = "IMGBUILD_TAP_SUBNET")]
     tap_subnet: Option<Subnet>,
 }

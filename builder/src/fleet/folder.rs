@@ -287,11 +287,18 @@ pub fn list(directories: &Directories) -> Result<Vec<Found>, FolderError> {
 pub(super) fn beside(fleet: &Path) -> Vec<FleetSpec> {
     let folders = fleet.parent().map(entries);
     let folders = folders.and_then(Result::ok).unwrap_or_default();
-    folders
-        .iter()
-        .filter(|folder| *folder != fleet)
-        .filter_map(|folder| read_spec(folder).ok())
-        .collect()
+    specs_in(folders.iter().filter(|folder| *folder != fleet))
+}
+
+/// What all fleets are that have a folder; without those that another version of
+/// imgbuild launched.
+pub fn specs(directories: &Directories) -> Vec<FleetSpec> {
+    specs_in(&entries(&paths::fleets(directories)).unwrap_or_default())
+}
+
+fn specs_in<'a>(folders: impl IntoIterator<Item = &'a PathBuf>) -> Vec<FleetSpec> {
+    let specs = folders.into_iter().map(|folder| read_spec(folder));
+    specs.filter_map(Result::ok).collect()
 }
 
 /// Puts a file of these bytes in the place of another, whole or not at all,

@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
 use super::api::types::Event;
-use super::folder::Folder;
+use super::folder::{self, Folder};
 use super::journal::Journal;
 use super::key::{self, Key};
 use super::mend::Hold;
@@ -76,7 +76,8 @@ pub struct LaunchOptions {
     pub ssh_key: Option<PathBuf>,
     /// Whether guests reach what is outside, with `Net::User`.
     pub outbound: bool,
-    /// The taps' addresses, with `Net::Tap`.
+    /// The taps' addresses, with `Net::Tap`; by default those of a network that
+    /// is free.
     pub tap_subnet: Option<Subnet>,
     /// Which guests are started again once they ended.
     pub restart: Restart,
@@ -106,12 +107,17 @@ pub struct LaunchOptions {
 }
 
 impl LaunchOptions {
-    /// The taps' addresses; `None` without taps.
-    fn tap_subnet(&self) -> Option<Subnet> {
-        match self.net {
-            Net::Tap => Some(self.tap_subnet.unwrap_or(Subnet::FOR_TAPS)),
-            Net::User | Net::None => None,
-        }
+    /// The taps' addresses, of which nobody has any now; `None` without taps.
+    fn tap_subnet(&self, directories: &Directories) -> Result<Option<Subnet>, LaunchError> {
+        let guests = self.count.into();
+        Ok(match (self.net, self.tap_subnet) {
+            (Net::User | Net::None, _) => None,
+            (Net::Tap, Some(subnet)) => {
+                tap::check(subnet, guests)?;
+                Some(subnet)
+            }
+            (Net::Tap, None) => Some(tap::choose(&folder::specs(directories), guests)?),
+        })
     }
 }
 
@@ -202,12 +208,12 @@ pub fn launch(
     let name = options.name.as_ref().unwrap_or(&recipe.name);
     let users_key = options.ssh_key.as_deref().map(key::read).transpose()?;
     let folder = Folder::create(name, directories)?;
-    if let Some(subnet) = options.tap_subnet() {
-        tap::check(subnet, options.count.into())?;
-    }
+    // What cannot be had is told before guests are tried; another fleet may have
+    // it by then.
+    let likely = options.tap_subnet(directories)?;
     raise(Resource::Nproc)?;
     // Dropped once the guests are gone, it puts settings back.
-    let (report, settings) = prepare(options, name, &artifacts, directories, interrupt)?;
+    let (report, settings) = prepare(options, name, likely, &artifacts, directories, interrupt)?;
     emit(LaunchEvent::Launch(Milestone::Check(Box::new(
         report.clone(),
     ))));
@@ -233,8 +239,12 @@ pub fn launch(
         Net::User => ports::choose(folder.path(), options.count)?,
         Net::Tap | Net::None => Vec::new(),
     };
-    let base = users::base(folder.path(), options.users)?;
-    let spec = spec(options, name, &artifacts, &report, login, ports, base)?;
+    let chosen = Chosen {
+        ports,
+        run_as_base: users::base(folder.path(), options.users)?,
+        tap_subnet: options.tap_subnet(directories)?,
+    };
+    let spec = spec(options, name, &artifacts, &report, login, chosen)?;
     let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
     let prepared = site
         .prepare(GuestRange::first(options.count)?, interrupt)
@@ -287,6 +297,13 @@ fn cleared(
     launched
 }
 
+/// What a fleet has that no other may have.
+struct Chosen {
+    ports: Vec<u16>,
+    run_as_base: Option<u32>,
+    tap_subnet: Option<Subnet>,
+}
+
 /// What the fleet is, as its folder will say.
 fn spec(
     options: &LaunchOptions,
@@ -294,8 +311,7 @@ fn spec(
     artifacts: &Artifacts,
     report: &Report,
     login: Option<Key>,
-    ports: Vec<u16>,
-    run_as_base: Option<u32>,
+    chosen: Chosen,
 ) -> Result<FleetSpec, LaunchError> {
     let recipe = &artifacts.manifest.recipe;
     let total = host::memory::read(Path::new("/"), &mut Vec::new()).total;
@@ -314,7 +330,7 @@ fn spec(
         sharing: options.sharing,
         net: options.net,
         outbound: options.outbound,
-        tap_subnet: options.tap_subnet(),
+        tap_subnet: chosen.tap_subnet,
         memory: options.memory.unwrap_or(recipe.memory),
         // Guests come up quiet, so that those who burn do not hold up the rest.
         command_line: artifacts.command_line("tty.burn=0"),
@@ -325,7 +341,7 @@ fn spec(
         boot_timeout: recipe.boot_timeout(),
         authorized_key: login.as_ref().map(|key| key.public),
         identity_file: login.map(|key| key.file),
-        ports,
+        ports: chosen.ports,
         admission: AdmissionSpec {
             keep_free: options
                 .keep_free
@@ -335,7 +351,7 @@ fn spec(
             guest_memory: cost.memory,
         },
         placement: options.placement.clone(),
-        run_as_base,
+        run_as_base: chosen.run_as_base,
         metrics: options.metrics,
         keep: options.keep,
         until: None,
@@ -346,6 +362,7 @@ fn spec(
 fn prepare(
     options: &LaunchOptions,
     fleet: &str,
+    taps: Option<Subnet>,
     artifacts: &Artifacts,
     directories: &Directories,
     interrupt: &Interrupt,
@@ -370,7 +387,7 @@ fn prepare(
             canaries,
             ..question
         };
-        let host = readiness::look(&places, options.tap_subnet(), interrupt);
+        let host = readiness::look(&places, taps, interrupt);
         readiness::check(&host, &question, directories, interrupt)?.ok_or(LaunchError::Interrupted)
     };
     if !options.fix {

@@ -5,8 +5,8 @@ use std::thread::sleep;
 
 use super::{Folder, FolderError, PAUSE};
 
-/// A fleet's turn to choose ports and user ids among those that the specs beside
-/// its own leave. Kept until its own spec tells what it chose.
+/// A fleet's turn to choose ports, user ids and taps' addresses among those that
+/// the specs beside its own leave. Kept until its own spec tells what it chose.
 #[derive(Debug)]
 pub(in crate::fleet) struct Turn {
     /// Of the folder that all fleets are in.
@@ -37,7 +37,9 @@ impl Folder {
                 return Ok(None);
             }
             if !said {
-                tracing::info!("another fleet chooses ports and user ids: waiting for its choice");
+                tracing::info!(
+                    "another fleet chooses ports, user ids and addresses: waiting for its choice"
+                );
                 said = true;
             }
             sleep(PAUSE);

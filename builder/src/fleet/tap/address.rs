@@ -88,12 +88,21 @@ pub enum ParseSubnetError {
 }
 
 impl Subnet {
-    /// Where taps are unless the user says otherwise: 32,768 links of a private
-    /// network (RFC 1918).
+    /// Where the first fleet's taps are unless the user says otherwise: 32,768
+    /// links of a private network (RFC 1918).
     pub const FOR_TAPS: Self = Self {
         network: Ipv4Addr::new(10, 213, 0, 0),
         prefix: 16,
     };
+
+    /// The networks that a fleet's taps may have unless the user says otherwise,
+    /// the first that is free.
+    pub(super) fn candidates() -> impl Iterator<Item = Self> {
+        (213..=254).map(|second| Self {
+            network: Ipv4Addr::new(10, second, 0, 0),
+            ..Self::FOR_TAPS
+        })
+    }
 
     /// The bits that are the network's.
     fn mask(self) -> u32 {

@@ -47,6 +47,13 @@ pub enum TapError {
         /// The interface it goes through.
         device: Option<String>,
     },
+    /// Everybody has plans for the addresses that fleets get by default.
+    #[error(
+        "no network of 10.213.0.0/16 to 10.254.0.0/16 is free for taps: each overlaps a route of \
+         this host (ip route show table all) or the taps of another fleet; choose one with \
+         --tap-subnet"
+    )]
+    NoneFree,
     /// A setting of the interface could not be written.
     #[error(
         "cannot write {}: {source}; in a container, start it with a writable /proc/sys",

@@ -18,7 +18,7 @@ use std::path::Path;
 
 use rustix::process::geteuid;
 
-use super::spec::{Instance, Subnet};
+use super::spec::{FleetSpec, Instance, Subnet};
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::mac;
 
@@ -89,6 +89,21 @@ fn routes(netlink: &mut Netlink) -> Result<Vec<(Subnet, Option<String>)>, TapErr
     Ok(named
         .filter(|(_, device)| !device.as_deref().is_some_and(forwarding::is_probe))
         .collect())
+}
+
+/// The first of the networks for taps that no route and none of the fleets
+/// `others` has a part of.
+pub fn choose(others: &[FleetSpec], guests: u64) -> Result<Subnet, TapError> {
+    let others = others.iter().filter_map(|other| other.tap_subnet);
+    let routes = routes(&mut connect()?)?.into_iter().map(|(route, _)| route);
+    first_free(&others.chain(routes).collect::<Vec<_>>(), guests)
+}
+
+fn first_free(taken: &[Subnet], guests: u64) -> Result<Subnet, TapError> {
+    Subnet::FOR_TAPS.holds(guests)?;
+    Subnet::candidates()
+        .find(|free| !taken.iter().any(|taken| taken.overlaps(*free)))
+        .ok_or(TapError::NoneFree)
 }
 
 /// Makes taps for guests of a fleet that have none: up, addressed and
@@ -257,4 +272,34 @@ fn of_fleet(netlink: &mut Netlink, instance: Instance) -> Result<Vec<Interface>,
     let mut found = interfaces(netlink)?;
     found.retain(|found| found.name.starts_with(&prefix));
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taps_get_the_first_network_that_nobody_has_a_part_of() {
+        let first_free = |taken: &[&str], guests| {
+            let taken: Vec<_> = taken.iter().map(|text| text.parse().unwrap()).collect();
+            first_free(&taken, guests).map(|free| free.to_string())
+        };
+        for (taken, free) in [
+            (&["10.212.0.0/16", "192.168.0.0/16"][..], "10.213.0.0/16"),
+            (&["10.213.9.8/31"], "10.214.0.0/16"),
+            (&["10.214.0.0/16", "10.213.0.0/16"], "10.215.0.0/16"),
+            (&["10.208.0.0/12", "10.128.0.0/10"], "10.224.0.0/16"),
+        ] {
+            assert_eq!(first_free(taken, 32_768).unwrap(), free, "{taken:?}");
+        }
+        for (taken, guests, says) in [
+            ("10.0.0.0/8", 1, "10.213.0.0/16 to 10.254.0.0/16"),
+            ("192.168.0.0/16", 32_769, "10.0.0.0/15"),
+        ] {
+            let error = first_free(&[taken], guests).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        let last = Subnet::candidates().last().unwrap();
+        assert_eq!(last.to_string(), "10.254.0.0/16");
+    }
 }
