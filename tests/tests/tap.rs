@@ -117,8 +117,10 @@ fn guests_reach_the_host_and_each_other_under_their_own_address() {
     assert!(before.len() == 3 && (0..3).all(with_address), "{before:?}");
 
     // Guests on trial have taps beside them, for as long as they live.
-    let mut check = env.imgbuild(["check", "--accel", "tcg", "--canary"]);
-    run(check.args(ON_TAPS).arg(&out)).succeeds();
+    let mut check = env.imgbuild(["check", "--json", "--accel", "tcg", "--canary"]);
+    run(check.args(ON_TAPS).arg(&out))
+        .succeeds()
+        .shows(&["10.214.0.0/16: links for 32,768 guests"]);
     assert_eq!(interfaces().len(), 3);
 
     // From the host.
@@ -159,7 +161,8 @@ fn guests_reach_the_host_and_each_other_under_their_own_address() {
     assert!(addresses()[3].ends_with("-0 inet 10.214.0.0/31"));
     other.wait();
     other.ssh("g00000", ["status"]).shows(&["id=g00000"]);
-    other.end();
+    run(&mut other.imgbuild(["stop", "--all"])).succeeds();
+    other.assert_nothing_left();
     assert_eq!(addresses(), before);
 
     // A guest that is started again has its tap and its address again.
@@ -224,6 +227,13 @@ fn taps_that_cannot_be_had_are_refused_and_leave_nothing() {
     let _ = env.artifacts("tty-idle");
     let route = ["ip", "addr", "add", "10.9.9.1/24", "dev", "lo"];
     run(env.command("busybox").args(route)).succeeds();
+    let mut check = env.imgbuild(["check", "--json", "--accel", "tcg", "--tap-subnet"]);
+    run(check.args(["10.9.0.0/16", "--net", "tap"]))
+        .exits(3)
+        .shows(&["10.9.0.0/16 overlaps the route to 10.9.9.0/24 through lo"]);
+    run(&mut env.imgbuild(["check", "--tap-subnet", "10.9.0.0/16"]))
+        .exits(2)
+        .says(&["--tap-subnet goes with --net tap"]);
     // A /dev of its own, with other rights to the device or without it.
     let device = "umask 0; mount -t tmpfs dev /dev; mkdir /dev/net
         mknod /dev/null c 1 3; mknod /dev/urandom c 1 9";

@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::launch::Guests;
 use super::{Context, DEFAULT_OUT, Exit, Failure, print};
-use crate::fleet::mend;
 use crate::fleet::plan::Artifacts;
 use crate::fleet::readiness::{self, Canaries, Question, Report};
 use crate::fleet::spec::Subnet;
+use crate::fleet::{folder, mend, tap};
 use crate::host::settings::Holder;
 use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::report::{Colour, readiness::render};
@@ -64,6 +64,11 @@ impl Check {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
         if self.restore {
             return self.restore();
+        }
+        if self.from.is_some() && self.how.tap_subnet()?.is_some() {
+            return Err(Failure::usage(
+                "--tap-subnet asks for routes of this host, and --from for another host".into(),
+            ));
         }
         let artifacts = self.artifacts()?;
         let mut host = self.host(context)?;
@@ -141,10 +146,21 @@ impl Check {
             Some(file) => Host::load(file)?,
             None => readiness::look(
                 &Places::of(&context.directories, KvmProbe::Run),
-                (self.how.net == Net::Tap).then_some(Subnet::FOR_TAPS),
+                self.tap_subnet(context)?,
                 &context.interrupt,
             ),
         })
+    }
+
+    /// The addresses that a fleet launched now would have on taps.
+    fn tap_subnet(&self, context: &Context) -> Result<Option<Subnet>, Failure> {
+        let chosen = self.how.tap_subnet()?;
+        Ok((self.how.net == Net::Tap).then(|| {
+            chosen.unwrap_or_else(|| {
+                // Where there are none, what is in the way is told.
+                tap::choose(&folder::specs(&context.directories), 1).unwrap_or(Subnet::FOR_TAPS)
+            })
+        }))
     }
 
     fn judge(

@@ -142,11 +142,6 @@ struct Network {
     /// Let guests reach what is outside, with --net user
     #[arg(long)]
     net_outbound: bool,
-
-    /// Addresses of the guests' links, with --net tap [default: 10.213.0.0/16, or
-    /// the next /16 up that is free]
-    #[arg(long, value_name = "NETWORK/PREFIX", env = "IMGBUILD_TAP_SUBNET")]
-    tap_subnet: Option<Subnet>,
 }
 
 /// Ids are 32 bits, and the last one is none (setresuid(2)).
@@ -171,6 +166,26 @@ pub(super) struct Guests {
     #[arg(long, value_name = "SIZE", env = "IMGBUILD_MEMORY",
         value_parser = recipe::guest_memory)]
     pub memory: Option<ByteSize>,
+
+    /// Addresses of the guests' links, with --net tap [default: 10.213.0.0/16, or
+    /// the next /16 up that is free]
+    #[arg(
+        long,
+        value_name = "NETWORK/PREFIX",
+        env = "IMGBUILD_TAP_SUBNET",
+        help_heading = "Network"
+    )]
+    tap_subnet: Option<Subnet>,
+}
+
+impl Guests {
+    /// The taps' addresses that the user chose.
+    pub fn tap_subnet(&self) -> Result<Option<Subnet>, Failure> {
+        if self.tap_subnet.is_some() && self.net != Net::Tap {
+            return Err(Failure::usage("--tap-subnet goes with --net tap".into()));
+        }
+        Ok(self.tap_subnet)
+    }
 }
 
 /// What is of use beside `--resume`, besides what every verb takes.
@@ -236,9 +251,7 @@ impl Launch {
         if network.net_outbound && self.how.net != Net::User {
             return Err(Failure::usage("--net-outbound goes with --net user".into()));
         }
-        if network.tap_subnet.is_some() && self.how.net != Net::Tap {
-            return Err(Failure::usage("--tap-subnet goes with --net tap".into()));
-        }
+        let tap_subnet = self.how.tap_subnet()?;
         let is_root = rustix::process::geteuid().is_root();
         Ok(LaunchOptions {
             out: self.out,
@@ -251,7 +264,7 @@ impl Launch {
             memory: self.how.memory,
             ssh_key: self.ssh_key,
             outbound: network.net_outbound,
-            tap_subnet: network.tap_subnet,
+            tap_subnet,
             restart: supervision.restart,
             burn_at: supervision.burn_at,
             health: Some(supervision.health).filter(|period| !period.is_zero()),

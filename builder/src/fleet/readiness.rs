@@ -18,7 +18,7 @@ use crate::host::ceiling::{self, Ceiling};
 use crate::host::concern;
 use crate::host::finding::{Finding, Fix, Severity};
 use crate::host::settings::Applied;
-use crate::host::snapshot::{Host, Places, Qemu, Unseen};
+use crate::host::snapshot::{Host, Places, Qemu, Taps, Unseen};
 use crate::host::want::{Basis, Cost, Want};
 use crate::interrupt::Interrupt;
 use crate::lock::Lock;
@@ -107,13 +107,31 @@ fn is_obstacle(finding: &Finding) -> bool {
     finding.severity <= Severity::Limit
 }
 
-/// Reads a host and, for guests on taps with addresses of `subnet`, tries
-/// whether it passes packets from one to another.
+/// Reads a host and, for guests on taps with addresses of `subnet`, sees whether
+/// those are free, and tries whether it passes packets from one to another.
 #[must_use]
 pub fn look(places: &Places, subnet: Option<Subnet>, interrupt: &Interrupt) -> Host {
     let mut host = Host::read(places, interrupt);
+    let Some(subnet) = subnet else {
+        return host;
+    };
+    match tap::in_the_way(subnet) {
+        Ok(overlaps) => {
+            host.network.taps = Some(Taps {
+                subnet: subnet.to_string(),
+                links: subnet.links(),
+                overlaps,
+            });
+        }
+        Err(error) => host.unseen.push(Unseen {
+            what: "routes".to_owned(),
+            why: error.to_string(),
+        }),
+    }
+    let is_free = |taps: &Taps| taps.overlaps.is_none();
     // A single guest has none to reach.
-    if let Some(subnet) = subnet.filter(|subnet| subnet.links() > 1)
+    if subnet.links() > 1
+        && host.network.taps.as_ref().is_some_and(is_free)
         && host.network.tun
         && host.privileged
     {

@@ -304,6 +304,9 @@ pub struct Network {
     pub listening: Option<u64>,
     /// Whether `/dev/net/tun` is there.
     pub tun: bool,
+    /// The addresses that guests' taps would have; `None` where that was not
+    /// asked.
+    pub taps: Option<Taps>,
     /// Whether a packet from one tap gets to another; `None` where that was not
     /// tried.
     pub forwards: Option<bool>,
@@ -312,6 +315,17 @@ pub struct Network {
     pub neighbours_max: Option<u64>,
     /// `net.core.netdev_max_backlog`.
     pub backlog: Option<u64>,
+}
+
+/// Addresses for guests' taps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taps {
+    /// The network, such as `10.213.0.0/16`.
+    pub subnet: String,
+    /// Guests that it has a link for.
+    pub links: u64,
+    /// The route that has a part of it, such as `10.213.0.0/24 through eth0`.
+    pub overlaps: Option<String>,
 }
 
 /// What a fleet keeps in a file system.

@@ -47,7 +47,20 @@ pub fn check(subnet: Subnet, guests: u64) -> Result<(), TapError> {
     check_beside(&mut connect()?, subnet, guests, |_| false)
 }
 
-/// The same, but for the routes through a fleet's own taps.
+/// The route of the host's that has a part of `subnet`, and its interface, for
+/// people.
+pub fn in_the_way(subnet: Subnet) -> Result<Option<String>, TapError> {
+    match check(subnet, 0) {
+        Ok(()) => Ok(None),
+        Err(TapError::Overlap { route, device, .. }) => {
+            let through = device.map(|name| format!(" through {name}"));
+            Ok(Some(format!("{route}{}", through.unwrap_or_default())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// As [`check`], but for the routes through a fleet's own taps.
 fn check_beside(
     netlink: &mut Netlink,
     subnet: Subnet,

@@ -24,6 +24,10 @@ const FORWARDING: Check = Check {
     id: "forwarding",
     document: "https://wiki.nftables.org/wiki-nftables/index.php/Netfilter_hooks",
 };
+const TAP_SUBNET: Check = Check {
+    id: "tap-subnet",
+    document: "https://www.rfc-editor.org/rfc/rfc3021",
+};
 const TUN: Check = Check {
     id: "tun",
     document: "https://docs.kernel.org/networking/tuntap.html",
@@ -34,6 +38,7 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     vec![
         ports(host, want),
         tun(host, want),
+        tap_subnet(host, want),
         forwarding(host, want),
         neighbours(host),
         backlog(host, want),
@@ -137,6 +142,47 @@ fn tun(host: &Host, want: &Want) -> Finding {
         Needs::Command,
         "modprobe tun, and launch as root; or launch with --net user",
     ))
+}
+
+fn tap_subnet(host: &Host, want: &Want) -> Finding {
+    let need = format!(
+        "links for {}, and no route",
+        counted(want.wanted(), "guest")
+    );
+    let taps = match (want.net, &host.network.taps) {
+        (Net::User | Net::None, _) => {
+            let meaning = "Only guests on taps have addresses of the host's network.";
+            return TAP_SUBNET.finds(Severity::Ok, "not needed", need, meaning);
+        }
+        (Net::Tap, None) => {
+            let meaning = "Whether the addresses of guests on taps are free is not known.";
+            return TAP_SUBNET.not_seen(need, meaning);
+        }
+        (Net::Tap, Some(taps)) => taps,
+    };
+    let fix = |instruction| Fix::manual(Needs::Choice, instruction);
+    let subnet = &taps.subnet;
+    match &taps.overlaps {
+        Some(route) => TAP_SUBNET
+            .finds(
+                Severity::Blocker,
+                format!("{subnet} overlaps the route to {route}"),
+                need,
+                "The host sends packets for some of these addresses elsewhere: no guest gets one.",
+            )
+            .mended_by(fix("choose another with --tap-subnet")),
+        None => TAP_SUBNET
+            .allows(
+                want,
+                Some(taps.links),
+                format!("{subnet}: links for {}", counted(taps.links, "guest")),
+                need,
+                "Each guest's link takes two addresses.",
+            )
+            .mended_by(fix(
+                "choose a larger one with --tap-subnet, such as 10.0.0.0/14",
+            )),
+    }
 }
 
 fn forwarding(host: &Host, want: &Want) -> Finding {

@@ -24,7 +24,8 @@ pub(super) fn read(source: &mut Source) -> Network {
         }),
         listening: listening(source),
         tun: source.kept(TUN, tun).is_some(),
-        // Only who makes taps can try that.
+        // Only who makes taps can tell that.
+        taps: None,
         forwards: None,
         neighbours_max: source.number("proc/sys/net/ipv4/neigh/default/gc_thresh3"),
         backlog: source.number("proc/sys/net/core/netdev_max_backlog"),

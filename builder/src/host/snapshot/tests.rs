@@ -390,6 +390,7 @@ fn tables_and_network_are_read() {
         // 22 of either, 8080 and 443.
         listening: Some(3),
         tun: true,
+        taps: None,
         forwards: None,
         neighbours_max: Some(1024),
         backlog: Some(1000),
