@@ -91,7 +91,7 @@ fn routes(netlink: &mut Netlink) -> Result<Vec<(Subnet, Option<String>)>, TapErr
         .into_iter()
         .map(|found| (found.index, found.name))
         .collect();
-    let named = routes.into_iter().filter_map(|route| {
+    let found = routes.into_iter().filter_map(|route| {
         let device = match route.interface {
             // One that is gone by now took its routes along.
             Some(index) => Some(names.get(&index)?.clone()),
@@ -99,7 +99,7 @@ fn routes(netlink: &mut Netlink) -> Result<Vec<(Subnet, Option<String>)>, TapErr
         };
         Some((route.destination, device))
     });
-    Ok(named
+    Ok(found
         .filter(|(_, device)| !device.as_deref().is_some_and(forwarding::is_probe))
         .collect())
 }
