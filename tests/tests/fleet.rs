@@ -416,6 +416,23 @@ fn rebuilt_artifacts_are_not_mixed_with_old_guests() {
 }
 
 #[test]
+fn a_resumed_fleet_is_kept_no_longer_than_was_said() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 1, &["--for", "1h"]);
+    let told = || fleet.spec()["until"].as_u64();
+    wait_until("its end is set", || told().is_some());
+    fleet.kill_supervisor();
+    // As if it had been launched a while ago.
+    let end = told().unwrap() - 60;
+    fleet.change_spec(|spec| spec["until"] = json!(end));
+    fleet.resume().succeeds();
+    fleet.wait();
+    fleet.until("it is up", |fleet| fleet.stage == Stage::Up);
+    assert_eq!(told(), Some(end));
+    fleet.end();
+}
+
+#[test]
 fn launches_and_stops_in_a_row_leave_nothing() {
     let env = TestEnv::new();
     let rounds = number("IMGBUILD_TEST_ROUNDS", 20);

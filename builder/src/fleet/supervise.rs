@@ -135,7 +135,8 @@ impl<'a> Fleet<'a> {
             self.settle();
             if self.up && start_seconds.is_none() {
                 start_seconds = Some(began.elapsed().as_secs_f64());
-                until = until.or(self.keep());
+                // Another supervisor may have said when already.
+                until = until.or_else(|| self.keep());
             }
             if self.supervisor.interrupted() {
                 break Ending::Interrupted;
