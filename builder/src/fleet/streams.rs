@@ -17,10 +17,16 @@ pub(super) struct Streams {
 
 impl Streams {
     pub(super) fn add_events(&mut self, events: Sender<Event>) {
+        // A fleet at rest tells them nothing, by which they would be found gone.
+        self.events.retain(|(listener, _)| !listener.is_closed());
         self.events.push((events, 0));
     }
 
     pub(super) fn add_console(&mut self, which: usize, lines: Sender<Vec<u8>>) {
+        self.consoles.retain(|_, listeners| {
+            listeners.retain(|listener| !listener.is_closed());
+            !listeners.is_empty()
+        });
         self.consoles.entry(which).or_default().push(lines);
     }
 
@@ -89,6 +95,19 @@ mod tests {
         streams.tell(&event());
         assert_eq!(slowly.try_recv().unwrap(), Event::Lost { events: 3 });
         assert_eq!(slowly.try_recv().unwrap(), event());
+    }
+
+    #[test]
+    fn who_has_gone_is_forgotten_when_another_comes() {
+        let mut streams = Streams::default();
+        for which in 0..3 {
+            let (events, _) = channel(1);
+            streams.add_events(events);
+            let (lines, _) = channel(1);
+            streams.add_console(which, lines);
+        }
+        assert_eq!(streams.events.len(), 1);
+        assert_eq!(streams.consoles.keys().collect::<Vec<_>>(), [&2]);
     }
 
     #[test]
