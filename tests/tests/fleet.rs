@@ -12,9 +12,9 @@ use imgbuild::fleet::api::types::{self, Desired, Stage};
 use imgbuild::fleet::guest::Phase;
 use imgbuild::fleet::journal::{Journal, Record};
 use imgbuild::fleet::{orphans, ports};
-use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, kill, launch, number};
+use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, kill, launch, number, signal};
 use imgbuild_tests::{TestEnv, run, wait_until};
-use rustix::process::geteuid;
+use rustix::process::{Signal, geteuid};
 use serde_json::json;
 
 /// Each guest's process and how often it was started again.
@@ -430,6 +430,24 @@ fn a_resumed_fleet_is_kept_no_longer_than_was_said() {
     fleet.until("it is up", |fleet| fleet.stage == Stage::Up);
     assert_eq!(told(), Some(end));
     fleet.end();
+}
+
+#[test]
+fn a_fleet_that_was_told_to_end_starts_no_guest() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 2, &[]);
+    // One that takes all the time it is given.
+    signal(fleet.guest(1).pid.unwrap(), Signal::STOP);
+    signal(fleet.supervisor(), Signal::TERM);
+    fleet.until("one has ended", |fleet| fleet.guests[0].pid.is_none());
+    run(&mut fleet.imgbuild(["restart", "g00000"]))
+        .exits(1)
+        .says(&["g00000", "it is on its way out"]);
+    run(&mut fleet.imgbuild(["scale", "3"]))
+        .exits(1)
+        .says(&["the fleet ends"]);
+    fleet.wait_until_unsupervised();
+    fleet.assert_gone();
 }
 
 #[test]

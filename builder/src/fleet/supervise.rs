@@ -42,8 +42,6 @@ pub struct Fleet<'a> {
     wishes: Wishes,
     /// The initial start is done.
     up: bool,
-    /// It ends: for good, since nothing but the end of all guests is waited for.
-    stopping: bool,
     told: (Stage, Option<String>),
     emit: &'a mut dyn FnMut(&Event),
 }
@@ -118,7 +116,6 @@ impl<'a> Fleet<'a> {
             wishes: Wishes::default(),
             up: journal.history().up,
             journal,
-            stopping: false,
             told: (Stage::Starting, None),
             emit,
         })
@@ -144,7 +141,7 @@ impl<'a> Fleet<'a> {
             if until.is_some_and(|at| at <= Instant::now()) {
                 break Ending::Over;
             }
-            if self.stopping {
+            if self.wishes.are_to_end() {
                 break Ending::Stopped;
             }
             if attachment == Attachment::Foreground && self.is_over() {
@@ -199,7 +196,7 @@ impl<'a> Fleet<'a> {
 
     /// Ends all guests and removes what the fleet had.
     fn end(mut self) -> Result<(), LaunchError> {
-        self.stopping = true;
+        self.wishes.end();
         self.tell_stage();
         let mut grace = self.wishes.grace().unwrap_or(STOP_GRACE);
         self.supervisor.stop_everything(grace);
@@ -254,9 +251,8 @@ impl<'a> Fleet<'a> {
                 request,
                 reply,
             } => {
-                self.stopping |=
-                    self.wishes
-                        .act(supervisor, &mut self.journal, act, &request, reply);
+                self.wishes
+                    .act(supervisor, &mut self.journal, act, &request, reply);
             }
             Request::Scale { count, reply } => {
                 self.wishes
@@ -342,7 +338,7 @@ impl<'a> Fleet<'a> {
                     self.record(&Record::Over { guest, phase });
                 }
                 // From the end on, an exit is what was asked for, not news.
-                if !self.stopping {
+                if !self.wishes.are_to_end() {
                     (self.emit)(&event);
                 }
                 self.streams.tell(&event);
@@ -399,7 +395,7 @@ impl<'a> Fleet<'a> {
     fn tell_stage(&mut self) {
         let held = self.supervisor.held_back();
         let stage = match held {
-            _ if self.stopping => Stage::Stopping,
+            _ if self.wishes.are_to_end() => Stage::Stopping,
             Some((_, true)) => Stage::Settled,
             _ if !self.up || self.supervisor.count(&[Phase::Planned]) > 0 => Stage::Starting,
             _ => Stage::Up,

@@ -35,6 +35,8 @@ pub(super) struct Wishes {
     /// What each `stop --all` gives guests to power off, and who waits for the
     /// end.
     ends: Vec<(Duration, ActAnswer, oneshot::Sender<ActAnswer>)>,
+    /// The fleet ends, whoever wanted that: no guest is started any more.
+    ending: bool,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,7 @@ struct Pending {
 }
 
 impl Wishes {
-    /// Tells guests what is wanted; `true` if that is the end of the fleet.
+    /// Tells guests what is wanted.
     pub(super) fn act(
         &mut self,
         supervisor: &mut Supervisor,
@@ -55,7 +57,7 @@ impl Wishes {
         act: Act,
         request: &ActRequest,
         reply: oneshot::Sender<ActAnswer>,
-    ) -> bool {
+    ) {
         let grace = request
             .grace_seconds
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
@@ -69,7 +71,8 @@ impl Wishes {
             let done = guests.iter().map(|which| id(supervisor, *which)).collect();
             let answer = ActAnswer { done, refused };
             self.ends.push((grace, answer, reply));
-            return true;
+            self.end();
+            return;
         }
         let leaving = self.fewer.as_ref().map_or(usize::MAX, |(count, _)| *count);
         let mut told = Vec::new();
@@ -81,7 +84,7 @@ impl Wishes {
                     let phase = member.guest().phase().name();
                     refuse(guest, format!("it does not run: it is {phase}"));
                 }
-                Act::Restart if which >= leaving || !self.ends.is_empty() => {
+                Act::Restart if which >= leaving || self.ending => {
                     refuse(guest, "it is on its way out".to_owned());
                 }
                 Act::Stop | Act::Kill | Act::Restart => told.push((which, guest, pid)),
@@ -115,7 +118,6 @@ impl Wishes {
             reply,
         });
         self.go_on(supervisor);
-        false
     }
 
     /// Changes the number of guests.
@@ -126,7 +128,7 @@ impl Wishes {
         count: u32,
         reply: oneshot::Sender<Result<ActAnswer, String>>,
     ) {
-        let busy = if !self.ends.is_empty() {
+        let busy = if self.ending {
             Some("the fleet ends")
         } else if self.fewer.is_some() {
             Some("another change of the number of guests is under way")
@@ -187,6 +189,16 @@ impl Wishes {
         if let Some((count, reply)) = self.fewer.take_if(|(count, _)| gone(*count)) {
             let _ = reply.send(fewer(supervisor, count).map_err(|error| error.to_string()));
         }
+    }
+
+    /// From now on, nothing but the end of all guests is waited for.
+    pub(super) fn end(&mut self) {
+        self.ending = true;
+    }
+
+    /// Whether the fleet ends.
+    pub(super) fn are_to_end(&self) -> bool {
+        self.ending
     }
 
     /// What guests get to power off when the fleet ends, if the user said so.
