@@ -8,17 +8,13 @@
 //! or the admission of the next start asks for.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use rustix::fs::inotify;
 use rustix::process::Signal;
 use tty_init::host;
 use tty_init::protocol::Message;
@@ -33,6 +29,7 @@ use crate::host::memory;
 use crate::interrupt::Interrupt;
 use crate::units::GuestIndex;
 
+mod errors;
 mod jitter;
 mod members;
 mod starts;
@@ -40,6 +37,7 @@ mod times;
 
 pub use members::Member;
 
+use errors::Errors;
 use jitter::Jitter;
 use members::Members;
 use starts::Starts;
@@ -99,7 +97,7 @@ pub struct Supervisor {
     /// Streams that had more to say than one turn takes, and when to go on.
     unfinished: BTreeMap<Token, Option<Instant>>,
     notices: Vec<Notice>,
-    errors: OwnedFd,
+    errors: Errors,
     /// OOM kills of this host that have been told of.
     oom_kills: u64,
     jitter: Jitter,
@@ -115,8 +113,7 @@ impl Supervisor {
         interrupt: Interrupt,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let errors = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        inotify::add_watch(&errors, site.folder().errors(), inotify::WatchFlags::MODIFY)?;
+        let errors = Errors::watch(&site.folder().errors())?;
         for (fd, token) in [
             (interrupt.as_fd().as_raw_fd(), INTERRUPT),
             (errors.as_raw_fd(), ERRORS),
@@ -589,21 +586,17 @@ impl Supervisor {
 
     /// Reads what VMMs wrote to stderr.
     fn read_errors(&mut self) {
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut names = Vec::new();
-        let mut reader = inotify::Reader::new(&self.errors, &mut buffer);
-        while let Ok(event) = reader.next() {
-            let name = event
-                .file_name()
-                .map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
-            if event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW) {
-                names.extend(self.members.all().iter().map(Member::index));
-            }
-            names.extend(name.and_then(|name| name.to_str()?.parse::<GuestIndex>().ok()));
+        let written = self.errors.read();
+        if written.more {
+            self.unfinished.insert(ERRORS, None);
         }
-        names.sort_unstable();
-        names.dedup();
-        for index in names {
+        if written.by_any {
+            for which in 0..self.members().len() {
+                self.take_errors(which);
+            }
+            return;
+        }
+        for index in written.by {
             self.take_errors(index.get() as usize);
         }
     }
