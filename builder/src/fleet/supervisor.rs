@@ -310,13 +310,10 @@ impl Supervisor {
         ];
         let next = next.into_iter().flatten().min();
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
-        if let Err(error) = self.poll.poll(&mut self.events, timeout)
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            return Err(error);
-        }
+        // Once from every source, and as much again, for what comes meanwhile.
+        let most = 2 * SOURCES.len() * self.members().len();
+        let mut tokens = news(&mut self.poll, &mut self.events, timeout, most)?;
         let now = Instant::now();
-        let mut tokens: Vec<_> = self.events.iter().map(mio::event::Event::token).collect();
         self.unfinished.retain(|token, at| {
             let is_due = at.is_none_or(|at| at <= now);
             if is_due {
@@ -694,6 +691,31 @@ impl Supervisor {
     }
 }
 
+/// Waits for news, and takes all that are there, so that what was said in time
+/// is heard before anybody is judged late; about `most`, where more come all the
+/// time.
+fn news(
+    poll: &mut Poll,
+    events: &mut Events,
+    mut timeout: Option<Duration>,
+    most: usize,
+) -> io::Result<Vec<Token>> {
+    let mut tokens = Vec::new();
+    loop {
+        if let Err(error) = poll.poll(events, timeout)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            return Err(error);
+        }
+        let before = tokens.len();
+        tokens.extend(events.iter().map(mio::event::Event::token));
+        if tokens.len() - before < events.capacity() || tokens.len() >= most {
+            return Ok(tokens);
+        }
+        timeout = Some(Duration::ZERO);
+    }
+}
+
 /// The poll token of one of a guest's sources.
 fn token(which: usize, source: Source) -> Token {
     Token(which * SOURCES.len() + source as usize)
@@ -702,4 +724,33 @@ fn token(which: usize, source: Source) -> Token {
 /// What a poll token stands for.
 fn untoken(token: Token) -> (usize, Source) {
     (token.0 / SOURCES.len(), SOURCES[token.0 % SOURCES.len()])
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::net::UnixDatagram;
+
+    use super::*;
+
+    #[test]
+    fn news_of_many_come_at_once() {
+        let mut poll = Poll::new().unwrap();
+        let mut events = Events::with_capacity(4);
+        let mut pairs: Vec<_> = (0..10).map(|_| UnixDatagram::pair().unwrap()).collect();
+        for (which, (one, other)) in pairs.iter_mut().enumerate() {
+            let token = Token(which);
+            poll.registry()
+                .register(other, token, Interest::READABLE)
+                .unwrap();
+            one.send(b"x").unwrap();
+        }
+        let mut heard = |most| news(&mut poll, &mut events, Some(Duration::ZERO), most).unwrap();
+        let first = heard(5);
+        assert_eq!(first.len(), 8);
+        let rest = heard(100);
+        let mut all: Vec<_> = first.iter().chain(&rest).map(|token| token.0).collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..10).collect::<Vec<_>>());
+        assert_eq!(heard(100), []);
+    }
 }
