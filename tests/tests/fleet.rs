@@ -433,6 +433,29 @@ fn a_resumed_fleet_is_kept_no_longer_than_was_said() {
 }
 
 #[test]
+fn guests_held_back_by_a_failed_one_start_once_that_does() {
+    let env = TestEnv::new();
+    let arguments = ["--parallel", "1", "--restart", "never"];
+    let fleet = Fleet::ready(&env, "f", 3, &arguments);
+    fleet.kill_supervisor();
+    fleet.kill_guests(&[0, 1, 2]);
+    wait_until("all are gone", || env.guests().is_empty());
+    // As before the first start, with one that cannot start.
+    fs::remove_file(fleet.folder().join("journal")).unwrap();
+    let overlay = fleet.folder().join("overlays/00000.qcow2");
+    fs::write(&overlay, "no disk").unwrap();
+    fleet.resume().succeeds();
+    fleet.until("the rest is held back", |fleet| {
+        fleet.counts == [(Phase::Failed, 1), (Phase::Planned, 2)].into()
+    });
+    // It is made anew.
+    fs::remove_file(&overlay).unwrap();
+    run(&mut fleet.imgbuild(["restart", "g00000"])).succeeds();
+    fleet.until("all are ready", all_ready);
+    fleet.end();
+}
+
+#[test]
 fn a_fleet_that_was_told_to_end_starts_no_guest() {
     let env = TestEnv::new();
     let fleet = Fleet::ready(&env, "f", 2, &[]);

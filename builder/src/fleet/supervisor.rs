@@ -93,6 +93,8 @@ pub struct Supervisor {
     site: Site,
     policy: Policy,
     starts: Starts,
+    /// Those that are planned are not started, see [`Supervisor::is_hopeless`].
+    gave_up: bool,
     times: Times,
     /// Streams that had more to say than one turn takes, and when to go on.
     unfinished: BTreeMap<Token, Option<Instant>>,
@@ -128,6 +130,7 @@ impl Supervisor {
             policy,
             members: Members::default(),
             starts: Starts::new(admission),
+            gave_up: false,
             times: Times::default(),
             unfinished: BTreeMap::new(),
             notices: Vec::new(),
@@ -435,9 +438,14 @@ impl Supervisor {
 
     /// Starts guests in turn, as long as admission lets one more start.
     fn start_admitted(&mut self) {
-        if self.is_hopeless() {
-            self.starts.clear();
+        let is_hopeless = self.is_hopeless();
+        match (self.gave_up, is_hopeless) {
+            (false, true) => self.starts.clear(),
+            // The user has guests started all the same.
+            (true, false) => self.start_planned(),
+            _ => {}
         }
+        self.gave_up = is_hopeless;
         for _ in 0..STARTS_A_TURN {
             let Some(which) = self.starts.first(Instant::now()) else {
                 return;

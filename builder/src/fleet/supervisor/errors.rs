@@ -56,7 +56,9 @@ impl Errors {
             };
             written.by_any |= event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW);
             let name = event.file_name().and_then(|name| name.to_str().ok());
-            written.by.extend(name.and_then(|name| name.parse::<GuestIndex>().ok()));
+            written
+                .by
+                .extend(name.and_then(|name| name.parse::<GuestIndex>().ok()));
         }
     }
 }
