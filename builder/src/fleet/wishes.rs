@@ -1,7 +1,7 @@
 //! What users want of guests that run: to stop, to start again, to be more or
 //! fewer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -22,9 +22,6 @@ use crate::vmm::Net;
 
 /// Longest grace that makes sense, so that no sum of times overflows.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// How long another fleet may take to choose its ports.
-const TURN_WAIT: Duration = Duration::from_secs(2);
 
 /// Wishes that are not fulfilled yet.
 #[derive(Debug, Default)]
@@ -276,12 +273,10 @@ fn enlarge(site: &mut Site, guests: GuestRange, count: u32) -> Result<(), Launch
     Ok(site.folder().write_spec(site.spec())?)
 }
 
-/// The fleet's turn to choose ports; waited for no longer than guests that live
-/// can do without their supervisor.
+/// The fleet's turn to choose ports; not waited for, since guests that live are to
+/// be heard meanwhile.
 fn turn(site: &Site) -> Result<Turn, LaunchError> {
-    let until = Instant::now() + TURN_WAIT;
-    let turn = site.folder().turn(|| Instant::now() < until)?;
-    turn.ok_or(LaunchError::Turn)
+    site.folder().turn(|| false)?.ok_or(LaunchError::Turn)
 }
 
 /// Forgets the guests from `count` on, which have ended.
