@@ -71,6 +71,8 @@ pub(super) struct Running {
     silent_since: Option<(Instant, Schedule)>,
     /// What its monitor is asked; boxed, since hardly any guest's is.
     inspection: Option<Box<Inspection>>,
+    /// It was sent SIGKILL from here.
+    killed: bool,
     /// Killed when this value is dropped, as guests on trial are.
     dies_with_us: bool,
 }
@@ -122,6 +124,7 @@ impl Running {
             errors_read,
             silent_since: None,
             inspection: None,
+            killed: false,
             dies_with_us: false,
         })
     }
@@ -143,15 +146,16 @@ impl Running {
         self.pid.as_raw_pid().cast_unsigned()
     }
 
-    /// Sends the VMM a signal.
-    pub(super) fn signal(&self, signal: Signal) {
+    /// Sends the VMM SIGKILL.
+    pub(super) fn kill(&mut self) {
+        self.killed = true;
         // It may have ended in between, which is what is wanted.
-        let _ = pidfd_send_signal(&self.pidfd, signal);
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
     /// Ends a VMM that nobody can listen to.
-    pub(super) fn kill(&mut self) {
-        self.signal(Signal::KILL);
+    pub(super) fn kill_and_wait(&mut self) {
+        self.kill();
         if let Some(child) = &mut self.child {
             let _ = child.wait();
         }
@@ -210,7 +214,8 @@ impl Running {
         Ok(lines)
     }
 
-    /// How the VMM ended, once it has.
+    /// How the VMM ended, once it has; `by_oom` tells whether the OOM killer sent
+    /// a SIGKILL that nobody here sent.
     pub(super) fn end(&mut self, by_oom: impl FnOnce() -> bool) -> io::Result<End> {
         use std::os::unix::process::ExitStatusExt as _;
         let Some(child) = &mut self.child else {
@@ -221,7 +226,7 @@ impl Running {
             (Some(code), _) => End::Code(code),
             (None, Some(signal)) => End::Signal {
                 signal,
-                by_oom: signal == Signal::KILL.as_raw() && by_oom(),
+                by_oom: signal == Signal::KILL.as_raw() && !self.killed && by_oom(),
             },
             (None, None) => End::Unknown,
         })
@@ -308,7 +313,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.dies_with_us {
-            self.kill();
+            self.kill_and_wait();
         }
     }
 }

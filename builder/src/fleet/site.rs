@@ -141,6 +141,16 @@ impl Site {
         self.placement.as_ref()?.memory_room()
     }
 
+    /// How many processes the kernel has killed for want of memory: in the fleet's
+    /// cgroup, or on the host where that does not count them.
+    pub(super) fn oom_kills(&self) -> u64 {
+        let placement = self.placement.as_ref();
+        let cgroup = placement.and_then(|placement| placement.classes().cgroup());
+        cgroup
+            .and_then(FleetCgroup::oom_kills)
+            .unwrap_or_else(|| host::memory::oom_kills(Path::new("/")))
+    }
+
     /// Writes the overlays and identities of guests that are new, and makes
     /// their taps.
     pub fn prepare(&self, guests: GuestRange, interrupt: &Interrupt) -> Result<(), LaunchError> {

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use rustix::process::Signal;
 use tty_init::host;
 use tty_init::protocol::Message;
 
@@ -25,7 +24,7 @@ use super::guest::{Action, End, Event, Phase, Policy, printable};
 use super::orphans::Living;
 use super::running::{More, Source};
 use super::site::Site;
-use crate::host::memory;
+use crate::host::memory::OomKills;
 use crate::interrupt::Interrupt;
 use crate::units::GuestIndex;
 
@@ -100,8 +99,7 @@ pub struct Supervisor {
     unfinished: BTreeMap<Token, Option<Instant>>,
     notices: Vec<Notice>,
     errors: Errors,
-    /// OOM kills of this host that have been told of.
-    oom_kills: u64,
+    oom_kills: OomKills,
     jitter: Jitter,
     interrupt: Interrupt,
 }
@@ -126,6 +124,7 @@ impl Supervisor {
         Ok(Self {
             poll,
             events: Events::with_capacity(256),
+            oom_kills: OomKills::after(site.oom_kills()),
             site,
             policy,
             members: Members::default(),
@@ -135,7 +134,6 @@ impl Supervisor {
             unfinished: BTreeMap::new(),
             notices: Vec::new(),
             errors,
-            oom_kills: memory::oom_kills(Path::new("/")),
             jitter: Jitter::new()?,
             interrupt,
         })
@@ -480,7 +478,7 @@ impl Supervisor {
             match running.register(self.poll.registry(), |source| token(which, source)) {
                 Ok(()) => Ok(running),
                 Err(error) => {
-                    running.kill();
+                    running.kill_and_wait();
                     Err(error)
                 }
             }
@@ -629,10 +627,7 @@ impl Supervisor {
         let rest = running.read_rest();
         self.take_lines(which, rest);
         let end = running
-            .end(|| {
-                let kills = memory::oom_kills(Path::new("/"));
-                std::mem::replace(&mut self.oom_kills, kills) < kills
-            })
+            .end(|| self.oom_kills.take(self.site.oom_kills()))
             .unwrap_or(End::Unknown);
         for source in SOURCES {
             self.unfinished.remove(&token(which, source));
@@ -686,7 +681,7 @@ impl Supervisor {
             }
             Action::Inspect => self.inspect(which),
             Action::PowerOff => running.send("poweroff"),
-            Action::Kill => running.signal(Signal::KILL),
+            Action::Kill => running.kill(),
         }
     }
 

@@ -77,6 +77,28 @@ pub fn oom_kills(root: &Path) -> u64 {
         .unwrap_or(0)
 }
 
+/// Which of the OOM killer's kills are told of, each for one process.
+#[derive(Debug)]
+pub struct OomKills {
+    told: u64,
+}
+
+impl OomKills {
+    /// None of the `counted` so far is to be told of.
+    #[must_use]
+    pub fn after(counted: u64) -> Self {
+        Self { told: counted }
+    }
+
+    /// Whether one of the `counted` is left for a process that SIGKILL ended; it
+    /// is told of from here on.
+    pub fn take(&mut self, counted: u64) -> bool {
+        let is_left = self.told < counted;
+        self.told += u64::from(is_left);
+        is_left
+    }
+}
+
 /// The fields of `/proc/meminfo` or of what a NUMA node has of it, by name.
 pub(crate) fn fields(text: &str) -> HashMap<&str, &str> {
     text.lines()
@@ -107,5 +129,20 @@ fn has_pressure(source: &mut Source) -> bool {
         }
         Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => false,
         Err(error) => source.kept(PRESSURE, Err(error)).unwrap_or(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_oom_kill_ends_one_process() {
+        let mut kills = OomKills::after(7);
+        assert!(!kills.take(7), "older than all of them");
+        let taken = [(); 4].map(|()| kills.take(10));
+        assert_eq!(taken, [true, true, true, false]);
+        assert!(kills.take(11));
+        assert!(!kills.take(11));
     }
 }
