@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::vmm::Accel;
 
-/// How long a guest may take to report ready under KVM. One that KVM really
-/// runs takes well under a second.
+/// Least time to report ready under KVM. A guest that KVM really runs takes well
+/// under a second.
 const KVM_BOOT: Duration = Duration::from_secs(10);
 
 /// Least time, on a host with CPUs to spare.
@@ -13,12 +13,11 @@ const MIN: Duration = Duration::from_secs(10);
 /// CPU time within which a guest answers, or lets a client log in.
 const CPU: Duration = Duration::from_millis(100);
 
-/// How long a guest may take to report ready, if its recipe gives it `recipe`
-/// under software emulation.
+/// How long a guest may take to report ready, if its recipe gives it `recipe`.
 #[must_use]
 pub fn boot(accel: Accel, recipe: Duration) -> Duration {
     match accel {
-        Accel::Kvm => KVM_BOOT,
+        Accel::Kvm => recipe.max(KVM_BOOT),
         Accel::Tcg => recipe,
     }
 }
@@ -34,6 +33,16 @@ pub fn scaled(guests: u32, cpus: usize) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recipe_may_give_a_boot_more_time() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(boot(Accel::Tcg, MIN / 5), MIN / 5);
+        assert_eq!(boot(Accel::Kvm, MIN / 5), KVM_BOOT);
+        for accel in [Accel::Tcg, Accel::Kvm] {
+            assert_eq!(boot(accel, minute), minute);
+        }
+    }
 
     #[test]
     fn grows_with_guests_to_a_cpu() {

@@ -67,8 +67,8 @@ pub(super) struct Running {
     second: (Instant, usize),
     /// How much of the VMM's stderr has been read, in bytes.
     errors_read: u64,
-    /// What its threads had got soon after it was asked for an answer.
-    silent_since: Option<(Instant, Schedule)>,
+    /// What its threads had got when [`Running::chance`] began to count.
+    counts_from: Option<(Instant, Schedule)>,
     /// What its monitor is asked; boxed, since hardly any guest's is.
     inspection: Option<Box<Inspection>>,
     /// It was sent SIGKILL from here.
@@ -94,6 +94,7 @@ impl Running {
                 let mut running = Self::adopted(pid, pidfd, console, errors_read)?;
                 running.child = Some(child);
                 running.dies_with_us = dies_with_us;
+                running.counts_from = Some((Instant::now(), Schedule::NONE));
                 Ok(running)
             }
             Err(error) => {
@@ -122,7 +123,7 @@ impl Running {
             outgoing: Vec::new(),
             second: (Instant::now(), 0),
             errors_read,
-            silent_since: None,
+            counts_from: None,
             inspection: None,
             killed: false,
             dies_with_us: false,
@@ -258,7 +259,7 @@ impl Running {
 
     /// Asks for a heartbeat.
     pub(super) fn ask(&mut self) {
-        self.silent_since = None;
+        self.counts_from = None;
         self.send("heartbeat");
     }
 
@@ -266,14 +267,18 @@ impl Running {
     /// [`Running::chance`] counts from here.
     pub(super) fn note_silence(&mut self, now: Instant) {
         let pid = self.pid();
-        self.silent_since
+        self.counts_from
             .get_or_insert_with(|| (now, Schedule::of(pid)));
     }
 
-    /// What the VMM's threads have had since it was found silent.
+    /// What the VMM's threads have had since it was found silent, was started or
+    /// was seen to be stopped, whichever was last.
     pub(super) fn chance(&mut self, now: Instant) -> Chance {
         let schedule = Schedule::of(self.pid());
-        let (since, before) = *self.silent_since.get_or_insert((now, schedule));
+        let (since, before) = *self.counts_from.get_or_insert((now, schedule));
+        if schedule.stopped {
+            self.counts_from = Some((now, schedule));
+        }
         Chance {
             cpu: schedule.cpu.saturating_sub(before.cpu),
             waited: schedule.waited.saturating_sub(before.waited),

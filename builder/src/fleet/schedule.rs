@@ -17,6 +17,13 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
+    /// Of a process that has just begun.
+    pub(super) const NONE: Self = Self {
+        cpu: Duration::ZERO,
+        waited: Duration::ZERO,
+        stopped: false,
+    };
+
     /// Of the process `pid`; nothing of one that has ended.
     pub(super) fn of(pid: u32) -> Self {
         Self::read(&Path::new("/proc").join(pid.to_string()))
@@ -24,10 +31,9 @@ impl Schedule {
 
     fn read(process: &Path) -> Self {
         let mut schedule = Self {
-            cpu: Duration::ZERO,
-            waited: Duration::ZERO,
             stopped: fs::read_to_string(process.join("stat"))
                 .is_ok_and(|stat| matches!(state(&stat), Some('T' | 't'))),
+            ..Self::NONE
         };
         for thread in fs::read_dir(process.join("task"))
             .into_iter()

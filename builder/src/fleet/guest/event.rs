@@ -51,7 +51,8 @@ pub enum Action {
     /// Start its VMM as soon as there is room, with [`Event::Start`] first.
     Spawn,
     /// Send `heartbeat` to its console, and if it is silent for a while, note
-    /// its vCPU's CPU time and run-queue delay: a [`Chance`] counts from there.
+    /// its vCPU's CPU time and run-queue delay: a [`Chance`] counts from there,
+    /// where it counted from the start before.
     Ask,
     /// Answer with [`Event::Chance`] at once. Without an answer this comes again.
     Measure,

@@ -20,7 +20,8 @@ const CHANCE_IDLE: Duration = Duration::from_secs(1);
 pub struct Policy {
     /// Which guests are started again once they ended.
     pub restart: Restart,
-    /// How long a guest may take to report ready.
+    /// How long a guest may take to report ready, or longer if its VMM did not
+    /// get the CPU time for it.
     pub boot_timeout: Duration,
     /// How long it may take to answer.
     pub answer_within: Duration,
@@ -76,7 +77,7 @@ impl Backoff {
 }
 
 /// What became of a guest's vCPU since soon after the guest was asked for a sign
-/// of life.
+/// of life, or since its start if it boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chance {
     /// CPU time that it got.
@@ -96,5 +97,12 @@ impl Chance {
     pub fn was_had(&self) -> bool {
         let idle = self.wall.saturating_sub(self.cpu + self.waited);
         !self.stopped && (self.cpu >= CHANCE_CPU || idle >= CHANCE_IDLE)
+    }
+
+    /// Whether a guest that works would have reported ready within `time`: it ran
+    /// for as long, or did not wait for a CPU for most of the time that passed.
+    #[must_use]
+    pub fn was_had_to_boot(&self, time: Duration) -> bool {
+        !self.stopped && (self.cpu >= time || self.waited <= self.wall / 2)
     }
 }

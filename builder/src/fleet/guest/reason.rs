@@ -22,6 +22,8 @@ pub enum Reason {
     Silent(Duration),
     /// It spoke, but did not report ready in the time it had.
     NotReady(Duration),
+    /// It has not reported ready for so long, without having had its chance.
+    SlowBoot(Duration),
     /// It hangs: it had its chance to answer for so long, and did not.
     NoAnswer(Duration),
     /// Its VMM was stopped by a signal, so it cannot answer.
@@ -50,6 +52,11 @@ impl Reason {
     pub fn is_failure(&self) -> bool {
         !matches!(self, Self::PoweredOff | Self::Stopped | Self::Killed)
     }
+
+    /// Whether it keeps a guest from being ready, and ends none.
+    pub(super) fn is_delay(&self) -> bool {
+        matches!(self, Self::VmmStopped | Self::SlowBoot(_))
+    }
 }
 
 impl fmt::Display for Reason {
@@ -63,6 +70,13 @@ impl fmt::Display for Reason {
             Self::PoweredOff => write!(f, "powered off by itself"),
             Self::Silent(time) => write!(f, "said nothing for {} s", time.as_secs()),
             Self::NotReady(time) => write!(f, "not ready after {} s", time.as_secs()),
+            Self::SlowBoot(time) => {
+                write!(
+                    f,
+                    "not ready after {} s, for want of CPU time",
+                    time.as_secs()
+                )
+            }
             Self::NoAnswer(time) => {
                 write!(
                     f,

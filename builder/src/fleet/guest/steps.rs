@@ -78,6 +78,8 @@ impl Guest {
         match (self.phase, message) {
             (Phase::Starting | Phase::Booting, Some(Message::Ready { .. })) => {
                 self.ready_after = self.started.map(|at| now.saturating_duration_since(at));
+                // What kept it is over; why it was started again is still told.
+                self.reason = (self.reason.take()).filter(|reason| !reason.is_delay());
                 self.be_ready();
             }
             (Phase::Starting, Some(Message::Heartbeat { .. })) if self.is_adopted() => {
@@ -144,8 +146,10 @@ impl Guest {
                 self.due = Some(after(now, policy.answer_within));
                 Some(Action::Ask)
             }
-            Phase::Starting => Some(self.fail(Reason::Silent(policy.boot_timeout))),
-            Phase::Booting => Some(self.fail(Reason::NotReady(policy.boot_timeout))),
+            Phase::Starting | Phase::Booting => {
+                self.due = Some(after(now, policy.boot_timeout));
+                Some(Action::Measure)
+            }
             Phase::Planned | Phase::Unresponsive | Phase::Exited | Phase::Failed => None,
         }
     }
@@ -157,10 +161,13 @@ impl Guest {
         chance: Chance,
         policy: &Policy,
     ) -> Option<Action> {
-        let asked = self.asked?;
         if self.fate.is_some() {
             return None;
         }
+        if self.is_booting() {
+            return self.judge_boot(now, chance, policy);
+        }
+        let asked = self.asked?;
         let silence = now.saturating_duration_since(asked);
         let was_stopped = self.reason == Some(Reason::VmmStopped);
         if self.phase != Phase::Unresponsive {
@@ -187,6 +194,28 @@ impl Guest {
             self.due = Some(after(now, policy.answer_within / INSPECTION));
         }
         Some(Action::Inspect)
+    }
+
+    /// Tells a guest that does not come up from one that could not: that one has
+    /// its time once more.
+    fn judge_boot(&mut self, now: Instant, chance: Chance, policy: &Policy) -> Option<Action> {
+        let time = self.started.map_or(Duration::ZERO, |started| {
+            now.saturating_duration_since(started)
+        });
+        // What it did not do while it was stopped does not count.
+        let was_stopped = self.reason == Some(Reason::VmmStopped);
+        if !was_stopped && chance.was_had_to_boot(policy.boot_timeout) {
+            return Some(self.fail(match self.phase {
+                Phase::Starting => Reason::Silent(time),
+                _ => Reason::NotReady(time),
+            }));
+        }
+        self.reason = Some(if chance.stopped {
+            Reason::VmmStopped
+        } else {
+            Reason::SlowBoot(time)
+        });
+        None
     }
 
     /// Takes what its VMM says of a guest that is late.
@@ -359,6 +388,11 @@ impl Guest {
     /// Whether it was ready in this life, and listens to its console.
     fn was_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready | Phase::Unresponsive)
+    }
+
+    /// Whether this supervisor started it, and it has not reported ready.
+    fn is_booting(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Booting) && self.asked.is_none()
     }
 
     /// Whether its VMM last said that it is paused.

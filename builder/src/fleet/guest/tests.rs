@@ -63,6 +63,12 @@ const STOPPED: Chance = Chance {
     wall: ANSWER,
     stopped: true,
 };
+const IDLE: Chance = Chance {
+    cpu: Duration::ZERO,
+    waited: Duration::ZERO,
+    wall: ANSWER,
+    stopped: false,
+};
 const RUNNING: Event<'static> = Event::Machine(Machine::Running);
 const OOM: End = End::Signal {
     signal: 9,
@@ -190,7 +196,7 @@ fn places() -> Vec<(&'static str, Bench)> {
 
 /// What each event does in each place: the phase after it, and the action. What
 /// is not listed is ignored.
-const TABLE: [(&str, &str, &str); 106] = [
+const TABLE: [(&str, &str, &str); 112] = [
     ("planned", "start", "starting"),
     ("planned", "stop", "exited"),
     ("planned", "restart", "planned, Spawn"),
@@ -205,7 +211,8 @@ const TABLE: [(&str, &str, &str); 106] = [
     ("starting", "parked", "booting"),
     ("starting", "fatal", "booting"),
     ("starting", "kvm", "starting, Kill"),
-    ("starting", "tick", "starting, Kill"),
+    ("starting", "tick", "starting, Measure"),
+    ("starting", "idle", "starting, Kill"),
     ("starting", "ended", "restarting"),
     ("starting", "stop", "starting, Kill"),
     ("starting", "kill", "starting, Kill"),
@@ -217,6 +224,7 @@ const TABLE: [(&str, &str, &str); 106] = [
     ("adopted", "tick", "starting, Measure"),
     ("adopted", "hung", "unresponsive, Inspect"),
     ("adopted", "starved", "unresponsive, Inspect"),
+    ("adopted", "idle", "unresponsive, Inspect"),
     ("adopted", "stopped", "unresponsive"),
     ("adopted", "ended", "restarting"),
     ("adopted", "stop", "starting, PowerOff"),
@@ -224,7 +232,8 @@ const TABLE: [(&str, &str, &str); 106] = [
     ("adopted", "restart", "starting, PowerOff"),
     ("booting", "ready", "ready"),
     ("booting", "kvm", "booting, Kill"),
-    ("booting", "tick", "booting, Kill"),
+    ("booting", "tick", "booting, Measure"),
+    ("booting", "idle", "booting, Kill"),
     ("booting", "ended", "restarting"),
     ("booting", "stop", "booting, Kill"),
     ("booting", "kill", "booting, Kill"),
@@ -239,6 +248,7 @@ const TABLE: [(&str, &str, &str); 106] = [
     ("owing", "tick", "ready, Measure"),
     ("owing", "hung", "unresponsive, Inspect"),
     ("owing", "starved", "unresponsive, Inspect"),
+    ("owing", "idle", "unresponsive, Inspect"),
     ("owing", "stopped", "unresponsive"),
     ("owing", "ended", "restarting"),
     ("owing", "stop", "ready, PowerOff"),
@@ -251,6 +261,7 @@ const TABLE: [(&str, &str, &str); 106] = [
     ("unresponsive", "tick", "unresponsive, Measure"),
     ("unresponsive", "hung", "unresponsive, Inspect"),
     ("unresponsive", "starved", "unresponsive, Inspect"),
+    ("unresponsive", "idle", "unresponsive, Inspect"),
     ("unresponsive", "dead", "unresponsive, Kill"),
     ("unresponsive", "ended", "restarting"),
     ("unresponsive", "stop", "unresponsive, PowerOff"),
@@ -263,6 +274,7 @@ const TABLE: [(&str, &str, &str); 106] = [
     ("suspected", "tick", "unresponsive, Kill"),
     ("suspected", "hung", "unresponsive, Inspect"),
     ("suspected", "starved", "unresponsive, Inspect"),
+    ("suspected", "idle", "unresponsive, Inspect"),
     ("suspected", "running", "unresponsive, Kill"),
     ("suspected", "dead", "unresponsive, Kill"),
     ("suspected", "ended", "restarting"),
@@ -322,6 +334,7 @@ fn every_event_in_every_place() {
         ("hung", Event::Chance(HUNG)),
         ("starved", Event::Chance(STARVED)),
         ("stopped", Event::Chance(STOPPED)),
+        ("idle", Event::Chance(IDLE)),
         ("running", RUNNING),
         ("paused", Event::Machine(Machine::Paused)),
         ("disk failed", Event::Machine(Machine::DiskFailed)),
@@ -372,7 +385,8 @@ fn a_guest_that_does_not_come_up_ends_for_its_reason() {
             bench.says(line);
         }
         bench.now = bench.guest.due().unwrap();
-        assert_eq!(bench.does(&Event::Tick), Some(Action::Kill));
+        assert_eq!(bench.does(&Event::Tick), Some(Action::Measure));
+        assert_eq!(bench.does(&Event::Chance(IDLE)), Some(Action::Kill));
         // It is too late.
         assert_eq!(bench.says(READY), None);
         assert_ne!(bench.guest.phase(), Phase::Ready);
@@ -388,6 +402,57 @@ fn a_guest_that_does_not_come_up_ends_for_its_reason() {
     assert_eq!(timeout(&[PARKED]), Reason::NotReady(BOOT));
     assert_eq!(timeout(&[PANIC]), panic);
     assert_eq!(timeout(&[FATAL]), fatal);
+}
+
+/// A guest that was started again after an end, and speaks.
+fn booting_again() -> Bench {
+    let mut bench = Bench::new(Restart::Always);
+    bench.does(&Event::Start);
+    bench.does(&Event::Ended(End::Code(1)));
+    bench.ticks_after(FIRST);
+    bench.does(&Event::Start);
+    bench.does(&Event::Heard);
+    bench
+}
+
+#[test]
+fn a_guest_that_starves_while_it_boots_is_left_to_boot() {
+    let mut bench = booting_again();
+    for turn in 1..100_u32 {
+        assert_eq!(bench.ticks_after(BOOT), Some(Action::Measure));
+        assert_eq!(bench.does(&Event::Chance(STARVED)), None);
+        assert_eq!(bench.guest.phase(), Phase::Booting);
+        assert_eq!(*bench.reason(), Reason::SlowBoot(BOOT * turn));
+    }
+    bench.says(READY);
+    assert_eq!(bench.guest.phase(), Phase::Ready);
+    assert_eq!(bench.guest.reason(), None);
+    assert_eq!(bench.guest.ready_after(), Some(BOOT * 99));
+    assert_eq!(bench.ticks_after(HEALTH), Some(Action::Ask));
+
+    // One that is not kept for long is told by why it was started again.
+    let mut bench = booting_again();
+    bench.says(READY);
+    assert_eq!(*bench.reason(), Reason::Ended(End::Code(1)));
+}
+
+#[test]
+fn a_guest_that_is_stopped_while_it_boots_has_all_its_time_once_it_goes_on() {
+    let mut bench = booting_again();
+    for _ in 0..10 {
+        assert_eq!(bench.ticks_after(BOOT), Some(Action::Measure));
+        assert_eq!(bench.does(&Event::Chance(STOPPED)), None);
+        assert_eq!(bench.guest.phase(), Phase::Booting);
+        assert_eq!(*bench.reason(), Reason::VmmStopped);
+    }
+    // It looks idle only because it was stopped.
+    assert_eq!(bench.ticks_after(BOOT), Some(Action::Measure));
+    assert_eq!(bench.does(&Event::Chance(IDLE)), None);
+    assert_eq!(*bench.reason(), Reason::SlowBoot(BOOT * 11));
+    assert_eq!(bench.ticks_after(BOOT), Some(Action::Measure));
+    assert_eq!(bench.does(&Event::Chance(IDLE)), Some(Action::Kill));
+    bench.does(&Event::Ended(KILLED));
+    assert_eq!(*bench.reason(), Reason::NotReady(BOOT * 12));
 }
 
 #[test]
@@ -584,6 +649,28 @@ fn what_a_vcpu_got_tells_a_hung_guest() {
     ];
     for (chance, had) in table {
         assert_eq!(chance.was_had(), had, "{chance:?}");
+    }
+}
+
+#[test]
+fn what_a_vcpu_got_tells_a_guest_that_does_not_come_up() {
+    let chance = |cpu: f64, waited: f64| Chance {
+        cpu: seconds(cpu),
+        waited: seconds(waited),
+        wall: 2 * BOOT,
+        stopped: false,
+    };
+    let table = [
+        (chance(0.0, 0.0), true),
+        (chance(0.0, 5.0), true),
+        (chance(4.9, 5.1), false),
+        (chance(0.0, 9.9), false),
+        // Of several threads, one that waits.
+        (chance(5.0, 9.9), true),
+        (STOPPED, false),
+    ];
+    for (chance, had) in table {
+        assert_eq!(chance.was_had_to_boot(BOOT), had, "{chance:?}");
     }
 }
 
