@@ -126,31 +126,41 @@ impl Journal {
     ///
     /// What could not be recorded leaves the journal as it was.
     pub fn append(&mut self, record: &Record) -> Result<(), JournalError> {
-        let line = line(record);
-        // Where the last whole line ends, whatever a failed write left behind it.
-        if let Err(source) = self.file.write_all_at(line.as_bytes(), self.length) {
-            // The rest of a line is cut off here, or by who opens the file next.
-            let _ = self.file.set_len(self.length);
-            return Err(unwritable(&self.path)(source));
-        }
-        self.length += line.len() as u64;
-        self.lines += 1;
-        self.history.apply(record);
-        if self.length > self.compact_at {
-            self.compact();
-        }
-        Ok(())
+        self.write(&[*record], |_| Ok(()))
     }
 
-    /// Records what is to outlive a power cut too: what a user asked for.
+    /// Records what is to outlive a power cut too: what a user asked for. All of
+    /// it or nothing: who is told that it failed finds none of it done later.
     pub fn append_durably(
         &mut self,
         records: impl IntoIterator<Item = Record>,
     ) -> Result<(), JournalError> {
-        for record in records {
-            self.append(&record)?;
+        let records: Vec<_> = records.into_iter().collect();
+        self.write(&records, File::sync_data)
+    }
+
+    /// Writes these records, which count once `settle` went well too.
+    fn write(
+        &mut self,
+        records: &[Record],
+        settle: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<(), JournalError> {
+        let text: String = records.iter().map(line).collect();
+        // Where the last whole line ends, whatever a failed write left behind it.
+        let written = self.file.write_all_at(text.as_bytes(), self.length);
+        if let Err(source) = written.and_then(|()| settle(&self.file)) {
+            let _ = self.file.set_len(self.length);
+            return Err(unwritable(&self.path)(source));
         }
-        self.file.sync_data().map_err(unwritable(&self.path))
+        self.length += text.len() as u64;
+        self.lines += records.len();
+        for record in records {
+            self.history.apply(record);
+        }
+        if self.length > self.compact_at {
+            self.compact();
+        }
+        Ok(())
     }
 
     /// Writes a shorter file in the place of this one, if one would do.

@@ -286,6 +286,31 @@ fn a_journal_that_cannot_be_rewritten_goes_on() {
     assert_eq!(journal.file.metadata().unwrap().len(), journal.length);
 }
 
+#[test]
+fn what_cannot_be_recorded_whole_is_not_recorded_at_all() {
+    let small = Small::mount();
+    let path = small.0.path().join("journal");
+    let stops = |count| {
+        (0..count).map(|number| Record::Stopped {
+            guest: guest(number),
+        })
+    };
+    let mut journal = Journal::open(&path).unwrap();
+    journal.append_durably([start(0, 0)]).unwrap();
+    // There is room for the first of them.
+    assert!(journal.append_durably(stops(10_000)).is_err());
+    let unsynced: Vec<_> = stops(1).collect();
+    let failed = journal.write(&unsynced, |_| Err(io::ErrorKind::Other.into()));
+    assert!(failed.is_err());
+    for told in [journal.history(), &replay(&path).unwrap()] {
+        assert_eq!(told, &history(&[start(0, 0)]));
+    }
+    journal.append_durably(stops(2)).unwrap();
+    let all: Vec<_> = [start(0, 0)].into_iter().chain(stops(2)).collect();
+    assert_eq!(fs::read_to_string(&path).unwrap(), text(&all));
+    drop(journal);
+}
+
 /// A file system of a few pages.
 struct Small(TempDir);
 
@@ -335,6 +360,7 @@ fn a_full_disk_costs_no_line_that_was_written() {
     assert_eq!(fs::read_to_string(&path).unwrap(), text(&written));
     assert_eq!(journal.history(), &history(&written));
     assert!(journal.append_durably([start(9, 9)]).is_err());
+    assert_eq!(fs::read_to_string(&path).unwrap(), text(&written));
 
     fs::remove_file(&ballast).unwrap();
     written.push(Record::Up);
