@@ -44,7 +44,11 @@ impl Logs {
         };
         if self.follow {
             logs::follow(&log, self.tail, &context.interrupt, write)?;
-            return Ok(Exit::Done);
+            return Ok(if context.interrupt.requested() {
+                Exit::Interrupted
+            } else {
+                Exit::Done
+            });
         }
         for line in logs::tail(&log, self.tail)? {
             show(line.as_bytes())?;
