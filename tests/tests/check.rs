@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use imgbuild::host::snapshot::Host;
+use imgbuild_tests::fleet::Fleet;
 use imgbuild_tests::{Finished, TestEnv, run, workspace};
 use serde_json::Value;
 
@@ -186,6 +187,19 @@ fn canaries_that_do_not_come_up_stop_a_launch_that_is_not_forced() {
     launch(&["--force", "--json"])
         .exits(1)
         .shows(&["\"forced\":[\"canary\"]"]);
+
+    // Whoever supervises it.
+    let mut detached = env.imgbuild(["launch", "--accel", "tcg", "--name", "f"]);
+    run(detached
+        .args(["--count", "1", "--force", "--detach"])
+        .arg(&out))
+    .succeeds();
+    let fleet = Fleet::of(&env, "f");
+    assert_eq!(fleet.ps().forced, ["canary"]);
+    fleet.kill_supervisor();
+    assert_eq!(fleet.ps().forced, ["canary"]);
+    let mut resume = fleet.imgbuild(["launch", "--resume", "f", "--json"]);
+    run(&mut resume).shows(&["\"forced\":[\"canary\"]"]);
     env.assert_no_process_left();
     env.assert_no_fleet_left();
 }

@@ -182,7 +182,7 @@ pub struct Summary {
     pub ending: Ending,
     /// What made the host not ready, where the launch was forced.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub forced: Vec<&'static str>,
+    pub forced: Vec<String>,
 }
 
 /// How a launch went.
@@ -217,8 +217,7 @@ pub fn launch(
     emit(LaunchEvent::Launch(Milestone::Check(Box::new(
         report.clone(),
     ))));
-    let forced: Vec<_> = report.obstacles().map(|finding| finding.id).collect();
-    if !forced.is_empty() {
+    if report.obstacles().next().is_some() {
         if !options.force {
             return Err(LaunchError::NotReady(Box::new(report)));
         }
@@ -279,7 +278,7 @@ pub fn launch(
         return cleared(name, directories, detached.map(|()| Launched::Detached));
     }
     let journal = Journal::open(&site.folder().journal())?;
-    let launched = supervise(site, journal, attachment, forced, interrupt, emit);
+    let launched = supervise(site, journal, attachment, interrupt, emit);
     cleared(name, directories, launched)
 }
 
@@ -355,6 +354,11 @@ fn spec(
         metrics: options.metrics,
         keep: options.keep,
         until: None,
+        // No launch comes here with obstacles that was not.
+        forced: report
+            .obstacles()
+            .map(|finding| finding.id.to_owned())
+            .collect(),
     })
 }
 

@@ -79,6 +79,10 @@ pub struct FleetSpec {
     pub keep: Option<Duration>,
     /// When that is over, in seconds since 1970, once the start is done.
     pub until: Option<u64>,
+    /// What made the host not ready, where the launch was forced: ids of
+    /// findings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forced: Vec<String>,
 }
 
 impl FleetSpec {

@@ -125,6 +125,7 @@ impl Setup {
             metrics: None,
             keep: None,
             until: None,
+            forced: Vec::new(),
         }
     }
 }

@@ -72,6 +72,7 @@ pub fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
         wanted: spec.count,
         counts,
         held_back: None,
+        forced: spec.forced,
         totals: Totals {
             restarts: guests.iter().map(|guest| u64::from(guest.restarts)).sum(),
             unresponsive: 0,

@@ -30,6 +30,7 @@ pub(super) fn fleet(
             .map(|(phase, count)| (*phase, u32::try_from(*count).unwrap_or(u32::MAX)))
             .collect(),
         held_back,
+        forced: site.spec().forced.clone(),
         totals: supervisor.totals(),
         guests: guests.map(|member| guest(site, member)).collect(),
     }

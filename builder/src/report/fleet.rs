@@ -127,6 +127,7 @@ mod tests {
             wanted: 2,
             counts: BTreeMap::from([(Phase::Ready, 1), (Phase::Unresponsive, 1)]),
             held_back: None,
+            forced: Vec::new(),
             totals: Totals::default(),
             guests: vec![
                 guest("g00000", Phase::Ready, None),

@@ -27,6 +27,10 @@ pub struct Fleet {
     pub counts: BTreeMap<Phase, u32>,
     /// Why no more guests are started for now, if some are held back.
     pub held_back: Option<String>,
+    /// What made the host not ready, where the launch was forced: ids of
+    /// findings of `imgbuild check --json`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forced: Vec<String>,
     /// What happened to guests in all.
     #[serde(default)]
     pub totals: Totals,

@@ -57,6 +57,7 @@ pub(in crate::fleet) fn spec(name: &str, ports: usize) -> FleetSpec {
         metrics: None,
         keep: None,
         until: None,
+        forced: vec!["memory".to_owned()],
     }
 }
 

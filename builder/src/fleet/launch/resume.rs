@@ -57,7 +57,7 @@ pub fn resume(
     let _settings = Hold::of_others(name);
     let journal = Journal::open(&folder.journal())?;
     let site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
-    supervise(site, journal, attachment, Vec::new(), interrupt, emit)
+    supervise(site, journal, attachment, interrupt, emit)
 }
 
 /// Supervises a fleet to its end; guests of it that live are adopted.
@@ -65,7 +65,6 @@ pub(super) fn supervise(
     mut site: Site,
     journal: Journal,
     attachment: Attachment,
-    forced: Vec<&'static str>,
     interrupt: &Interrupt,
     emit: &mut dyn FnMut(LaunchEvent),
 ) -> Result<Launched, LaunchError> {
@@ -98,7 +97,7 @@ pub(super) fn supervise(
         memory: spec.memory,
         cpu,
         ending,
-        forced,
+        forced: spec.forced,
     });
     emit(LaunchEvent::Launch(Milestone::Summary(summary.clone())));
     Ok(Launched::Over(summary))

@@ -66,6 +66,7 @@ fn fleet(guests: bool) -> Fleet {
         wanted: 1,
         counts: BTreeMap::from([(Phase::Ready, 1)]),
         held_back: None,
+        forced: vec!["memory".to_owned()],
         totals: Totals {
             restarts: 3,
             unresponsive: 2,
