@@ -7,6 +7,8 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 use imgbuild::fleet::api::types::{self, Desired, Stage};
 use imgbuild::fleet::guest::Phase;
@@ -197,6 +199,35 @@ fn what_died_with_the_supervisor_is_started_again_and_what_was_stopped_is_not() 
     run(&mut fleet.imgbuild(["restart", "g00001"])).succeeds();
     fleet.wait();
     assert!(all_ready(&fleet.ps()));
+    fleet.end();
+}
+
+#[test]
+fn of_two_who_resume_a_fleet_one_does() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 1, &[]);
+    for _ in 0..number("IMGBUILD_TEST_ROUNDS", 5) {
+        fleet.kill_supervisor();
+        let mut resumes = [0, 1].map(|number| {
+            let talk = env.path().join(format!("resume{number}"));
+            let mut resume = fleet.imgbuild(["launch", "--resume", "f", "--detach"]);
+            resume.stderr(File::create(&talk).unwrap());
+            // Each looks at the folder before it leaves that to its supervisor.
+            sleep(Duration::from_millis(10));
+            (resume.spawn().unwrap(), talk)
+        });
+        let codes = resumes
+            .each_mut()
+            .map(|(resume, _)| resume.wait().unwrap().code().unwrap());
+        let talk = resumes.map(|(_, talk)| fs::read_to_string(talk).unwrap());
+        assert_eq!(codes.iter().sum::<i32>(), 1, "{talk:?}");
+        let loser = codes.iter().position(|code| *code == 1).unwrap();
+        assert!(
+            talk[loser].contains("a fleet named f is running"),
+            "{talk:?}"
+        );
+    }
+    fleet.wait();
     fleet.end();
 }
 

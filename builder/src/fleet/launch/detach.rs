@@ -1,20 +1,19 @@
 //! `launch --detach`: a supervisor of its own.
 
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, setsid};
+use serde_json::Value;
 
 use super::{LaunchError, LaunchEvent, Milestone};
 use crate::directories::Directories;
 use crate::fleet::api::client::Client;
 use crate::fleet::folder::Paths;
-use crate::fleet::logs;
 use crate::interrupt::Interrupt;
 
 /// Starts a process that supervises the fleet, and waits until it does.
@@ -32,6 +31,8 @@ pub(super) fn detach(
         .create(true)
         .mode(0o600)
         .open(&log)?;
+    let mut said = File::open(&log)?;
+    said.seek(SeekFrom::End(0))?;
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args([
@@ -52,13 +53,16 @@ pub(super) fn detach(
     let mut child = command.spawn()?;
     let pid = child.id();
     loop {
-        if client.fleet(false).is_ok() {
+        // Another process that was started to supervise it may have been faster.
+        let answer = client.fleet(false).ok();
+        let supervisor = answer.and_then(|fleet| fleet.supervisor);
+        if supervisor.is_some_and(|supervisor| supervisor.pid == pid) {
             break;
         }
         if let Some(status) = child.try_wait()? {
             return Err(LaunchError::Supervisor {
                 status,
-                last: last_words(&log)?,
+                last: last_words(&said)?,
             });
         }
         if interrupt.requested() {
@@ -77,10 +81,40 @@ pub(super) fn detach(
     Ok(())
 }
 
-/// The last message in a supervisor's log, whose lines are JSON.
-fn last_words(log: &Path) -> io::Result<String> {
-    let line = logs::tail(log, 1)?.pop().unwrap_or_default();
-    let event = serde_json::from_str::<serde_json::Value>(&line).unwrap_or_default();
-    let message = event["fields"]["message"].as_str().map(str::to_owned);
-    Ok(message.unwrap_or(line))
+/// The last error in the rest of a supervisor's log, whose lines are JSON, or
+/// else its last message: one that supervises the fleet may write to it, too.
+fn last_words(log: impl Read) -> io::Result<String> {
+    let mut last = String::new();
+    let mut is_error = false;
+    for line in BufReader::new(log).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        let event = serde_json::from_str::<Value>(&line).unwrap_or_default();
+        if event["level"] == "ERROR" || !is_error {
+            is_error = event["level"] == "ERROR";
+            let message = event["fields"]["message"].as_str().map(str::to_owned);
+            last = message.unwrap_or(line);
+        }
+    }
+    Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_are_an_error_if_there_is_one() {
+        let said = |level: &str, message: &str| {
+            format!("{{\"level\":\"{level}\",\"fields\":{{\"message\":\"{message}\"}}}}\n")
+        };
+        let first = said("ERROR", "a first") + &said("ERROR", "it is running");
+        let both = first + &said("DEBUG", "g00000 is ready");
+        assert_eq!(last_words(both.as_bytes()).unwrap(), "it is running");
+        let panicked = said("INFO", "adopted 1 guest") + "note: no backtrace\n";
+        assert_eq!(
+            last_words(panicked.as_bytes()).unwrap(),
+            "note: no backtrace"
+        );
+        assert_eq!(last_words(&b""[..]).unwrap(), "");
+    }
 }
