@@ -202,6 +202,31 @@ fn what_died_with_the_supervisor_is_started_again_and_what_was_stopped_is_not() 
     fleet.end();
 }
 
+/// Each supervisor that dies leaves a connection that QEMU has yet to take, and
+/// QEMU lets two wait.
+#[test]
+fn a_guest_that_takes_no_connection_is_adopted_all_the_same() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 2, &[]);
+    let before = lives(&fleet.ps());
+    let stopped = before[0].0.unwrap();
+    signal(stopped, Signal::STOP);
+    for _ in 0..4 {
+        fleet.kill_supervisor();
+        fleet.resume().succeeds();
+    }
+    let said = "takes no connection to its console";
+    assert!(fleet.talk().contains(said), "{}", fleet.talk());
+    fleet.until("the other answers", |fleet| {
+        fleet.guests[1].state == Phase::Ready
+    });
+    signal(stopped, Signal::CONT);
+    let after = fleet.until("it answers", all_ready);
+    assert_eq!(lives(&after), before);
+    fleet.ssh("g00000", ["status"]).succeeds();
+    fleet.end();
+}
+
 #[test]
 fn of_two_who_resume_a_fleet_one_does() {
     let env = TestEnv::new();

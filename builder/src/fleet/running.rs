@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use rustix::net::{SocketAddrUnix, connect};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::guest::{Chance, End};
@@ -60,6 +62,8 @@ pub(super) struct Running {
     /// its pidfd alone.
     child: Option<Child>,
     console: UnixStream,
+    /// An adopted one's console may not take a connection for a while.
+    is_connected: bool,
     lines: LineBuffer,
     /// What the console did not take at once.
     outgoing: Vec<u8>,
@@ -92,6 +96,7 @@ impl Running {
         match prepared {
             Ok(pidfd) => {
                 let mut running = Self::adopted(pid, pidfd, console, errors_read)?;
+                running.is_connected = true;
                 running.child = Some(child);
                 running.dies_with_us = dies_with_us;
                 running.counts_from = Some((Instant::now(), Schedule::NONE));
@@ -105,8 +110,9 @@ impl Running {
         }
     }
 
-    /// Takes charge of a VMM that another process started. What its stderr held
-    /// so far, in bytes, is passed over.
+    /// Takes charge of a VMM that another process started, `console` being a
+    /// socket to connect to its console by [`Running::connect`]. What its stderr
+    /// held so far, in bytes, is passed over.
     pub(super) fn adopted(
         pid: Pid,
         pidfd: OwnedFd,
@@ -119,6 +125,7 @@ impl Running {
             pidfd,
             child: None,
             console: UnixStream::from_std(console),
+            is_connected: false,
             lines: LineBuffer::default(),
             outgoing: Vec::new(),
             second: (Instant::now(), 0),
@@ -128,6 +135,25 @@ impl Running {
             killed: false,
             dies_with_us: false,
         })
+    }
+
+    /// Connects to an adopted VMM's console; `false` if that takes nobody for now.
+    ///
+    /// QEMU lets two wait (it listens anew, with a backlog of 1). Those that
+    /// supervisors left that died go once it runs again, if it is stopped or gets
+    /// no CPU time now.
+    pub(super) fn connect(&mut self, path: &Path) -> io::Result<bool> {
+        if !self.is_connected {
+            match connect(&self.console, &SocketAddrUnix::new(path)?) {
+                Ok(()) => self.is_connected = true,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(errno) => return Err(errno.into()),
+            }
+            // QEMU may have read the start of a line from a supervisor that died.
+            self.outgoing.insert(0, b'\n');
+            self.flush();
+        }
+        Ok(true)
     }
 
     /// Has `registry` tell of each source by the token that it is given.
@@ -321,6 +347,14 @@ impl Drop for Running {
             self.kill_and_wait();
         }
     }
+}
+
+/// Whether a console that could not be connected to never can be.
+pub(super) fn is_out_of_reach(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// Reads what is there, up to `most`; gives the number of bytes.

@@ -343,14 +343,24 @@ impl Site {
         Running::started(child, console, said, self.lifetime == Lifetime::WithParent)
     }
 
-    /// Takes charge of a guest that another supervisor started.
+    /// Takes charge of a guest that another supervisor started, without its
+    /// console.
     pub(super) fn adopt(&self, living: &Living, pidfd: OwnedFd) -> io::Result<Running> {
-        let console = connect(&self.folder.console(living.guest))?;
         let pid = i32::try_from(living.pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
         let errors = self.folder.error(living.guest);
         let said = fs::metadata(errors).map_or(0, |file| file.len());
-        Running::adopted(pid, pidfd, console, said)
+        Running::adopted(pid, pidfd, socket()?, said)
+    }
+
+    /// Connects to the console of an adopted guest; `false` if that takes nobody
+    /// for now.
+    pub(super) fn connect_console(
+        &self,
+        guest: GuestIndex,
+        running: &mut Running,
+    ) -> io::Result<bool> {
+        running.connect(&self.folder.console(guest))
     }
 
     /// Connects to a guest's monitor, without waiting for its VMM.
@@ -408,10 +418,15 @@ fn listener(path: &Path) -> io::Result<UnixListener> {
 
 /// Connects to a socket without waiting for a VMM that accepts nobody.
 fn connect(path: &Path) -> io::Result<UnixStream> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let socket = socket()?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+/// A socket that waits for nothing.
+fn socket() -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?.into())
 }
 
 /// Removes what a fleet has outside its folders, whose supervisor died and no

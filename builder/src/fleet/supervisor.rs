@@ -22,7 +22,7 @@ use super::admission::{self, Admission};
 use super::api::types::Totals;
 use super::guest::{Action, End, Event, Phase, Policy, printable};
 use super::orphans::Living;
-use super::running::{More, Source};
+use super::running::{More, Source, is_out_of_reach};
 use super::site::Site;
 use crate::host::memory::OomKills;
 use crate::interrupt::Interrupt;
@@ -48,6 +48,9 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 /// How long after a question what a guest gets of the CPU begins to count, which
 /// takes some thirty system calls to see: nearly all have answered by then.
 const SILENCE: Duration = Duration::from_secs(1);
+
+/// How often a console is tried that took no connection.
+const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Most guests started before what others have to say is heard.
 const STARTS_A_TURN: usize = 8;
@@ -240,7 +243,7 @@ impl Supervisor {
     }
 
     /// Takes charge of a guest that another supervisor started, and told to burn
-    /// if it was.
+    /// if it was. A console that takes nobody for now is connected to later.
     pub fn adopt(
         &mut self,
         which: usize,
@@ -249,6 +252,14 @@ impl Supervisor {
         told_to_burn: bool,
     ) -> io::Result<()> {
         let mut running = self.site.adopt(living, pidfd)?;
+        if !self.site.connect_console(living.guest, &mut running)? {
+            tracing::warn!(
+                "{} (process {}) takes no connection to its console: tried again until it does",
+                living.guest,
+                living.pid
+            );
+            self.times.arm(which, Instant::now() + CONNECT_AGAIN);
+        }
         running.register(self.poll.registry(), |source| token(which, source))?;
         self.members[which].runs(running, told_to_burn);
         self.notice(which, Observation::Started);
@@ -547,6 +558,7 @@ impl Supervisor {
     /// Gives their turn to the guests whose time has come.
     fn expire(&mut self, now: Instant) {
         while let Some(which) = self.times.take(now) {
+            self.connect(which, now);
             let Some(member) = self.members.get_mut(which) else {
                 continue;
             };
@@ -559,6 +571,25 @@ impl Supervisor {
                 self.apply(which, &Event::Tick);
             }
             self.arm(which);
+        }
+    }
+
+    /// Connects to the console of a guest that took nobody when it was adopted.
+    fn connect(&mut self, which: usize, now: Instant) {
+        let Some(member) = self.members.get_mut(which) else {
+            return;
+        };
+        let index = member.index();
+        let Some(running) = member.running() else {
+            return;
+        };
+        match self.site.connect_console(index, running) {
+            Ok(true) => {}
+            Err(error) if is_out_of_reach(&error) => {
+                tracing::warn!("{index} is killed: its console is out of reach: {error}");
+                running.signal(Signal::KILL);
+            }
+            Ok(false) | Err(_) => self.times.arm(which, now + CONNECT_AGAIN),
         }
     }
 

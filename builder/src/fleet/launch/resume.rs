@@ -1,7 +1,6 @@
 //! `launch --resume`, and what every supervisor does from the first guest to the
 //! last.
 
-use std::io;
 use std::path::Path;
 
 use rustix::process::{Resource, Signal, pidfd_send_signal};
@@ -17,6 +16,7 @@ use crate::fleet::journal::{History, Journal};
 use crate::fleet::mend::Hold;
 use crate::fleet::orphans::{self, Living};
 use crate::fleet::plan::Artifacts;
+use crate::fleet::running::is_out_of_reach;
 use crate::fleet::site::Site;
 use crate::fleet::supervise::{Fleet, STOP_GRACE};
 use crate::fleet::supervisor::{Member, Supervisor};
@@ -160,12 +160,4 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         tracing::info!("adopted {}", counted(adopted, "guest"));
     }
     Ok(())
-}
-
-/// Whether a console that could not be connected to never can be.
-fn is_out_of_reach(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
-    )
 }
