@@ -127,6 +127,7 @@ mod tests {
             wanted: 0,
             counts: BTreeMap::new(),
             held_back: None,
+            forced: Vec::new(),
             totals: Totals::default(),
             guests: states
                 .iter()
