@@ -16,8 +16,11 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 
 use imgbuild::fleet::api::types::{self, Desired, Stage};
+use imgbuild::fleet::cpu::cgroup::FleetCgroup;
 use imgbuild::fleet::guest::Phase;
 use imgbuild::fleet::orphans;
+use imgbuild::fleet::spec::PlacementSpec;
+use imgbuild::units::ByteSize;
 use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, launch, signal, with_shell};
 use imgbuild_tests::stand_in::{QEMU, find};
 use imgbuild_tests::{Finished, TestEnv, finish, run, start, wait_until};
@@ -257,6 +260,54 @@ fn a_qemu_that_is_stopped_while_it_boots_is_told_and_not_replaced() {
     assert_eq!(after.guests[1].pid, told.guests[1].pid);
     assert_eq!(state(&after, 1), (Phase::Ready, 0));
     assert_eq!(after.guests[1].reason, None);
+    fleet.end();
+}
+
+/// Has processes in this control group take all memory until they are killed.
+/// Guests go first: each of these takes less than what is added to their scores.
+fn runs_out_of_memory(group: &str) {
+    let script = "for procs in $(find /sys/fs/cgroup -path \"*/$1/*\" -name cgroup.procs); do
+            # Where a group of version 2 has children, it takes nobody.
+            echo $$ >$procs || true
+        done
+        for hog in 1 2 3 4; do tail </dev/zero & done
+        wait";
+    let mut hogs = Command::new("sh");
+    hogs.args(["-c", script, "sh", group]).status().unwrap();
+}
+
+#[test]
+fn only_guests_that_the_oom_killer_ended_are_told_so() {
+    let env = TestEnv::new();
+    let limits = ["--restart", "never", "--memory-max", "768M"];
+    let fleet = Fleet::ready(&env, "f", 3, &limits);
+
+    // Somebody else's, and a guest that ends by another hand after it.
+    let name = format!("imgbuild-elsewhere-{}", std::process::id());
+    let limit = PlacementSpec {
+        memory_max: ByteSize::new(16 << 20),
+        ..PlacementSpec::default()
+    };
+    let elsewhere = FleetCgroup::create(Path::new("/"), &name, &limit);
+    let elsewhere = elsewhere.unwrap().unwrap();
+    runs_out_of_memory(&name);
+    assert!(elsewhere.oom_kills() >= Some(1));
+    elsewhere.remove().unwrap();
+    fleet.kill_guests(&[0]);
+    let after = fleet.until("it failed", |fleet| state(fleet, 0) == (Phase::Failed, 0));
+    let why = reason(&after, 0);
+    assert!(why.starts_with("QEMU ended (signal: 9)"), "{why}");
+
+    let spec = fleet.spec();
+    runs_out_of_memory(&format!(
+        "imgbuild-f-{}",
+        spec["instance"].as_str().unwrap()
+    ));
+    let after = fleet.until("none lives", |fleet| fleet.counts[&Phase::Failed] == 3);
+    for index in [1, 2] {
+        let why = reason(&after, index);
+        assert!(why.starts_with("QEMU was ended by the OOM killer"), "{why}");
+    }
     fleet.end();
 }
 
