@@ -587,7 +587,7 @@ impl Supervisor {
             Ok(true) => {}
             Err(error) if is_out_of_reach(&error) => {
                 tracing::warn!("{index} is killed: its console is out of reach: {error}");
-                running.signal(Signal::KILL);
+                running.kill();
             }
             Ok(false) | Err(_) => self.times.arm(which, now + CONNECT_AGAIN),
         }
