@@ -143,12 +143,14 @@ impl Running {
     /// supervisors left that died go once it runs again, if it is stopped or gets
     /// no CPU time now.
     pub(super) fn connect(&mut self, path: &Path) -> io::Result<bool> {
-        if !self.is_connected {
+        if !self.is_connected && !self.killed {
             match connect(&self.console, &SocketAddrUnix::new(path)?) {
                 Ok(()) => self.is_connected = true,
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(errno) => return Err(errno.into()),
             }
+            // From here on it can be asked.
+            self.counts_from = None;
             // QEMU may have read the start of a line from a supervisor that died.
             self.outgoing.insert(0, b'\n');
             self.flush();

@@ -12,7 +12,7 @@ use super::api::server::{self, Server};
 use super::api::types::{Desired, Event, Stage};
 use super::ask::Asks;
 use super::deadline;
-use super::guest::Phase;
+use super::guest::{Phase, Reason};
 use super::journal::{Journal, Record};
 use super::launch::{Attachment, LaunchError};
 use super::logs;
@@ -375,10 +375,18 @@ impl<'a> Fleet<'a> {
 
     /// Ends the initial start once every guest has had its own, or no more fit.
     fn settle(&mut self) {
-        let under_way = self.supervisor.count(&[Phase::Starting, Phase::Booting]);
         let waiting = self.supervisor.count(&[Phase::Planned]);
         let settled = matches!(self.supervisor.held_back(), Some((_, true)));
-        if !self.up && under_way == 0 && (waiting == 0 || settled) {
+        // One whose VMM somebody stopped may boot for ever.
+        let is_under_way = |member: &Member| {
+            let guest = member.guest();
+            matches!(guest.phase(), Phase::Starting | Phase::Booting)
+                && guest.reason() != Some(&Reason::VmmStopped)
+        };
+        if !self.up
+            && (waiting == 0 || settled)
+            && !self.supervisor.members().iter().any(is_under_way)
+        {
             self.up = true;
             self.record(&Record::Up);
             if self.supervisor.site().spec().burn_at == BurnAt::Start {

@@ -52,6 +52,15 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// How often a console is tried that took no connection.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
+/// Where a guest lives, or is about to.
+const AT_WORK: [Phase; 5] = [
+    Phase::Starting,
+    Phase::Booting,
+    Phase::Ready,
+    Phase::Unresponsive,
+    Phase::Restarting,
+];
+
 /// Most guests started before what others have to say is heard.
 const STARTS_A_TURN: usize = 8;
 
@@ -447,14 +456,16 @@ impl Supervisor {
 
     /// Starts guests in turn, as long as admission lets one more start.
     fn start_admitted(&mut self) {
-        let is_hopeless = self.is_hopeless();
-        match (self.gave_up, is_hopeless) {
-            (false, true) => self.starts.clear(),
+        if self.is_hopeless() {
+            if !self.gave_up {
+                self.starts.clear();
+            }
+            self.gave_up = true;
+        } else if self.gave_up && self.count(&AT_WORK) > 0 {
             // The user has guests started all the same.
-            (true, false) => self.start_planned(),
-            _ => {}
+            self.gave_up = false;
+            self.start_planned();
         }
-        self.gave_up = is_hopeless;
         for _ in 0..STARTS_A_TURN {
             let Some(which) = self.starts.first(Instant::now()) else {
                 return;

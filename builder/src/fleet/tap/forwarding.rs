@@ -95,7 +95,7 @@ impl End {
             match self.queue.receive(&mut frame) {
                 Ok(length) if frame[..length].ends_with(end) => return Ok(true),
                 // The host's own words, such as those of its name service.
-                Ok(_) => continue,
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
