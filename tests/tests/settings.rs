@@ -234,6 +234,8 @@ fn restore_puts_back_what_a_killed_launch_left() {
         &before.values["sleep_millisecs"],
     )
     .unwrap();
+    // Its cgroup has outlived it too.
+    run(&mut env.imgbuild(["rm", "tty-idle"])).succeeds();
 }
 
 #[test]
