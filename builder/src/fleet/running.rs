@@ -314,9 +314,7 @@ impl Running {
             stopped: schedule.stopped,
         }
     }
-}
 
-impl Running {
     /// Asks the VMM how the guest's machine is; what was asked before is given
     /// up. `registry` tells by `token` when [`Running::inspected`] has more.
     pub(super) fn inspect(

@@ -241,26 +241,28 @@ impl Guest {
             }
             Machine::Running if was_suspected => Some(self.hang(now)),
             Machine::Running => None,
-            Machine::DiskFailed | Machine::Paused => {
-                self.reason = Some(match machine {
-                    Machine::DiskFailed => Reason::DiskFailed,
-                    _ => Reason::Paused,
-                });
-                self.due = Some(after(now, policy.answer_within));
-                None
-            }
-            Machine::Dead => {
-                let action = self.fail(Reason::Dead);
-                self.reason.clone_from(&self.fate);
-                Some(action)
-            }
+            Machine::DiskFailed => self.pause(now, Reason::DiskFailed, policy),
+            Machine::Paused => self.pause(now, Reason::Paused, policy),
+            Machine::Dead => Some(self.fail_late(Reason::Dead)),
         }
+    }
+
+    /// Leaves a guest alone that cannot answer, until it is looked at again.
+    fn pause(&mut self, now: Instant, reason: Reason, policy: &Policy) -> Option<Action> {
+        self.reason = Some(reason);
+        self.due = Some(after(now, policy.answer_within));
+        None
     }
 
     /// Ends a guest that could have answered.
     fn hang(&mut self, now: Instant) -> Action {
         let asked = self.asked.unwrap_or(now);
-        let action = self.fail(Reason::NoAnswer(now.saturating_duration_since(asked)));
+        self.fail_late(Reason::NoAnswer(now.saturating_duration_since(asked)))
+    }
+
+    /// Ends a guest that is unresponsive, and tells why before it is gone.
+    fn fail_late(&mut self, reason: Reason) -> Action {
+        let action = self.fail(reason);
         self.reason.clone_from(&self.fate);
         action
     }

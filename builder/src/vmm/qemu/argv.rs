@@ -56,21 +56,9 @@ pub fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
     argv.option("-kernel", opened_again(Part::Kernel));
     argv.option("-initrd", opened_again(Part::Initramfs));
     argv.option("-append", &guest.command_line);
-    argv.option(
-        "-chardev",
-        format!(
-            "socket,id=console,fd={},server=on,wait=on",
-            Part::Console.descriptor()
-        ),
-    );
+    argv.socket("console", Part::Console, "on");
     argv.option("-serial", "chardev:console");
-    argv.option(
-        "-chardev",
-        format!(
-            "socket,id=monitor,fd={},server=on,wait=off",
-            Part::Monitor.descriptor()
-        ),
-    );
+    argv.socket("monitor", Part::Monitor, "off");
     argv.option("-mon", "chardev=monitor,mode=control");
     if parts.contains(&Part::Identity) {
         let file = opened_again(Part::Identity);
@@ -146,6 +134,15 @@ impl Argv {
     fn option(&mut self, name: &str, value: impl Into<OsString>) {
         self.flag(name);
         self.arguments.push(value.into());
+    }
+
+    /// A socket that listens already; `wait` tells whether QEMU waits for a client.
+    fn socket(&mut self, id: &str, part: Part, wait: &str) {
+        let fd = part.descriptor();
+        self.option(
+            "-chardev",
+            format!("socket,id={id},fd={fd},server=on,wait={wait}"),
+        );
     }
 
     /// The name of a descriptor as QEMU's disks use it: not opened again.

@@ -99,15 +99,10 @@ impl Inquiry {
         if self.messages > MESSAGES_MAX {
             return Err(QmpError::TooLong);
         }
-        let garbage = || {
-            let text = String::from_utf8_lossy(line);
-            let shown = text.chars().filter(|character| !character.is_control());
-            QmpError::Garbage(shown.take(QUOTED).collect())
-        };
+        let garbage = || QmpError::Garbage(quoted(&String::from_utf8_lossy(line)));
         let message: Message = serde_json::from_slice(line).map_err(|_| garbage())?;
         if let Some(Refusal { desc }) = message.error {
-            let shown = desc.chars().filter(|character| !character.is_control());
-            return Err(QmpError::Refused(shown.take(QUOTED).collect()));
+            return Err(QmpError::Refused(quoted(&desc)));
         }
         let step = self.step;
         let mut ask = |command: &str, step| {
@@ -131,6 +126,12 @@ impl Inquiry {
         }
         Ok(None)
     }
+}
+
+/// The beginning of an answer, safe to print.
+fn quoted(text: &str) -> String {
+    let shown = text.chars().filter(|character| !character.is_control());
+    shown.take(QUOTED).collect()
 }
 
 /// What a `RunState` means (QEMU's qapi/run-state.json).
