@@ -1,25 +1,21 @@
 //! The record's file: locked, trusted, and replaced whole.
 //!
 //! It stands in a folder of root's, `/run/imgbuild`. Whoever can write there
-//! could have imgbuild write settings as root, so nothing is followed, and
-//! nothing is read that anybody else could have written.
+//! could have imgbuild write settings as root, so nothing is read that anybody
+//! else could have written.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, openat, renameat, unlinkat};
-use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::SettingsError;
 use super::record::{LIMIT, Record, is_boot_id};
+use crate::private::{Others, Private, PrivateError};
 
 const FOLDER: &str = "run/imgbuild";
 const RECORD: &str = "settings.json";
-/// What becomes the record.
-const NEXT: &str = "settings.json.new";
 const LOCK: &str = "settings.lock";
 const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 
@@ -29,7 +25,7 @@ pub(super) struct Store {
     /// What imgbuild changed; [`Store::save`] makes it last.
     pub record: Record,
     saved: Record,
-    folder: File,
+    folder: Private,
     path: PathBuf,
     _lock: File,
 }
@@ -38,26 +34,19 @@ impl Store {
     /// Locks and reads the record below `root`, and makes its folder where
     /// there is none.
     pub fn create(root: &Path) -> Result<Self, SettingsError> {
-        let path = root.join(FOLDER);
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(&path, error)),
-            _ => Self::open(root, open_folder(&path)?),
-        }
+        Self::open(root, Private::make(&root.join(FOLDER), Others::Nothing)?)
     }
 
     /// Locks and reads the record below `root`; `None` where there has never
     /// been one.
     pub fn existing(root: &Path) -> Result<Option<Self>, SettingsError> {
-        let path = root.join(FOLDER);
-        match fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            _ => Self::open(root, open_folder(&path)?).map(Some),
-        }
+        let folder = Private::open(&root.join(FOLDER), Others::Nothing)?;
+        folder.map(|folder| Self::open(root, folder)).transpose()
     }
 
-    fn open(root: &Path, folder: File) -> Result<Self, SettingsError> {
-        let path = root.join(FOLDER).join(RECORD);
-        let lock = lock(&folder, &root.join(FOLDER).join(LOCK))?;
+    fn open(root: &Path, folder: Private) -> Result<Self, SettingsError> {
+        let path = folder.path().join(RECORD);
+        let lock = lock(&folder)?;
         let boot_id = boot_id(root)?;
         let saved = match read(&folder, &path)? {
             Some(record) if record.boot_id == boot_id => record,
@@ -90,111 +79,46 @@ impl Store {
                 let path = self.path.clone();
                 return Err(SettingsError::Full { path });
             }
-            self.replace(&bytes)
+            self.folder
+                .replace(RECORD, &bytes, || {
+                    #[cfg(test)]
+                    super::tests::fuse::burn();
+                })
                 .map_err(|error| failed(&self.path, error))?;
         }
         self.saved = self.record.clone();
         Ok(())
     }
 
-    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
-        // What a killed one left.
-        remove(&self.folder, NEXT)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | PLAIN;
-        let mut next = File::from(openat(&self.folder, NEXT, flags, OWNER)?);
-        // The umask may have taken from it.
-        rustix::fs::fchmod(&next, OWNER)?;
-        next.write_all(bytes)?;
-        next.sync_all()?;
-        #[cfg(test)]
-        super::tests::fuse::burn();
-        renameat(&self.folder, NEXT, &self.folder, RECORD)?;
-        self.folder.sync_all()
-    }
-
     fn remove(&self) -> io::Result<()> {
         #[cfg(test)]
         super::tests::fuse::burn();
-        remove(&self.folder, RECORD)?;
-        self.folder.sync_all()
+        self.folder.remove(RECORD)?;
+        self.folder.sync()
     }
-}
-
-/// Readable and writable by the owner alone.
-const OWNER: Mode = Mode::RUSR.union(Mode::WUSR);
-/// No link is followed, no device waited for, nothing handed to a child.
-const PLAIN: OFlags = OFlags::NOFOLLOW
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::CLOEXEC);
-
-fn open_folder(path: &Path) -> Result<File, SettingsError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | PLAIN;
-    let folder = match openat(CWD, path, flags, Mode::empty()) {
-        Err(Errno::LOOP | Errno::NOTDIR) => return Err(untrusted(path, "is not a folder")),
-        folder => File::from(folder.map_err(|errno| failed(path, errno.into()))?),
-    };
-    trusted(&folder, path, 0o700)?;
-    Ok(folder)
 }
 
 /// Waits for whoever changes settings now: seconds at most.
-fn lock(folder: &File, path: &Path) -> Result<File, SettingsError> {
-    let flags = OFlags::RDWR | OFlags::CREATE | PLAIN;
-    let lock = match openat(folder, LOCK, flags, OWNER) {
-        Err(Errno::LOOP | Errno::ISDIR) => return Err(untrusted(path, "is not a file")),
-        lock => File::from(lock.map_err(|errno| failed(path, errno.into()))?),
-    };
+fn lock(folder: &Private) -> Result<File, SettingsError> {
+    let path = folder.path().join(LOCK);
+    let lock = folder
+        .file(LOCK, OFlags::RDWR | OFlags::CREATE)?
+        .ok_or_else(|| failed(&path, io::ErrorKind::NotFound.into()))?;
     rustix::io::retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
-        .map_err(|errno| failed(path, errno.into()))?;
+        .map_err(|errno| failed(&path, errno.into()))?;
     Ok(lock)
 }
 
-fn read(folder: &File, path: &Path) -> Result<Option<Record>, SettingsError> {
-    let file = match openat(folder, RECORD, OFlags::RDONLY | PLAIN, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(None),
-        Err(Errno::LOOP) => return Err(untrusted(path, "is a symbolic link")),
-        file => File::from(file.map_err(|errno| failed(path, errno.into()))?),
+fn read(folder: &Private, path: &Path) -> Result<Option<Record>, SettingsError> {
+    let Some(bytes) = folder.read(RECORD, LIMIT)? else {
+        return Ok(None);
     };
-    let metadata = file.metadata().map_err(|error| failed(path, error))?;
-    if !metadata.is_file() {
-        return Err(untrusted(path, "is not a file"));
-    }
-    trusted(&file, path, 0o600)?;
-    if metadata.nlink() != 1 {
-        return Err(untrusted(path, "has another name (hard link)"));
-    }
-    let mut bytes = Vec::new();
-    file.take(LIMIT + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| failed(path, error))?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(untrusted(path, "is longer than any record"));
-    }
     Record::parse(&bytes)
         .map(Some)
-        .map_err(|why| untrusted(path, &why))
-}
-
-/// Whether nobody but this user, who is root where it matters, can have
-/// written `file`.
-fn trusted(file: &File, path: &Path, mode: u32) -> Result<(), SettingsError> {
-    let metadata = file.metadata().map_err(|error| failed(path, error))?;
-    let owner = geteuid().as_raw();
-    if metadata.uid() != owner {
-        let uid = metadata.uid();
-        return Err(untrusted(
-            path,
-            &format!("belongs to user {uid}, not {owner}"),
-        ));
-    }
-    let found = metadata.mode() & 0o7777;
-    if found != mode {
-        return Err(untrusted(
-            path,
-            &format!("has mode {found:04o}, not {mode:04o}"),
-        ));
-    }
-    Ok(())
+        .map_err(|why| SettingsError::Untrusted {
+            path: path.to_path_buf(),
+            why,
+        })
 }
 
 fn boot_id(root: &Path) -> Result<String, SettingsError> {
@@ -212,17 +136,12 @@ fn boot_id(root: &Path) -> Result<String, SettingsError> {
     text.map_err(|source| SettingsError::Boot { path, source })
 }
 
-fn remove(folder: &File, name: &str) -> io::Result<()> {
-    match unlinkat(folder, name, AtFlags::empty()) {
-        Err(Errno::NOENT) => Ok(()),
-        result => Ok(result?),
-    }
-}
-
-fn untrusted(path: &Path, why: &str) -> SettingsError {
-    SettingsError::Untrusted {
-        path: path.to_path_buf(),
-        why: why.to_owned(),
+impl From<PrivateError> for SettingsError {
+    fn from(error: PrivateError) -> Self {
+        match error {
+            PrivateError::Refused { path, why } => Self::Untrusted { path, why },
+            PrivateError::Failed { path, source } => failed(&path, source),
+        }
     }
 }
 

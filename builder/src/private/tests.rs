@@ -1,0 +1,152 @@
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn temporary() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Opening and making both refuse the folder `path`, and say why.
+fn refuses(path: &Path, why: &str) {
+    for result in [
+        Private::open(path, Others::Look).map(drop),
+        Private::make(path, Others::Look).map(drop),
+    ] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, PrivateError::Refused { .. }), "{error}");
+        let error = error.to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn a_folder_is_made_for_its_owner_alone_with_those_that_it_is_in() {
+    let temporary = temporary();
+    let path = temporary.path().join("a/b/c");
+    assert!(Private::open(&path, Others::Look).unwrap().is_none());
+    Private::make(&path, Others::Nothing).unwrap();
+    Private::make(&path, Others::Nothing).unwrap();
+    let mut folder = path.as_path();
+    while folder != temporary.path() {
+        assert_eq!(fs::metadata(folder).unwrap().mode() & 0o7777, 0o700);
+        folder = folder.parent().unwrap();
+    }
+    // Who may look does no harm, unless nobody is to.
+    chmod(&path, 0o755);
+    assert!(Private::open(&path, Others::Look).unwrap().is_some());
+    let error = Private::open(&path, Others::Nothing).unwrap_err();
+    assert!(error.to_string().ends_with("has mode 0755, not 0700"));
+}
+
+#[test]
+fn what_others_may_change_is_refused() {
+    let temporary = temporary();
+    let path = temporary.path().join("imgbuild");
+    fs::create_dir(&path).unwrap();
+    for mode in [0o777, 0o1777, 0o770, 0o702] {
+        chmod(&path, mode);
+        refuses(&path, &format!("by others (mode {mode:04o})"));
+    }
+    chmod(&path, 0o700);
+    // Everybody could put another in its place, but for the sticky bit.
+    chmod(temporary.path(), 0o777);
+    refuses(&path, "by everybody (mode 0777)");
+    chmod(temporary.path(), 0o1777);
+    assert!(Private::open(&path, Others::Look).unwrap().is_some());
+}
+
+#[test]
+fn what_is_not_a_folder_is_refused() {
+    let temporary = temporary();
+    let folder = temporary.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    let path = temporary.path().join("imgbuild");
+    symlink(&folder, &path).unwrap();
+    refuses(&path, "is a link or a file");
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "").unwrap();
+    refuses(&path, "is a link or a file");
+    fs::remove_file(&path).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(CWD, &path, fifo, FILE, 0).unwrap();
+    refuses(&path, "is a link or a file");
+}
+
+#[test]
+fn what_belongs_to_others_is_refused() {
+    if !geteuid().is_root() {
+        eprintln!("SKIPPED: only root can give files away");
+        return;
+    }
+    let temporary = temporary();
+    let path = temporary.path().join("imgbuild");
+    fs::create_dir(&path).unwrap();
+    chown(&path, Some(1234), None).unwrap();
+    refuses(&path, "belongs to user 1234, and imgbuild runs as user 0");
+    // Whose the folder around it is could swap it.
+    chown(&path, Some(0), None).unwrap();
+    chown(temporary.path(), Some(1234), None).unwrap();
+    refuses(&path, "belongs to user 1234, and imgbuild runs as user 0");
+}
+
+#[test]
+fn removing_follows_no_link_and_no_new_name() {
+    let temporary = temporary();
+    let victim = temporary.path().join("victim");
+    fs::create_dir_all(victim.join("fleet/deep")).unwrap();
+    let path = temporary.path().join("imgbuild");
+    let private = Private::make(&path, Others::Look).unwrap();
+    for name in ["fleet", "link"] {
+        fs::create_dir_all(path.join("fleet/deep")).unwrap();
+        symlink(&victim, path.join("fleet/deep/link")).unwrap();
+        let _ = symlink(&victim, path.join("link"));
+        private.remove(name).unwrap();
+        assert!(!path.join(name).exists());
+    }
+    private.remove("nothing").unwrap();
+    // Its name is another's by now.
+    fs::create_dir_all(path.join("fleet/deep")).unwrap();
+    fs::rename(&path, temporary.path().join("moved")).unwrap();
+    symlink(&victim, &path).unwrap();
+    private.remove("fleet").unwrap();
+    assert!(!temporary.path().join("moved/fleet").exists());
+    assert!(victim.join("fleet/deep").exists());
+}
+
+#[test]
+fn a_file_that_others_may_have_written_is_refused() {
+    let temporary = temporary();
+    let private = Private::make(&temporary.path().join("p"), Others::Look).unwrap();
+    let path = private.path().join("record");
+    let read = || private.read("record", 100);
+    assert!(read().unwrap().is_none());
+    private.replace("record", b"one", || {}).unwrap();
+    private.replace("record", b"two", || {}).unwrap();
+    assert_eq!(read().unwrap().unwrap(), b"two");
+    assert_eq!(fs::read_dir(private.path()).unwrap().count(), 1);
+
+    let refuses = |why: &str| {
+        let error = read().unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    };
+    chmod(&path, 0o644);
+    refuses("has mode 0644, not 0600");
+    chmod(&path, 0o600);
+    fs::write(&path, [b' '; 101]).unwrap();
+    refuses("longer than 100 bytes");
+    fs::hard_link(&path, path.with_file_name("other")).unwrap();
+    refuses("another name");
+    fs::remove_file(&path).unwrap();
+    symlink("other", &path).unwrap();
+    refuses("is a symbolic link");
+    fs::remove_file(&path).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(CWD, &path, fifo, FILE, 0).unwrap();
+    refuses("is not a file");
+}
