@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
@@ -69,9 +69,8 @@ pub enum PrivateError {
 impl Private {
     /// Opens a folder; `None` if there is none.
     pub fn open(path: &Path, others: Others) -> Result<Option<Self>, PrivateError> {
-        let (parent, name) = match parent(path)? {
-            Some(found) => found,
-            None => return Ok(None),
+        let Some((parent, name)) = parent(path)? else {
+            return Ok(None);
         };
         open_in(parent.as_fd(), name, path, others)
     }
@@ -190,6 +189,26 @@ impl Private {
         match fs::remove_dir_all(self.within(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
+        }
+    }
+
+    /// Removes a folder of sockets in this one, and nothing but sockets with it;
+    /// it is an error if it holds anything else.
+    pub fn remove_sockets(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        let folder = match self.folder(name.as_ref()) {
+            Ok(Some(folder)) => folder,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        for entry in fs::read_dir(folder.within(""))? {
+            let entry = entry?;
+            if entry.file_type()?.is_socket() {
+                folder.remove(entry.file_name())?;
+            }
+        }
+        match unlinkat(&self.folder, name.as_ref(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
         }
     }
 

@@ -35,11 +35,15 @@ pub fn site(
         parameters: "",
     };
     let folder = Folder::create(NAME, directories).expect("the folder is ours");
-    let mut spec = setup.spec(NAME.to_owned(), artifacts, count);
+    folder.make_folders().expect("the folder is ours");
+    folder.make_runtime().expect("the folder is ours");
+    let mut spec = setup.spec(&folder, directories, artifacts, count);
     spec.command_line = artifacts.command_line(parameters);
     spec.run_as_base = run_as_base;
     if net == Net::User {
-        let key = key::generate(NAME, &folder).expect("the folder is ours");
+        let pair = key::generate(NAME, &folder).expect("the kernel has random bytes");
+        pair.write(&folder).expect("the folder is ours");
+        let key = pair.key;
         spec.authorized_key = Some(key.public);
         spec.identity_file = Some(key.file);
         spec.ports = ports::choose(folder.path(), count).expect("few guests");

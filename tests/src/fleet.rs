@@ -144,12 +144,10 @@ impl<'a> Fleet<'a> {
         self.wait_until_unsupervised();
     }
 
-    /// Waits until nobody holds the lock on its folder.
+    /// Waits until nobody holds the lock in its folder.
     pub fn wait_until_unsupervised(&self) {
-        let folder = File::open(self.folder()).expect("its guests are there");
-        wait_until("its supervisor is gone", || {
-            folder.try_lock_shared().is_ok()
-        });
+        let lock = File::open(self.folder().join("lock")).expect("its guests are there");
+        wait_until("its supervisor is gone", || lock.try_lock_shared().is_ok());
     }
 
     /// Kills the VMMs of these guests at once.
@@ -258,7 +256,7 @@ pub fn with_shell(env: &TestEnv) -> PathBuf {
 /// The folder of a fleet.
 #[must_use]
 pub fn folder(env: &TestEnv, name: &str) -> PathBuf {
-    env.path().join("state/imgbuild/fleets").join(name)
+    env.fleets().join(name)
 }
 
 /// Whether all guests are ready.

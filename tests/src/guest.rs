@@ -16,6 +16,7 @@ use imgbuild::directories::Directories;
 use imgbuild::fleet::plan::Artifacts;
 use imgbuild::fleet::site::Site;
 use imgbuild::host::footprint::{self, PAGE, Pages};
+use imgbuild::host::id::HostId;
 use imgbuild::units::GuestRange;
 use imgbuild::vmm::{Lifetime, Net, qemu};
 use tempfile::TempDir;
@@ -124,6 +125,7 @@ impl Guest {
                     cache: temporary.path().join("cache"),
                     state: temporary.path().join("state"),
                     runtime: temporary.path().to_path_buf(),
+                    host: HostId::this().expect("/proc is mounted"),
                 };
                 let (started, site) = ours(&artifacts, &directories, way, count);
                 let ram = artifacts.manifest.recipe.memory.bytes();

@@ -23,6 +23,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use imgbuild::host::id::HostId;
 use tempfile::TempDir;
 
 /// How long a command may take before the test gives it up. Far beyond what
@@ -199,10 +200,20 @@ impl TestEnv {
         }
     }
 
+    /// The folder of this host's fleets.
+    #[must_use]
+    pub fn fleets(&self) -> PathBuf {
+        let host = HostId::this().expect("/proc is mounted");
+        self.path()
+            .join("state/imgbuild/fleets")
+            .join(host.folder())
+    }
+
     /// Asserts that no fleet, nor a boot verification, left a file or folder.
     pub fn assert_no_fleet_left(&self) {
-        for folder in ["state/imgbuild/fleets", "run/imgbuild", "tmp"] {
-            let left: Vec<_> = fs::read_dir(self.path().join(folder))
+        let others = ["run/imgbuild", "tmp"].map(|folder| self.path().join(folder));
+        for folder in others.into_iter().chain([self.fleets()]) {
+            let left: Vec<_> = fs::read_dir(folder)
                 .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
                 .unwrap_or_default();
             assert!(left.is_empty(), "left behind: {left:?}");

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use imgbuild::directories::Directories;
 use imgbuild::fleet::plan::Artifacts;
 use imgbuild::fleet::site::Site;
+use imgbuild::host::id::HostId;
 use imgbuild::vmm::{Lifetime, Net};
 use tty_init::fields::{number, word};
 use tty_init::host;
@@ -71,6 +72,7 @@ impl<'a> Guest<'a> {
             cache: env.path().join("cache"),
             state: env.path().join("state"),
             runtime: env.path().join("run"),
+            host: HostId::this().expect("/proc is mounted"),
         };
         let artifacts = Artifacts::open(out).expect("just built");
         let site = alone::site(&artifacts, &directories, Net::User, "", None, 1);

@@ -376,7 +376,7 @@ fn a_spec_that_cannot_be_read_is_told_and_cleared_by_force() {
     for (spec, said) in [
         (json!({"spec_version": 999}), "has version 999"),
         (
-            json!({"spec_version": 1, "instance": good["instance"]}),
+            json!({"spec_version": 2, "instance": good["instance"]}),
             "does not describe the fleet f",
         ),
         (json!("garbage"), "does not describe the fleet f"),
@@ -428,8 +428,8 @@ fn a_fleet_of_an_earlier_boot_is_lost() {
     fleet.kill_guests(&[0, 1]);
     wait_until("no guest lives", || env.guests().is_empty());
     fleet.change_spec(|spec| {
-        assert!(spec["boot_id"].is_string(), "{spec}");
-        spec["boot_id"] = json!("00000000-0000-4000-8000-000000000000");
+        assert!(spec["host"]["boot"].is_string(), "{spec}");
+        spec["host"]["boot"] = json!("00000000-0000-4000-8000-000000000000");
     });
     // With a login or a restart of the host, this goes.
     fs::remove_dir_all(env.path().join("run/imgbuild/f")).unwrap();

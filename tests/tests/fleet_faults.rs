@@ -8,7 +8,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -750,7 +750,7 @@ fn prometheus_is_answered_where_it_asks() {
 #[test]
 fn a_fleet_that_ends_when_it_is_asked_has_ended() {
     let env = TestEnv::new();
-    let spec = env.path().join("state/imgbuild/fleets/f/spec.json");
+    let spec = env.fleets().join("f/spec.json");
     let control = env.path().join("run/imgbuild/f/control");
     for path in [&spec, &control] {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -764,7 +764,10 @@ fn a_fleet_that_ends_when_it_is_asked_has_ended() {
     ] {
         fs::write(&spec, "{}").unwrap();
         // As a supervisor does.
-        let lock = fs::File::open(spec.parent().unwrap()).unwrap();
+        let lock = spec.with_file_name("lock");
+        let mut options = fs::File::options();
+        let lock = options.write(true).create(true).mode(0o600).open(lock);
+        let lock = lock.unwrap();
         lock.lock().unwrap();
         let asked = start(&mut env.imgbuild(verb));
         let (connection, _) = listener.accept().unwrap();

@@ -13,6 +13,7 @@ use imgbuild::artifact;
 use imgbuild::directories::Directories;
 use imgbuild::fleet::plan::Artifacts;
 use imgbuild::fleet::site;
+use imgbuild::host::id::HostId;
 use imgbuild::vmm::{self, Lifetime, Net};
 use imgbuild_tests::guest::READY;
 use imgbuild_tests::{TestEnv, alone, run, wait_until};
@@ -40,6 +41,7 @@ impl Place {
             cache: env.path().join("cache"),
             state: hostile.join("state"),
             runtime: env.path().join("run"),
+            host: HostId::this().unwrap(),
         };
         let artifacts = Artifacts::open(&out).unwrap();
         let site = alone::site(&artifacts, &directories, Net::User, "", run_as_base, count);

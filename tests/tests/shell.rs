@@ -96,7 +96,7 @@ impl<'a> Fleet<'a> {
     }
 
     fn client(&self, command: &str) -> Command {
-        let fleets = self.env.path().join("state/imgbuild/fleets");
+        let fleets = self.env.fleets();
         let mut ssh = self.env.command("ssh");
         ssh.arg("-F").arg(fleets.join("debian-shell/ssh_config"));
         ssh.arg("g00000");

@@ -14,7 +14,6 @@ use super::logs::show;
 use super::target::Target;
 use super::{Context, Exit, Failure};
 use crate::fleet::api::client::{self, Client, ClientError, Next};
-use crate::fleet::folder::Paths;
 use crate::fleet::logs;
 use crate::units::GuestIndex;
 
@@ -56,10 +55,10 @@ enum Event {
 impl Console {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
         let found = self.target.find(context)?;
-        let client = context.client(&found.name);
+        let client = context.client(&found.name, &found.paths);
         // Before the tail, so that nothing is missed between.
         let console = client.console(self.guest)?;
-        let log = Paths::of(&found.name, &context.directories).log(self.guest);
+        let log = found.paths.log(self.guest);
         if self.tail > 0 {
             for line in logs::tail(&log, self.tail)? {
                 show(line.as_bytes())?;

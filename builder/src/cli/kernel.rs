@@ -100,7 +100,7 @@ impl SourceArgs {
 
     fn environment(&self, context: &Context, epoch: u32) -> Result<Env, Failure> {
         Ok(Env {
-            cache: context.directories.cache.clone(),
+            cache: context.directories.open_cache()?.path().to_path_buf(),
             network: if self.offline {
                 Network::Offline
             } else {

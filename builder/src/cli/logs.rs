@@ -6,7 +6,6 @@ use clap::Args;
 
 use super::target::Target;
 use super::{Context, Exit, Failure};
-use crate::fleet::folder::Paths;
 use crate::fleet::guest::printable;
 use crate::fleet::logs;
 use crate::units::GuestIndex;
@@ -35,8 +34,7 @@ pub struct Logs {
 
 impl Logs {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let found = self.target.find(context)?;
-        let paths = Paths::of(&found.name, &context.directories);
+        let paths = self.target.find_anywhere(context)?.paths;
         let log = if self.vmm {
             paths.error(self.guest)
         } else {

@@ -31,9 +31,9 @@ pub struct Ps {
 
 impl Ps {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let found = self.target.find(context)?;
-        let mut fleet = if found.supervised {
-            context.client(&found.name).fleet(true)?
+        let found = self.target.find_anywhere(context)?;
+        let mut fleet = if found.is_supervised() {
+            context.client(&found.name, &found.paths).fleet(true)?
         } else {
             unsupervised(&found)?
         };

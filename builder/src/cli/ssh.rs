@@ -55,7 +55,7 @@ pub struct Ssh {
 impl Ssh {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
         let fleet = Reachable::find(self.fleet.as_deref(), &context.directories)?;
-        let client = context.client(fleet.name());
+        let client = context.client(fleet.name(), fleet.paths());
         if let Some(guest) = self.guest {
             if let Some(attendance) = attend(&client, guest)
                 && let Err(error) = hold(attendance)

@@ -6,8 +6,8 @@ use super::launch::fleet_name;
 use super::{Context, Failure};
 use crate::fleet::api::client::Client;
 use crate::fleet::api::types::Fleet;
-use crate::fleet::find::{FindError, find};
-use crate::fleet::folder::Found;
+use crate::fleet::find::{FindError, find, find_anywhere};
+use crate::fleet::folder::{Found, Paths};
 use crate::fleet::select::{Selector, select};
 use crate::units::GuestIndex;
 
@@ -24,15 +24,20 @@ impl Target {
         find(self.fleet.as_deref(), &context.directories)
     }
 
+    /// The same, or another host's: to be looked at.
+    pub fn find_anywhere(&self, context: &Context) -> Result<Found, FindError> {
+        find_anywhere(self.fleet.as_deref(), &context.directories)
+    }
+
     pub fn client(&self, context: &Context) -> Result<Client, FindError> {
         let found = self.find(context)?;
-        Ok(context.client(&found.name))
+        Ok(context.client(&found.name, &found.paths))
     }
 }
 
 impl Context {
-    pub(super) fn client(&self, fleet: &str) -> Client {
-        Client::new(fleet, &self.directories, &self.interrupt)
+    pub(super) fn client(&self, fleet: &str, paths: &Paths) -> Client {
+        Client::new(fleet, paths, &self.interrupt)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which fleet is meant.
 
-use super::folder::{self, FolderError, Found};
+use super::folder::{self, FolderError, Found, Place};
 use crate::directories::Directories;
 
 /// Why no fleet is meant.
@@ -23,17 +23,44 @@ pub enum FindError {
         /// The fleets that there are.
         fleets: Vec<String>,
     },
+    /// It is another host's, which shares the state folder.
+    #[error("the fleet {name} is on host {host}: run imgbuild there")]
+    Elsewhere {
+        /// The fleet.
+        name: String,
+        /// The host.
+        host: String,
+    },
     /// The fleets' folders could not be read.
     #[error(transparent)]
     Folder(#[from] FolderError),
 }
 
-/// The fleet called `name`, or the only one; supervised or not.
+/// The fleet called `name`, or the only one of this host; supervised or not.
 pub fn find(name: Option<&str>, directories: &Directories) -> Result<Found, FindError> {
+    let found = find_anywhere(name, directories)?;
+    match &found.place {
+        Place::Here { .. } => Ok(found),
+        Place::Elsewhere { host } => Err(FindError::Elsewhere {
+            host: host.clone(),
+            name: found.name,
+        }),
+    }
+}
+
+/// The same, or that of another host where this one has none.
+pub fn find_anywhere(name: Option<&str>, directories: &Directories) -> Result<Found, FindError> {
     choose(name, folder::list(directories)?)
 }
 
+/// Those of this host come first in `found`.
 fn choose(name: Option<&str>, mut found: Vec<Found>) -> Result<Found, FindError> {
+    if name.is_none()
+        && let Some(others) = found.iter().position(Found::is_elsewhere)
+        && others > 0
+    {
+        found.truncate(others);
+    }
     let fleets = |found: Vec<Found>| found.into_iter().map(|found| found.name).collect();
     match (name, found.len()) {
         (_, 0) => Err(FindError::NoFleet),
@@ -53,12 +80,14 @@ fn choose(name: Option<&str>, mut found: Vec<Found>) -> Result<Found, FindError>
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
+    use super::super::folder::tests::directories;
+    use super::super::folder::{Paths, Supervised};
     use super::*;
 
     #[test]
-    fn the_only_fleet_need_not_be_named() {
+    fn the_only_fleet_of_this_host_need_not_be_named() {
+        let (_temporary, directories) = directories();
+        // Names in capitals are those of another host's fleets.
         for (name, fleets, chosen) in [
             (None, &["a"][..], Ok("a")),
             (Some("b"), &["a", "b"], Ok("b")),
@@ -74,13 +103,25 @@ mod tests {
             ),
             (None, &[], Err("no fleet is running")),
             (Some("c"), &[], Err("no fleet is running")),
+            (None, &["a", "B"], Ok("a")),
+            (Some("B"), &["a", "B"], Ok("B")),
+            (None, &["B"], Ok("B")),
+            (None, &["B", "C"], Err("several fleets: B, C")),
         ] {
+            let place = |name: &str| {
+                if name.chars().all(char::is_uppercase) {
+                    let host = "h".to_owned();
+                    return Place::Elsewhere { host };
+                }
+                let supervised = Supervised::No;
+                Place::Here { supervised }
+            };
             let found = fleets
                 .iter()
                 .map(|name| Found {
                     name: (*name).to_owned(),
-                    path: PathBuf::new(),
-                    supervised: false,
+                    paths: Paths::of(name, &directories),
+                    place: place(name),
                 })
                 .collect();
             match (choose(name, found), chosen) {

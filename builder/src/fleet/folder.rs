@@ -1,44 +1,52 @@
 //! A fleet's folders: what it keeps, and its sockets.
 //!
-//! State stands in `$XDG_STATE_HOME/imgbuild/fleets/F`, sockets in
-//! `$XDG_RUNTIME_DIR/imgbuild/F`, or `/run/imgbuild/F` for root; folders have
-//! mode 0700, files 0600. Who supervises the fleet holds a lock on the first.
+//! State stands in `$XDG_STATE_HOME/imgbuild/fleets/HOST/F`, sockets where the
+//! spec says: in `$XDG_RUNTIME_DIR/imgbuild/F` as that was at the launch, or
+//! `/run/imgbuild/F` for root; folders have mode 0700, files 0600. Who
+//! supervises the fleet holds the lock in the first.
 //!
-//! What has a `spec.json` is a fleet, and stays until it is removed: its guests
-//! may outlive their supervisor. What has none never had a guest, and goes with
-//! the process that made it.
+//! What has a `spec.json` is a fleet, and stays until it is removed: all that
+//! it has besides is made later, and found by it. One whose spec says that its
+//! launch is not done never had a guest, and goes with the next launch of its
+//! name.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
 use std::ops::Deref;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tempfile::NamedTempFile;
 
 use super::orphans;
-use super::spec::{FleetSpec, SPEC_VERSION};
+use super::spec::FleetSpec;
 use crate::directories::Directories;
+use crate::private::{Others, Private};
 use crate::units::GuestIndex;
 
+mod document;
 mod error;
+mod list;
+mod lock;
 mod paths;
 mod turn;
 
+pub use document::{Remnant, read_spec};
 pub use error::FolderError;
-pub(super) use paths::JOURNAL;
+pub(super) use list::beside;
+use list::entries;
+pub use list::{Found, Place, list, specs};
+use lock::Lock;
+pub use lock::Supervised;
 pub use paths::Paths;
-use paths::{SOCKET_PATH_MAX, SPEC};
+use paths::SOCKET_PATH_MAX;
 pub(super) use turn::Turn;
 
 pub(super) const SSH_CONFIG: &str = "ssh_config";
 pub(super) const KNOWN_HOSTS: &str = "known_hosts";
 
-/// Most bytes of a `spec.json`: a fleet of 100,000 guests takes one MiB.
-const SPEC_MAX: u64 = 16 << 20;
 /// How often a folder is tried again that somebody has locked, and how long
 /// apart: a launch of a name that is taken has it until it knows.
 const TRIES: u32 = 20;
@@ -51,19 +59,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Folder {
     paths: Paths,
+    /// The folder that the one of what it keeps is in.
+    fleets: Private,
     /// `None` once the folders are removed: others may have made them anew.
-    lock: Option<File>,
-}
-
-/// A fleet that has a folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Its name.
-    pub name: String,
-    /// The folder of what it keeps.
-    pub path: PathBuf,
-    /// Whether a process supervises it now.
-    pub supervised: bool,
+    lock: Option<Lock>,
 }
 
 impl Deref for Folder {
@@ -75,33 +74,80 @@ impl Deref for Folder {
 }
 
 impl Folder {
-    /// Makes the folders of a new fleet, clearing what a launch of that name
-    /// left that was killed before it wrote a spec.
+    /// Makes the folder of a new fleet. Nothing but what tells of the fleet,
+    /// [`Folder::write_spec`], is to be made before the rest of it is, by
+    /// [`Folder::make_folders`].
     pub fn create(name: &str, directories: &Directories) -> Result<Self, FolderError> {
-        let paths = usable(name, directories)?;
-        let lock = loop {
-            private_folder(&paths.state)?;
-            if let Some(lock) = claim(&paths.state, name)? {
-                break lock;
-            }
-        };
-        if paths.spec_file().exists() {
-            let guests = living_guests(&paths, name)?;
+        directories.open_runtime()?;
+        let paths = unused(name, directories);
+        usable(&paths)?;
+        let fleets = directories.open_fleets()?;
+        let folder = Self::in_folder(paths, fleets, name)?;
+        if folder.spec_file().exists() {
+            let spec = folder.finished()?;
+            let guests = living_guests(&spec)?;
             let name = name.to_owned();
             return Err(FolderError::Exists { name, guests });
         }
-        let mut left_behind = entries(&paths.state)?;
-        left_behind.push(paths.runtime.clone());
-        for path in left_behind {
-            removed(&path)?;
+        folder.empty()?;
+        Ok(folder)
+    }
+
+    /// Makes a folder for guests on trial, with their sockets in it: where paths
+    /// are short enough for those. It is removed when it is dropped.
+    pub(super) fn on_trial(name: &str, runtime: Private) -> Result<Self, FolderError> {
+        let state = runtime.path().join(name);
+        let paths = Paths {
+            runtime: state.join("s"),
+            state,
+        };
+        usable(&paths)?;
+        let folder = Self::in_folder(paths, runtime, name)?;
+        folder.make_folders()?;
+        folder.make_runtime()?;
+        Ok(folder)
+    }
+
+    /// Removes the folder of guests on trial whose process is gone.
+    pub(super) fn sweep(name: &str, runtime: &Private) -> Result<(), FolderError> {
+        match Lock::claim(runtime, name) {
+            // It lives.
+            Err(FolderError::Running { .. }) | Ok(None) => Ok(()),
+            Ok(Some(_lock)) => runtime
+                .remove(name)
+                .map_err(unwritable(&runtime.path().join(name))),
+            Err(error) => Err(error),
         }
-        let lock = Some(lock);
-        Self { paths, lock }.with_folders()
+    }
+
+    fn in_folder(paths: Paths, fleets: Private, name: &str) -> Result<Self, FolderError> {
+        loop {
+            fleets.make_folder(name)?;
+            if let Some(lock) = Lock::claim(&fleets, name)? {
+                let lock = Some(lock);
+                return Ok(Self {
+                    paths,
+                    fleets,
+                    lock,
+                });
+            }
+        }
+    }
+
+    /// Removes what a removal left that was cut short.
+    fn empty(&self) -> Result<(), FolderError> {
+        let state = self.fleets.make_folder(self.name())?;
+        for path in entries(&self.state)? {
+            let name = path.file_name().unwrap_or_default();
+            if name != lock::LOCK {
+                state.remove(name).map_err(unwritable(&path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Opens the folders of a fleet that nobody supervises, to go on with it.
     pub fn open(name: &str, directories: &Directories) -> Result<Self, FolderError> {
-        usable(name, directories)?;
         let mut claimed = Self::claimed(name, directories);
         for _ in 0..TRIES {
             if !matches!(claimed, Err(FolderError::Running { .. })) {
@@ -111,31 +157,102 @@ impl Folder {
             claimed = Self::claimed(name, directories);
         }
         let folder = claimed?;
-        read_spec(&folder.state)?;
-        // The runtime folder goes with a log-in or a restart of the host.
-        folder.with_folders()
+        folder.finished()?;
+        Ok(folder)
+    }
+
+    /// What the fleet is, if its launch was done.
+    fn finished(&self) -> Result<FleetSpec, FolderError> {
+        let spec = self.spec()?;
+        if spec.unfinished {
+            return Err(FolderError::Unfinished { name: spec.name });
+        }
+        Ok(spec)
     }
 
     /// Takes the folders of a fleet that nobody supervises as they are, however
     /// little of them is left or can be read.
     pub(super) fn claimed(name: &str, directories: &Directories) -> Result<Self, FolderError> {
-        let paths = Paths::of(name, directories);
-        let lock = claim(&paths.state, name)?.filter(|_| paths.spec_file().exists());
+        let fleets = list(directories)?;
+        let of_that_name = fleets.iter().find(|found| found.name == name);
+        let Some(found) = of_that_name else {
+            return Err(FolderError::NotFound {
+                name: name.to_owned(),
+                fleets: fleets.into_iter().map(|found| found.name).collect(),
+            });
+        };
+        if let Place::Elsewhere { host } = &found.place {
+            return Err(FolderError::Elsewhere {
+                name: name.to_owned(),
+                host: host.clone(),
+            });
+        }
+        Self::claim(found, directories)
+    }
+
+    fn claim(found: &Found, directories: &Directories) -> Result<Self, FolderError> {
+        let gone = || FolderError::NotFound {
+            name: found.name.clone(),
+            fleets: Vec::new(),
+        };
+        let path = found.path().parent().ok_or_else(gone)?;
+        let fleets = Private::open(path, Others::Look)?.ok_or_else(gone)?;
+        let lock = Lock::claim(&fleets, &found.name)?;
+        let lock = lock.filter(|_| found.paths.spec_file().exists());
         if lock.is_none() {
             let fleets = list(directories)?.into_iter().map(|found| found.name);
             return Err(FolderError::NotFound {
-                name: name.to_owned(),
+                name: found.name.clone(),
                 fleets: fleets.collect(),
             });
         }
-        Ok(Self { paths, lock })
+        // Its sockets may have moved since it was found.
+        let state = found.path().to_path_buf();
+        let runtime = Remnant::of(&state).runtime;
+        let runtime = runtime.unwrap_or_else(|| found.paths.runtime.clone());
+        Ok(Self {
+            paths: Paths { state, runtime },
+            fleets,
+            lock,
+        })
     }
 
-    fn with_folders(self) -> Result<Self, FolderError> {
-        for path in self.folders() {
-            private_folder(&path)?;
+    /// Makes the folders in the one of what it keeps that are not there.
+    pub fn make_folders(&self) -> Result<(), FolderError> {
+        self.folders()
+            .iter()
+            .try_for_each(|path| private_folder(path))
+    }
+
+    /// Makes the folder of sockets if it is not there: it goes with a log-in, a
+    /// restart of the host, or whoever tidies up.
+    pub fn make_runtime(&self) -> Result<(), FolderError> {
+        if self.runtime.is_dir() {
+            return Ok(());
         }
-        Ok(self)
+        Private::make(folder_of(&self.runtime), Others::Look)?;
+        Private::make(&self.runtime, Others::Look)?;
+        Ok(())
+    }
+
+    /// The same, elsewhere if it cannot be where it was: below `/run/user` only
+    /// the log-in of its user makes folders. Tells whether it moved, which the
+    /// spec is to say.
+    pub fn move_runtime(&mut self) -> Result<bool, FolderError> {
+        let Err(error) = self.make_runtime() else {
+            return Ok(false);
+        };
+        let spare = self.spare_runtime();
+        if spare == self.runtime {
+            return Err(error);
+        }
+        let before = std::mem::replace(&mut self.paths.runtime, spare);
+        let moved = usable(&self.paths).and_then(|()| self.make_runtime());
+        if let Err(error) = moved {
+            self.paths.runtime = before;
+            return Err(error);
+        }
+        Ok(true)
     }
 
     /// Writes what the fleet is. From here on the folders stay until they are
@@ -157,16 +274,44 @@ impl Folder {
         self.clear()
     }
 
-    /// Without a spec first, so that what is left of a removal that was cut
-    /// short is cleared by the next launch.
+    /// The spec last but for the folder itself, so that a removal that is cut
+    /// short can be repeated; then the next launch clears what is left.
     fn clear(&mut self) -> Result<(), FolderError> {
         let Some(_lock) = self.lock.take() else {
             return Ok(());
         };
-        removed(&self.spec_file())?;
-        removed(&self.runtime)?;
-        // The locked folder last: until it is gone nobody can make either anew.
-        removed(&self.state)
+        self.remove_sockets();
+        let spec = self.spec_file();
+        match fs::remove_file(&spec) {
+            Err(error) if is_a_folder(&error) => fs::remove_dir_all(&spec),
+            other => other,
+        }
+        .or_else(is_gone)
+        .map_err(unwritable(&spec))?;
+        // The locked folder last: until it is gone nobody can make it anew.
+        let removed = self.fleets.remove(self.name());
+        removed.map_err(unwritable(&self.state))
+    }
+
+    /// Removes the folder of sockets, and nothing but sockets in it: where it is
+    /// was read from a file, and another may stand in its place by now.
+    fn remove_sockets(&self) {
+        let name = self.runtime.file_name().unwrap_or_default();
+        let removed = match Private::open(folder_of(&self.runtime), Others::Look) {
+            Ok(Some(within)) => within.remove_sockets(name).map_err(|e| e.to_string()),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = removed {
+            tracing::warn!("{} is left as it is: {why}", self.runtime.display());
+        }
+    }
+
+    /// The fleet's name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let name = self.state.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 
     /// Writes a guest's identity blob, readable by its owner alone.
@@ -210,97 +355,6 @@ pub fn known_hosts(state: &Path) -> PathBuf {
     state.join(KNOWN_HOSTS)
 }
 
-/// Reads what the fleet is that keeps its state in this folder, whether it is
-/// supervised or not.
-pub fn read_spec(state: &Path) -> Result<FleetSpec, FolderError> {
-    #[derive(Deserialize)]
-    struct Version {
-        spec_version: u32,
-    }
-    let path = state.join(SPEC);
-    let bytes = spec_bytes(state).map_err(|source| FolderError::Unreadable {
-        path: path.clone(),
-        source,
-    })?;
-    let name = state
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let malformed = |reason: String| FolderError::Spec {
-        name: name.clone(),
-        path: path.clone(),
-        reason,
-    };
-    if bytes.len() as u64 > SPEC_MAX {
-        return Err(malformed(format!("it is larger than {SPEC_MAX} bytes")));
-    }
-    let Version { spec_version } =
-        serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
-    if spec_version != SPEC_VERSION {
-        return Err(FolderError::SpecVersion {
-            name,
-            path,
-            found: spec_version,
-        });
-    }
-    let spec: FleetSpec =
-        serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
-    if spec.name != name {
-        return Err(malformed(format!("it is that of {}", spec.name)));
-    }
-    Ok(spec)
-}
-
-/// What the spec in this folder holds, whatever that is; of one that is larger
-/// than any spec, a part that shows it.
-pub(super) fn spec_bytes(state: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(state.join(SPEC))?
-        .take(SPEC_MAX + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// The fleets that have a folder, in the order of their names.
-pub fn list(directories: &Directories) -> Result<Vec<Found>, FolderError> {
-    let mut found = Vec::new();
-    for path in entries(&paths::fleets(directories))? {
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            continue;
-        };
-        let supervised = File::open(&path)
-            .is_ok_and(|folder| matches!(folder.try_lock_shared(), Err(TryLockError::WouldBlock)));
-        if supervised || path.join(SPEC).exists() {
-            found.push(Found {
-                name: name.to_owned(),
-                path,
-                supervised,
-            });
-        }
-    }
-    found.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(found)
-}
-
-/// What the fleets are that have a folder beside this fleet's; without those
-/// that another version of imgbuild launched.
-pub(super) fn beside(fleet: &Path) -> Vec<FleetSpec> {
-    let folders = fleet.parent().map(entries);
-    let folders = folders.and_then(Result::ok).unwrap_or_default();
-    specs_in(folders.iter().filter(|folder| *folder != fleet))
-}
-
-/// What all fleets are that have a folder; without those that another version of
-/// imgbuild launched.
-pub fn specs(directories: &Directories) -> Vec<FleetSpec> {
-    specs_in(&entries(&paths::fleets(directories)).unwrap_or_default())
-}
-
-fn specs_in<'a>(folders: impl IntoIterator<Item = &'a PathBuf>) -> Vec<FleetSpec> {
-    let specs = folders.into_iter().map(|folder| read_spec(folder));
-    specs.filter_map(Result::ok).collect()
-}
-
 /// Puts a file of these bytes in the place of another, whole or not at all,
 /// whenever this process or the host dies; readable by its owner alone.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
@@ -323,71 +377,38 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().expect("a file is in a folder")
 }
 
-/// The paths of a fleet, if the kernel and QEMU take them.
-fn usable(name: &str, directories: &Directories) -> Result<Paths, FolderError> {
-    let paths = Paths::of(name, directories);
+/// The paths of a new fleet, its sockets where no other's are: fleets of several
+/// state folders may have one name.
+fn unused(name: &str, directories: &Directories) -> Paths {
+    let mut paths = Paths::of(name, directories);
+    let mut number = 1;
+    while paths.runtime.exists() {
+        number += 1;
+        paths.runtime = directories.runtime.join(format!("{name}.{number}"));
+    }
+    paths
+}
+
+/// Whether the kernel and QEMU take these paths.
+fn usable(paths: &Paths) -> Result<(), FolderError> {
     let last = paths.runtime.join("g99999.console");
     if last.as_os_str().len() > SOCKET_PATH_MAX {
         return Err(FolderError::SocketPath { path: last });
     }
     if paths.state.to_str().is_none() {
-        return Err(FolderError::NotUtf8 { path: paths.state });
+        let path = paths.state.clone();
+        return Err(FolderError::NotUtf8 { path });
     }
-    Ok(paths)
+    Ok(())
 }
 
 /// How many guests live of a fleet that nobody supervises.
-fn living_guests(paths: &Paths, name: &str) -> Result<u32, FolderError> {
-    let spec = read_spec(&paths.state)?;
+fn living_guests(spec: &FleetSpec) -> Result<u32, FolderError> {
     let living = orphans::living(Path::new("/"), spec.instance).map_err(|source| {
-        let name = name.to_owned();
+        let name = spec.name.clone();
         FolderError::Guests { name, source }
     })?;
     Ok(u32::try_from(living.len()).unwrap_or(u32::MAX))
-}
-
-/// What is in a folder; nothing in one that is not there.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
-    let read = || -> io::Result<Vec<_>> {
-        fs::read_dir(folder)?
-            .map(|entry| Ok(entry?.path()))
-            .collect()
-    };
-    match read() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.map_err(|source| FolderError::Unreadable {
-            path: folder.to_path_buf(),
-            source,
-        }),
-    }
-}
-
-/// Locks the folder `state` for this process; `None` if it is not there.
-///
-/// The lock is on the folder itself, so that it goes when the folder goes; one
-/// that went while we waited for it is looked for anew.
-fn claim(state: &Path, name: &str) -> Result<Option<File>, FolderError> {
-    loop {
-        let folder = match File::open(state) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(unwritable(state))?,
-        };
-        match folder.try_lock() {
-            Ok(()) => {}
-            // Who only looks whether the fleet runs shares the lock, for a moment.
-            Err(TryLockError::WouldBlock) if folder.try_lock_shared().is_ok() => continue,
-            Err(TryLockError::WouldBlock) => {
-                return Err(FolderError::Running {
-                    name: name.to_owned(),
-                });
-            }
-            Err(TryLockError::Error(source)) => return Err(unwritable(state)(source)),
-        }
-        let locked = folder.metadata().map_err(unwritable(state))?;
-        if fs::metadata(state).is_ok_and(|found| found.ino() == locked.ino()) {
-            return Ok(Some(folder));
-        }
-    }
 }
 
 fn private_folder(path: &Path) -> Result<(), FolderError> {
@@ -398,17 +419,15 @@ fn private_folder(path: &Path) -> Result<(), FolderError> {
         .map_err(unwritable(path))
 }
 
-/// Sees to it that there is no such file or folder.
-fn removed(path: &Path) -> Result<(), FolderError> {
-    let result = if path.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(unwritable(path)),
+fn is_gone(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound {
+        return Ok(());
     }
+    Err(error)
+}
+
+fn is_a_folder(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::IsADirectory
 }
 
 fn unwritable(path: &Path) -> impl Fn(io::Error) -> FolderError {

@@ -257,6 +257,7 @@ impl Guest {
             Event::Tick => self.tick(now, policy),
             Event::Chance(chance) => self.judge(now, *chance, policy),
             Event::Machine(machine) => self.explain(now, *machine, policy),
+            Event::OutOfReach => self.lose_sight(now, policy),
             Event::SpawnFailed(reason) if before == Phase::Starting => {
                 self.end(now, jitter, Reason::Spawn(reason.clone()), policy)
             }

@@ -12,9 +12,8 @@ use ssh_key::public::{Ed25519PublicKey, KeyData};
 use ssh_key::{LineEnding, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-use super::folder::Folder;
+use super::folder::{Folder, FolderError, Paths};
 use super::identity::random;
-use super::launch::LaunchError;
 
 /// Most bytes of a key file; an ed25519 key takes under one KiB.
 const FILE_MAX: u64 = 64 * 1024;
@@ -30,6 +29,15 @@ pub struct Key {
     pub public: [u8; 32],
     /// The private key; or the public key of one that the user's agent holds.
     pub file: PathBuf,
+}
+
+/// A key pair made for a fleet.
+#[derive(Debug)]
+pub struct Pair {
+    /// What is to be known of it.
+    pub key: Key,
+    private: Zeroizing<String>,
+    public: String,
 }
 
 /// A file that is no key for guests.
@@ -82,9 +90,10 @@ pub enum KeyError {
     },
 }
 
-/// Makes a key pair for a fleet and writes it into the fleet's folder.
-pub fn generate(fleet: &str, folder: &Folder) -> Result<Key, LaunchError> {
-    let secret = Zeroizing::new(random().map_err(io::Error::from)?);
+/// Makes a key pair for a fleet, whose folder it is to be written into by
+/// [`Pair::write`].
+pub fn generate(fleet: &str, paths: &Paths) -> Result<Pair, io::Error> {
+    let secret = Zeroizing::new(random()?);
     let public = SigningKey::from_bytes(&secret).verifying_key().to_bytes();
     let pair = Ed25519Keypair {
         public: Ed25519PublicKey(public),
@@ -93,16 +102,28 @@ pub fn generate(fleet: &str, folder: &Folder) -> Result<Key, LaunchError> {
     let comment = format!("imgbuild fleet {fleet}");
     let key = PrivateKey::new(KeypairData::Ed25519(pair), comment)
         .expect("the key pair is not encrypted");
-    let text = key
+    let private = key
         .to_openssh(LineEnding::LF)
         .expect("a key pair of constant length can be encoded");
-    let file = folder.write(FILE, text.as_bytes())?;
     let text = key
         .public_key()
         .to_openssh()
         .expect("a public key of constant length can be encoded");
-    folder.write(PUBLIC_FILE, format!("{text}\n").as_bytes())?;
-    Ok(Key { public, file })
+    let file = paths.path().join(FILE);
+    Ok(Pair {
+        key: Key { public, file },
+        private,
+        public: format!("{text}\n"),
+    })
+}
+
+impl Pair {
+    /// Writes both halves.
+    pub fn write(&self, folder: &Folder) -> Result<(), FolderError> {
+        folder.write(FILE, self.private.as_bytes())?;
+        folder.write(PUBLIC_FILE, self.public.as_bytes())?;
+        Ok(())
+    }
 }
 
 /// Reads the user's private key, encrypted or not, or public key, in OpenSSH's

@@ -10,9 +10,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
 use super::api::types::Event;
-use super::folder::{self, Folder};
+use super::folder::{self, Folder, FolderError, Paths};
 use super::journal::Journal;
-use super::key::{self, Key};
+use super::key::{self, Key, Pair};
 use super::mend::Hold;
 use super::plan::Artifacts;
 use super::readiness::{self, Canaries, Question, Report};
@@ -22,6 +22,7 @@ use super::spec::{
     AdmissionSpec, BurnAt, FleetSpec, Instance, PlacementSpec, Restart, SPEC_VERSION, Subnet,
 };
 use super::supervise::{Ending, Tally};
+use super::trial::sweep;
 use super::users::{self, Users};
 use super::{identity, ports, tap};
 use crate::directories::Directories;
@@ -207,7 +208,8 @@ pub fn launch(
     let recipe = &artifacts.manifest.recipe;
     let name = options.name.as_ref().unwrap_or(&recipe.name);
     let users_key = options.ssh_key.as_deref().map(key::read).transpose()?;
-    let folder = Folder::create(name, directories)?;
+    sweep(directories);
+    let folder = create(name, directories)?;
     // What cannot be had is told before guests are tried; another fleet may have
     // it by then.
     let likely = options.tap_subnet(directories)?;
@@ -223,12 +225,13 @@ pub fn launch(
         }
         tracing::warn!("forced: not ready for {}", obstacles(&report));
     }
-    let login = match options.net {
-        Net::None => None,
-        Net::User | Net::Tap => Some(match users_key {
-            Some(key) => key,
-            None => key::generate(name, &folder)?,
-        }),
+    let (login, pair) = match (options.net, users_key) {
+        (Net::None, _) => (None, None),
+        (Net::User | Net::Tap, Some(key)) => (Some(key), None),
+        (Net::User | Net::Tap, None) => {
+            let pair = key::generate(name, &folder)?;
+            (Some(pair.key.clone()), Some(pair))
+        }
     };
     // Until the spec tells others what is taken.
     let turn = folder
@@ -243,43 +246,79 @@ pub fn launch(
         run_as_base: users::base(folder.path(), options.users)?,
         tap_subnet: options.tap_subnet(directories)?,
     };
-    let spec = spec(options, name, &artifacts, &report, login, chosen)?;
+    let spec = spec(
+        options,
+        &folder,
+        directories,
+        &artifacts,
+        &report,
+        login,
+        chosen,
+    )?;
     let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
-    let prepared = site
-        .prepare(GuestRange::first(options.count)?, interrupt)
-        .and_then(|()| site.write_ssh_config());
-    if let Err(error) = prepared {
-        site.remove();
-        return Err(error);
-    }
-    emit(LaunchEvent::Launch(Milestone::Fleet {
-        fleet: name.clone(),
-        folder: site.folder().path().to_path_buf(),
-        ssh_config: prepared?,
-    }));
-    if interrupt.requested() {
-        site.remove();
-        return Err(LaunchError::Interrupted);
-    }
-    // What cannot be had is told before a supervisor of its own is started.
-    let placed = site
-        .place()
-        .and_then(|()| Ok(site.folder().write_spec(site.spec())?));
-    if let Err(error) = placed {
-        site.remove();
-        return Err(error);
-    }
+    // By this the rest is found again, whenever this process dies.
+    site.folder().write_spec(site.spec())?;
     drop(turn);
+    let journal = match prepared(&mut site, pair.as_ref(), interrupt, emit) {
+        Ok(journal) => journal,
+        Err(error) => {
+            site.remove();
+            return Err(error);
+        }
+    };
     if attachment == Attachment::Detached {
+        let paths = Paths::clone(site.folder());
         // The supervisor takes the lock, and joins those who hold settings.
         drop(site);
-        let detached = detach(name, directories, interrupt, emit);
+        let detached = detach(name, &paths, interrupt, emit);
         drop(settings);
         return cleared(name, directories, detached.map(|()| Launched::Detached));
     }
-    let journal = Journal::open(&site.folder().journal())?;
     let launched = supervise(site, journal, attachment, interrupt, emit);
     cleared(name, directories, launched)
+}
+
+/// Makes the folder of a new fleet, clearing what a launch of that name left that
+/// was killed before it started a guest.
+fn create(name: &str, directories: &Directories) -> Result<Folder, LaunchError> {
+    match Folder::create(name, directories) {
+        Err(FolderError::Unfinished { .. }) => {
+            remove(name, directories, Survivors::Kill)?;
+            Ok(Folder::create(name, directories)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Makes what the fleet of `site` needs besides its spec, which then tells that
+/// it can be gone on with.
+fn prepared(
+    site: &mut Site,
+    pair: Option<&Pair>,
+    interrupt: &Interrupt,
+    emit: &mut dyn FnMut(LaunchEvent),
+) -> Result<Journal, LaunchError> {
+    site.folder().make_folders()?;
+    site.folder().make_runtime()?;
+    if let Some(pair) = pair {
+        pair.write(site.folder())?;
+    }
+    site.prepare(GuestRange::first(site.spec().count)?, interrupt)?;
+    let ssh_config = site.write_ssh_config()?;
+    emit(LaunchEvent::Launch(Milestone::Fleet {
+        fleet: site.spec().name.clone(),
+        folder: site.folder().path().to_path_buf(),
+        ssh_config,
+    }));
+    if interrupt.requested() {
+        return Err(LaunchError::Interrupted);
+    }
+    // What cannot be had is told before a supervisor of its own is started.
+    site.place()?;
+    let journal = Journal::open(&site.folder().journal())?;
+    site.spec_mut().unfinished = false;
+    site.folder().write_spec(site.spec())?;
+    Ok(journal)
 }
 
 /// Removes what a launch left that failed before the first guest was started.
@@ -306,7 +345,8 @@ struct Chosen {
 /// What the fleet is, as its folder will say.
 fn spec(
     options: &LaunchOptions,
-    name: &str,
+    folder: &Folder,
+    directories: &Directories,
     artifacts: &Artifacts,
     report: &Report,
     login: Option<Key>,
@@ -319,9 +359,10 @@ fn spec(
     let cost = report.want.cost;
     Ok(FleetSpec {
         spec_version: SPEC_VERSION,
-        name: name.to_owned(),
+        name: folder.name(),
         instance: Instance(instance),
-        boot_id: host::boot_id()?,
+        host: directories.host.clone(),
+        runtime: folder.runtime().to_path_buf(),
         out: artifacts.folder.clone(),
         artifacts: artifacts.digest,
         count: options.count,
@@ -354,6 +395,7 @@ fn spec(
         metrics: options.metrics,
         keep: options.keep,
         until: None,
+        unfinished: true,
         // No launch comes here with obstacles that was not.
         forced: report
             .obstacles()

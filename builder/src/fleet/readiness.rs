@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::canary;
 use super::canary::kept::Key;
+use super::folder::FolderError;
 use super::launch::LaunchError;
 use super::plan::Artifacts;
 use super::spec::Subnet;
@@ -223,7 +224,8 @@ fn tried(
     directories: &Directories,
     interrupt: &Interrupt,
 ) -> Result<Option<Outcome>, LaunchError> {
-    let cache = &directories.cache;
+    let cache = directories.open_cache().map_err(FolderError::from)?;
+    let cache = cache.path();
     let ksm = host.ksm.as_ref();
     let key = match (&host.boot_id, &host.qemu) {
         (Some(boot_id), Qemu::Found { version, .. }) => {

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
-use serde_json::Value;
 
-use super::folder::{self, Folder, FolderError, Paths};
+use super::folder::{Folder, FolderError, Paths, Remnant};
 use super::journal;
 use super::orphans::{self, Living};
 use super::site;
@@ -81,7 +80,7 @@ pub fn remove(
         name: name.to_owned(),
         source,
     };
-    let told = told(&folder);
+    let told = Remnant::of(folder.path()).instance;
     if told.is_none() && survivors == Survivors::Spare {
         return Err(RemoveError::Unknown {
             name: name.to_owned(),
@@ -108,13 +107,7 @@ pub fn remove(
     Ok(number)
 }
 
-/// By what the fleet's guests are told, if no more of its spec can be read.
-fn told(paths: &Paths) -> Option<Instance> {
-    let spec: Value = serde_json::from_slice(&folder::spec_bytes(paths.path()).ok()?).ok()?;
-    Instance::try_from(spec.get("instance")?.as_str()?.to_owned()).ok()
-}
-
-/// The same, by a guest that its journal tells of and that lives, if nothing of
+/// What the fleet's guests are told by, by a guest that its journal tells of and that lives, if nothing of
 /// its spec can be read.
 fn shown(paths: &Paths) -> Option<Instance> {
     let past = journal::replay(&paths.journal()).ok()?.guests;

@@ -170,6 +170,11 @@ impl Running {
         registry.register(&mut pidfd, token(Source::End), Interest::READABLE)
     }
 
+    /// Whether its console is.
+    pub(super) fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
     /// Process id of the VMM.
     pub(super) fn pid(&self) -> u32 {
         self.pid.as_raw_pid().cast_unsigned()
@@ -349,7 +354,7 @@ impl Drop for Running {
     }
 }
 
-/// Whether a console that could not be connected to never can be.
+/// Whether a socket that could not be connected to is gone.
 pub(super) fn is_out_of_reach(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -8,6 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustix::process::Pid;
 use tty_init::identity::Identity;
@@ -19,7 +20,7 @@ use super::key::Key;
 use super::launch::LaunchError;
 use super::orphans::Living;
 use super::plan::Artifacts;
-use super::running::Running;
+use super::running::{Running, is_out_of_reach};
 use super::spec::{FleetSpec, Instance, Subnet};
 use super::tap;
 use super::{deadline, identity, ssh_config};
@@ -32,8 +33,8 @@ use crate::kernel::Format;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::qemu;
 use crate::vmm::{
-    Accel, Confinement, Disk, Files, GuestSpec, Lifetime, Net, Outbound, hand_over, kvm_for_users,
-    readable_by,
+    Accel, Confinement, Disk, Files, GuestSpec, Lifetime, Listening, Net, Outbound, Part,
+    hand_over, kvm_for_users, readable_by,
 };
 
 /// What the guests of a fleet run from and within.
@@ -114,6 +115,16 @@ impl Site {
     /// The same, to change it.
     pub fn spec_mut(&mut self) -> &mut FleetSpec {
         &mut self.spec
+    }
+
+    /// Makes the folder of sockets anew, elsewhere if need be, which the spec then
+    /// says.
+    pub fn renew_runtime(&mut self) -> Result<(), LaunchError> {
+        if self.folder.move_runtime()? {
+            self.spec.runtime = self.folder.runtime().to_path_buf();
+            self.folder.write_spec(&self.spec)?;
+        }
+        Ok(())
     }
 
     /// Takes the fleet's place on the CPUs, its cgroup included; taken over if
@@ -360,12 +371,17 @@ impl Site {
         guest: GuestIndex,
         running: &mut Running,
     ) -> io::Result<bool> {
-        running.connect(&self.folder.console(guest))
+        let by_vmm = Part::ConsoleFile.held_by(running.pid());
+        reach(&self.folder.console(guest), &by_vmm, |path| {
+            running.connect(path)
+        })
     }
 
-    /// Connects to a guest's monitor, without waiting for its VMM.
-    pub(super) fn connect_monitor(&self, guest: GuestIndex) -> io::Result<UnixStream> {
-        connect(&self.folder.monitor(guest))
+    /// Connects to the monitor of a guest whose VMM is the process `pid`, without
+    /// waiting for it.
+    pub(super) fn connect_monitor(&self, guest: GuestIndex, pid: u32) -> io::Result<UnixStream> {
+        let by_vmm = Part::MonitorFile.held_by(pid);
+        reach(&self.folder.monitor(guest), &by_vmm, connect)
     }
 
     /// Puts a guest's process into a CPU class.
@@ -406,14 +422,29 @@ impl Site {
 }
 
 /// A socket of a guest's in the place of an earlier life's, closed to others.
-fn listener(path: &Path) -> io::Result<UnixListener> {
+fn listener(path: &Path) -> io::Result<Listening> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    Ok(listener)
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    Ok(Listening { listener, file })
+}
+
+/// Connects to a socket of a guest's: by its name, or, where that is gone, by
+/// the VMM's own hold on it.
+fn reach<T>(
+    name: &Path,
+    by_vmm: &Path,
+    mut connect: impl FnMut(&Path) -> io::Result<T>,
+) -> io::Result<T> {
+    match connect(name) {
+        Err(error) if is_out_of_reach(&error) => connect(by_vmm).map_err(|_| error),
+        other => other,
+    }
 }
 
 /// Connects to a socket without waiting for a VMM that accepts nobody.

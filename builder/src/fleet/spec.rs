@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::tap;
 use crate::digest::Sha256;
+use crate::host::id::HostId;
 use crate::units::{ByteSize, GuestIndex};
 use crate::vmm::{Accel, Net, SSH_PORT, Sharing};
 
 /// The version of this document.
-pub const SPEC_VERSION: u32 = 1;
+pub const SPEC_VERSION: u32 = 2;
 
 /// A fleet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,9 +27,10 @@ pub struct FleetSpec {
     pub name: String,
     /// Tells its guests from those of any other fleet.
     pub instance: Instance,
-    /// The boot of the host under which it was launched
-    /// (`/proc/sys/kernel/random/boot_id`).
-    pub boot_id: String,
+    /// The host that it was launched on, and the boot of it.
+    pub host: HostId,
+    /// The folder of its sockets, absolute.
+    pub runtime: PathBuf,
     /// The output folder that guests run from, absolute.
     pub out: PathBuf,
     /// Digest of its manifest, which names every file's.
@@ -79,6 +81,9 @@ pub struct FleetSpec {
     pub keep: Option<Duration>,
     /// When that is over, in seconds since 1970, once the start is done.
     pub until: Option<u64>,
+    /// Its launch is not done, so that it never had a guest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfinished: bool,
     /// What made the host not ready, where the launch was forced: ids of
     /// findings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

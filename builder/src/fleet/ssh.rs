@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::find::{FindError, find};
-use super::folder::{self, Found};
+use super::folder::{self, Found, Paths};
 use super::ssh_config;
 use crate::directories::Directories;
 use crate::interrupt::Interrupt;
@@ -25,6 +25,7 @@ const TRANSPORT: i32 = 255;
 #[derive(Debug)]
 pub struct Reachable {
     name: String,
+    paths: Paths,
     config: PathBuf,
     /// Not empty, in order.
     guests: Vec<GuestIndex>,
@@ -97,15 +98,15 @@ impl Reachable {
     /// The fleet called `name`, or the only one; its guests may have outlived
     /// their supervisor.
     pub fn find(name: Option<&str>, directories: &Directories) -> Result<Self, SshError> {
-        let Found { name, path, .. } = find(name, directories)?;
-        let config = folder::ssh_config(&path);
+        let Found { name, paths, .. } = find(name, directories)?;
+        let config = folder::ssh_config(paths.path());
         if !config.exists() {
             return Err(SshError::NoNetwork {
                 fleet: name,
                 config,
             });
         }
-        let known_hosts = folder::known_hosts(&path);
+        let known_hosts = folder::known_hosts(paths.path());
         let guests = match ssh_config::guests(&known_hosts) {
             Ok(guests) if !guests.is_empty() => guests,
             other => {
@@ -117,6 +118,7 @@ impl Reachable {
         };
         Ok(Self {
             name,
+            paths,
             config,
             guests,
         })
@@ -126,6 +128,12 @@ impl Reachable {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     /// Number of its guests.

@@ -28,6 +28,9 @@ use crate::host;
 /// disks are thrown away, so nothing is lost by force.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// How often sockets that are gone are tried to be made anew.
+const RENEW_AGAIN: Duration = Duration::from_secs(10);
+
 /// How a sign of life begins (`tty_init::protocol`).
 const HEARTBEAT: &[u8] = br#"{"event":"heartbeat","#;
 
@@ -43,6 +46,8 @@ pub struct Fleet<'a> {
     /// The initial start is done.
     up: bool,
     told: (Stage, Option<String>),
+    /// When sockets that are gone are tried again to be made anew.
+    renewal: Option<Instant>,
     emit: &'a mut dyn FnMut(&Event),
 }
 
@@ -92,14 +97,16 @@ pub struct Tally {
 impl<'a> Fleet<'a> {
     /// Opens the fleet's control socket; its guests are members already.
     pub fn new(
-        supervisor: Supervisor,
+        mut supervisor: Supervisor,
         journal: Journal,
         emit: &'a mut dyn FnMut(&Event),
     ) -> Result<Self, LaunchError> {
         let (outbox, inbox) = bridge(supervisor.waker()?);
         let spec = supervisor.site().spec();
+        let metrics = spec.metrics;
         let control = server::bind(&supervisor.site().folder().control())?;
-        let metrics = match spec.metrics {
+        supervisor.watch_sockets()?;
+        let metrics = match metrics {
             Some(address) => Some(
                 std::net::TcpListener::bind(address)
                     .map_err(|source| LaunchError::Metrics { address, source })?,
@@ -117,6 +124,7 @@ impl<'a> Fleet<'a> {
             up: journal.history().up,
             journal,
             told: (Stage::Starting, None),
+            renewal: None,
             emit,
         })
     }
@@ -282,16 +290,39 @@ impl<'a> Fleet<'a> {
 
     /// Waits for news, and takes it.
     fn turn(&mut self, until: Option<Instant>) -> Result<(), LaunchError> {
-        let next = [until, self.asks.due()];
+        let next = [until, self.asks.due(), self.renewal];
         let notices = self.supervisor.turn(next.into_iter().flatten().min())?;
         let mut log = Log::default();
         for notice in notices {
             self.note(notice, &mut log);
         }
         log.write(&self.supervisor);
+        if self.supervisor.lost_sockets() || self.renewal.is_some_and(|at| at <= Instant::now()) {
+            self.renew_sockets();
+        }
         self.asks.go_on(&mut self.supervisor);
         self.wishes.go_on(&mut self.supervisor);
         Ok(())
+    }
+
+    /// Makes sockets anew that somebody removed: at a log-out the system does, and
+    /// so do those who tidy up. Guests that live are connected to already, and a
+    /// supervisor after this one reaches them by what their VMMs hold.
+    fn renew_sockets(&mut self) {
+        self.renewal = None;
+        let renewed = self.supervisor.site_mut().renew_runtime();
+        let renewed = renewed.and_then(|()| {
+            let control = self.supervisor.site().folder().control();
+            if !control.exists() {
+                self.server.listen_on(server::bind(&control)?)?;
+                tracing::warn!("{} was gone, and is made anew", control.display());
+            }
+            Ok(self.supervisor.watch_sockets()?)
+        });
+        if let Err(error) = renewed {
+            tracing::error!("the fleet's sockets are gone, and cannot be made anew: {error}");
+            self.renewal = Some(Instant::now() + RENEW_AGAIN);
+        }
     }
 
     fn note(&mut self, notice: Notice, log: &mut Log) {

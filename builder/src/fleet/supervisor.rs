@@ -111,6 +111,8 @@ pub struct Supervisor {
     unfinished: BTreeMap<Token, Option<Instant>>,
     notices: Vec<Notice>,
     errors: Errors,
+    /// The fleet's sockets are gone, and its caller was not told yet.
+    sockets_gone: bool,
     oom_kills: OomKills,
     jitter: Jitter,
     interrupt: Interrupt,
@@ -146,6 +148,7 @@ impl Supervisor {
             unfinished: BTreeMap::new(),
             notices: Vec::new(),
             errors,
+            sockets_gone: false,
             jitter: Jitter::new()?,
             interrupt,
         })
@@ -154,6 +157,17 @@ impl Supervisor {
     /// Ends a turn when it is woken.
     pub fn waker(&self) -> io::Result<Waker> {
         Waker::new(self.poll.registry(), WAKER)
+    }
+
+    /// Watches the fleet's sockets, this one above all: see
+    /// [`Supervisor::lost_sockets`].
+    pub fn watch_sockets(&mut self) -> io::Result<()> {
+        self.errors.watch_sockets(&self.site.folder().control())
+    }
+
+    /// Whether somebody removed or moved them since the last time.
+    pub fn lost_sockets(&mut self) -> bool {
+        std::mem::take(&mut self.sockets_gone)
     }
 
     /// What its guests run from and within.
@@ -261,9 +275,10 @@ impl Supervisor {
         told_to_burn: bool,
     ) -> io::Result<()> {
         let mut running = self.site.adopt(living, pidfd)?;
-        if !self.site.connect_console(living.guest, &mut running)? {
+        if let Some(why) = not_connected(self.site.connect_console(living.guest, &mut running)) {
             tracing::warn!(
-                "{} (process {}) takes no connection to its console: tried again until it does",
+                "{} (process {}) takes no connection to its console ({why}): tried again until it \
+                 does",
                 living.guest,
                 living.pid
             );
@@ -543,14 +558,20 @@ impl Supervisor {
     fn inspect(&mut self, which: usize) {
         let index = self.members[which].index();
         let token = token(which, Source::Monitor);
-        let asked = self.site.connect_monitor(index).and_then(|monitor| {
-            let running = self.members[which].running();
-            running.map_or(Ok(()), |running| {
-                running.inspect(monitor, self.poll.registry(), token)
-            })
-        });
-        if let Err(error) = asked {
+        let Some(running) = self.members[which].running() else {
+            return;
+        };
+        let asked = self
+            .site
+            .connect_monitor(index, running.pid())
+            .and_then(|monitor| running.inspect(monitor, self.poll.registry(), token));
+        // One whose console nobody holds cannot answer, whatever its VMM says.
+        let can_answer = running.is_connected();
+        if let Err(error) = &asked {
             tracing::debug!("{index}: its monitor cannot be asked: {error}");
+        }
+        if !can_answer || asked.is_err_and(|error| is_out_of_reach(&error)) {
+            self.apply(which, &Event::OutOfReach);
         }
     }
 
@@ -594,13 +615,8 @@ impl Supervisor {
         let Some(running) = member.running() else {
             return;
         };
-        match self.site.connect_console(index, running) {
-            Ok(true) => {}
-            Err(error) if is_out_of_reach(&error) => {
-                tracing::warn!("{index} is killed: its console is out of reach: {error}");
-                running.kill();
-            }
-            Ok(false) | Err(_) => self.times.arm(which, now + CONNECT_AGAIN),
+        if not_connected(self.site.connect_console(index, running)).is_some() {
+            self.times.arm(which, now + CONNECT_AGAIN);
         }
     }
 
@@ -632,6 +648,7 @@ impl Supervisor {
     /// Reads what VMMs wrote to stderr.
     fn read_errors(&mut self) {
         let written = self.errors.read();
+        self.sockets_gone |= written.sockets_gone;
         if written.more {
             self.unfinished.insert(ERRORS, None);
         }
@@ -733,6 +750,15 @@ impl Supervisor {
         if let Some(pid) = member.pid() {
             self.site.classify(member.class(), pid);
         }
+    }
+}
+
+/// Why a console is not connected to, if it is not.
+fn not_connected(connected: io::Result<bool>) -> Option<String> {
+    match connected {
+        Ok(true) => None,
+        Ok(false) => Some("its QEMU does not run".to_owned()),
+        Err(error) => Some(error.to_string()),
     }
 }
 

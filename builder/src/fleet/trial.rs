@@ -1,11 +1,12 @@
 //! Guests on trial: a fleet in a temporary folder, gone with its value.
 
-use tempfile::TempDir;
+use std::{fs, io};
 
 use super::admission::Admission;
 use super::deadline;
-use super::folder::Folder;
+use super::folder::{Folder, FolderError};
 use super::guest::{Backoff, GIVE_UP, Policy};
+use super::identity;
 use super::launch::LaunchError;
 use super::plan::Artifacts;
 use super::site::Site;
@@ -16,6 +17,7 @@ use super::supervisor::Supervisor;
 use crate::directories::Directories;
 use crate::host;
 use crate::interrupt::Interrupt;
+use crate::private::{Others, Private};
 use crate::units::{ByteSize, GuestRange};
 use crate::vmm::{Accel, Lifetime, Net, Sharing};
 
@@ -34,14 +36,18 @@ pub struct Setup {
     pub parameters: &'static str,
 }
 
+/// How the folders of trials begin: as no fleet's name does, whose sockets are
+/// beside them.
+const PREFIX: &str = ".trial-";
+
 /// Guests on trial, not yet started.
-#[derive(Debug)]
 ///
-/// Dropped in this order: guests are killed before what they use is removed.
+/// They die with this process, or when this value is dropped, and their folder
+/// goes with them; one that is killed leaves it to [`sweep`].
+#[derive(Debug)]
 pub struct Trial {
     /// Its guests are planned.
     pub supervisor: Supervisor,
-    _temporary: TempDir,
 }
 
 impl Trial {
@@ -53,18 +59,11 @@ impl Trial {
         directories: &Directories,
         interrupt: &Interrupt,
     ) -> Result<Self, LaunchError> {
-        let temporary = tempfile::Builder::new()
-            .prefix("imgbuild-")
-            .tempdir()
-            .map_err(LaunchError::Temporary)?;
-        let directories = Directories {
-            state: temporary.path().to_path_buf(),
-            // Where paths are short enough for sockets, as TMPDIR need not be.
-            ..directories.clone()
-        };
-        let name = format!("trial-{}", std::process::id());
-        let folder = Folder::create(&name, &directories)?;
-        let spec = setup.spec(name, artifacts, count);
+        sweep(directories);
+        let runtime = directories.open_runtime().map_err(FolderError::from)?;
+        let name = name()?;
+        let folder = Folder::on_trial(&name, runtime)?;
+        let spec = setup.spec(&folder, directories, artifacts, count);
         let admission = Admission::new(&spec.admission, count as usize);
         let policy = Policy {
             restart: spec.restart,
@@ -79,22 +78,48 @@ impl Trial {
         site.prepare(guests, interrupt)?;
         let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
         supervisor.extend(guests.iter());
-        Ok(Self {
-            supervisor,
-            _temporary: temporary,
-        })
+        Ok(Self { supervisor })
+    }
+}
+
+/// A name that no other trial has, whatever this process runs at a time.
+fn name() -> io::Result<String> {
+    let random = identity::random()?;
+    Ok(format!("{PREFIX}{}", hex::encode(&random[..4])))
+}
+
+/// Removes what trials left whose process was killed, as far as it can be.
+pub fn sweep(directories: &Directories) {
+    let Ok(Some(runtime)) = Private::open(&directories.runtime, Others::Look) else {
+        return;
+    };
+    let entries = fs::read_dir(runtime.path()).into_iter().flatten().flatten();
+    for name in entries.map(|entry| entry.file_name()) {
+        if let Some(name) = name.to_str()
+            && name.starts_with(PREFIX)
+            && let Err(error) = Folder::sweep(name, &runtime)
+        {
+            tracing::warn!("a trial that was killed left a folder behind: {error}");
+        }
     }
 }
 
 impl Setup {
     /// A fleet of guests that are all started at once, and once only.
     #[must_use]
-    pub fn spec(&self, name: String, artifacts: &Artifacts, count: u32) -> FleetSpec {
+    pub fn spec(
+        &self,
+        folder: &Folder,
+        directories: &Directories,
+        artifacts: &Artifacts,
+        count: u32,
+    ) -> FleetSpec {
         FleetSpec {
             spec_version: SPEC_VERSION,
-            name,
+            name: folder.name(),
             instance: Instance([0; 12]),
-            boot_id: String::new(),
+            host: directories.host.clone(),
+            runtime: folder.runtime().to_path_buf(),
             out: artifacts.folder.clone(),
             artifacts: artifacts.digest,
             count,
@@ -125,6 +150,7 @@ impl Setup {
             metrics: None,
             keep: None,
             until: None,
+            unfinished: false,
             forced: Vec::new(),
         }
     }

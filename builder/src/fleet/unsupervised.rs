@@ -24,13 +24,29 @@ pub enum UnsupervisedError {
     Processes(io::Error),
 }
 
-/// The fleet: a guest that lives is `unresponsive`, since nobody asks it.
+/// The fleet: a guest that lives is `unresponsive`, since nobody asks it. Of
+/// another host's guests nothing is known here.
 pub fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
-    let spec = folder::read_spec(&found.path)?;
+    let spec = folder::read_spec(found.path())?;
+    if found.is_elsewhere() {
+        return Ok(Fleet {
+            api: API_VERSION,
+            fleet: spec.name,
+            host: spec.host.name,
+            stage: Stage::Elsewhere,
+            supervisor: None,
+            wanted: spec.count,
+            counts: BTreeMap::new(),
+            held_back: None,
+            forced: spec.forced,
+            totals: Totals::default(),
+            guests: Vec::new(),
+        });
+    }
     let living =
         orphans::living(Path::new("/"), spec.instance).map_err(UnsupervisedError::Processes)?;
     let pids: HashMap<_, _> = living.into_iter().map(|one| (one.guest, one.pid)).collect();
-    let history = journal::replay(&found.path.join(folder::JOURNAL)).unwrap_or_default();
+    let history = journal::replay(&found.paths.journal()).unwrap_or_default();
     let mut counts = BTreeMap::new();
     let mut guests = Vec::new();
     for index in GuestRange::first(spec.count)?.iter() {
@@ -63,6 +79,7 @@ pub fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
     Ok(Fleet {
         api: API_VERSION,
         fleet: spec.name,
+        host: spec.host.name,
         stage: if pids.is_empty() {
             Stage::Lost
         } else {

@@ -19,6 +19,7 @@ pub(super) fn fleet(
     types::Fleet {
         api: API_VERSION,
         fleet: site.spec().name.clone(),
+        host: site.spec().host.name.clone(),
         stage,
         supervisor: Some(types::Supervisor {
             pid: std::process::id(),

@@ -122,6 +122,7 @@ mod tests {
         let fleet = Fleet {
             api: 1,
             fleet: "f".to_owned(),
+            host: "h".to_owned(),
             stage,
             supervisor: None,
             wanted: 0,

@@ -8,6 +8,7 @@ pub mod ceiling;
 pub mod concern;
 pub mod finding;
 pub mod footprint;
+pub mod id;
 pub mod ksm;
 pub mod kvm;
 pub mod memory;

@@ -150,3 +150,20 @@ fn a_file_that_others_may_have_written_is_refused() {
     rustix::fs::mknodat(CWD, &path, fifo, FILE, 0).unwrap();
     refuses("is not a file");
 }
+
+#[test]
+fn a_folder_of_sockets_goes_only_if_it_holds_nothing_else() {
+    let temporary = temporary();
+    let private = Private::make(&temporary.path().join("p"), Others::Look).unwrap();
+    private.remove_sockets("f").unwrap();
+    let sockets = private.make_folder("f").unwrap();
+    let file = sockets.path().join("precious");
+    fs::write(&file, "").unwrap();
+    let socket = sockets.path().join("control");
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    assert!(private.remove_sockets("f").is_err());
+    assert!(file.exists() && !socket.exists());
+    fs::remove_file(&file).unwrap();
+    private.remove_sockets("f").unwrap();
+    assert!(!sockets.path().exists());
+}

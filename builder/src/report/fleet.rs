@@ -27,6 +27,13 @@ pub fn headline(fleet: &Fleet) -> String {
         Stage::Stopping => "stopping",
         Stage::Orphaned => "orphaned",
         Stage::Lost => "lost",
+        Stage::Elsewhere => {
+            let wanted = counted(fleet.wanted.into(), "guest");
+            let (name, host) = (&fleet.fleet, printable(&fleet.host));
+            return format!(
+                "{name} is on host {host}: {wanted}; only imgbuild there can tell more"
+            );
+        }
     };
     let counts = fleet
         .counts
@@ -122,6 +129,7 @@ mod tests {
         Fleet {
             api: 1,
             fleet: "tty-burn".to_owned(),
+            host: "h".to_owned(),
             stage: Stage::Up,
             supervisor: Some(Supervisor { pid: 77 }),
             wanted: 2,

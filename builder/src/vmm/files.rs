@@ -23,13 +23,23 @@ pub struct Files {
     /// The identity blob, opened again by QEMU: see [`hand_over`].
     pub identity: Option<File>,
     /// Where its console is to be reached; it listens already.
-    pub console: UnixListener,
+    pub console: Listening,
     /// Where its VMM is to be asked about it; it listens already.
-    pub monitor: UnixListener,
+    pub monitor: Listening,
     /// Where the VMM's complaints go.
     pub errors: File,
     /// A queue of its tap, with [`super::Net::Tap`].
     pub tap: Option<OwnedFd>,
+}
+
+/// A socket that listens, and its file (`O_PATH`, open(2)), which leads to it for
+/// as long as the VMM holds it, whatever becomes of its name.
+#[derive(Debug)]
+pub struct Listening {
+    /// The socket.
+    pub listener: UnixListener,
+    /// Its file.
+    pub file: OwnedFd,
 }
 
 /// A guest's disk. Both files are used as they are handed over, and need no
@@ -63,16 +73,27 @@ pub enum Part {
     Tap,
     /// The monitor's listening socket.
     Monitor,
+    /// The file of the console's socket, which QEMU only holds.
+    ConsoleFile,
+    /// The file of the monitor's, likewise.
+    MonitorFile,
 }
 
 impl Part {
     /// The last one.
-    pub const LAST: Self = Self::Monitor;
+    pub const LAST: Self = Self::MonitorFile;
 
     /// Its descriptor in the VMM.
     #[must_use]
     pub fn descriptor(self) -> i32 {
         self as i32
+    }
+
+    /// A path to it, if the VMM with this process id lives and holds it
+    /// (proc_pid_fd(5)).
+    #[must_use]
+    pub fn held_by(self, pid: u32) -> PathBuf {
+        PathBuf::from(format!("/proc/{pid}/fd/{}", self.descriptor()))
     }
 }
 
@@ -82,14 +103,16 @@ impl Files {
     pub(super) fn into_parts(self) -> (Vec<(Part, OwnedFd)>, File) {
         let (overlay, base) = self.disk.map(|disk| (disk.overlay, disk.base)).unzip();
         let parts = [
-            (Part::Console, Some(self.console.into())),
+            (Part::Console, Some(self.console.listener.into())),
             (Part::Kernel, Some(self.kernel.into())),
             (Part::Initramfs, Some(self.initramfs.into())),
             (Part::Identity, self.identity.map(OwnedFd::from)),
             (Part::Overlay, overlay.map(OwnedFd::from)),
             (Part::Base, base.map(OwnedFd::from)),
             (Part::Tap, self.tap),
-            (Part::Monitor, Some(self.monitor.into())),
+            (Part::Monitor, Some(self.monitor.listener.into())),
+            (Part::ConsoleFile, Some(self.console.file)),
+            (Part::MonitorFile, Some(self.monitor.file)),
         ];
         let given = parts
             .into_iter()
@@ -188,9 +211,11 @@ mod tests {
             Part::Overlay,
             Part::Base,
             Part::Tap,
+            Part::Monitor,
+            Part::ConsoleFile,
             Part::LAST,
         ];
-        assert!(parts.into_iter().map(Part::descriptor).eq(3..=10));
+        assert!(parts.into_iter().map(Part::descriptor).eq(3..=12));
     }
 
     #[test]

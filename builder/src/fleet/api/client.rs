@@ -9,6 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::marker::PhantomData;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,8 +21,7 @@ use super::types::{
     API_VERSION, ActAnswer, ActRequest, Answer, AskRequest, AttendRequest, Error, Event, Fleet,
     Guest, ScaleRequest, Selection,
 };
-use crate::directories::Directories;
-use crate::fleet::folder::Paths;
+use crate::fleet::folder::{Paths, Supervised};
 use crate::interrupt::Interrupt;
 use crate::units::GuestIndex;
 
@@ -34,14 +34,15 @@ const ANSWER_MAX: usize = 256 << 20;
 const UNAVAILABLE: u16 = 503;
 /// How long a request may take to be taken.
 const WRITE_TIME: Duration = Duration::from_secs(10);
+/// How long a supervisor may take to listen, and how often it is tried.
+const LISTEN_TIME: Duration = Duration::from_secs(3);
+const LISTEN_AGAIN: Duration = Duration::from_millis(50);
 
 /// The way to a fleet's supervisor.
 #[derive(Debug, Clone)]
 pub struct Client {
     fleet: String,
-    /// Goes first when the fleet ends.
-    spec: PathBuf,
-    control: PathBuf,
+    paths: Paths,
     interrupt: Interrupt,
 }
 
@@ -56,6 +57,19 @@ pub enum ClientError {
     NotSupervised {
         /// The fleet.
         fleet: String,
+    },
+    /// A process supervises the fleet, and nobody listens on its control socket.
+    #[error(
+        "process {pid} supervises the fleet {fleet}, and does not listen at {}; it makes a socket \
+         that is gone anew: try again, and see whether it is stopped", control.display()
+    )]
+    Deaf {
+        /// The fleet.
+        fleet: String,
+        /// The supervisor.
+        pid: String,
+        /// Its control socket.
+        control: PathBuf,
     },
     /// The control socket could not be connected to.
     #[error("cannot connect to {}: {source}; is the fleet another user's?", control.display())]
@@ -162,15 +176,13 @@ impl Console {
 }
 
 impl Client {
-    /// The way to the supervisor of the fleet called `fleet`; nothing is
-    /// connected yet.
+    /// The way to the supervisor of the fleet called `fleet`, whose files are
+    /// there; nothing is connected yet.
     #[must_use]
-    pub fn new(fleet: &str, directories: &Directories, interrupt: &Interrupt) -> Self {
-        let paths = Paths::of(fleet, directories);
+    pub fn new(fleet: &str, paths: &Paths, interrupt: &Interrupt) -> Self {
         Self {
             fleet: fleet.to_owned(),
-            spec: paths.spec_file(),
-            control: paths.control(),
+            paths: paths.clone(),
             interrupt: interrupt.clone(),
         }
     }
@@ -239,25 +251,52 @@ impl Client {
         self.call("POST", path, &bytes)
     }
 
-    /// Sends a request and waits for the head of its answer.
-    fn call(&self, method: &str, path: &str, bytes: &[u8]) -> Result<Body, ClientError> {
-        let stream = UnixStream::connect(&self.control).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                let fleet = self.fleet.clone();
-                if self.spec.exists() {
-                    ClientError::NotSupervised { fleet }
-                } else {
-                    ClientError::Ended { fleet }
+    /// Connects to the supervisor. One that lives makes a control socket anew
+    /// that is gone, and may have moved it.
+    fn connect(&self) -> Result<UnixStream, ClientError> {
+        let fleet = self.fleet.clone();
+        let until = Instant::now() + LISTEN_TIME;
+        let mut control = self.paths.control();
+        loop {
+            let error = match UnixStream::connect(&control) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            };
+            match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {}
+                _ => {
+                    let source = error;
+                    return Err(ClientError::Unreachable { control, source });
                 }
             }
-            _ => ClientError::Unreachable {
-                control: self.control.clone(),
-                source,
-            },
-        })?;
+            if !self.paths.spec_file().exists() {
+                return Err(ClientError::Ended { fleet });
+            }
+            match self.paths.supervised() {
+                Supervised::No => return Err(ClientError::NotSupervised { fleet }),
+                Supervised::By(pid) if Instant::now() >= until => {
+                    let pid = pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+                    return Err(ClientError::Deaf {
+                        fleet,
+                        pid,
+                        control,
+                    });
+                }
+                Supervised::By(_) if self.interrupt.requested() => {
+                    return Err(ClientError::Interrupted);
+                }
+                Supervised::By(_) => sleep(LISTEN_AGAIN),
+            }
+            control = self.paths.as_they_are().control();
+        }
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    fn call(&self, method: &str, path: &str, bytes: &[u8]) -> Result<Body, ClientError> {
+        let stream = self.connect()?;
         let mut body = Body {
             fleet: self.fleet.clone(),
-            spec: self.spec.clone(),
+            spec: self.paths.spec_file(),
             stream,
             interrupt: self.interrupt.clone(),
             buffer: Vec::new(),
@@ -278,7 +317,7 @@ impl Client {
         if (200..300).contains(&status) {
             return Ok(body);
         }
-        if status == UNAVAILABLE && !self.spec.exists() {
+        if status == UNAVAILABLE && !self.paths.spec_file().exists() {
             let fleet = self.fleet.clone();
             return Err(ClientError::Ended { fleet });
         }

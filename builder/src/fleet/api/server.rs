@@ -9,14 +9,14 @@
 
 use std::convert::Infallible;
 use std::fs::{self, Permissions};
-use std::future::{Future as _, poll_fn};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -26,7 +26,7 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::runtime::{self, Runtime};
+use tokio::runtime::{self, Handle, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
@@ -90,7 +90,13 @@ impl Refusal {
 pub struct Server {
     stopping: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
+    runtime: Handle,
+    handler: Option<Handler>,
+    listeners: Listeners,
 }
+
+/// Those who accept connections, ended when the server stops.
+type Listeners = Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>;
 
 impl Server {
     /// Accepts nothing more, and returns once the answers under way are written,
@@ -101,10 +107,40 @@ impl Server {
     pub fn stop(self) {
         drop(self);
     }
+
+    /// Serves on this control socket, too: the one before leads nowhere any more.
+    pub fn listen_on(&self, control: UnixListener) -> io::Result<()> {
+        let Some(handler) = self.handler.clone() else {
+            return Ok(());
+        };
+        let _entered = self.runtime.enter();
+        let task = self.runtime.spawn(accept_control(control, handler)?);
+        lock(&self.listeners).push(task);
+        Ok(())
+    }
+}
+
+/// Serves whoever connects to the control socket.
+fn accept_control(
+    control: UnixListener,
+    handler: Handler,
+) -> io::Result<impl Future<Output = ()> + Send> {
+    control.set_nonblocking(true)?;
+    let control = tokio::net::UnixListener::from_std(control)?;
+    let accept = move |context: &mut Context<'_>| {
+        let accepted = control.poll_accept(context);
+        accepted.map_ok(|(stream, _)| TokioIo::new(stream))
+    };
+    Ok(listen(accept, handler, None))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        self.handler = None;
         self.stopping.send_replace(true);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -144,16 +180,12 @@ pub fn serve(
         .enable_all()
         .build()?;
     let entered = runtime.enter();
-    control.set_nonblocking(true)?;
-    let control = tokio::net::UnixListener::from_std(control)?;
     let metrics = metrics
         .map(|listener| {
             listener.set_nonblocking(true)?;
             tokio::net::TcpListener::from_std(listener)
         })
         .transpose()?;
-    drop(entered);
-
     let (stopping, stopped) = watch::channel(false);
     let attending = Arc::new(Semaphore::new(ATTENDING_MAX));
     let handler = |metrics_only| Handler {
@@ -162,11 +194,8 @@ pub fn serve(
         metrics_only,
         attending: Arc::clone(&attending),
     };
-    let accept = move |context: &mut Context<'_>| {
-        let accepted = control.poll_accept(context);
-        accepted.map_ok(|(stream, _)| TokioIo::new(stream))
-    };
-    let mut listeners = vec![runtime.spawn(listen(accept, handler(false), None))];
+    let control_handler = handler(false);
+    let mut listeners = vec![runtime.spawn(accept_control(control, control_handler.clone())?)];
     if let Some(metrics) = metrics {
         let accept = move |context: &mut Context<'_>| {
             let accepted = metrics.poll_accept(context);
@@ -174,15 +203,21 @@ pub fn serve(
         };
         listeners.push(runtime.spawn(listen(accept, handler(true), Some(METRICS_TIME))));
     }
-    drop(outbox);
+    drop((outbox, entered));
+    let handle = runtime.handle().clone();
+    let listeners = Arc::new(Mutex::new(listeners));
+    let to_end = Arc::clone(&listeners);
     // A connection holds a receiver, by which the last is known to be gone.
     let stop = stopping.clone();
     let thread = thread::Builder::new()
         .name("control".to_owned())
-        .spawn(move || run(&runtime, &stop, stopped, &listeners))?;
+        .spawn(move || run(&runtime, &stop, stopped, &to_end))?;
     Ok(Server {
         stopping,
         thread: Some(thread),
+        runtime: handle,
+        handler: Some(control_handler),
+        listeners,
     })
 }
 
@@ -191,13 +226,13 @@ fn run(
     runtime: &Runtime,
     stop: &watch::Sender<bool>,
     mut stopped: watch::Receiver<bool>,
-    listeners: &[tokio::task::JoinHandle<()>],
+    listeners: &Listeners,
 ) {
     runtime.block_on(async {
         // An error cannot be: `stop` lives.
         let _ = stopped.wait_for(|stopping| *stopping).await;
         drop(stopped);
-        for listener in listeners {
+        for listener in lock(listeners).drain(..) {
             listener.abort();
         }
         if timeout(FINISH_TIME, stop.closed()).await.is_err() {

@@ -17,6 +17,9 @@ pub struct Fleet {
     pub api: u32,
     /// Its name.
     pub fleet: String,
+    /// The host that it is on.
+    #[serde(default)]
+    pub host: String,
     /// Where it stands.
     pub stage: Stage,
     /// The process that supervises it; null where none does.
@@ -65,6 +68,8 @@ pub enum Stage {
     /// Its supervisor died, and no guest lives: the host was restarted, or all
     /// were killed.
     Lost,
+    /// It is another host's, which alone can tell.
+    Elsewhere,
 }
 
 /// The process that supervises a fleet.

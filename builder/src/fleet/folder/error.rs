@@ -5,17 +5,47 @@ use std::path::PathBuf;
 
 use super::super::spec::SPEC_VERSION;
 use super::paths::SOCKET_PATH_MAX;
+use crate::directories::DirectoriesError;
+use crate::private::PrivateError;
 use crate::units::counted;
 
 /// A fleet's folders could not be made, opened or read.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// Another process supervises a fleet of that name.
-    #[error("a fleet named {name} is running; stop it, or choose another name with --name")]
+    #[error(
+        "a fleet named {name} is running, {}: `imgbuild stop --all --fleet {name}` ends it; \
+         another one needs another --name", supervisor(*pid)
+    )]
     Running {
         /// The fleet.
         name: String,
+        /// The process, if its lock tells.
+        pid: Option<u32>,
     },
+    /// A launch was killed before it started a guest.
+    #[error(
+        "the launch of fleet {name} was killed before it started a guest: launch it again, or \
+         `imgbuild rm {name}` removes what it left"
+    )]
+    Unfinished {
+        /// The fleet.
+        name: String,
+    },
+    /// It is another host's.
+    #[error("the fleet {name} is on host {host}: run imgbuild there")]
+    Elsewhere {
+        /// The fleet.
+        name: String,
+        /// The host.
+        host: String,
+    },
+    /// A folder is not this user's alone.
+    #[error(transparent)]
+    Directories(#[from] DirectoriesError),
+    /// The same.
+    #[error("cannot use a fleet's folder: {0}")]
+    Private(#[from] PrivateError),
     /// A supervisor died, and its fleet is still there.
     #[error(
         "a fleet named {name} was left by a supervisor that died, with {}: \
@@ -104,6 +134,13 @@ pub enum FolderError {
         /// Why.
         source: io::Error,
     },
+}
+
+fn supervisor(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) => format!("supervised by process {pid}"),
+        None => "supervised by another process".to_owned(),
+    }
 }
 
 fn listed(names: &[String]) -> String {

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::document::Remnant;
+use super::lock::{self, Supervised};
 use crate::directories::Directories;
+use crate::private::{Others, Private};
 use crate::units::GuestIndex;
 
 /// Longest path of a Unix socket: `sun_path` less its final NUL (unix(7)).
@@ -15,25 +18,45 @@ const ERRORS: &str = "errors";
 pub(in crate::fleet) const JOURNAL: &str = "journal";
 pub(super) const SPEC: &str = "spec.json";
 
-/// The folder of all fleets' folders.
-pub(super) fn fleets(directories: &Directories) -> PathBuf {
-    directories.state.join("fleets")
-}
-
 /// The paths of a fleet, whether there is one or not.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     pub(super) state: PathBuf,
     pub(super) runtime: PathBuf,
 }
 
 impl Paths {
-    /// Those of the fleet `name`.
+    /// Those of a new fleet called `name`. Where the sockets of one are that was
+    /// launched before, its spec says.
     #[must_use]
     pub fn of(name: &str, directories: &Directories) -> Self {
         Self {
-            state: fleets(directories).join(name),
+            state: directories.fleets().join(name),
             runtime: directories.runtime.join(name),
+        }
+    }
+
+    /// The same, with the sockets where the spec says that they are now.
+    #[must_use]
+    pub fn as_they_are(&self) -> Self {
+        let runtime = Remnant::of(&self.state).runtime;
+        Self {
+            state: self.state.clone(),
+            runtime: runtime.unwrap_or_else(|| self.runtime.clone()),
+        }
+    }
+
+    /// Where its sockets may be when they cannot be where they were.
+    pub(super) fn spare_runtime(&self) -> PathBuf {
+        self.state.join("sockets")
+    }
+
+    /// Whether a process of this host supervises the fleet now.
+    #[must_use]
+    pub fn supervised(&self) -> Supervised {
+        match Private::open(&self.state, Others::Look) {
+            Ok(Some(folder)) => lock::supervised(&folder),
+            Ok(None) | Err(_) => Supervised::No,
         }
     }
 
@@ -49,14 +72,13 @@ impl Paths {
         &self.runtime
     }
 
-    /// The folders that a fleet has, besides the one that holds what it keeps.
-    pub(super) fn folders(&self) -> [PathBuf; 5] {
+    /// The folders in the one that holds what the fleet keeps.
+    pub(super) fn folders(&self) -> [PathBuf; 4] {
         [
             self.state.join(IDENTITIES),
             self.overlays(),
             self.state.join(LOGS),
             self.errors(),
-            self.runtime.clone(),
         ]
     }
 

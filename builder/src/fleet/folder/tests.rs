@@ -1,3 +1,4 @@
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
@@ -6,7 +7,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::digest::Sha256;
 use crate::fleet::orphans::tests::Waiting;
-use crate::fleet::spec::{AdmissionSpec, BurnAt, Instance, Pin, PlacementSpec, Restart};
+use crate::fleet::spec::{
+    AdmissionSpec, BurnAt, Instance, Pin, PlacementSpec, Restart, SPEC_VERSION,
+};
+use crate::host::id::HostId;
 use crate::vmm::{Accel, Net, Sharing};
 
 pub(in crate::fleet) fn directories() -> (TempDir, Directories) {
@@ -15,8 +19,18 @@ pub(in crate::fleet) fn directories() -> (TempDir, Directories) {
         cache: temporary.path().join("cache"),
         state: temporary.path().join("state"),
         runtime: temporary.path().join("run"),
+        host: host("here"),
     };
     (temporary, directories)
+}
+
+/// A host of that name, which is not the one that the tests run on.
+fn host(name: &str) -> HostId {
+    HostId {
+        name: name.to_owned(),
+        machine: Some("17".to_owned()),
+        boot: format!("boot of {name}"),
+    }
 }
 
 pub(in crate::fleet) fn spec(name: &str, ports: usize) -> FleetSpec {
@@ -24,7 +38,8 @@ pub(in crate::fleet) fn spec(name: &str, ports: usize) -> FleetSpec {
         spec_version: SPEC_VERSION,
         name: name.to_owned(),
         instance: Instance([0x17; 12]),
-        boot_id: "b".to_owned(),
+        host: host("here"),
+        runtime: "/run/no-such-folder".into(),
         out: "/out".into(),
         artifacts: Sha256::of_bytes("manifest"),
         count: 3,
@@ -57,21 +72,42 @@ pub(in crate::fleet) fn spec(name: &str, ports: usize) -> FleetSpec {
         metrics: None,
         keep: None,
         until: None,
+        unfinished: false,
         forced: vec!["memory".to_owned()],
     }
 }
 
+/// Leaves a fleet as a launch does that dies before it starts a guest.
+fn unfinished(name: &str, directories: &Directories) -> Paths {
+    let folder = Folder::create(name, directories).unwrap();
+    let spec = FleetSpec {
+        host: directories.host.clone(),
+        runtime: folder.runtime.clone(),
+        unfinished: true,
+        ..spec(name, 3)
+    };
+    folder.write_spec(&spec).unwrap();
+    folder.make_folders().unwrap();
+    folder.make_runtime().unwrap();
+    folder.paths.clone()
+}
+
 /// Leaves a fleet as a supervisor does that dies.
 fn orphaned(name: &str, directories: &Directories) -> Paths {
-    let folder = Folder::create(name, directories).unwrap();
-    folder.write_spec(&spec(name, 3)).unwrap();
-    folder.paths.clone()
+    let paths = unfinished(name, directories);
+    let spec = read_spec(&paths.state).unwrap();
+    let unfinished = false;
+    let spec = FleetSpec { unfinished, ..spec };
+    replace(&paths.spec_file(), &serde_json::to_vec(&spec).unwrap()).unwrap();
+    paths
 }
 
 #[test]
 fn without_a_spec_nothing_stays() {
     let (_temporary, directories) = directories();
     let folder = Folder::create("web", &directories).unwrap();
+    folder.make_folders().unwrap();
+    folder.make_runtime().unwrap();
     let guest = GuestIndex::new(7).unwrap();
     let identity = folder.write_identity(guest, b"secret").unwrap();
     assert_eq!(identity, folder.identity(guest));
@@ -90,6 +126,7 @@ fn without_a_spec_nothing_stays() {
 fn a_file_is_replaced_whole_or_not_at_all() {
     let (_temporary, directories) = directories();
     let folder = Folder::create("web", &directories).unwrap();
+    folder.make_folders().unwrap();
     let guest = GuestIndex::new(7).unwrap();
     let path = folder.write_identity(guest, b"first").unwrap();
     // Who has the file open, as a guest's QEMU does, keeps what it was handed.
@@ -112,23 +149,39 @@ fn a_file_is_replaced_whole_or_not_at_all() {
 }
 
 #[test]
-fn what_a_launch_left_that_was_killed_early_is_cleared() {
+fn what_a_removal_left_that_was_cut_short_is_cleared() {
     let (_temporary, directories) = directories();
-    let paths = Paths::of("web", &directories);
-    fs::create_dir_all(paths.state.join("overlays/deep")).unwrap();
+    let paths = orphaned("web", &directories);
     fs::write(paths.state.join("key"), "old").unwrap();
-    fs::create_dir_all(&paths.runtime).unwrap();
-    fs::write(paths.runtime.join("g00000.console"), "").unwrap();
+    fs::remove_file(paths.spec_file()).unwrap();
     assert_eq!(list(&directories).unwrap(), []);
     let folder = Folder::create("web", &directories).unwrap();
-    assert!(!folder.state.join("key").exists());
-    assert!(entries(&folder.overlays()).unwrap().is_empty());
-    assert!(entries(&folder.runtime).unwrap().is_empty());
+    assert_eq!(entries(&folder.state).unwrap(), [paths.state.join("lock")]);
+}
+
+#[test]
+fn a_launch_that_was_killed_early_is_found_and_named() {
+    let (_temporary, directories) = directories();
+    let paths = unfinished("web", &directories);
+    assert_eq!(list(&directories).unwrap()[0].paths, paths);
+    for result in [
+        Folder::create("web", &directories),
+        Folder::open("web", &directories),
+    ] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, FolderError::Unfinished { .. }), "{error}");
+        assert!(error.to_string().contains("rm web"), "{error}");
+    }
+    Folder::claimed("web", &directories)
+        .unwrap()
+        .remove()
+        .unwrap();
+    assert!(!paths.state.exists() && !paths.runtime.exists());
 }
 
 #[test]
 fn a_fleet_outlives_its_supervisor_until_it_is_removed() {
-    let (_temporary, directories) = directories();
+    let (_temporary, mut directories) = directories();
     let paths = orphaned("web", &directories);
     let spec_file = fs::metadata(paths.spec_file()).unwrap();
     assert_eq!(spec_file.permissions().mode() & 0o7777, 0o600);
@@ -137,11 +190,10 @@ fn a_fleet_outlives_its_supervisor_until_it_is_removed() {
         assert!(error.contains(said), "{error}");
     }
 
-    // As after a restart of the host.
-    fs::remove_dir_all(&paths.runtime).unwrap();
+    // As from cron, whose sockets would be elsewhere.
+    directories.runtime.push("elsewhere");
     let folder = Folder::open("web", &directories).unwrap();
-    assert_eq!(folder.spec().unwrap(), spec("web", 3));
-    assert!(folder.runtime.is_dir());
+    assert_eq!(folder.runtime, paths.runtime);
     drop(folder);
     Folder::open("web", &directories).unwrap().remove().unwrap();
     assert!(!paths.state.exists() && !paths.runtime.exists());
@@ -149,11 +201,131 @@ fn a_fleet_outlives_its_supervisor_until_it_is_removed() {
 }
 
 #[test]
+fn sockets_that_vanished_are_made_anew_or_elsewhere() {
+    let (temporary, directories) = directories();
+    let paths = orphaned("web", &directories);
+    fs::remove_dir_all(&directories.runtime).unwrap();
+    let mut folder = Folder::open("web", &directories).unwrap();
+    assert!(!folder.move_runtime().unwrap());
+    assert!(paths.runtime.is_dir());
+
+    // Below /run/user nobody makes folders but who logs in.
+    fs::remove_dir_all(&directories.runtime).unwrap();
+    fs::write(&directories.runtime, "").unwrap();
+    assert!(folder.move_runtime().unwrap());
+    assert!(folder.runtime.starts_with(&paths.state));
+    assert!(folder.runtime.is_dir());
+    folder.remove().unwrap();
+    assert!(!paths.state.exists());
+    drop(temporary);
+}
+
+#[test]
+fn fleets_of_other_state_folders_have_other_sockets() {
+    let (temporary, directories) = directories();
+    let other = Directories {
+        state: temporary.path().join("other"),
+        ..directories.clone()
+    };
+    let [one, two] = [&directories, &other].map(|directories| orphaned("web", directories));
+    assert_ne!(one.runtime, two.runtime);
+    fs::write(two.control(), "").unwrap();
+    Folder::open("web", &directories).unwrap().remove().unwrap();
+    assert!(two.control().exists());
+    assert_eq!(list(&other).unwrap()[0].paths, two);
+}
+
+#[test]
+fn fleets_of_other_hosts_are_shown_and_left_alone() {
+    let (_temporary, directories) = directories();
+    let other = Directories {
+        host: host("there"),
+        ..directories.clone()
+    };
+    let [ours, theirs] = [&directories, &other].map(|directories| orphaned("web", directories));
+    orphaned("theirs", &other);
+    let found = list(&directories).unwrap();
+    let seen: Vec<_> = found
+        .iter()
+        .map(|found| (found.name.as_str(), &found.place))
+        .collect();
+    let supervised = Supervised::No;
+    let there = Place::Elsewhere {
+        host: "there".to_owned(),
+    };
+    assert_eq!(
+        seen,
+        [
+            ("web", &Place::Here { supervised }),
+            ("theirs", &there),
+            ("web", &there)
+        ]
+    );
+    Folder::open("web", &directories).unwrap().remove().unwrap();
+    assert!(!ours.state.exists() && theirs.state.exists());
+    for name in ["web", "theirs"] {
+        for result in [
+            Folder::open(name, &directories),
+            Folder::claimed(name, &directories),
+        ] {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("on host there"), "{error}");
+        }
+    }
+    Folder::create("web", &directories).unwrap();
+    // Restarted since, it is the same host.
+    let restarted = Directories {
+        host: HostId {
+            boot: "next".to_owned(),
+            ..host("there")
+        },
+        ..directories
+    };
+    Folder::open("web", &restarted).unwrap().remove().unwrap();
+    assert!(!theirs.state.exists());
+}
+
+#[test]
+fn folders_of_others_are_refused() {
+    let (temporary, directories) = directories();
+    orphaned("web", &directories);
+    let open = |mode| {
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(&directories.state, permissions).unwrap();
+    };
+    open(0o777);
+    for error in [
+        Folder::create("new", &directories).unwrap_err(),
+        Folder::open("web", &directories).unwrap_err(),
+        list(&directories).unwrap_err(),
+    ] {
+        let error = error.to_string();
+        assert!(error.contains("written to by others"), "{error}");
+    }
+    open(0o700);
+    let open = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(&directories.runtime, open).unwrap();
+    let error = Folder::create("new", &directories).unwrap_err().to_string();
+    assert!(error.contains("unset XDG_RUNTIME_DIR"), "{error}");
+    // What is there is not swept away through a link that others put there.
+    let victim = temporary.path().join("victim");
+    fs::create_dir_all(victim.join("web")).unwrap();
+    fs::write(victim.join("web/precious"), "").unwrap();
+    fs::rename(&directories.runtime, temporary.path().join("moved")).unwrap();
+    std::os::unix::fs::symlink(&victim, &directories.runtime).unwrap();
+    Folder::open("web", &directories).unwrap().remove().unwrap();
+    assert!(victim.join("web/precious").exists());
+}
+
+#[test]
 fn a_supervised_fleet_is_left_alone() {
     let (_temporary, directories) = directories();
     let folder = Folder::create("web", &directories).unwrap();
     let refused = |result: Result<Folder, FolderError>| {
-        assert!(matches!(result, Err(FolderError::Running { name }) if name == "web"));
+        let us = Some(std::process::id());
+        assert!(
+            matches!(result, Err(FolderError::Running { name, pid }) if name == "web" && pid == us)
+        );
     };
     refused(Folder::create("web", &directories));
     refused(Folder::open("web", &directories));
@@ -168,16 +340,16 @@ fn fleets_are_listed_in_order() {
     assert_eq!(list(&directories).unwrap(), []);
     orphaned("b", &directories);
     let _running = Folder::create("a", &directories).unwrap();
-    fs::create_dir(paths::fleets(&directories).join("no-fleet")).unwrap();
-    fs::write(paths::fleets(&directories).join("file"), "").unwrap();
+    fs::create_dir(directories.fleets().join("no-fleet")).unwrap();
+    fs::write(directories.fleets().join("file"), "").unwrap();
     let found = list(&directories).unwrap();
     let seen: Vec<_> = found
         .iter()
-        .map(|found| (found.name.as_str(), found.supervised))
+        .map(|found| (found.name.as_str(), found.is_supervised()))
         .collect();
     assert_eq!(seen, [("a", true), ("b", false)]);
     for found in &found {
-        assert_eq!(found.path, Paths::of(&found.name, &directories).state);
+        assert_eq!(found.paths, Paths::of(&found.name, &directories));
     }
 
     for name in ["c", "no-fleet", "file"] {
@@ -252,10 +424,10 @@ fn a_spec_is_read_whole_or_not_at_all() {
             assert!(error.contains(said), "{error}: {shown}");
         }
     }
-    let later = "{\"spec_version\": 2, \"warp\": 9}";
+    let later = "{\"spec_version\": 9, \"warp\": 9}";
     fs::write(paths.spec_file(), later).unwrap();
     let error = Folder::open("web", &directories).unwrap_err().to_string();
-    assert!(error.contains("has version 2"), "{error}");
+    assert!(error.contains("has version 9"), "{error}");
 
     fs::write(paths.spec_file(), good).unwrap();
     Folder::open("web", &directories).unwrap();
@@ -288,12 +460,8 @@ fn paths_that_the_kernel_or_qemu_refuse_are_told() {
     use std::os::unix::ffi::OsStrExt as _;
     let (_temporary, mut directories) = directories();
     let long = "x".repeat(100);
-    for result in [
-        Folder::create(&long, &directories),
-        Folder::open(&long, &directories),
-    ] {
-        assert!(matches!(result, Err(FolderError::SocketPath { .. })));
-    }
+    let result = Folder::create(&long, &directories);
+    assert!(matches!(result, Err(FolderError::SocketPath { .. })));
     directories.state.push(std::ffi::OsStr::from_bytes(b"\xff"));
     let result = Folder::create("web", &directories);
     assert!(matches!(result, Err(FolderError::NotUtf8 { .. })));

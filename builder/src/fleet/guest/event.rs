@@ -31,6 +31,8 @@ pub enum Event<'a> {
     Chance(Chance),
     /// What [`Action::Inspect`] found.
     Machine(Machine),
+    /// Nobody can ask it, nor its VMM: what leads to them is gone.
+    OutOfReach,
     /// Its VMM ended.
     Ended(End),
     /// The user wants it down; by force after this time.

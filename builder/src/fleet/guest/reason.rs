@@ -32,6 +32,8 @@ pub enum Reason {
     DiskFailed,
     /// Its VMM was told to pause it, so it cannot answer.
     Paused,
+    /// Its sockets are gone, so nobody can ask it.
+    OutOfReach,
     /// Its VMM says that it cannot go on.
     Dead,
     /// It has not answered for so long, without having had its chance.
@@ -91,6 +93,10 @@ impl fmt::Display for Reason {
                  has room"
             ),
             Self::Paused => write!(f, "its QEMU was told to pause it"),
+            Self::OutOfReach => write!(
+                f,
+                "its sockets are gone, so it cannot be asked; `imgbuild restart` starts it anew"
+            ),
             Self::Dead => write!(f, "its QEMU says that it cannot go on"),
             Self::Late(time) => {
                 write!(

@@ -247,6 +247,16 @@ impl Guest {
         }
     }
 
+    /// Leaves a guest alone that is late, and that nobody can ask.
+    pub(super) fn lose_sight(&mut self, now: Instant, policy: &Policy) -> Option<Action> {
+        self.asked?;
+        if self.phase != Phase::Unresponsive || self.fate.is_some() {
+            return None;
+        }
+        self.suspected = false;
+        self.pause(now, Reason::OutOfReach, policy)
+    }
+
     /// Leaves a guest alone that cannot answer, until it is looked at again.
     fn pause(&mut self, now: Instant, reason: Reason, policy: &Policy) -> Option<Action> {
         self.reason = Some(reason);
@@ -397,9 +407,12 @@ impl Guest {
         matches!(self.phase, Phase::Starting | Phase::Booting) && self.asked.is_none()
     }
 
-    /// Whether its VMM last said that it is paused.
+    /// Whether its VMM last said that it is paused, or could not be asked.
     fn is_paused(&self) -> bool {
-        matches!(self.reason, Some(Reason::DiskFailed | Reason::Paused))
+        matches!(
+            self.reason,
+            Some(Reason::DiskFailed | Reason::Paused | Reason::OutOfReach)
+        )
     }
 
     /// Whether it was adopted, and has not answered yet.

@@ -339,6 +339,7 @@ fn every_event_in_every_place() {
         ("paused", Event::Machine(Machine::Paused)),
         ("disk failed", Event::Machine(Machine::DiskFailed)),
         ("dead", Event::Machine(Machine::Dead)),
+        ("out of reach", Event::OutOfReach),
         ("ended", Event::Ended(End::Code(1))),
         ("stop", Event::Stop(GRACE)),
         ("kill", Event::Kill),
@@ -766,16 +767,17 @@ fn a_stopped_guest_has_all_its_time_once_it_goes_on() {
 
 #[test]
 fn a_paused_guest_has_all_its_time_once_it_goes_on() {
-    for (machine, reason) in [
-        (Machine::Paused, Reason::Paused),
-        (Machine::DiskFailed, Reason::DiskFailed),
+    for (found, reason) in [
+        (Event::Machine(Machine::Paused), Reason::Paused),
+        (Event::Machine(Machine::DiskFailed), Reason::DiskFailed),
+        (Event::OutOfReach, Reason::OutOfReach),
     ] {
         let mut bench = Bench::owes();
         for _ in 0..10 {
             assert_eq!(bench.ticks_after(ANSWER), Some(Action::Measure));
             let inspect = Some(Action::Inspect);
             assert_eq!(bench.does(&Event::Chance(HUNG)), inspect);
-            assert_eq!(bench.does(&Event::Machine(machine)), None);
+            assert_eq!(bench.does(&found), None);
             assert_eq!(bench.guest.phase(), Phase::Unresponsive);
             assert_eq!(*bench.reason(), reason);
         }

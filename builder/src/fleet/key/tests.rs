@@ -28,14 +28,17 @@ fn user_key(folder: &Path, kind: &str, passphrase: &str) -> [PathBuf; 2] {
 fn ssh_keygen_reads_the_pair_of_a_fleet() {
     let (_temporary, directories) = directories();
     let folder = Folder::create("f", &directories).unwrap();
-    let key = generate("f", &folder).unwrap();
+    let pair = generate("f", &folder).unwrap();
+    assert!(!pair.key.file.exists());
+    pair.write(&folder).unwrap();
+    let key = pair.key;
     let mode = fs::metadata(&key.file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let public = fs::read_to_string(folder.path().join(PUBLIC_FILE)).unwrap();
     assert!(public.ends_with(" imgbuild fleet f\n"));
     assert_eq!(keygen(&["-y"], &key.file), public);
     assert_eq!(read(&key.file).unwrap(), key);
-    assert_ne!(generate("f", &folder).unwrap().public, key.public);
+    assert_ne!(generate("f", &folder).unwrap().key.public, key.public);
 }
 
 #[test]

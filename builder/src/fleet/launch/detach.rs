@@ -11,7 +11,6 @@ use rustix::process::{Pid, Signal, kill_process, setsid};
 use serde_json::Value;
 
 use super::{LaunchError, LaunchEvent, Milestone};
-use crate::directories::Directories;
 use crate::fleet::api::client::Client;
 use crate::fleet::folder::Paths;
 use crate::interrupt::Interrupt;
@@ -19,12 +18,11 @@ use crate::interrupt::Interrupt;
 /// Starts a process that supervises the fleet, and waits until it does.
 pub(super) fn detach(
     name: &str,
-    directories: &Directories,
+    paths: &Paths,
     interrupt: &Interrupt,
     emit: &mut dyn FnMut(LaunchEvent),
 ) -> Result<(), LaunchError> {
-    let paths = Paths::of(name, directories);
-    let client = Client::new(name, directories, interrupt);
+    let client = Client::new(name, paths, interrupt);
     let log = paths.supervisor_log();
     let opened = OpenOptions::new()
         .append(true)

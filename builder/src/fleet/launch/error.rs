@@ -15,6 +15,7 @@ use crate::fleet::journal::JournalError;
 use crate::fleet::key::KeyError;
 use crate::fleet::ports::TooFewPorts;
 use crate::fleet::readiness::Report;
+use crate::fleet::remove::RemoveError;
 use crate::fleet::ssh_config::SshConfigError;
 use crate::fleet::tap::{SubnetError, TapError};
 use crate::fleet::users::UsersError;
@@ -79,9 +80,9 @@ pub enum LaunchError {
     /// QEMU cannot be run.
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// No folder for guests on trial.
-    #[error("cannot make a temporary folder: {0}; set TMPDIR to one that takes files")]
-    Temporary(io::Error),
+    /// What a launch left that was killed could not be removed.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
     /// A guest's user cannot read an artifact.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),

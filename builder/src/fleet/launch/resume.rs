@@ -10,17 +10,17 @@ use crate::directories::Directories;
 use crate::fleet::admission::Admission;
 use crate::fleet::api::types::{Desired, Event};
 use crate::fleet::deadline;
-use crate::fleet::folder::Folder;
+use crate::fleet::folder::{Folder, Paths};
 use crate::fleet::guest::{Backoff, Event as GuestEvent, GIVE_UP, Policy};
 use crate::fleet::journal::{History, Journal};
 use crate::fleet::mend::Hold;
 use crate::fleet::orphans::{self, Living};
 use crate::fleet::plan::Artifacts;
-use crate::fleet::running::is_out_of_reach;
 use crate::fleet::site::Site;
 use crate::fleet::supervise::{Fleet, STOP_GRACE};
 use crate::fleet::supervisor::{Member, Supervisor};
 use crate::host;
+use crate::host::id::Relation;
 use crate::interrupt::Interrupt;
 use crate::units::{GuestRange, counted};
 use crate::vmm::Lifetime;
@@ -36,11 +36,12 @@ pub fn resume(
     let folder = Folder::open(name, directories)?;
     let spec = folder.spec()?;
     if attachment == Attachment::Detached {
+        let paths = Paths::clone(&folder);
         drop(folder);
-        detach(name, directories, interrupt, emit)?;
+        detach(name, &paths, interrupt, emit)?;
         return Ok(Launched::Detached);
     }
-    if spec.boot_id != host::boot_id()? {
+    if directories.host.relation(&spec.host) != Relation::ThisBoot {
         return Err(LaunchError::Rebooted {
             name: name.to_owned(),
         });
@@ -52,11 +53,13 @@ pub fn resume(
             out: spec.out,
         });
     }
+    folder.make_folders()?;
     raise(Resource::Nproc)?;
     // Settings that the fleet was launched with stay in force for it.
     let _settings = Hold::of_others(name);
     let journal = Journal::open(&folder.journal())?;
-    let site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
+    let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
+    site.renew_runtime()?;
     supervise(site, journal, attachment, interrupt, emit)
 }
 
@@ -129,10 +132,6 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
                 Ok(()) => {
                     adopted += 1;
                     continue;
-                }
-                // Nobody can talk to it ever again.
-                Err(error) if is_out_of_reach(&error) => {
-                    format!("its console is out of reach: {error}")
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -1,4 +1,6 @@
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
 use std::thread;
 
 use super::*;
@@ -10,11 +12,16 @@ use crate::units::GuestIndex;
 /// What a fleet leaves whose supervisor died; only the instance is read.
 fn left(directories: &Directories, spec: &str) -> Paths {
     let paths = Paths::of("f", directories);
+    directories.open_fleets().unwrap();
+    directories.open_runtime().unwrap();
     for folder in [paths.overlays(), paths.runtime().to_path_buf()] {
         fs::create_dir_all(folder).unwrap();
     }
     fs::write(paths.spec_file(), spec).unwrap();
-    fs::write(paths.control(), "").unwrap();
+    drop(UnixListener::bind(paths.control()).unwrap());
+    for folder in [paths.path(), paths.runtime()] {
+        fs::set_permissions(folder, Permissions::from_mode(0o700)).unwrap();
+    }
     paths
 }
 
@@ -114,7 +121,12 @@ fn guests_of_a_fleet_without_a_spec_are_found_by_its_journal() {
 fn a_supervised_fleet_stays_even_if_forced() {
     let (_temporary, directories) = directories();
     let paths = left(&directories, r#"{"instance":"c4c4c4c4c4c4c4c4c4c4c4c4"}"#);
-    let supervisor = File::open(paths.path()).unwrap();
+    let lock = || {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).mode(0o600);
+        options.open(paths.path().join("lock")).unwrap()
+    };
+    let supervisor = lock();
     supervisor.try_lock().unwrap();
     let error = remove("f", &directories, Survivors::Kill).unwrap_err();
     assert!(
@@ -124,7 +136,7 @@ fn a_supervised_fleet_stays_even_if_forced() {
     assert!(!gone(&paths));
     // One who only looks shares the lock for a moment, and is waited for.
     drop(supervisor);
-    let looking = File::open(paths.path()).unwrap();
+    let looking = lock();
     looking.try_lock_shared().unwrap();
     let removing = thread::spawn(move || remove("f", &directories, Survivors::Kill));
     drop(looking);

@@ -21,6 +21,7 @@ use crate::fleet::api::types::{
 };
 use crate::fleet::folder::Paths;
 use crate::fleet::guest::Phase;
+use crate::host::id::HostId;
 use crate::interrupt::Interrupt;
 use crate::units::GuestIndex;
 
@@ -61,6 +62,7 @@ fn fleet(guests: bool) -> Fleet {
     Fleet {
         api: API_VERSION,
         fleet: "f".to_owned(),
+        host: "h".to_owned(),
         stage: Stage::Up,
         supervisor: None,
         wanted: 1,
@@ -238,19 +240,21 @@ fn client(folder: &Path) -> Client {
     let spec = spec(folder);
     fs::create_dir_all(spec.parent().unwrap()).unwrap();
     fs::write(spec, "{}").unwrap();
-    Client::new("f", &directories(folder), &Interrupt::never().unwrap())
+    Client::new("f", &paths(folder), &Interrupt::never().unwrap())
 }
 
 fn spec(folder: &Path) -> PathBuf {
-    Paths::of("f", &directories(folder)).spec_file()
+    paths(folder).spec_file()
 }
 
-fn directories(folder: &Path) -> Directories {
-    Directories {
+fn paths(folder: &Path) -> Paths {
+    let directories = Directories {
         cache: folder.to_path_buf(),
         state: folder.to_path_buf(),
         runtime: folder.to_path_buf(),
-    }
+        host: HostId::this().unwrap(),
+    };
+    Paths::of("f", &directories)
 }
 
 /// A connection that is cut off has said all that it had to say.
@@ -361,13 +365,8 @@ fn attendance_ends_with_the_connection() {
 #[test]
 fn an_interrupt_ends_a_wait() {
     let served = Served::new();
-    let directories = Directories {
-        cache: PathBuf::new(),
-        state: PathBuf::new(),
-        runtime: served.folder.path().to_path_buf(),
-    };
     let interrupt = Interrupt::never().unwrap();
-    let client = Client::new("f", &directories, &interrupt);
+    let client = Client::new("f", &paths(served.folder.path()), &interrupt);
     let mut events = client.events().unwrap();
     assert_eq!(
         events.next(None).unwrap(),

@@ -1,0 +1,90 @@
+//! A fleet's `spec.json`: read whole or not at all.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::FolderError;
+use super::paths::SPEC;
+use crate::fleet::spec::{FleetSpec, Instance, SPEC_VERSION};
+
+/// Most bytes of a `spec.json`: a fleet of 100,000 guests takes one MiB.
+const SPEC_MAX: u64 = 16 << 20;
+
+/// Reads what the fleet is that keeps its state in this folder, whether it is
+/// supervised or not.
+pub fn read_spec(state: &Path) -> Result<FleetSpec, FolderError> {
+    #[derive(Deserialize)]
+    struct Version {
+        spec_version: u32,
+    }
+    let path = state.join(SPEC);
+    let bytes = bytes(state).map_err(|source| FolderError::Unreadable {
+        path: path.clone(),
+        source,
+    })?;
+    let name = state
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let malformed = |reason: String| FolderError::Spec {
+        name: name.clone(),
+        path: path.clone(),
+        reason,
+    };
+    if bytes.len() as u64 > SPEC_MAX {
+        return Err(malformed(format!("it is larger than {SPEC_MAX} bytes")));
+    }
+    let Version { spec_version } =
+        serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+    if spec_version != SPEC_VERSION {
+        return Err(FolderError::SpecVersion {
+            name,
+            path,
+            found: spec_version,
+        });
+    }
+    let spec: FleetSpec =
+        serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+    if spec.name != name {
+        return Err(malformed(format!("it is that of {}", spec.name)));
+    }
+    Ok(spec)
+}
+
+/// What can be told of a fleet by a spec that is not understood, such as another
+/// version's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remnant {
+    /// What tells its guests from others.
+    pub instance: Option<Instance>,
+    /// Where its sockets are.
+    pub runtime: Option<PathBuf>,
+}
+
+impl Remnant {
+    /// What the spec in this folder tells, whatever it is.
+    #[must_use]
+    pub fn of(state: &Path) -> Self {
+        let bytes = bytes(state).unwrap_or_default();
+        let spec: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let text = |key: &str| Some(spec.get(key)?.as_str()?.to_owned());
+        Self {
+            instance: text("instance").and_then(|text| Instance::try_from(text).ok()),
+            runtime: text("runtime").map(PathBuf::from),
+        }
+    }
+}
+
+/// What the spec in this folder holds; of one that is larger than any spec, a
+/// part that shows it.
+fn bytes(state: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(state.join(SPEC))?
+        .take(SPEC_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
