@@ -28,6 +28,7 @@ mod ps;
 mod rm;
 mod ssh;
 mod target;
+mod user;
 mod verify;
 mod wait;
 
@@ -75,6 +76,10 @@ struct Talk {
         env = "IMGBUILD_LOG_FORMAT"
     )]
     log_format: LogFormat,
+
+    /// Act as this user, whose fleets and folders are meant; for root
+    #[arg(long, global = true, value_name = "NAME", help_heading = "User")]
+    user: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -139,6 +144,12 @@ struct Context {
 pub fn main() -> ExitCode {
     let cli = read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     logging::install(&cli.talk);
+    if let Some(user) = &cli.talk.user
+        && let Err(error) = user::act_as(user)
+    {
+        tracing::error!("{error}");
+        return Exit::Usage.into();
+    }
     if cli.talk.quiet {
         progress::hide();
     }

@@ -4,15 +4,19 @@ use clap::Args;
 
 use super::launch::fleet_name;
 use super::{Context, Exit, Failure};
-use crate::fleet::remove::{Survivors, remove};
+use crate::fleet::remove::{Survivors, remove, remove_all};
 use crate::units::counted;
 
 /// Arguments of `rm`.
 #[derive(Debug, Args)]
 pub struct Rm {
     /// The fleet
-    #[arg(value_parser = fleet_name)]
-    fleet: String,
+    #[arg(value_parser = fleet_name, required_unless_present = "all_fleets")]
+    fleet: Option<String>,
+
+    /// Every fleet of yours on this host that has no supervisor
+    #[arg(long, conflicts_with = "fleet")]
+    all_fleets: bool,
 
     /// Kill the guests that live
     #[arg(long)]
@@ -26,10 +30,30 @@ impl Rm {
         } else {
             Survivors::Spare
         };
-        let killed = remove(&self.fleet, &context.directories, survivors)?;
-        if killed > 0 {
-            tracing::info!("killed {}", counted(killed, "guest"));
-        }
+        let directories = &context.directories;
+        let Some(fleet) = &self.fleet else {
+            let mut exit = Exit::Done;
+            for (fleet, removed) in remove_all(directories, survivors, &context.interrupt)? {
+                match removed {
+                    Ok(killed) => {
+                        tracing::info!("removed {fleet}");
+                        tell(killed);
+                    }
+                    Err(error) => {
+                        tracing::error!("{error}");
+                        exit = Exit::PartOfFleet;
+                    }
+                }
+            }
+            return Ok(exit);
+        };
+        tell(remove(fleet, directories, survivors)?);
         Ok(Exit::Done)
+    }
+}
+
+fn tell(killed: u64) {
+    if killed > 0 {
+        tracing::info!("killed {}", counted(killed, "guest"));
     }
 }

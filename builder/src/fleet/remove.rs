@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::folder::{Folder, FolderError, Paths, Remnant};
+use super::folder::{self, Folder, FolderError, Paths, Remnant};
 use super::journal;
 use super::orphans::{self, Living};
 use super::site;
 use super::spec::Instance;
+use super::trial::sweep;
 use crate::directories::Directories;
+use crate::interrupt::Interrupt;
 use crate::units::counted;
 
 /// How long after SIGKILL a guest may take to end.
@@ -74,6 +76,7 @@ pub fn remove(
     directories: &Directories,
     survivors: Survivors,
 ) -> Result<u64, RemoveError> {
+    sweep(directories);
     // Held until the folders are gone: nobody resumes what is being removed.
     let folder = Folder::claimed(name, directories)?;
     let guests = |source| RemoveError::Guests {
@@ -105,6 +108,30 @@ pub fn remove(
     }
     folder.remove()?;
     Ok(number)
+}
+
+/// What came of the removal of a fleet.
+pub type Removed = (String, Result<u64, RemoveError>);
+
+/// Removes every fleet of this user and host that nothing supervises, until the
+/// user interrupts, and what guests on trial left; gives for each what
+/// [`remove`] does.
+pub fn remove_all(
+    directories: &Directories,
+    survivors: Survivors,
+    interrupt: &Interrupt,
+) -> Result<Vec<Removed>, FolderError> {
+    sweep(directories);
+    let all = folder::list(directories)?;
+    let left = all
+        .into_iter()
+        .filter(|found| !found.is_elsewhere() && !found.is_supervised())
+        .take_while(|_| !interrupt.requested());
+    let removed = left.map(|found| {
+        let removed = remove(&found.name, directories, survivors);
+        (found.name, removed)
+    });
+    Ok(removed.collect())
 }
 
 /// What the fleet's guests are told by, by a guest that its journal tells of and that lives, if nothing of

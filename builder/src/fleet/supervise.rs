@@ -28,7 +28,10 @@ use crate::host;
 /// disks are thrown away, so nothing is lost by force.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// How often sockets that are gone are tried to be made anew.
+/// How long after its sockets began to go they are made anew: who removes a
+/// folder removes what is in it first, and finds no new one there.
+const RENEW_AFTER: Duration = Duration::from_millis(500);
+/// How often that is tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(10);
 
 /// How a sign of life begins (`tty_init::protocol`).
@@ -297,7 +300,10 @@ impl<'a> Fleet<'a> {
             self.note(notice, &mut log);
         }
         log.write(&self.supervisor);
-        if self.supervisor.lost_sockets() || self.renewal.is_some_and(|at| at <= Instant::now()) {
+        if self.supervisor.lost_sockets() {
+            self.renewal = Some(Instant::now() + RENEW_AFTER);
+        }
+        if self.renewal.is_some_and(|at| at <= Instant::now()) {
             self.renew_sockets();
         }
         self.asks.go_on(&mut self.supervisor);
