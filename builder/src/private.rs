@@ -218,6 +218,20 @@ impl Private {
     }
 }
 
+/// Whether a socket that was connected to is one that this user, or root,
+/// listens on (`SO_PEERCRED`, unix(7)): whatever stood where it was looked for.
+pub fn is_served_by_us(socket: impl AsFd) -> io::Result<()> {
+    let peer = rustix::net::sockopt::socket_peercred(socket)?.uid;
+    if peer == geteuid() || peer.is_root() {
+        return Ok(());
+    }
+    let peer = peer.as_raw();
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("user {peer} listens there, and not who launched the fleet"),
+    ))
+}
+
 /// The folder that `path` is in, judged, and the name of `path` in it; `None`
 /// if there is none.
 fn parent(path: &Path) -> Result<Option<(File, &OsStr)>, PrivateError> {

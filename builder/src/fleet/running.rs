@@ -18,6 +18,7 @@ use super::guest::{Chance, End};
 use super::inspection::{Inspection, InspectionError};
 use super::schedule::Schedule;
 use crate::lines::LineBuffer;
+use crate::private::is_served_by_us;
 use crate::vmm::Machine;
 
 /// Most bytes taken from one stream in a turn, so that a flood starves nobody.
@@ -145,11 +146,12 @@ impl Running {
     pub(super) fn connect(&mut self, path: &Path) -> io::Result<bool> {
         if !self.is_connected && !self.killed {
             match connect(&self.console, &SocketAddrUnix::new(path)?) {
-                Ok(()) => self.is_connected = true,
+                Ok(()) => is_served_by_us(&self.console)?,
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(errno) => return Err(errno.into()),
             }
             // From here on it can be asked.
+            self.is_connected = true;
             self.counts_from = None;
             // QEMU may have read the start of a line from a supervisor that died.
             self.outgoing.insert(0, b'\n');

@@ -30,6 +30,7 @@ use crate::disk::qcow2::{Backing, BackingFormat};
 use crate::host;
 use crate::interrupt::Interrupt;
 use crate::kernel::Format;
+use crate::private::is_served_by_us;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::qemu;
 use crate::vmm::{
@@ -451,6 +452,7 @@ fn reach<T>(
 fn connect(path: &Path) -> io::Result<UnixStream> {
     let socket = socket()?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    is_served_by_us(&socket)?;
     Ok(socket)
 }
 

@@ -120,6 +120,40 @@ fn removing_follows_no_link_and_no_new_name() {
 }
 
 #[test]
+fn a_socket_that_another_user_listens_on_is_refused() {
+    use std::os::unix::net::{UnixListener, UnixStream};
+    let temporary = temporary();
+    let path = temporary.path().join("control");
+    let listener = UnixListener::bind(&path).unwrap();
+    is_served_by_us(UnixStream::connect(&path).unwrap()).unwrap();
+    if !geteuid().is_root() {
+        eprintln!("SKIPPED: only root can be another user");
+        return;
+    }
+    // What counts is who called listen(2).
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    chmod(temporary.path(), 0o777);
+    let stranger = std::process::Command::new("setpriv")
+        .args([
+            "--reuid",
+            "1234",
+            "--clear-groups",
+            "/usr/bin/python3",
+            "-c",
+        ])
+        .arg(
+            "import os, socket, sys\n\
+             s = socket.socket(fileno=0)\n\
+             s.listen(1)\n",
+        )
+        .stdin(std::os::fd::OwnedFd::from(listener.try_clone().unwrap()))
+        .status();
+    assert!(stranger.unwrap().success());
+    let error = is_served_by_us(UnixStream::connect(&path).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("user 1234"), "{error}");
+}
+
+#[test]
 fn a_file_that_others_may_have_written_is_refused() {
     let temporary = temporary();
     let private = Private::make(&temporary.path().join("p"), Others::Look).unwrap();

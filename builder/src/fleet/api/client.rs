@@ -23,6 +23,7 @@ use super::types::{
 };
 use crate::fleet::folder::{Paths, Supervised};
 use crate::interrupt::Interrupt;
+use crate::private::is_served_by_us;
 use crate::units::GuestIndex;
 
 /// Most bytes of an answer's head.
@@ -258,7 +259,9 @@ impl Client {
         let until = Instant::now() + LISTEN_TIME;
         let mut control = self.paths.control();
         loop {
-            let error = match UnixStream::connect(&control) {
+            let connected = UnixStream::connect(&control)
+                .and_then(|stream| is_served_by_us(&stream).map(|()| stream));
+            let error = match connected {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
             };
