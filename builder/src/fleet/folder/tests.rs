@@ -335,6 +335,24 @@ fn a_supervised_fleet_is_left_alone() {
 }
 
 #[test]
+fn who_shares_the_lock_without_end_is_not_waited_for_without_end() {
+    let (_temporary, directories) = directories();
+    let paths = orphaned("one", &directories);
+    let lock = File::create(paths.state.join(lock::LOCK)).unwrap();
+    lock.lock_shared().unwrap();
+    for claimed in [
+        Folder::create("one", &directories),
+        Folder::open("one", &directories),
+        Folder::claimed("one", &directories),
+    ] {
+        let error = claimed.unwrap_err();
+        assert!(matches!(error, FolderError::Running { .. }), "{error}");
+    }
+    drop(lock);
+    Folder::open("one", &directories).unwrap();
+}
+
+#[test]
 fn fleets_are_listed_in_order() {
     let (_temporary, directories) = directories();
     assert_eq!(list(&directories).unwrap(), []);
