@@ -2,9 +2,11 @@
 //!
 //! The first SIGINT, SIGTERM or SIGHUP is only recorded: work in progress sees it by
 //! [`Interrupt::requested`], or by polling [`Interrupt::as_fd`], and undoes what
-//! it began. A second SIGINT ends the process at once.
+//! it began. A second SIGINT ends the process at once. A SIGHUP that nohup(1) has
+//! ignored stays ignored.
 
 use std::{
+    fs::File,
     io::{self, Write as _},
     os::{
         fd::{AsFd, BorrowedFd},
@@ -16,6 +18,7 @@ use std::{
     },
 };
 
+use procfs_core::{FromRead as _, process::Status};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     flag, low_level,
@@ -40,7 +43,10 @@ struct Shared {
 }
 
 impl Interrupt {
-    /// Takes over SIGINT, SIGTERM and SIGHUP of this process.
+    /// Takes over SIGINT, SIGTERM and SIGHUP of this process: the last not where
+    /// it is ignored, by which nohup(1) asks to go on after a log-out. A shell's
+    /// script has SIGINT ignored for what it starts with `&`, and yet may want to
+    /// end it with that signal.
     ///
     /// # Errors
     /// When the process has no file descriptor left, or a signal handler cannot
@@ -54,7 +60,8 @@ impl Interrupt {
             i32::from(EXIT_CODE),
             Arc::clone(&shared.requested),
         )?;
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+        for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
             flag::register(signal, Arc::clone(&shared.requested))?;
             low_level::pipe::register(signal, shared.writable.try_clone()?)?;
         }
@@ -99,6 +106,15 @@ impl AsFd for Interrupt {
     }
 }
 
+/// Whether this process was started with a signal ignored; not, where /proc does
+/// not tell.
+fn is_ignored(signal: i32) -> bool {
+    File::open("/proc/self/status")
+        .ok()
+        .and_then(|file| Status::from_read(file).ok())
+        .is_some_and(|status| status.sigign & (1 << (signal - 1)) != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -117,6 +133,13 @@ mod tests {
         assert!(!clone.requested() && !readable(&clone));
         interrupt.raise();
         assert!(clone.requested() && readable(&clone) && readable(&clone));
+    }
+
+    #[test]
+    fn an_ignored_signal_is_known() {
+        // Which Rust has ignored in every program.
+        assert!(is_ignored(signal_hook::consts::SIGPIPE));
+        assert!(!is_ignored(SIGTERM));
     }
 
     #[test]

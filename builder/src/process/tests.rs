@@ -1,4 +1,4 @@
-use std::{fs, panic::AssertUnwindSafe, thread};
+use std::{fs, os::fd::AsRawFd as _, panic::AssertUnwindSafe, thread};
 
 use super::*;
 
@@ -194,4 +194,20 @@ fn a_tool_with_a_deadline_ends_on_an_interrupt_too() {
     command.arg("100");
     let error = capture_within(command, Duration::from_secs(90), &interrupt).unwrap_err();
     assert!(matches!(error, ProcessError::Interrupted { .. }), "{error}");
+}
+
+#[test]
+fn what_the_starter_inherited_is_closed() {
+    // A duplicate that is not marked to be closed.
+    let leaked = rustix::io::dup(io::stderr()).unwrap();
+    let look = |close: bool| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("test -e /dev/fd/{}", leaked.as_raw_fd())]);
+        if close {
+            close_inherited(&mut command);
+        }
+        command.status().unwrap().success()
+    };
+    assert!(look(false));
+    assert!(!look(true));
 }

@@ -30,9 +30,6 @@ const FILES_MAX: u64 = 256;
 /// before who watches them.
 const OOM_SCORE_STEP: i32 = 500;
 
-/// The first descriptor after the standard streams.
-const FIRST_FILE: libc::c_uint = 3;
-
 const OOM_SCORE: &CStr = c"/proc/self/oom_score_adj";
 const KVM: &str = "/dev/kvm";
 
@@ -127,36 +124,6 @@ impl Confinement<'_> {
     }
 }
 
-/// Has `command` keep no file open but its standard streams, and those that it
-/// is handed after this: not what its starter inherited from a shell or a
-/// make(1), whose files need not be marked to be closed.
-///
-/// Linux 5.10 cannot do that at once (close_range(2)), and keeps them.
-pub(super) fn close_inherited(command: &mut Command) {
-    let mark = || {
-        // SAFETY: the call takes no pointer, and marks files without closing any.
-        let marked = unsafe {
-            libc::syscall(
-                libc::SYS_close_range,
-                FIRST_FILE,
-                libc::c_uint::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            )
-        };
-        if marked == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINVAL) => Ok(()),
-            _ => Err(error),
-        }
-    };
-    // SAFETY: the closure runs between fork and exec and makes one system call;
-    // it takes no lock and allocates nothing.
-    unsafe { command.pre_exec(mark) };
-}
-
 /// A user and group to become, with at most one other group.
 struct User {
     uid: Uid,
@@ -242,7 +209,6 @@ fn limit(resource: Resource, most: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
-    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -285,22 +251,6 @@ mod tests {
         confinement.apply(&mut command, Accel::Tcg)?;
         let output = command.output()?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    #[test]
-    fn what_the_starter_inherited_is_closed() {
-        // A duplicate that is not marked to be closed.
-        let leaked = rustix::io::dup(io::stderr()).unwrap();
-        let look = |close: bool| {
-            let mut command = Command::new("sh");
-            command.args(["-c", &format!("test -e /dev/fd/{}", leaked.as_raw_fd())]);
-            if close {
-                close_inherited(&mut command);
-            }
-            command.status().unwrap().success()
-        };
-        assert!(look(false));
-        assert!(!look(true));
     }
 
     const OWN: Confinement<'_> = Confinement {

@@ -14,6 +14,7 @@ use super::{LaunchError, LaunchEvent, Milestone};
 use crate::fleet::api::client::Client;
 use crate::fleet::folder::Paths;
 use crate::interrupt::Interrupt;
+use crate::process;
 
 /// Starts a process that supervises the fleet, and waits until it does.
 pub(super) fn detach(
@@ -32,7 +33,11 @@ pub(super) fn detach(
     let mut said = File::open(&log)?;
     said.seek(SeekFrom::End(0))?;
     let mut command = Command::new(std::env::current_exe()?);
+    // It outlives the script that launches the fleet, which may hold a lock by a
+    // descriptor, or read a pipe to its end, and may want its folder away.
+    process::close_inherited(&mut command);
     command
+        .current_dir("/")
         .args([
             "--verbose",
             "--log-format",

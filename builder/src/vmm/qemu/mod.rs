@@ -9,7 +9,6 @@ use std::time::Duration;
 use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::io::fcntl_dupfd_cloexec;
 
-use super::confinement::close_inherited;
 use super::{Confinement, Files, GuestSpec, Part};
 use crate::interrupt::Interrupt;
 use crate::process::{self, ProcessError};
@@ -50,7 +49,7 @@ pub fn spawn(guest: &GuestSpec, files: Files, confinement: &Confinement<'_>) -> 
         })
         .collect();
     let mut command = Command::new(BINARY);
-    close_inherited(&mut command);
+    process::close_inherited(&mut command);
     command
         .args(argv::argv(guest, &parts))
         // From a folder of its starter's, QEMU could reach what lies in it.
