@@ -19,6 +19,7 @@ pub mod interrupt;
 pub mod kernel;
 mod lines;
 pub mod lock;
+pub mod outlet;
 pub mod private;
 pub mod process;
 pub mod progress;

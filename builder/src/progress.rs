@@ -1,24 +1,45 @@
 //! Progress bars: all of them belong to one display on stderr, which draws
 //! nothing unless stderr is a terminal.
 //!
-//! Whatever else writes to stderr while a bar may be up goes through
-//! [`suspend`], or the bar and the text would overwrite each other.
+//! Whatever else is written to stderr or stdout while a bar may be up goes
+//! through [`suspend`], or the bar and the text would overwrite each other; what
+//! is said through [`outlet`] goes through [`above`].
 
 use std::{borrow::Cow, sync::LazyLock};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-static DISPLAY: LazyLock<MultiProgress> =
-    LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+use crate::outlet;
+
+/// Drawings a second, at most.
+const RATE: u8 = 20;
+
+static DISPLAY: LazyLock<MultiProgress> = LazyLock::new(|| {
+    let terminal = outlet::terminal().map(Box::new);
+    let target = terminal.map_or_else(ProgressDrawTarget::hidden, |terminal| {
+        ProgressDrawTarget::term_like_with_hz(terminal, RATE)
+    });
+    MultiProgress::with_draw_target(target)
+});
 
 /// Shows no bar from here on, as `--quiet` asks.
 pub fn hide() {
     DISPLAY.set_draw_target(ProgressDrawTarget::hidden());
 }
 
-/// Runs `write` with the bars taken off the terminal.
+/// Runs `write` with the bars taken off the terminal, after all that was said
+/// there before.
 pub fn suspend<T>(write: impl FnOnce() -> T) -> T {
-    DISPLAY.suspend(write)
+    DISPLAY.suspend(|| {
+        outlet::keep_order();
+        write()
+    })
+}
+
+/// Runs `say`, which says something through [`outlet`], with the bars taken off
+/// the terminal; it waits for nothing.
+pub fn above<T>(say: impl FnOnce() -> T) -> T {
+    DISPLAY.suspend(say)
 }
 
 /// A bar that counts `total` steps.

@@ -721,6 +721,17 @@ fn prometheus_is_answered_where_it_asks() {
     drop(listener);
 
     let fleet = Fleet::ready(&env, "f", 2, &["--metrics", &address]);
+    // Strangers who speak no HTTP are counted, and do not fill a log.
+    let said = fleet.talk();
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(b"\0\r\n\r\n").unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    wait_until("they are counted", || {
+        scrape(port).contains("imgbuild_broken_connections_total{fleet=\"f\"} 100\n")
+    });
+    assert_eq!(fleet.talk(), said);
     run(&mut fleet.imgbuild(["kill", "g00000"])).succeeds();
     fleet.wait();
     let text = scrape(port);

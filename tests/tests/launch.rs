@@ -1,9 +1,15 @@
 //! `imgbuild launch`: real guests under TCG.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::{ErrorKind, PipeReader, PipeWriter, Write as _, pipe};
+use std::path::Path;
+use std::process::Command;
 
+use imgbuild_tests::fleet::{Fleet, detached, launch};
 use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -60,6 +66,77 @@ fn interrupt_stops_the_fleet() {
     finish(launch).exits(130);
     env.assert_no_process_left();
     env.assert_no_fleet_left();
+}
+
+/// A pipe that takes nothing more, as one of a reader that does not read.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    let refused = loop {
+        if let Err(error) = writer.write(&[0; 4096]) {
+            break error;
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_reader_that_does_not_read_holds_up_neither_guests_nor_an_interrupt() {
+    let env = TestEnv::new();
+    for arguments in [&["--json", "--log-format", "json"][..], &[]] {
+        let (_reader, writer) = full_pipe();
+        let launch = launch(&env, "f", 2)
+            .arg("--verbose")
+            .args(arguments)
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer)
+            .spawn()
+            .unwrap();
+        let fleet = env.path().join("run/imgbuild/f/control");
+        wait_until("it is supervised", || fleet.exists());
+        run(&mut env.imgbuild(["wait", "--ready", "--timeout", "280s"])).succeeds();
+        kill_process(Pid::from_child(&launch), Signal::INT).unwrap();
+        let ended = launch.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(130));
+        env.assert_no_process_left();
+        env.assert_no_fleet_left();
+    }
+}
+
+/// `command` as a shell's script runs it after `before`.
+fn after(env: &TestEnv, before: &str, command: &Command) -> Command {
+    let script = format!("{before}\nexec \"$@\"");
+    let mut shell = env.command("sh");
+    shell.args([OsStr::new("-c"), OsStr::new(&script), OsStr::new("sh")]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell
+}
+
+#[test]
+fn nohup_keeps_a_fleet_from_ending_with_its_terminal() {
+    let env = TestEnv::new();
+    let mut command = launch(&env, "f", 1);
+    command.arg("--for=1s");
+    let launch = start(&mut after(&env, "trap '' HUP", &command));
+    wait_until("a guest runs", || !env.guests().is_empty());
+    kill_process(Pid::from_child(&launch), Signal::HUP).unwrap();
+    finish(launch).exits(0).shows(&["1 of 1 ready"]);
+}
+
+#[test]
+fn a_supervisor_of_its_own_holds_nothing_of_a_script_s() {
+    let env = TestEnv::new();
+    let launch = detached(&env, "f", 1);
+    let before = "exec 9>lock\nflock -n 9 || exit 9";
+    run(&mut after(&env, before, &launch)).succeeds();
+    let fleet = Fleet::of(&env, "f");
+    run(env.command("flock").args(["-n", "lock", "true"])).succeeds();
+    let folder = fs::read_link(format!("/proc/{}/cwd", fleet.supervisor())).unwrap();
+    assert_eq!(folder, Path::new("/"));
+    fleet.end();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use clap::{ArgMatches, Args, Command};
 use indicatif::ProgressBar;
 
 use super::placement::Placement;
-use super::{Context, DEFAULT_OUT, Exit, Failure, print};
+use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::fleet::api::types::{Event, Guest, Stage};
 use crate::fleet::guest::Phase;
 use crate::fleet::launch::{
@@ -21,6 +21,7 @@ use crate::fleet::readiness::Canaries;
 use crate::fleet::spec::{BurnAt, Restart, Subnet};
 use crate::fleet::supervise::Ending;
 use crate::fleet::users::Users;
+use crate::outlet::{self, Stream};
 use crate::progress;
 use crate::recipe;
 use crate::units::{ByteSize, counted};
@@ -239,7 +240,7 @@ impl Launch {
             let options = self.options()?;
             launch(&options, attachment, directories, interrupt, &mut emit)?
         };
-        printer.outcome?;
+        outlet::finish(interrupt)?;
         Ok(match launched {
             Launched::Detached => Exit::Done,
             Launched::Over(summary) => exit(&summary),
@@ -322,38 +323,37 @@ struct Printer {
     states: BTreeMap<String, Phase>,
     /// Guests in each state.
     counts: BTreeMap<Phase, u64>,
-    /// The first failure to print.
-    outcome: Result<(), Failure>,
 }
 
 impl Printer {
     fn new(json: bool, count: Option<u32>) -> Self {
+        let loss = if json { json_of_loss } else { sentence_of_loss };
+        outlet::on_loss(Stream::Stdout, move |events| loss(events).into());
         Self {
             json,
             bar: progress::bar(count.unwrap_or(0).into(), "guests ready"),
             states: BTreeMap::new(),
             counts: BTreeMap::new(),
-            outcome: Ok(()),
         }
     }
 
+    /// Prints an event, and waits for nobody to read it: guests are to be heard
+    /// meanwhile.
     fn event(&mut self, event: &LaunchEvent) {
-        let line = if self.json {
-            serde_json::to_string(event).map_err(Failure::from)
+        let mut line = if self.json {
+            serde_json::to_string(event).expect("events have nothing but strings as keys")
         } else {
-            Ok(sentence(event))
+            sentence(event)
         };
         self.talk(event);
-        let printed = line.and_then(|line| {
-            if line.is_empty() {
-                Ok(())
-            } else {
-                print(&line)
-            }
-        });
-        if self.outcome.is_ok() {
-            self.outcome = printed;
+        if line.is_empty() {
+            return;
         }
+        line.push('\n');
+        progress::above(|| match event {
+            LaunchEvent::Launch(_) => outlet::insist(Stream::Stdout, line.into()),
+            LaunchEvent::Fleet(_) => outlet::offer(Stream::Stdout, line.into()),
+        });
     }
 
     fn talk(&mut self, event: &LaunchEvent) {
@@ -432,6 +432,18 @@ fn sentence(event: &LaunchEvent) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// What stands in the place of events that stdout did not take.
+fn json_of_loss(events: u64) -> String {
+    let lost = serde_json::to_string(&Event::Lost { events });
+    lost.expect("events have nothing but strings as keys") + "\n"
+}
+
+/// The same for people.
+fn sentence_of_loss(events: u64) -> String {
+    let lost = counted(events, "event");
+    format!("(stdout did not take what was printed in time: here {lost} fell out)\n")
 }
 
 fn told(guest: &Guest) -> String {

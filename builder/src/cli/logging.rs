@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use serde_json::json;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -10,17 +11,14 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 
 use super::{LogFormat, Talk};
+use crate::outlet::{self, Stream};
 use crate::progress;
+use crate::units::counted;
 
 /// Sends `tracing` events to stderr from here on.
 pub fn install(talk: &Talk) {
-    let level = match (talk.quiet, talk.verbose) {
-        (true, _) => Level::ERROR,
-        (_, true) => Level::DEBUG,
-        _ => Level::INFO,
-    };
     let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
+        .with_max_level(level(talk))
         // It would tell of them on stderr, where they come from, and panic: a
         // supervisor whose log is on a full disk is to go on without.
         .log_internal_errors(false)
@@ -29,6 +27,38 @@ pub fn install(talk: &Talk) {
         LogFormat::Json => builder.json().init(),
         LogFormat::Text => builder.event_format(Sentence).init(),
     }
+}
+
+/// Has a message stand where stderr did not take others in time.
+pub fn tell_losses(talk: &Talk) {
+    if level(talk) >= Level::WARN {
+        let format = talk.log_format;
+        outlet::on_loss(Stream::Stderr, move |messages| loss(format, messages));
+    }
+}
+
+fn level(talk: &Talk) -> Level {
+    match (talk.quiet, talk.verbose) {
+        (true, _) => Level::ERROR,
+        (_, true) => Level::DEBUG,
+        _ => Level::INFO,
+    }
+}
+
+/// What stands in the place of messages that stderr did not take.
+fn loss(format: LogFormat, messages: u64) -> Vec<u8> {
+    let sentence = format!(
+        "stderr did not take what was said in time: here {} fell out",
+        counted(messages, "message")
+    );
+    let line = match format {
+        LogFormat::Text => format!("warning: {sentence}\n"),
+        LogFormat::Json => {
+            let message = json!({"level": "WARN", "fields": {"message": sentence}});
+            format!("{message}\n")
+        }
+    };
+    line.into_bytes()
 }
 
 /// An event as a sentence, with the word `error` or `warning` where it is one.
@@ -67,17 +97,18 @@ impl Visit for Message {
     }
 }
 
-/// Stderr, shared with the progress bars.
+/// Stderr, shared with the progress bars, and waited for by nobody.
 #[derive(Clone, Copy)]
 struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        progress::suspend(|| io::stderr().write(bytes))
+        progress::above(|| outlet::offer(Stream::Stderr, bytes.to_vec()));
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
@@ -86,5 +117,25 @@ impl MakeWriter<'_> for Stderr {
 
     fn make_writer(&self) -> Self {
         *self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn dropped_messages_are_told_as_messages_are() {
+        let told = |format, messages| String::from_utf8(loss(format, messages)).unwrap();
+        assert_eq!(
+            told(LogFormat::Text, 1),
+            "warning: stderr did not take what was said in time: here 1 message fell out\n"
+        );
+        let line: Value = serde_json::from_str(&told(LogFormat::Json, 12)).unwrap();
+        assert_eq!(line["level"], "WARN");
+        let message = line["fields"]["message"].as_str().unwrap();
+        assert!(message.ends_with("here 12 messages fell out"), "{message}");
     }
 }

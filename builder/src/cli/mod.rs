@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 
 use crate::directories::Directories;
 use crate::interrupt::Interrupt;
+use crate::outlet;
 use crate::progress;
 
 mod act;
@@ -160,7 +161,14 @@ pub fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
+    // From here on what is said takes a thread, for which the end waits.
+    match outlet::start() {
+        Ok(()) => logging::tell_losses(&cli.talk),
+        Err(error) => tracing::warn!("a reader that does not read will be waited for: {error}"),
+    }
     let exit = run(cli.verb, &interrupt).unwrap_or_else(|failure| failure.report(&interrupt));
+    // What failed to leave was told by the verb.
+    let _ = outlet::finish(&interrupt);
     exit.into()
 }
 

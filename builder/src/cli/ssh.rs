@@ -16,6 +16,7 @@ use crate::fleet::api::client::Client;
 use crate::fleet::api::types::Selection;
 use crate::fleet::ssh::{Reachable, Tally, exit_code};
 use crate::host;
+use crate::outlet;
 use crate::process::{self, Captured, OUTPUT_LIMIT};
 use crate::progress;
 use crate::units::GuestIndex;
@@ -62,6 +63,8 @@ impl Ssh {
             {
                 tracing::debug!("{guest} does not stay urgent: {error}");
             }
+            // Its threads end here.
+            outlet::settle();
             return Err(fleet.become_ssh(guest, &self.command).into());
         }
         let parallel = self

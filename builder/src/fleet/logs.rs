@@ -49,21 +49,28 @@ pub fn append(path: &Path, lines: &[u8], cap: u64) -> io::Result<()> {
 }
 
 /// Puts `log` aside if it is what this process writes its messages to, and is
-/// full.
+/// full; where that fails, it is to take no more.
 pub fn put_own_aside(log: &Path) -> io::Result<()> {
     let own = fstat(stderr())?;
+    if u64::try_from(own.st_size).unwrap_or(0) < SUPERVISOR_CAP {
+        return Ok(());
+    }
     let found = match fs::metadata(log) {
         Ok(found) => found,
         // A supervisor in the foreground has none.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let is_own = (own.st_dev, own.st_ino) == (found.dev(), found.ino());
-    if is_own && found.len() >= SUPERVISOR_CAP {
-        fs::rename(log, older(log))?;
-        dup2_stderr(open(log)?)?;
+    if (own.st_dev, own.st_ino) != (found.dev(), found.ino()) {
+        return Ok(());
     }
-    Ok(())
+    let aside = older(log);
+    fs::rename(log, &aside)?;
+    let new = open(log).inspect_err(|_| {
+        // So that it is found, and found full, the next time.
+        let _ = fs::rename(&aside, log);
+    })?;
+    Ok(dup2_stderr(new)?)
 }
 
 /// The last `lines` lines of a log, oldest first, and fewer where there are no

@@ -23,6 +23,7 @@ use super::supervisor::{Member, Notice, Observation, Supervisor};
 use super::view;
 use super::wishes::Wishes;
 use crate::host;
+use crate::outlet;
 
 /// How long guests may take to power off before they are ended by force. Their
 /// disks are thrown away, so nothing is lost by force.
@@ -104,6 +105,8 @@ impl<'a> Fleet<'a> {
         journal: Journal,
         emit: &'a mut dyn FnMut(&Event),
     ) -> Result<Self, LaunchError> {
+        let log = supervisor.site().folder().supervisor_log();
+        outlet::guard_stderr(move || logs::put_own_aside(&log));
         let (outbox, inbox) = bridge(supervisor.waker()?);
         let spec = supervisor.site().spec();
         let metrics = spec.metrics;
@@ -352,11 +355,6 @@ impl<'a> Fleet<'a> {
             }
             Observation::Ended => self.record(&Record::End { guest }),
             Observation::State(phase) => {
-                // What a supervisor says is of states, above all.
-                let own = self.supervisor.site().folder().supervisor_log();
-                if let Err(error) = logs::put_own_aside(&own) {
-                    tracing::warn!("{}: {error}", own.display());
-                }
                 tracing::debug!(
                     guest = %guest,
                     state = phase.name(),

@@ -43,9 +43,10 @@ impl Process {
     }
 }
 
-/// The text. A fleet's name needs no escapes: it is of a-z, 0-9 and -.
+/// The text, `broken` being how many connections to the fleet ended in an error. A
+/// fleet's name needs no escapes: it is of a-z, 0-9 and -.
 #[must_use]
-pub fn text(fleet: &Fleet, process: Process) -> String {
+pub fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
     let name = &fleet.fleet;
     let mut text = String::new();
     head(&mut text, "imgbuild_guests", "gauge", "Guests in a state.");
@@ -82,6 +83,12 @@ pub fn text(fleet: &Fleet, process: Process) -> String {
             "counter",
             "Answers of guests that were late.",
             fleet.totals.unresponsive,
+        ),
+        (
+            "imgbuild_broken_connections_total",
+            "counter",
+            "Connections that broke, were too slow, or spoke no HTTP.",
+            broken,
         ),
         (
             "imgbuild_supervisor_resident_memory_bytes",

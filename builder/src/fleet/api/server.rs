@@ -16,6 +16,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
@@ -188,11 +189,13 @@ pub fn serve(
         .transpose()?;
     let (stopping, stopped) = watch::channel(false);
     let attending = Arc::new(Semaphore::new(ATTENDING_MAX));
+    let broken = Arc::new(AtomicU64::new(0));
     let handler = |metrics_only| Handler {
         outbox: outbox.clone(),
         stopping: stopped.clone(),
         metrics_only,
         attending: Arc::clone(&attending),
+        broken: Arc::clone(&broken),
     };
     let control_handler = handler(false);
     let mut listeners = vec![runtime.spawn(accept_control(control, control_handler.clone())?)];
@@ -248,31 +251,52 @@ async fn listen<S: Read + Write + Unpin + Send + 'static>(
     at_most: Option<Duration>,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut has_failed = false;
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
         match poll_fn(&mut accept).await {
             Ok(stream) => {
+                has_failed = false;
+                let broken = Arc::clone(&handler.broken);
                 let connection = converse(stream, handler.clone());
                 tokio::spawn(async move {
-                    match at_most {
-                        Some(time) => drop(timeout(time, connection).await),
+                    let ended = match at_most {
+                        Some(time) => timeout(time, connection).await.unwrap_or(Ended::Broken),
                         None => connection.await,
+                    };
+                    // A client that goes away, or speaks no HTTP, is its own
+                    // affair: whoever may connect to `/metrics` would fill a log
+                    // with it.
+                    if ended == Ended::Broken {
+                        broken.fetch_add(1, Ordering::Relaxed);
                     }
                     drop(place);
                 });
             }
             Err(error) => {
-                tracing::warn!("the control interface cannot accept a connection: {error}");
+                if !has_failed {
+                    tracing::warn!("the control interface cannot accept a connection: {error}");
+                }
+                has_failed = true;
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// As HTTP has it.
+    Well,
+    /// It broke, took too long, or was not HTTP.
+    Broken,
+}
+
 /// Serves a connection until its client or the server ends it.
-async fn converse(stream: impl Read + Write + Unpin, handler: Handler) {
+async fn converse(stream: impl Read + Write + Unpin, handler: Handler) -> Ended {
     let mut stopped = handler.stopping.clone();
     let answer = service_fn(|request| {
         let handler = handler.clone();
@@ -295,8 +319,8 @@ async fn converse(stream: impl Read + Write + Unpin, handler: Handler) {
         }
         connection.as_mut().poll(context)
     });
-    // A client that goes away, or speaks no HTTP, is its own affair.
-    if let Err(error) = ended.await {
-        tracing::debug!("a connection to the control interface ended: {error}");
+    match ended.await {
+        Ok(()) => Ended::Well,
+        Err(_) => Ended::Broken,
     }
 }

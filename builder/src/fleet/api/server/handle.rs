@@ -2,6 +2,7 @@
 
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -56,6 +57,8 @@ pub(super) struct Handler {
     pub metrics_only: bool,
     /// Places for those who attend guests, each of whom stays.
     pub attending: Arc<Semaphore>,
+    /// Connections that ended in an error.
+    pub broken: Arc<AtomicU64>,
 }
 
 impl Handler {
@@ -76,7 +79,8 @@ impl Handler {
         match route {
             Route::Metrics => {
                 let fleet = self.fleet(false).await?;
-                let text = metrics::text(&fleet, metrics::Process::own());
+                let broken = self.broken.load(Ordering::Relaxed);
+                let text = metrics::text(&fleet, metrics::Process::own(), broken);
                 Ok(whole(metrics::CONTENT_TYPE, text.into()))
             }
             Route::Schema => Ok(json(&schema::schema())),

@@ -542,6 +542,24 @@ fn one_connection_too_many_waits_for_a_place() {
 }
 
 #[test]
+fn strangers_who_speak_no_http_are_counted() {
+    let served = Served::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(served.metrics).unwrap();
+        stream.write_all(b"\0\0\0\0\r\n\r\n").unwrap();
+        // Its end is counted before the server closes it.
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    let counted = || {
+        let text = served.exchange(&request("GET", "/metrics", ""));
+        text.contains("imgbuild_broken_connections_total{fleet=\"f\"} 3\n")
+    };
+    while !counted() {
+        thread::yield_now();
+    }
+}
+
+#[test]
 fn metrics_are_answered_on_both_and_alone_on_the_port() {
     let served = Served::new();
     let on_port = |path: &str| {

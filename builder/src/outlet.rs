@@ -1,0 +1,185 @@
+//! What this process says, on its way to stdout and stderr.
+//!
+//! A reader that does not read, or a terminal that is held (Ctrl-S), blocks who
+//! writes. So a thread writes, and who says something only puts it into a queue,
+//! which drops what it has no room for and says how much. Where both streams are
+//! one file they share thread and queue: what is said to both stays in order.
+//!
+//! The streams are the process's, so this is too.
+
+use std::io::{self, IsTerminal as _};
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::fstat;
+use rustix::io::Errno;
+use rustix::stdio::{stderr, stdout};
+use rustix::termios::tcgetwinsize;
+
+use crate::interrupt::Interrupt;
+
+mod lane;
+mod queue;
+mod terminal;
+
+use lane::Lane;
+pub use queue::Stream;
+pub use terminal::Terminal;
+
+/// How long a stream may take nothing at the end of a run that the user asked to
+/// stop.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Columns of a terminal that does not say how many it has.
+const COLUMNS: u16 = 80;
+
+static OUTLETS: OnceLock<Outlets> = OnceLock::new();
+
+/// Run before each write to stderr, which is left out where this fails.
+type Guard = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
+
+static STDERR_GUARD: OnceLock<Guard> = OnceLock::new();
+
+struct Outlets {
+    stdout: Arc<Lane>,
+    stderr: Arc<Lane>,
+}
+
+impl Outlets {
+    fn lane(&self, stream: Stream) -> &Lane {
+        match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        }
+    }
+
+    fn are_one(&self) -> bool {
+        Arc::ptr_eq(&self.stdout, &self.stderr)
+    }
+}
+
+/// Has threads write from here on. Until then what is said is written at once.
+pub fn start() -> io::Result<()> {
+    let stderr = Lane::start(write)?;
+    let stdout = if are_one_file() {
+        Arc::clone(&stderr)
+    } else {
+        Lane::start(write)?
+    };
+    // Whoever started them before has them.
+    let _ = OUTLETS.set(Outlets { stdout, stderr });
+    Ok(())
+}
+
+/// Says something, which is dropped if the stream has not taken what was said
+/// before.
+pub fn offer(stream: Stream, bytes: Vec<u8>) {
+    match OUTLETS.get() {
+        Some(outlets) => outlets.lane(stream).offer(stream, bytes),
+        None => drop(write(stream, &bytes)),
+    }
+}
+
+/// Says something that is not dropped; for what is said a few times in a run.
+pub fn insist(stream: Stream, bytes: Vec<u8>) {
+    match OUTLETS.get() {
+        Some(outlets) => outlets.lane(stream).insist(stream, bytes),
+        None => drop(write(stream, &bytes)),
+    }
+}
+
+/// Has `line` make what stands in the place of so many pieces that were dropped.
+pub fn on_loss(stream: Stream, line: impl Fn(u64) -> Vec<u8> + Send + 'static) {
+    if let Some(outlets) = OUTLETS.get() {
+        outlets.lane(stream).on_loss(stream, Box::new(line));
+    }
+}
+
+/// Has `guard` run before each write to stderr, which is left out where it fails.
+/// It must say nothing itself.
+pub fn guard_stderr(guard: impl Fn() -> io::Result<()> + Send + Sync + 'static) {
+    // Whoever came before guards it.
+    let _ = STDERR_GUARD.set(Box::new(guard));
+}
+
+/// Returns once what was said on stderr is written.
+pub fn settle() {
+    if let Some(outlets) = OUTLETS.get() {
+        outlets.stderr.settle();
+    }
+}
+
+/// Has who is about to write to stdout come after what was said on stderr before,
+/// where that is the same file.
+pub fn keep_order() {
+    if OUTLETS.get().is_some_and(Outlets::are_one) {
+        settle();
+    }
+}
+
+/// Returns once all that was said is written, or cannot be. After the user's
+/// interrupt it gives up a stream that takes nothing for a second.
+///
+/// # Errors
+/// The first with which stdout did not take what it was to; that its reader went
+/// away is none.
+pub fn finish(interrupt: &Interrupt) -> io::Result<()> {
+    let Some(outlets) = OUTLETS.get() else {
+        return Ok(());
+    };
+    for lane in [&outlets.stdout, &outlets.stderr] {
+        lane.finish(interrupt, PATIENCE);
+    }
+    match outlets.stdout.failure(Stream::Stdout) {
+        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A terminal on stderr whose drawings take this way; `None` where stderr is
+/// something else.
+#[must_use]
+pub fn terminal() -> Option<Terminal> {
+    let columns = || {
+        let size = tcgetwinsize(stderr()).ok()?;
+        Some(size.ws_col).filter(|columns| *columns > 0)
+    };
+    io::stderr().is_terminal().then(|| {
+        Terminal::new(
+            move || columns().unwrap_or(COLUMNS),
+            |drawing| offer(Stream::Stderr, drawing),
+        )
+    })
+}
+
+fn are_one_file() -> bool {
+    match (fstat(stdout()), fstat(stderr())) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
+    }
+}
+
+fn write(stream: Stream, bytes: &[u8]) -> io::Result<()> {
+    match stream {
+        Stream::Stdout => write_all(stdout(), bytes),
+        Stream::Stderr => {
+            STDERR_GUARD.get().map_or(Ok(()), |guard| guard())?;
+            write_all(stderr(), bytes)
+        }
+    }
+}
+
+/// Writes to a file that another program may have made non-blocking.
+fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(file, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&file, PollFlags::OUT)], None)),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! What waits to be written: so much and no more; pure.
+
+use std::collections::VecDeque;
+
+/// Most bytes that wait, beyond what was insisted on: some thousands of lines.
+pub const BYTES_MAX: usize = 4 << 20;
+
+/// Where something is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Data.
+    Stdout,
+    /// Talk.
+    Stderr,
+}
+
+/// What was dropped of one stream.
+#[derive(Default)]
+struct Loss {
+    pieces: u64,
+    /// What is written in their place.
+    line: Option<Box<dyn Fn(u64) -> Vec<u8> + Send>>,
+}
+
+impl Loss {
+    /// What stands for those dropped so far, if any were.
+    fn told(&mut self) -> Option<Vec<u8>> {
+        match std::mem::take(&mut self.pieces) {
+            0 => None,
+            pieces => self.line.as_ref().map(|line| line(pieces)),
+        }
+    }
+}
+
+/// Pieces in the order in which they were said, to one file or two.
+#[derive(Default)]
+pub struct Queue {
+    pieces: VecDeque<(Stream, Vec<u8>)>,
+    bytes: usize,
+    stdout: Loss,
+    stderr: Loss,
+}
+
+impl Queue {
+    /// Adds a piece, or drops it: once one was dropped, the next are as well
+    /// until half of the room is free, so that a gap is told once.
+    pub fn offer(&mut self, stream: Stream, piece: Vec<u8>) {
+        let has_room = self.bytes + piece.len() <= BYTES_MAX;
+        let loss = self.loss(stream);
+        if loss.pieces > 0 || !has_room {
+            loss.pieces += 1;
+        } else {
+            self.push(stream, piece);
+        }
+    }
+
+    /// Adds a piece in any case.
+    pub fn insist(&mut self, stream: Stream, piece: Vec<u8>) {
+        self.tell_loss(stream);
+        self.push(stream, piece);
+    }
+
+    /// The piece that is next. Where the rest leaves room, what was dropped is
+    /// told behind it: in its place, since nothing came after it.
+    pub fn take(&mut self) -> Option<(Stream, Vec<u8>)> {
+        let (stream, piece) = self.pieces.pop_front()?;
+        self.bytes -= piece.len();
+        if self.bytes <= BYTES_MAX / 2 {
+            self.tell_loss(Stream::Stdout);
+            self.tell_loss(Stream::Stderr);
+        }
+        Some((stream, piece))
+    }
+
+    /// Has `line` make what stands in the place of so many pieces.
+    pub fn on_loss(&mut self, stream: Stream, line: Box<dyn Fn(u64) -> Vec<u8> + Send>) {
+        self.loss(stream).line = Some(line);
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn tell_loss(&mut self, stream: Stream) {
+        if let Some(line) = self.loss(stream).told() {
+            self.push(stream, line);
+        }
+    }
+
+    fn push(&mut self, stream: Stream, piece: Vec<u8>) {
+        self.bytes += piece.len();
+        self.pieces.push_back((stream, piece));
+    }
+
+    fn loss(&mut self, stream: Stream) -> &mut Loss {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIECE: usize = BYTES_MAX / 4;
+
+    fn piece(byte: u8) -> Vec<u8> {
+        vec![byte; PIECE]
+    }
+
+    fn told(queue: &mut Queue) {
+        let line = |pieces| format!("{pieces} lost").into_bytes();
+        queue.on_loss(Stream::Stdout, Box::new(line));
+    }
+
+    fn left(queue: &mut Queue) -> Vec<String> {
+        let pieces = std::iter::from_fn(|| queue.take());
+        let shown = pieces.map(|(_, piece)| match piece.len() {
+            PIECE => char::from(piece[0]).to_string(),
+            _ => String::from_utf8(piece).unwrap(),
+        });
+        shown.collect()
+    }
+
+    #[test]
+    fn a_gap_is_told_once_and_where_it_is() {
+        let mut queue = Queue::default();
+        told(&mut queue);
+        for byte in *b"abcdEF" {
+            queue.offer(Stream::Stdout, piece(byte));
+        }
+        assert_eq!(queue.take().unwrap().1[0], b'a');
+        // There is room, but not enough for a gap to end here.
+        queue.offer(Stream::Stdout, piece(b'G'));
+        assert_eq!(queue.take().unwrap().1[0], b'b');
+        queue.offer(Stream::Stdout, piece(b'h'));
+        assert_eq!(left(&mut queue), ["c", "d", "3 lost", "h"]);
+    }
+
+    #[test]
+    fn what_is_insisted_on_is_kept_behind_the_gap() {
+        let mut queue = Queue::default();
+        told(&mut queue);
+        for byte in *b"abcdE" {
+            queue.offer(Stream::Stdout, piece(byte));
+        }
+        queue.insist(Stream::Stdout, piece(b'f'));
+        assert_eq!(left(&mut queue), ["a", "b", "c", "d", "1 lost", "f"]);
+    }
+
+    #[test]
+    fn one_stream_s_gap_is_not_the_other_s() {
+        let mut queue = Queue::default();
+        told(&mut queue);
+        for byte in *b"abcdE" {
+            queue.offer(Stream::Stdout, piece(byte));
+        }
+        queue.take();
+        queue.offer(Stream::Stderr, piece(b'e'));
+        assert_eq!(left(&mut queue), ["b", "c", "d", "e", "1 lost"]);
+    }
+}
