@@ -1,7 +1,9 @@
 //! A guest's VMM while it lives: the process, its console and its last words.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::AddAssign;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::process::Child;
@@ -21,16 +23,47 @@ use crate::lines::LineBuffer;
 use crate::private::is_served_by_us;
 use crate::vmm::Machine;
 
-/// Most bytes taken from one stream in a turn, so that a flood starves nobody.
-const TURN_MAX: usize = 8 * 1024;
-/// Most bytes taken from a console in a second. Beyond, the VMM's own buffer
-/// fills and the guest loses output, not the supervisor its time.
-const SECOND_MAX: usize = 512 * 1024;
+/// Most taken from one stream in a turn, so that a flood starves nobody; a read
+/// that goes beyond is the last.
+const TURN_MAX: Amount = Amount {
+    bytes: 8 * 1024,
+    lines: 512,
+};
+/// Most taken from a console in a second. Beyond, the VMM's own buffer fills and
+/// the guest loses output, not the supervisor its time; a line takes some,
+/// however short it is.
+const SECOND_MAX: Amount = Amount {
+    bytes: 512 * 1024,
+    lines: 8 * 1024,
+};
 const SECOND: Duration = Duration::from_secs(1);
 /// Most bytes that wait for a console that takes none.
 const OUTGOING_MAX: usize = 16 * 1024;
 /// A VMM's stderr is cut when it is longer, in bytes.
 const ERRORS_MAX: u64 = 256 * 1024;
+
+/// So much of what a guest says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Amount {
+    /// Bytes, with those that end lines.
+    pub bytes: usize,
+    /// Lines.
+    pub lines: usize,
+}
+
+impl Amount {
+    /// Whether it is as much as `most` in either.
+    pub(super) fn reaches(self, most: Self) -> bool {
+        self.bytes >= most.bytes || self.lines >= most.lines
+    }
+}
+
+impl AddAssign for Amount {
+    fn add_assign(&mut self, more: Self) {
+        self.bytes += more.bytes;
+        self.lines += more.lines;
+    }
+}
 
 /// Where something comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +102,7 @@ pub(super) struct Running {
     /// What the console did not take at once.
     outgoing: Vec<u8>,
     /// When the present second of reading began, and what it brought.
-    second: (Instant, usize),
+    second: (Instant, Amount),
     /// How much of the VMM's stderr has been read, in bytes.
     errors_read: u64,
     /// What its threads had got when [`Running::chance`] began to count.
@@ -129,7 +162,7 @@ impl Running {
             is_connected: false,
             lines: LineBuffer::default(),
             outgoing: Vec::new(),
-            second: (Instant::now(), 0),
+            second: (Instant::now(), Amount::default()),
             errors_read,
             counts_from: None,
             inspection: None,
@@ -197,36 +230,46 @@ impl Running {
         }
     }
 
-    /// Reads lines of the console, up to a bound; gives the number of bytes, too.
-    pub(super) fn read(&mut self, now: Instant, lines: &mut Vec<Vec<u8>>) -> (usize, More) {
+    /// Reads lines of the console, up to a bound; gives how much that was, too.
+    pub(super) fn read(&mut self, now: Instant, lines: &mut Vec<Vec<u8>>) -> (Amount, More) {
         if now.duration_since(self.second.0) >= SECOND {
-            self.second = (now, 0);
+            self.second = (now, Amount::default());
         }
-        let room = SECOND_MAX - self.second.1.min(SECOND_MAX);
-        if room == 0 {
-            return (0, More::Later(self.second.0 + SECOND));
+        if self.second.1.reaches(SECOND_MAX) {
+            return (Amount::default(), More::Later(self.second.0 + SECOND));
         }
-        let most = room.min(TURN_MAX);
-        let taken = read_lines(&mut self.console, &mut self.lines, most, lines);
+        let taken = read_lines(&mut self.console, &mut self.lines, TURN_MAX, |line| {
+            lines.push(line.to_vec());
+        });
         self.second.1 += taken;
-        let more = if taken < most {
-            More::Nothing
-        } else {
+        let more = if taken.reaches(TURN_MAX) {
             More::Now
+        } else {
+            More::Nothing
         };
         (taken, more)
     }
 
-    /// Reads what is left of the console once the VMM has ended, up to a bound
-    /// and with a last line that has no end.
-    pub(super) fn read_rest(&mut self) -> Vec<Vec<u8>> {
-        let mut lines = Vec::new();
-        read_lines(&mut self.console, &mut self.lines, SECOND_MAX, &mut lines);
+    /// Reads what is left of the console once the VMM has ended, with a last line
+    /// that has no end; gives how much that was, too. Of more lines than a second
+    /// brings, it gives the last.
+    pub(super) fn read_rest(&mut self) -> (Amount, Vec<Vec<u8>>) {
+        let mut lines = VecDeque::new();
+        let most = Amount {
+            lines: usize::MAX,
+            ..SECOND_MAX
+        };
+        let taken = read_lines(&mut self.console, &mut self.lines, most, |line| {
+            if lines.len() == SECOND_MAX.lines {
+                lines.pop_front();
+            }
+            lines.push_back(line.to_vec());
+        });
         let rest = self.lines.rest();
         if !rest.is_empty() {
-            lines.push(rest.to_vec());
+            lines.push_back(rest.to_vec());
         }
-        lines
+        (taken, lines.into())
     }
 
     /// Reads what is new in the VMM's stderr, and cuts a file that grew too
@@ -237,7 +280,7 @@ impl Running {
         let mut lines = Vec::new();
         file.seek(SeekFrom::Start(self.errors_read))?;
         let mut text = Vec::new();
-        self.errors_read += (&file).take(TURN_MAX as u64).read_to_end(&mut text)? as u64;
+        self.errors_read += (&file).take(TURN_MAX.bytes as u64).read_to_end(&mut text)? as u64;
         buffer.push(&text, |line| lines.push(line.to_vec()));
         if !buffer.rest().is_empty() {
             lines.push(buffer.rest().to_vec());
@@ -364,24 +407,30 @@ pub(super) fn is_out_of_reach(error: &io::Error) -> bool {
     )
 }
 
-/// Reads what is there, up to `most`; gives the number of bytes.
+/// Reads what is there until that reaches `most`; gives how much it was.
 fn read_lines(
     stream: &mut impl io::Read,
     buffer: &mut LineBuffer,
-    most: usize,
-    lines: &mut Vec<Vec<u8>>,
-) -> usize {
+    most: Amount,
+    mut on_line: impl FnMut(&[u8]),
+) -> Amount {
     let mut chunk = [0; 4096];
-    let mut taken = 0;
-    while taken < most {
+    let mut taken = Amount::default();
+    while !taken.reaches(most) {
         match stream.read(&mut chunk) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(0) | Err(_) => return taken,
             Ok(read) => {
-                taken += read;
-                buffer.push(&chunk[..read], |line| lines.push(line.to_vec()));
+                taken.bytes += read;
+                buffer.push(&chunk[..read], |line| {
+                    taken.lines += 1;
+                    on_line(line);
+                });
             }
         }
     }
-    most
+    taken
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@
 //! only times at which it wakes by itself are those that a guest's state machine
 //! or the admission of the next start asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
@@ -22,7 +22,7 @@ use super::admission::{self, Admission};
 use super::api::types::Totals;
 use super::guest::{Action, End, Event, Phase, Policy, printable};
 use super::orphans::Living;
-use super::running::{More, Source, is_out_of_reach};
+use super::running::{Amount, More, Source, is_out_of_reach};
 use super::site::Site;
 use crate::host::memory::OomKills;
 use crate::interrupt::Interrupt;
@@ -33,6 +33,7 @@ mod jitter;
 mod members;
 mod starts;
 mod times;
+mod turn;
 
 pub use members::Member;
 
@@ -41,6 +42,7 @@ use jitter::Jitter;
 use members::Members;
 use starts::Starts;
 use times::Times;
+use turn::Turn;
 
 /// How long after SIGKILL a process may take to end.
 const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -109,6 +111,8 @@ pub struct Supervisor {
     times: Times,
     /// Streams that had more to say than one turn takes, and when to go on.
     unfinished: BTreeMap<Token, Option<Instant>>,
+    /// Who is heard first in the next turn.
+    first: Token,
     notices: Vec<Notice>,
     errors: Errors,
     /// The fleet's sockets are gone, and its caller was not told yet.
@@ -146,6 +150,7 @@ impl Supervisor {
             gave_up: false,
             times: Times::default(),
             unfinished: BTreeMap::new(),
+            first: Token(0),
             notices: Vec::new(),
             errors,
             sockets_gone: false,
@@ -357,16 +362,19 @@ impl Supervisor {
             }
             !is_due
         });
-        tokens.sort_unstable();
-        tokens.dedup();
-        for token in tokens {
+        let mut turn = Turn::new(tokens, self.first);
+        while let Some(token) = turn.next() {
             match token {
                 INTERRUPT | WAKER => {}
                 ERRORS => self.read_errors(),
-                token => self.handle(token, now),
+                token => turn.took(self.handle(token, now)),
             }
         }
-        self.expire(now);
+        self.first = turn.put_off().first().copied().unwrap_or(Token(0));
+        for token in turn.put_off() {
+            self.unfinished.insert(*token, None);
+        }
+        self.expire(now, &turn.unheard());
         Ok(std::mem::take(&mut self.notices))
     }
 
@@ -529,29 +537,34 @@ impl Supervisor {
         }
     }
 
-    fn handle(&mut self, token: Token, now: Instant) {
+    /// Takes what a guest has to say, or its end, and gives how much that was.
+    fn handle(&mut self, token: Token, now: Instant) -> Amount {
         let (which, source) = untoken(token);
         let Some(running) = self.members.get_mut(which).and_then(Member::running) else {
-            return;
+            return Amount::default();
         };
         match source {
             Source::Console => {}
             Source::End => return self.reap(which),
-            Source::Monitor => return self.take_answer(which),
+            Source::Monitor => {
+                self.take_answer(which);
+                return Amount::default();
+            }
         }
         running.flush();
         let mut lines = Vec::new();
-        let (bytes, more) = running.read(now, &mut lines);
+        let (amount, more) = running.read(now, &mut lines);
         match more {
             More::Nothing => {}
             More::Now => drop(self.unfinished.insert(token, None)),
             More::Later(at) => drop(self.unfinished.insert(token, Some(at))),
         }
         // A line that does not end is a sign of life as well.
-        if bytes > 0 {
+        if amount.bytes > 0 {
             self.apply(which, &Event::Heard);
         }
         self.take_lines(which, lines);
+        amount
     }
 
     /// Asks a guest's VMM how the guest's machine is.
@@ -587,9 +600,14 @@ impl Supervisor {
         }
     }
 
-    /// Gives their turn to the guests whose time has come.
-    fn expire(&mut self, now: Instant) {
+    /// Gives their turn to the guests whose time has come, once they are heard.
+    fn expire(&mut self, now: Instant, unheard: &BTreeSet<usize>) {
+        let mut put_off = Vec::new();
         while let Some(which) = self.times.take(now) {
+            if unheard.contains(&which) {
+                put_off.push(which);
+                continue;
+            }
             self.connect(which, now);
             let Some(member) = self.members.get_mut(which) else {
                 continue;
@@ -603,6 +621,9 @@ impl Supervisor {
                 self.apply(which, &Event::Tick);
             }
             self.arm(which);
+        }
+        for which in put_off {
+            self.times.arm(which, now);
         }
     }
 
@@ -678,12 +699,12 @@ impl Supervisor {
     }
 
     /// Takes the end of a VMM, after the last words still in its streams.
-    fn reap(&mut self, which: usize) {
+    fn reap(&mut self, which: usize) -> Amount {
         self.take_errors(which);
         let Some(mut running) = self.members[which].ended() else {
-            return;
+            return Amount::default();
         };
-        let rest = running.read_rest();
+        let (amount, rest) = running.read_rest();
         self.take_lines(which, rest);
         let end = running
             .end(|| self.oom_kills.take(self.site.oom_kills()))
@@ -697,6 +718,7 @@ impl Supervisor {
         self.apply(which, &Event::Ended(end));
         // Room may have been made for another.
         self.starts.look_now();
+        amount
     }
 
     /// Feeds the state machine, does what it asks for and
