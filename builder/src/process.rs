@@ -372,7 +372,8 @@ impl Group {
         interrupt: &Interrupt,
         on_output: &mut dyn FnMut(Stream, &[u8]),
     ) -> io::Result<Ending> {
-        let deadline = limit.map(|limit| (limit, Instant::now() + limit));
+        // A time beyond what a clock holds is for ever.
+        let deadline = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
         let stdout = self.child.stdout.take().map(OwnedFd::from);
         let stderr = self.child.stderr.take().map(OwnedFd::from);
         let mut pipes = [

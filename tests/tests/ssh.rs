@@ -462,7 +462,7 @@ fn imgbuild_ssh_reaches_one_guest_or_all() {
 }
 
 #[test]
-fn an_interrupt_ends_every_client() {
+fn a_guest_that_stalls_is_not_waited_for_and_an_interrupt_ends_every_client() {
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
     let fleet = Fleet::launch(&env, &out, "f", 3, &[]);
@@ -470,6 +470,12 @@ fn an_interrupt_ends_every_client() {
     for guest in env.guests() {
         kill_process(Pid::from_raw(guest.cast_signed()).unwrap(), Signal::STOP).unwrap();
     }
+    let late = ["ssh", "--all", "--within", "1s", "--", "status"];
+    run(&mut imgbuild(&env, &late)).exits(1).says(&[
+        "g00000: no answer within 1s",
+        "--within",
+        "0 of 3 done, 3 without an answer",
+    ]);
     let clients = || {
         env.command_lines()
             .iter()

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use clap::Args;
 use rustix::process::Signal;
@@ -14,10 +15,11 @@ use super::launch::fleet_name;
 use super::{Context, Exit, Failure, print};
 use crate::fleet::api::client::Client;
 use crate::fleet::api::types::Selection;
-use crate::fleet::ssh::{Reachable, Tally, exit_code};
+use crate::fleet::deadline;
+use crate::fleet::ssh::{Outcome, Reachable, Tally, exit_code};
 use crate::host;
 use crate::outlet;
-use crate::process::{self, Captured, OUTPUT_LIMIT};
+use crate::process::{self, OUTPUT_LIMIT};
 use crate::progress;
 use crate::units::GuestIndex;
 
@@ -43,6 +45,11 @@ pub struct Ssh {
     #[arg(long, value_name = "N", env = "IMGBUILD_PARALLEL",
         value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: Option<u16>,
+
+    /// How long each guest's log-in and command may take with --all [default: 60s,
+    /// and more where many guests share a CPU]
+    #[arg(long, value_name = "DURATION", requires = "all", value_parser = humantime::parse_duration)]
+    within: Option<Duration>,
 
     /// Print one JSON object a guest
     #[arg(long, requires = "all")]
@@ -70,28 +77,33 @@ impl Ssh {
         let parallel = self
             .parallel
             .map_or(CLIENTS_A_CPU * host::cpus(), usize::from);
-        let bar = progress::bar(fleet.count() as u64, "guests done");
-        let mut outcome = Ok(());
+        let count = u32::try_from(fleet.count()).unwrap_or(u32::MAX);
+        let within = self
+            .within
+            .unwrap_or_else(|| deadline::command(count, host::cpus()));
+        let bar = progress::bar(count.into(), "guests done");
+        let mut printed = Ok(());
         let tally = fleet.run_on_all(
             &self.command,
             parallel,
+            within,
             &context.interrupt,
             |guest| attend(&client, guest),
-            |guest, captured| {
+            |guest, outcome| {
                 let shown = if self.json {
-                    show_json(guest, captured)
+                    show_json(guest, outcome)
                 } else {
-                    show(guest, captured)
+                    show(guest, outcome)
                 };
-                if outcome.is_ok() {
-                    outcome = shown;
+                if printed.is_ok() {
+                    printed = shown;
                 }
                 bar.inc(1);
             },
         );
         bar.finish_and_clear();
         let tally = tally?;
-        outcome?;
+        printed?;
         if self.json {
             print(&summary(fleet.name(), &tally))?;
         }
@@ -135,7 +147,14 @@ fn exit(tally: &Tally) -> Exit {
 }
 
 /// Prints what a guest said, each line behind its name.
-fn show(guest: GuestIndex, captured: &Captured) -> Result<(), Failure> {
+fn show(guest: GuestIndex, outcome: &Outcome) -> Result<(), Failure> {
+    let captured = match outcome {
+        Outcome::Ended(captured) => captured,
+        Outcome::Late(within) => {
+            tracing::warn!("{guest}: {}", lateness(*within));
+            return Ok(());
+        }
+    };
     let stdout = prefixed(guest, &captured.stdout);
     if !stdout.is_empty() {
         print(&stdout)?;
@@ -164,7 +183,25 @@ fn prefixed(guest: GuestIndex, output: &[u8]) -> String {
         .join("\n")
 }
 
-fn show_json(guest: GuestIndex, captured: &Captured) -> Result<(), Failure> {
+/// Why a guest that was late has nothing to show.
+fn lateness(within: Duration) -> String {
+    let within = humantime::format_duration(within);
+    format!("no answer within {within}; --within gives more time")
+}
+
+fn show_json(guest: GuestIndex, outcome: &Outcome) -> Result<(), Failure> {
+    let captured = match outcome {
+        Outcome::Ended(captured) => captured,
+        Outcome::Late(within) => {
+            let late = json!({
+                "event": "guest",
+                "id": guest,
+                "code": null,
+                "late": lateness(*within),
+            });
+            return print(&late.to_string());
+        }
+    };
     let mut object = json!({
         "event": "guest",
         "id": guest,
@@ -186,6 +223,7 @@ fn summary(fleet: &str, tally: &Tally) -> String {
         "done": tally.done,
         "exited": tally.exited,
         "unreachable": tally.unreachable,
+        "late": tally.late,
     })
     .to_string()
 }
@@ -198,20 +236,27 @@ fn sentence(tally: &Tally) -> String {
     if tally.unreachable > 0 {
         parts.push(format!("{} unreachable", tally.unreachable));
     }
+    if tally.late > 0 {
+        parts.push(format!("{} without an answer", tally.late));
+    }
     parts.join(", ")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn tally(done: usize, exited: &[(i32, usize)], unreachable: usize) -> Tally {
-        let exited = exited.iter().copied().collect();
+        let exited: BTreeMap<_, _> = exited.iter().copied().collect();
+        let exited_in_all: usize = exited.values().sum();
         Tally {
             guests: 100,
             done,
             exited,
             unreachable,
+            late: 100 - done - exited_in_all - unreachable,
         }
     }
 
@@ -222,6 +267,11 @@ mod tests {
             (
                 tally(98, &[(1, 1)], 1),
                 "98 of 100 done, 1 exited 1, 1 unreachable",
+                Exit::PartOfFleet,
+            ),
+            (
+                tally(90, &[(1, 1)], 2),
+                "90 of 100 done, 1 exited 1, 2 unreachable, 7 without an answer",
                 Exit::PartOfFleet,
             ),
             (

@@ -13,6 +13,10 @@ const MIN: Duration = Duration::from_secs(10);
 /// CPU time within which a guest answers, or lets a client log in.
 const CPU: Duration = Duration::from_millis(100);
 
+/// So many times as long as an answer may take a log-in and a command: a log-in
+/// alone may take as long as one (`ssh_config`).
+const COMMAND: u32 = 6;
+
 /// So many times as long takes a boot under software emulation, at least.
 const EMULATED: u32 = 6;
 
@@ -32,6 +36,13 @@ pub fn boot(accel: Accel, recipe: Duration) -> Duration {
 pub fn scaled(guests: u32, cpus: usize) -> Duration {
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
     MIN.max(4 * CPU * guests / cpus)
+}
+
+/// How long a log-in among `guests`, and what is run there, may take: what a
+/// guest's answer may, [`COMMAND`] times over.
+#[must_use]
+pub fn command(guests: u32, cpus: usize) -> Duration {
+    COMMAND * scaled(guests, cpus)
 }
 
 #[cfg(test)]
@@ -55,5 +66,6 @@ mod tests {
         assert_eq!(scaled(6417, 2), Duration::from_millis(1_283_400));
         assert_eq!(scaled(6417, 72), Duration::from_secs_f64(35.65));
         assert_eq!(scaled(100_000, 0), Duration::from_secs(40_000));
+        assert_eq!(command(1, 2), Duration::from_secs(60));
     }
 }

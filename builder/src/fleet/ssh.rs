@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use super::find::{FindError, find};
 use super::folder::{self, Found, Paths};
@@ -85,6 +86,17 @@ pub struct Tally {
     pub exited: BTreeMap<i32, usize>,
     /// Those that ssh(1) did not get through to.
     pub unreachable: usize,
+    /// Those whose command had not ended in time.
+    pub late: usize,
+}
+
+/// What became of a command on one guest.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It ended, or ssh(1) did.
+    Ended(Captured),
+    /// It had not ended within this time, and ssh(1) was ended.
+    Late(Duration),
 }
 
 /// The exit code of a guest's command; `None` when ssh(1) did not get through,
@@ -159,15 +171,16 @@ impl Reachable {
     }
 
     /// Runs a command on every guest, on at most `parallel` at a time, and hands
-    /// over what each said, in the order of guests and as early as that allows.
-    /// What `attend` gives is kept for as long as the guest's command runs.
+    /// over what became of each, in the order of guests and as early as that allows;
+    /// each has the time `within`. What `attend` gives is kept for as long as the guest's command runs.
     pub fn run_on_all<A>(
         &self,
         words: &[OsString],
         parallel: usize,
+        within: Duration,
         interrupt: &Interrupt,
         attend: impl Fn(GuestIndex) -> A + Sync,
-        mut on_guest: impl FnMut(GuestIndex, &Captured),
+        mut on_guest: impl FnMut(GuestIndex, &Outcome),
     ) -> Result<Tally, SshError> {
         let next = AtomicUsize::new(0);
         let (sender, receiver) = mpsc::channel();
@@ -180,7 +193,11 @@ impl Reachable {
                         let _attended = attend(*guest);
                         // Nobody is there to be asked for a passphrase.
                         let command = self.command(&["-o", "BatchMode=yes"], *guest, words);
-                        let outcome = process::capture(command, interrupt);
+                        let outcome = match process::capture_within(command, within, interrupt) {
+                            Ok(captured) => Ok(Outcome::Ended(captured)),
+                            Err(ProcessError::TooSlow { limit, .. }) => Ok(Outcome::Late(limit)),
+                            Err(error) => Err(error),
+                        };
                         let failed = outcome.is_err();
                         if sender.send((*guest, outcome)).is_err() || failed {
                             return;
@@ -199,10 +216,10 @@ impl Reachable {
             for (guest, outcome) in receiver {
                 waiting.insert(guest, outcome?);
                 while let Some(guest) = expected
-                    && let Some(captured) = waiting.remove(guest)
+                    && let Some(outcome) = waiting.remove(guest)
                 {
-                    tally.count(exit_code(&captured));
-                    on_guest(*guest, &captured);
+                    tally.count(&outcome);
+                    on_guest(*guest, &outcome);
                     expected = in_order.next();
                 }
             }
@@ -226,8 +243,12 @@ impl Reachable {
 }
 
 impl Tally {
-    fn count(&mut self, code: Option<i32>) {
-        match code {
+    fn count(&mut self, outcome: &Outcome) {
+        let captured = match outcome {
+            Outcome::Ended(captured) => captured,
+            Outcome::Late(_) => return self.late += 1,
+        };
+        match exit_code(captured) {
             Some(0) => self.done += 1,
             Some(code) => *self.exited.entry(code).or_default() += 1,
             None => self.unreachable += 1,
