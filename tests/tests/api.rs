@@ -3,9 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
-use imgbuild_tests::fleet::Fleet;
+use imgbuild_tests::fleet::{Fleet, signal};
 use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
 use jsonschema::{Validator, validator_for};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// An answer's status and body.
@@ -135,7 +136,9 @@ fn every_answer_is_as_the_schema_says() {
         .succeeds()
         .shows(&["g00001 exited"]);
 
-    run(&mut env.imgbuild(["stop", "--all"])).succeeds();
+    lines_that_a_guest_does_not_read_are_told(&env, &schema);
+
+    run(&mut env.imgbuild(["stop", "--all", "--grace", "0s"])).succeeds();
     let events = finish(listening);
     for line in events.stdout.lines() {
         valid(&schema, "Event", line);
@@ -145,6 +148,32 @@ fn every_answer_is_as_the_schema_says() {
     run(&mut env.imgbuild(["ps"]))
         .exits(1)
         .says(&["no fleet is running"]);
+}
+
+/// Stops the VMM of g00000 for good.
+fn lines_that_a_guest_does_not_read_are_told(env: &TestEnv, schema: &Value) {
+    let path = "/v1/guests/g00000/console";
+    let (status, text) = call(env, "POST", path, "heartbeat\nstatus\n");
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(
+        valid(schema, "Typed", &text),
+        json!({"taken": 2, "refused": 0})
+    );
+    let (_, text) = call(env, "GET", "/v1/guests/g00000", "");
+    let pid = valid(schema, "Guest", &text)["pid"].as_u64().unwrap();
+    signal(u32::try_from(pid).unwrap(), Signal::STOP);
+    let lines = format!("{}\n", "x".repeat(999)).repeat(900);
+    let (status, text) = call(env, "POST", path, &lines);
+    assert_eq!(status, 200, "{text}");
+    let typed = valid(schema, "Typed", &text);
+    let number = |name: &str| typed[name].as_u64().unwrap();
+    assert!(number("taken") > 0 && number("refused") > 0, "{typed}");
+    assert_eq!(number("taken") + number("refused"), 900);
+    let (status, text) = call(env, "POST", path, &lines);
+    assert_eq!(status, 503, "{text}");
+    let error = valid(schema, "Error", &text);
+    let said = error["error"].as_str().unwrap();
+    assert!(said.contains("g00000 has not read"), "{said}");
 }
 
 fn refusals_are_errors(env: &TestEnv, schema: &Value) {

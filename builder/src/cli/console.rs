@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, IsTerminal as _};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustix::termios::{OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
@@ -21,6 +21,8 @@ use crate::units::GuestIndex;
 const DETACH: u8 = 0x1d;
 /// How long a guest may be silent once there is nothing more to type.
 const REPLY_TIME: Duration = Duration::from_secs(10);
+/// How often a line is sent again that the guest has no room for.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Arguments of `console`.
 #[derive(Debug, Args)]
@@ -189,12 +191,24 @@ fn type_input(client: &Client, guest: GuestIndex, events: &Sender<Event>) {
         if events.send(Event::Typing).is_err() {
             return;
         }
-        if let Err(error) = client.type_lines(guest, &line) {
+        if let Err(error) = type_line(client, guest, &line) {
             let _ = events.send(Event::Refused(error));
             return;
         }
     }
     let _ = events.send(Event::InputEnded);
+}
+
+/// Types a line, once the guest has read enough of those before; it has as long
+/// for that as for a reply.
+fn type_line(client: &Client, guest: GuestIndex, line: &str) -> Result<(), ClientError> {
+    let until = Instant::now() + REPLY_TIME;
+    loop {
+        match client.type_lines(guest, line) {
+            Err(ClientError::Busy(_)) if Instant::now() < until => thread::sleep(RETRY),
+            typed => return typed.map(drop),
+        }
+    }
 }
 
 #[cfg(test)]

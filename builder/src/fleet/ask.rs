@@ -192,8 +192,13 @@ impl Asks {
                     continue;
                 }
                 self.last_tag = self.last_tag.wrapping_add(1);
+                if !supervisor.type_line(which, &format!("@{} {}", self.last_tag, ask.command)) {
+                    let what = "it reads nothing of what is typed on its console".to_owned();
+                    ask.unsent
+                        .push_back(no_answer(supervisor, which, what, now));
+                    continue;
+                }
                 supervisor.attend(which);
-                supervisor.send(which, &format!("@{} {}", self.last_tag, ask.command));
                 ask.asked.push(Asked {
                     which,
                     tag: self.last_tag,

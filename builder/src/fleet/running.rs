@@ -37,8 +37,10 @@ const SECOND_MAX: Amount = Amount {
     lines: 8 * 1024,
 };
 const SECOND: Duration = Duration::from_secs(1);
-/// Most bytes that wait for a console that takes none.
+/// Most bytes of users that wait for a console that takes none.
 const OUTGOING_MAX: usize = 16 * 1024;
+/// Most bytes of our own that wait behind those.
+const OWN_MAX: usize = 1024;
 /// A VMM's stderr is cut when it is longer, in bytes.
 const ERRORS_MAX: u64 = 256 * 1024;
 
@@ -311,14 +313,25 @@ impl Running {
         })
     }
 
-    /// Sends a command; what the console does not take now goes later. A console
-    /// that takes nothing at all gets no more.
-    pub(super) fn send(&mut self, command: &str) {
-        if self.outgoing.len() + command.len() < OUTGOING_MAX {
-            self.outgoing.extend_from_slice(command.as_bytes());
+    /// Sends a user's line; what the console does not take now goes later. `false`
+    /// if too much waits for that already.
+    pub(super) fn type_line(&mut self, line: &str) -> bool {
+        self.add(line, OUTGOING_MAX)
+    }
+
+    /// Sends a command of our own, for which there is room that users do not get.
+    pub(super) fn send(&mut self, command: &str) -> bool {
+        self.add(command, OUTGOING_MAX + OWN_MAX)
+    }
+
+    fn add(&mut self, line: &str, most: usize) -> bool {
+        let has_room = self.outgoing.len() + line.len() < most;
+        if has_room {
+            self.outgoing.extend_from_slice(line.as_bytes());
             self.outgoing.push(b'\n');
         }
         self.flush();
+        has_room
     }
 
     /// Sends what the console did not take before.
@@ -338,7 +351,8 @@ impl Running {
     /// Asks for a heartbeat.
     pub(super) fn ask(&mut self) {
         self.counts_from = None;
-        self.send("heartbeat");
+        // A console that takes nothing is asked already.
+        let _ = self.send("heartbeat");
     }
 
     /// Notes what the VMM's threads have had of the CPU, once for each question:

@@ -282,11 +282,17 @@ impl<'a> Fleet<'a> {
             Request::Console { guest, lines } => {
                 self.streams.add_console(guest.get() as usize, lines);
             }
-            Request::Send { guest, line, reply } => {
+            Request::Type {
+                guest,
+                lines,
+                reply,
+            } => {
                 let which = guest.get() as usize;
-                let sent = which < supervisor.members().len() && supervisor.send(which, &line);
-                let _ = reply.send(if sent {
-                    Ok(())
+                let lives = supervisor.members().get(which).is_some_and(Member::lives);
+                let _ = reply.send(if lives {
+                    // In their order: no later one overtakes one that is not taken.
+                    let taken = |line: &&String| supervisor.type_line(which, line);
+                    Ok(lines.iter().take_while(taken).count())
                 } else {
                     Err(format!("{guest} does not run"))
                 });

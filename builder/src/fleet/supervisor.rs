@@ -301,9 +301,10 @@ impl Supervisor {
         self.apply(which, event);
     }
 
-    /// Sends a line to a guest's console; `false` if it has none.
-    pub fn send(&mut self, which: usize, command: &str) -> bool {
-        self.members[which].send(command)
+    /// Types a line on a guest's console; `false` if it has none, or one that takes
+    /// no more for now.
+    pub fn type_line(&mut self, which: usize, line: &str) -> bool {
+        self.members[which].type_line(line)
     }
 
     /// Tells a guest to burn so much of the time, in percent, once in each of its
@@ -761,7 +762,8 @@ impl Supervisor {
                 self.apply(which, &Event::Chance(chance));
             }
             Action::Inspect => self.inspect(which),
-            Action::PowerOff => running.send("poweroff"),
+            // Where its console takes nothing, force comes after the grace.
+            Action::PowerOff => drop(running.send("poweroff")),
             Action::Kill => running.kill(),
         }
     }

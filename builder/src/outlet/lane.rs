@@ -69,7 +69,10 @@ impl Lane {
     pub fn settle(&self) {
         let mut state = self.state();
         while !state.is_idle() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -106,7 +109,10 @@ impl Lane {
         let mut state = self.state();
         loop {
             let Some((stream, piece)) = state.queue.take() else {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             state.writes = true;

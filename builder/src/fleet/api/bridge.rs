@@ -76,14 +76,14 @@ pub enum Request {
         /// Dropped by the supervisor when the fleet ends.
         lines: stream::Sender<Vec<u8>>,
     },
-    /// A line for a guest's console.
-    Send {
+    /// Lines for a guest's console.
+    Type {
         /// Which.
         guest: GuestIndex,
-        /// The line, without its end.
-        line: String,
-        /// For the answer: why it cannot be.
-        reply: oneshot::Sender<Result<(), String>>,
+        /// The lines, without their ends.
+        lines: Vec<String>,
+        /// For how many were taken, which are the first, or why none can be.
+        reply: oneshot::Sender<Result<usize, String>>,
     },
 }
 

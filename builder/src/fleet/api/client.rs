@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use super::bridge::Act;
 use super::types::{
     API_VERSION, ActAnswer, ActRequest, Answer, AskRequest, AttendRequest, Error, Event, Fleet,
-    Guest, ScaleRequest, Selection,
+    Guest, ScaleRequest, Selection, Typed,
 };
 use crate::fleet::folder::{Paths, Supervised};
 use crate::interrupt::Interrupt;
@@ -31,7 +31,7 @@ const HEAD_MAX: usize = 16 << 10;
 /// Most bytes of a whole answer, or of a stream's line: some times what the
 /// largest fleet has.
 const ANSWER_MAX: usize = 256 << 20;
-/// The status of a supervisor that ends (RFC 9110).
+/// The status of a supervisor that ends, or cannot now (RFC 9110).
 const UNAVAILABLE: u16 = 503;
 /// How long a request may take to be taken.
 const WRITE_TIME: Duration = Duration::from_secs(10);
@@ -92,6 +92,9 @@ pub enum ClientError {
         /// The versions that it speaks.
         versions: Vec<u32>,
     },
+    /// The supervisor says: not now.
+    #[error("{0}")]
+    Busy(String),
     /// The supervisor says no.
     #[error("{0}")]
     Refused(String),
@@ -229,11 +232,11 @@ impl Client {
         Ok(Console { body })
     }
 
-    /// Types lines on a guest's console.
-    pub fn type_lines(&self, guest: GuestIndex, lines: &str) -> Result<(), ClientError> {
+    /// Types lines on a guest's console; [`ClientError::Busy`] if it takes none for
+    /// now.
+    pub fn type_lines(&self, guest: GuestIndex, lines: &str) -> Result<Typed, ClientError> {
         let path = format!("guests/{guest}/console");
-        self.call("POST", &path, lines.as_bytes())?.whole()?;
-        Ok(())
+        self.call("POST", &path, lines.as_bytes())?.document()
     }
 
     /// Has guests be `urgent` for as long as the connection is open, which is
@@ -330,6 +333,7 @@ impl Client {
                 fleet: self.fleet.clone(),
                 versions,
             },
+            None if status == UNAVAILABLE => ClientError::Busy(error.error),
             None => ClientError::Refused(error.error),
         })
     }

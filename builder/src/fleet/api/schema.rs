@@ -22,6 +22,7 @@ pub fn schema() -> Value {
     let scale = reference!(types::ScaleRequest);
     let ask = reference!(types::AskRequest);
     let answer = reference!(types::Answer);
+    let typed = reference!(types::Typed);
     let attend = reference!(types::AttendRequest);
     let event = reference!(types::Event);
     let error = reference!(types::Error);
@@ -38,6 +39,7 @@ pub fn schema() -> Value {
             "POST /v1/scale": { "request": scale, "answer": acted },
             "POST /v1/ask": { "request": ask, "answer a line": answer },
             "POST /v1/attend": { "request": attend },
+            "POST /v1/guests/ID/console": { "answer": typed },
             "GET /v1/events": { "answer a line": event },
         },
         "error": error,

@@ -190,6 +190,16 @@ pub struct AskRequest {
     pub within_seconds: Option<f64>,
 }
 
+/// The answer to `POST /v1/guests/ID/console`, of which each line is typed on the
+/// guest's console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Typed {
+    /// Lines that were taken, from the first on.
+    pub taken: u32,
+    /// The rest: more than may wait for the guest to read. To be sent again.
+    pub refused: u32,
+}
+
 /// `POST /v1/attend`: the guests are `urgent` for as long as the answer, which
 /// says nothing, is left open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

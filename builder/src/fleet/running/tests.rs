@@ -58,3 +58,24 @@ fn the_last_words_of_a_flood_are_its_last() {
     assert_eq!(lines.len(), SECOND_MAX.lines + 1);
     assert_eq!(lines[SECOND_MAX.lines - 1..], [&b"panic"[..], b"no end"]);
 }
+
+#[test]
+fn lines_wait_for_a_console_in_bounds_and_ours_have_room_behind_them() {
+    let (mut running, guest) = running();
+    let line = "x".repeat(1000);
+    let taken = std::iter::repeat_with(|| running.type_line(&line))
+        .take_while(|taken| *taken)
+        .count();
+    // What the socket holds comes to it.
+    assert!(taken >= OUTGOING_MAX / 1001, "{taken}");
+    assert!(!running.type_line(&line));
+    assert!(running.send("heartbeat"));
+    let ours = std::iter::repeat_with(|| running.send("heartbeat"))
+        .take_while(|taken| *taken)
+        .count();
+    assert!(
+        (1..2 * OWN_MAX / "heartbeat".len()).contains(&ours),
+        "{ours}"
+    );
+    drop(guest);
+}

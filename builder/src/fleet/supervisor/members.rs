@@ -89,12 +89,17 @@ impl Member {
         self.running.take()
     }
 
-    /// Sends a line to its console; `false` if it has none.
-    pub(super) fn send(&mut self, command: &str) -> bool {
-        if let Some(running) = &mut self.running {
-            running.send(command);
-        }
-        self.lives()
+    /// Types a line on its console; `false` if it has none, or one that takes no
+    /// more.
+    pub(super) fn type_line(&mut self, line: &str) -> bool {
+        let running = self.running.as_mut();
+        running.is_some_and(|running| running.type_line(line))
+    }
+
+    /// Sends a command of our own; `false` as above.
+    fn send(&mut self, command: &str) -> bool {
+        let running = self.running.as_mut();
+        running.is_some_and(|running| running.send(command))
     }
 
     /// Asks it for a heartbeat, if it is ready.
@@ -113,8 +118,7 @@ impl Member {
     /// Tells it to burn, once in each of its lives.
     pub(super) fn burn(&mut self, duty: u8) {
         if !self.told_to_burn {
-            self.told_to_burn = true;
-            self.send(&format!("burn {duty}"));
+            self.told_to_burn = self.send(&format!("burn {duty}"));
         }
     }
 

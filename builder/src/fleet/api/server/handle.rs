@@ -19,9 +19,10 @@ use super::routes::Route;
 use super::{BODY_MAX, READ_TIME, Refusal};
 use crate::fleet::api::bridge::{Outbox, Request, STREAM_LINES};
 use crate::fleet::api::types::{
-    ActRequest, AskRequest, AttendRequest, Fleet, Guest, ScaleRequest, Selection,
+    ActRequest, AskRequest, AttendRequest, Fleet, Guest, ScaleRequest, Selection, Typed,
 };
 use crate::fleet::api::{metrics, schema};
+use crate::lines::LINE_MAX;
 use crate::units::{GuestIndex, GuestRange};
 
 const JSON: &str = "application/json";
@@ -101,7 +102,7 @@ impl Handler {
             Route::Send(guest) => {
                 self.guest(guest).await?;
                 let lines = body(request).await?;
-                self.type_lines(guest, &lines).await
+                Ok(json(&self.type_lines(guest, &lines).await?))
             }
             Route::Events => {
                 let (events, receiver) = mpsc::channel(STREAM_LINES);
@@ -169,22 +170,29 @@ impl Handler {
         })
     }
 
-    async fn type_lines(
-        &self,
-        guest: GuestIndex,
-        lines: &[u8],
-    ) -> Result<Response<Answer>, Refusal> {
-        let lines = std::str::from_utf8(lines).map_err(bad)?;
-        for line in lines.lines() {
-            one_line(line)?;
-            let line = line.to_owned();
-            let sent = self.ask(|reply| Request::Send { guest, line, reply });
-            sent.await?.map_err(conflict)?;
+    async fn type_lines(&self, guest: GuestIndex, text: &[u8]) -> Result<Typed, Refusal> {
+        let text = std::str::from_utf8(text).map_err(bad)?;
+        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.iter().try_for_each(|line| one_line(line))?;
+        let given = lines.len();
+        let asked = |reply| Request::Type {
+            guest,
+            lines,
+            reply,
+        };
+        let taken = self.ask(asked).await?.map_err(conflict)?;
+        if taken == 0 && given > 0 {
+            return Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{guest} has not read what was typed on its console before; try again"),
+            ));
         }
-        let mut response = whole(TEXT, Bytes::new());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        response.headers_mut().remove(CONTENT_TYPE);
-        Ok(response)
+        // No request has more bytes than this has room for lines.
+        let number = |lines| u32::try_from(lines).unwrap_or(u32::MAX);
+        Ok(Typed {
+            taken: number(taken),
+            refused: number(given - taken),
+        })
     }
 
     async fn ask<T>(
@@ -308,6 +316,12 @@ fn one_line(line: &str) -> Result<(), Refusal> {
     if line.contains(|character: char| character.is_control() && character != '\t') {
         return Err(bad(format!(
             "{line:?} has control characters; a command is one line of text"
+        )));
+    }
+    if line.len() > LINE_MAX {
+        let length = line.len();
+        return Err(bad(format!(
+            "a line has {length} bytes; a command has {LINE_MAX} at most"
         )));
     }
     Ok(())

@@ -159,15 +159,18 @@ fn serve_request(
             lines.try_send(b"hello \xff".to_vec()).unwrap();
             open.consoles.push(lines);
         }
-        Request::Send { line, reply, .. } => {
-            if line == "refuse" {
+        Request::Type { lines, reply, .. } => {
+            if lines == ["refuse"] {
                 drop(reply.send(Err("it is not ready".to_owned())));
                 return;
             }
-            for console in &open.consoles {
-                let _ = console.try_send(line.clone().into_bytes());
+            let taken: Vec<_> = lines.iter().take_while(|line| *line != "full").collect();
+            for line in &taken {
+                for console in &open.consoles {
+                    let _ = console.try_send(line.as_bytes().to_vec());
+                }
             }
-            drop(reply.send(Ok(())));
+            drop(reply.send(Ok(taken.len())));
         }
     }
 }
@@ -341,7 +344,8 @@ fn a_console_is_heard_and_spoken_to() {
         console.next(None).unwrap(),
         Next::Item(b"hello \xff".to_vec())
     );
-    client.type_lines(seven, "one\ntwo\r\n").unwrap();
+    let typed = client.type_lines(seven, "one\ntwo\r\nfull\nthree").unwrap();
+    assert_eq!((typed.taken, typed.refused), (2, 2));
     for line in ["one", "two"] {
         assert_eq!(console.next(None).unwrap(), Next::Item(line.into()));
     }
@@ -349,6 +353,10 @@ fn a_console_is_heard_and_spoken_to() {
     assert_eq!(console.next(Some(now)).unwrap(), Next::Late);
     let error = client.type_lines(seven, "refuse").unwrap_err();
     assert_eq!(error.to_string(), "it is not ready");
+    let error = client.type_lines(seven, "full").unwrap_err();
+    assert!(matches!(error, ClientError::Busy(_)), "{error}");
+    assert!(error.to_string().contains("try again"), "{error}");
+    assert!(client.type_lines(seven, &"x".repeat(5000)).is_err());
     assert!(client.type_lines(seven, "a\u{1b}b").is_err());
     assert!(client.console(GuestIndex::new(8).unwrap()).is_err());
 }
@@ -447,7 +455,7 @@ fn a_bad_request_is_told_what_is_wrong() {
         assert_eq!(answer.contains("\r\nallow: "), code == 405, "{answer}");
     }
     let text = [request("POST", "/v1/guests/g00007/console", ""), vec![]].concat();
-    assert_eq!(status(&served.exchange(&text)), 204);
+    assert_eq!(status(&served.exchange(&text)), 200);
 }
 
 #[test]
