@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-use super::orphans;
+use super::orphans::{self, Mark};
 use super::spec::FleetSpec;
 use crate::directories::Directories;
 use crate::private::{Others, Private};
@@ -85,7 +85,7 @@ impl Folder {
         let folder = Self::in_folder(paths, fleets, name)?;
         if folder.spec_file().exists() {
             let spec = folder.finished()?;
-            let guests = living_guests(&spec)?;
+            let guests = living_guests(&spec, &folder.state)?;
             let name = name.to_owned();
             return Err(FolderError::Exists { name, guests });
         }
@@ -403,11 +403,13 @@ fn usable(paths: &Paths) -> Result<(), FolderError> {
 }
 
 /// How many guests live of a fleet that nobody supervises.
-fn living_guests(spec: &FleetSpec) -> Result<u32, FolderError> {
-    let living = orphans::living(Path::new("/"), spec.instance).map_err(|source| {
-        let name = spec.name.clone();
-        FolderError::Guests { name, source }
-    })?;
+fn living_guests(spec: &FleetSpec, state: &Path) -> Result<u32, FolderError> {
+    let living = Mark::of(spec, state)
+        .and_then(|mark| orphans::living(Path::new("/"), mark))
+        .map_err(|source| {
+            let name = spec.name.clone();
+            FolderError::Guests { name, source }
+        })?;
     Ok(u32::try_from(living.len()).unwrap_or(u32::MAX))
 }
 

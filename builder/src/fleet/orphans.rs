@@ -1,16 +1,67 @@
-//! Guests that live, whoever started them: found by their UUIDs among the
-//! processes of this host, so that no file has to be right about them.
+//! Guests that live, whichever supervisor started them: found by their UUIDs and
+//! users among the processes of this host, so that no file has to be right about
+//! them.
 
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::spec::Instance;
-use crate::host::processes::{command_line, folders, is_gone, values};
+use super::spec::{FleetSpec, Instance};
+use crate::host::processes::{command_line, folders, ids, is_gone, values};
 use crate::units::GuestIndex;
+
+/// What tells the guests of a fleet from all other processes.
+///
+/// A command line is whatever its process says: anybody's may hold a guest's
+/// UUID, and must not be taken for the guest. Under the guest's user id only the
+/// fleet can have started one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The first part of their UUIDs.
+    pub instance: Instance,
+    /// Whose processes they are.
+    pub users: GuestUsers,
+}
+
+/// Under which user ids the guests of a fleet run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestUsers {
+    /// All under this one: the fleet's owner.
+    Owner(u32),
+    /// Guest N under this plus N.
+    From(u32),
+}
+
+impl GuestUsers {
+    /// Those of a fleet that keeps its state in this folder.
+    pub fn of(run_as_base: Option<u32>, state: &Path) -> io::Result<Self> {
+        Ok(match run_as_base {
+            Some(base) => Self::From(base),
+            None => Self::Owner(state.metadata()?.uid()),
+        })
+    }
+
+    fn of_guest(self, guest: GuestIndex) -> Option<u32> {
+        match self {
+            Self::Owner(owner) => Some(owner),
+            Self::From(base) => base.checked_add(guest.get()),
+        }
+    }
+}
+
+impl Mark {
+    /// That of a fleet that keeps its state in this folder.
+    pub fn of(spec: &FleetSpec, state: &Path) -> io::Result<Self> {
+        Ok(Self {
+            instance: spec.instance,
+            users: GuestUsers::of(spec.run_as_base, state)?,
+        })
+    }
+}
 
 /// A guest whose VMM runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +81,11 @@ pub struct Living {
 /// # Errors
 /// When `/proc` cannot be read. A process that ends meanwhile, or that only
 /// others may see, is none of the fleet's.
-pub fn living(root: &Path, instance: Instance) -> io::Result<Vec<Living>> {
+pub fn living(root: &Path, mark: Mark) -> io::Result<Vec<Living>> {
     let mut found = Vec::new();
     for process in folders(root)? {
         let process = process?;
-        let living = match look(&process, instance) {
+        let living = match look(&process, mark) {
             Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => {
                 continue;
             }
@@ -61,20 +112,28 @@ pub fn living(root: &Path, instance: Instance) -> io::Result<Vec<Living>> {
 /// What is signalled through it is the guest, or nobody: the process is looked
 /// at once it is held, when its number cannot be given away unnoticed.
 #[must_use]
-pub fn open(pid: u32, start_time: u64, instance: Instance, guest: GuestIndex) -> Option<OwnedFd> {
+pub fn open(pid: u32, start_time: u64, mark: Mark, guest: GuestIndex) -> Option<OwnedFd> {
     let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
     let held = pidfd_open(raw, PidfdFlags::empty()).ok()?;
-    is_guest(Path::new("/"), pid, start_time, instance, guest).then_some(held)
+    is_guest(Path::new("/"), pid, start_time, mark, guest).then_some(held)
 }
 
 /// What tells the fleet of a guest that runs as the process `pid`, started at
-/// that time; `None` if that is gone, or its number is another's by now.
+/// that time, for `owner` or under a user id of its own; `None` if that is gone,
+/// or its number is another's by now.
 #[must_use]
-pub fn instance(root: &Path, pid: u32, start_time: u64, guest: GuestIndex) -> Option<Instance> {
+pub fn mark(root: &Path, pid: u32, start_time: u64, guest: GuestIndex, owner: u32) -> Option<Mark> {
     let process = root.join(format!("proc/{pid}"));
     let line = command_line(&process).ok()?;
     let instance = values(&line, b"-uuid").find_map(|uuid| instance_of(uuid, guest))?;
-    is_guest(root, pid, start_time, instance, guest).then_some(instance)
+    let [user, ..] = ids(&process).ok()?.users;
+    let users = if user == owner {
+        GuestUsers::Owner(owner)
+    } else {
+        GuestUsers::From(user.checked_sub(guest.get())?)
+    };
+    let mark = Mark { instance, users };
+    is_guest(root, pid, start_time, mark, guest).then_some(mark)
 }
 
 /// When a process started, in clock ticks since boot.
@@ -82,17 +141,24 @@ pub fn start_time(root: &Path, pid: u32) -> io::Result<u64> {
     Ok(stat(&root.join(format!("proc/{pid}")))?.start_time)
 }
 
-fn is_guest(root: &Path, pid: u32, start_time: u64, instance: Instance, guest: GuestIndex) -> bool {
-    look(&root.join(format!("proc/{pid}")), instance)
+fn is_guest(root: &Path, pid: u32, start_time: u64, mark: Mark, guest: GuestIndex) -> bool {
+    look(&root.join(format!("proc/{pid}")), mark)
         .is_ok_and(|living| living == Some((guest, start_time)))
 }
 
 /// The guest that the process with this folder is, and when it started.
-fn look(process: &Path, instance: Instance) -> io::Result<Option<(GuestIndex, u64)>> {
+fn look(process: &Path, mark: Mark) -> io::Result<Option<(GuestIndex, u64)>> {
     let line = command_line(process)?;
-    let Some(guest) = values(&line, b"-uuid").find_map(|uuid| guest_of(uuid, instance)) else {
+    let Some(guest) = values(&line, b"-uuid").find_map(|uuid| guest_of(uuid, mark.instance)) else {
         return Ok(None);
     };
+    let is_ours = match mark.users.of_guest(guest) {
+        Some(user) => ids(process)?.are_of(user),
+        None => false,
+    };
+    if !is_ours {
+        return Ok(None);
+    }
     let stat = stat(process)?;
     // Zombies and the dead run nothing any more.
     let runs = !matches!(stat.state, b'Z' | b'X' | b'x');

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,8 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use super::folder::{self, Folder, FolderError, Paths, Remnant};
 use super::journal;
-use super::orphans::{self, Living};
+use super::orphans::{self, Living, Mark};
 use super::site;
-use super::spec::Instance;
 use super::trial::sweep;
 use crate::directories::Directories;
 use crate::interrupt::Interrupt;
@@ -83,16 +83,16 @@ pub fn remove(
         name: name.to_owned(),
         source,
     };
-    let told = Remnant::of(folder.path()).instance;
+    let told = Remnant::of(folder.path()).mark;
     if told.is_none() && survivors == Survivors::Spare {
         return Err(RemoveError::Unknown {
             name: name.to_owned(),
             spec: folder.spec_file(),
         });
     }
-    let instance = told.or_else(|| shown(&folder));
-    let living = match instance {
-        Some(instance) => orphans::living(Path::new("/"), instance).map_err(guests)?,
+    let mark = told.or_else(|| shown(&folder));
+    let living = match mark {
+        Some(mark) => orphans::living(Path::new("/"), mark).map_err(guests)?,
         None => Vec::new(),
     };
     let number = living.len() as u64;
@@ -102,9 +102,9 @@ pub fn remove(
             living: number,
         });
     }
-    if let Some(instance) = instance {
-        kill(&living, instance).map_err(guests)?;
-        site::clear(name, instance);
+    if let Some(mark) = mark {
+        kill(&living, mark).map_err(guests)?;
+        site::clear(name, mark.instance);
     }
     folder.remove()?;
     Ok(number)
@@ -134,23 +134,24 @@ pub fn remove_all(
     Ok(removed.collect())
 }
 
-/// What the fleet's guests are told by, by a guest that its journal tells of and that lives, if nothing of
-/// its spec can be read.
-fn shown(paths: &Paths) -> Option<Instance> {
+/// What tells the fleet's guests, by one that its journal tells of and that lives,
+/// if nothing of its spec can be read.
+fn shown(paths: &Paths) -> Option<Mark> {
     let past = journal::replay(&paths.journal()).ok()?.guests;
+    let owner = paths.path().metadata().ok()?.uid();
     past.iter().find_map(|(guest, past)| {
         let run = past.last?;
-        orphans::instance(Path::new("/"), run.pid, run.start_time, *guest)
+        orphans::mark(Path::new("/"), run.pid, run.start_time, *guest, owner)
     })
 }
 
 /// Kills guests, and returns when all have ended.
-fn kill(living: &[Living], instance: Instance) -> io::Result<()> {
+fn kill(living: &[Living], mark: Mark) -> io::Result<()> {
     // In turns, so that thousands do not take thousands of descriptors.
     for some in living.chunks(256) {
         let held: Vec<_> = some
             .iter()
-            .filter_map(|one| orphans::open(one.pid, one.start_time, instance, one.guest))
+            .filter_map(|one| orphans::open(one.pid, one.start_time, mark, one.guest))
             .collect();
         for pidfd in &held {
             match pidfd_send_signal(pidfd, Signal::KILL) {

@@ -7,7 +7,8 @@ use std::path::Path;
 use super::api::types::{API_VERSION, Desired, Fleet, Guest, Stage, Totals};
 use super::folder::{self, FolderError, Found};
 use super::guest::Phase;
-use super::{journal, orphans};
+use super::journal;
+use super::orphans::{self, Mark};
 use crate::units::{GuestIndexError, GuestRange};
 
 /// Why a fleet without a supervisor cannot be shown.
@@ -43,8 +44,9 @@ pub fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
             guests: Vec::new(),
         });
     }
-    let living =
-        orphans::living(Path::new("/"), spec.instance).map_err(UnsupervisedError::Processes)?;
+    let living = Mark::of(&spec, found.path())
+        .and_then(|mark| orphans::living(Path::new("/"), mark))
+        .map_err(UnsupervisedError::Processes)?;
     let pids: HashMap<_, _> = living.into_iter().map(|one| (one.guest, one.pid)).collect();
     let history = journal::replay(&found.paths.journal()).unwrap_or_default();
     let mut counts = BTreeMap::new();

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::FolderError;
 use super::paths::SPEC;
+use crate::fleet::orphans::{GuestUsers, Mark};
 use crate::fleet::spec::{FleetSpec, Instance, SPEC_VERSION};
 
 /// Most bytes of a `spec.json`: a fleet of 100,000 guests takes one MiB.
@@ -59,8 +60,8 @@ pub fn read_spec(state: &Path) -> Result<FleetSpec, FolderError> {
 /// version's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remnant {
-    /// What tells its guests from others.
-    pub instance: Option<Instance>,
+    /// What tells its guests from other processes.
+    pub mark: Option<Mark>,
     /// Where its sockets are.
     pub runtime: Option<PathBuf>,
 }
@@ -72,8 +73,16 @@ impl Remnant {
         let bytes = bytes(state).unwrap_or_default();
         let spec: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let text = |key: &str| Some(spec.get(key)?.as_str()?.to_owned());
+        let base = spec.get("run_as_base").and_then(Value::as_u64);
+        let mark = || {
+            let base = base.map(u32::try_from).transpose().ok()?;
+            Some(Mark {
+                instance: Instance::try_from(text("instance")?).ok()?,
+                users: GuestUsers::of(base, state).ok()?,
+            })
+        };
         Self {
-            instance: text("instance").and_then(|text| Instance::try_from(text).ok()),
+            mark: mark(),
             runtime: text("runtime").map(PathBuf::from),
         }
     }

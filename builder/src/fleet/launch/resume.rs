@@ -14,7 +14,7 @@ use crate::fleet::folder::{Folder, Paths};
 use crate::fleet::guest::{Backoff, Event as GuestEvent, GIVE_UP, Policy};
 use crate::fleet::journal::{History, Journal};
 use crate::fleet::mend::Hold;
-use crate::fleet::orphans::{self, Living};
+use crate::fleet::orphans::{self, Living, Mark};
 use crate::fleet::plan::Artifacts;
 use crate::fleet::site::Site;
 use crate::fleet::supervise::{Fleet, STOP_GRACE};
@@ -108,20 +108,19 @@ pub(super) fn supervise(
 
 /// Takes charge of the guests that live, and notes those that are gone.
 fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError> {
-    let instance = supervisor.site().spec().instance;
-    let root = Path::new("/");
+    let site = supervisor.site();
+    let mark = Mark::of(site.spec(), site.folder().path())?;
     let mut adopted = 0_u64;
-    let mut found = orphans::living(root, instance)?;
-    // Anybody's process may have a guest's UUID in its command line; those that
-    // the journal tells of come first.
+    let mut found = orphans::living(Path::new("/"), mark)?;
+    // Any process of the guests' user may have a guest's UUID in its command line;
+    // those that the journal tells of come first.
     found.sort_by_key(|living| {
         let last = past.guests.get(&living.guest).and_then(|past| past.last);
         last.is_none_or(|run| (run.pid, run.start_time) != (living.pid, living.start_time))
     });
     for living in found {
         let which = living.guest.get() as usize;
-        let Some(pidfd) = orphans::open(living.pid, living.start_time, instance, living.guest)
-        else {
+        let Some(pidfd) = orphans::open(living.pid, living.start_time, mark, living.guest) else {
             continue;
         };
         let is_extra = supervisor.members().get(which).is_none_or(Member::lives);

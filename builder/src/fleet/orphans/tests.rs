@@ -1,3 +1,4 @@
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -6,6 +7,12 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::*;
 
 const INSTANCE: Instance = Instance([0xab; 12]);
+/// Of a fleet that runs its guests under ids of their own.
+const BASE: u32 = 70_000;
+const MARK: Mark = Mark {
+    instance: INSTANCE,
+    users: GuestUsers::From(BASE),
+};
 
 fn guest(number: u32) -> GuestIndex {
     GuestIndex::new(number).unwrap()
@@ -31,8 +38,9 @@ impl Host {
         self.0.path().join(format!("proc/{pid}"))
     }
 
-    fn process(&self, pid: u32, arguments: &[&str], stat: &str) {
+    fn process(&self, pid: u32, arguments: &[&str], stat: &str, user: u32) {
         let folder = self.folder(pid);
+        self.of(pid, [user; 4]);
         fs::create_dir_all(&folder).unwrap();
         let line = arguments.iter().flat_map(|word| [word, "\0"]);
         let line: String = line.collect();
@@ -40,13 +48,31 @@ impl Host {
         fs::write(folder.join("stat"), stat).unwrap();
     }
 
+    /// Has a process run under these ids: real, effective, saved, and that of the
+    /// file system.
+    fn of(&self, pid: u32, users: [u32; 4]) {
+        let users = users.map(|user| user.to_string()).join("\t");
+        let status = format!("Name:\tsh\nUid:\t{users}\nGid:\t0\t0\t0\t0\nGroups:\t \n");
+        fs::create_dir_all(self.folder(pid)).unwrap();
+        fs::write(self.folder(pid).join("status"), status).unwrap();
+    }
+
+    /// A process that looks like the guest of this UUID, under the id of the guest
+    /// of that number.
     fn qemu(&self, pid: u32, uuid: &str, stat: &str) {
         let arguments = ["qemu-system-x86_64", "-name", "g", "-uuid", uuid, "-S"];
-        self.process(pid, &arguments, stat);
+        let number = uuid
+            .get(28..)
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        self.process(pid, &arguments, stat, BASE + number.unwrap_or(0));
     }
 
     fn living(&self) -> Vec<(u32, u32, u64)> {
-        living(self.0.path(), INSTANCE)
+        self.living_of(MARK)
+    }
+
+    fn living_of(&self, mark: Mark) -> Vec<(u32, u32, u64)> {
+        living(self.0.path(), mark)
             .unwrap()
             .iter()
             .map(|living| (living.guest.get(), living.pid, living.start_time))
@@ -73,9 +99,14 @@ fn guests_are_told_by_their_uuids() {
     ] {
         host.qemu(pid, &other, &stat_line(pid, "qemu", 'S', 1));
     }
-    host.process(50, &["sh", &uuid(7)], &stat_line(50, "sh", 'S', 1));
-    host.process(51, &["qemu", "-uuid"], &stat_line(51, "qemu", 'S', 1));
-    host.process(52, &[], &stat_line(52, "kthreadd", 'S', 1));
+    host.process(
+        50,
+        &["sh", &uuid(7)],
+        &stat_line(50, "sh", 'S', 1),
+        BASE + 7,
+    );
+    host.process(51, &["qemu", "-uuid"], &stat_line(51, "qemu", 'S', 1), BASE);
+    host.process(52, &[], &stat_line(52, "kthreadd", 'S', 1), BASE);
     // Ended, with a parent that has not asked yet.
     host.qemu(60, &uuid(8), &stat_line(60, "qemu", 'Z', 1));
     // Ended between two looks at it.
@@ -87,9 +118,47 @@ fn guests_are_told_by_their_uuids() {
 }
 
 #[test]
+fn a_guest_is_one_only_under_the_user_that_the_fleet_starts_it_as() {
+    let host = Host::new();
+    let owned = Mark {
+        users: GuestUsers::Owner(1000),
+        ..MARK
+    };
+    let line = stat_line(20, "qemu", 'S', 500);
+    host.qemu(20, &INSTANCE.uuid(7), &line);
+    for (users, of_the_fleet, of_its_owner) in [
+        ([BASE + 7; 4], 1, 0),
+        ([1000; 4], 0, 1),
+        // Another guest's, a stranger's, root's.
+        ([BASE + 8; 4], 0, 0),
+        ([1001; 4], 0, 0),
+        ([0; 4], 0, 0),
+        // Programs that change their user, which a stranger gave these arguments.
+        ([1001, 1000, 1000, 1000], 0, 0),
+        ([1001, BASE + 7, BASE + 7, BASE + 7], 0, 0),
+        ([1000, 0, 0, 0], 0, 0),
+    ] {
+        host.of(20, users);
+        assert_eq!(host.living().len(), of_the_fleet, "{users:?}");
+        assert_eq!(host.living_of(owned).len(), of_its_owner, "{users:?}");
+        let guests = is_guest(host.0.path(), 20, 500, MARK, guest(7));
+        assert_eq!(guests, of_the_fleet == 1, "{users:?}");
+    }
+    // No id follows the last one.
+    let last = Mark {
+        users: GuestUsers::From(u32::MAX),
+        ..MARK
+    };
+    assert_eq!(host.living_of(last), []);
+    fs::write(host.folder(20).join("status"), "Uid:\t0\n").unwrap();
+    let error = living(host.0.path(), MARK).unwrap_err().to_string();
+    assert!(error.contains("/proc/20/status"), "{error}");
+}
+
+#[test]
 fn no_processes_to_look_at_is_an_error() {
     let empty = tempfile::tempdir().unwrap();
-    assert!(living(empty.path(), INSTANCE).is_err());
+    assert!(living(empty.path(), MARK).is_err());
 }
 
 #[test]
@@ -111,26 +180,37 @@ fn a_line_that_was_cut_is_no_process() {
 
     let host = Host::new();
     host.qemu(5, &INSTANCE.uuid(1), &line[..line.len() / 2]);
-    let error = living(host.0.path(), INSTANCE).unwrap_err();
+    let error = living(host.0.path(), MARK).unwrap_err();
     assert!(error.to_string().contains("/proc/5/stat"), "{error}");
 }
 
 #[test]
 fn a_number_given_to_another_process_is_not_the_guest() {
     let host = Host::new();
-    let is = |start, number| is_guest(host.0.path(), 9, start, INSTANCE, guest(number));
+    let is = |start, number| is_guest(host.0.path(), 9, start, MARK, guest(number));
     host.qemu(9, &INSTANCE.uuid(1), &stat_line(9, "qemu", 'S', 77));
     assert!(is(77, 1));
     assert!(!is(76, 1) && !is(77, 2));
-    let instance = |start, number| instance(host.0.path(), 9, start, guest(number));
-    assert_eq!(instance(77, 1), Some(INSTANCE));
-    assert_eq!((instance(76, 1), instance(77, 2)), (None, None));
-    let other = Instance([1; 12]);
+    let mark = |start, number| mark(host.0.path(), 9, start, guest(number), 1000);
+    assert_eq!(mark(77, 1), Some(MARK));
+    assert_eq!((mark(76, 1), mark(77, 2)), (None, None));
+    let other = Mark {
+        instance: Instance([1; 12]),
+        ..MARK
+    };
     assert!(!is_guest(host.0.path(), 9, 77, other, guest(1)));
-    host.process(9, &["vi"], &stat_line(9, "vi", 'S', 77));
+    host.process(9, &["vi"], &stat_line(9, "vi", 'S', 77), BASE + 1);
     assert!(!is(77, 1));
     fs::remove_dir_all(host.folder(9)).unwrap();
     assert!(!is(77, 1));
+}
+
+/// What tells the guests of a fleet of this user's.
+pub(in crate::fleet) fn own(instance: Instance) -> Mark {
+    Mark {
+        instance,
+        users: GuestUsers::Owner(rustix::process::geteuid().as_raw()),
+    }
 }
 
 /// A process that has a UUID and otherwise waits.
@@ -138,10 +218,16 @@ pub(in crate::fleet) struct Waiting(pub Child);
 
 impl Waiting {
     pub fn start(uuid: &str) -> Self {
+        Self::start_as(rustix::process::geteuid().as_raw(), uuid)
+    }
+
+    /// One of another user's, which takes root.
+    pub fn start_as(user: u32, uuid: &str) -> Self {
         // More than one command, or sh(1) becomes the last one.
         let child = Command::new("sh")
             .args(["-c", "read line; read line", "sh", "-uuid", uuid])
             .stdin(Stdio::piped())
+            .uid(user)
             .spawn()
             .unwrap();
         let waiting = Self(child);
@@ -167,11 +253,12 @@ fn a_real_process_is_found_held_and_ended() {
     let mut bytes = [0x5a; 12];
     bytes[..4].copy_from_slice(&std::process::id().to_be_bytes());
     let instance = Instance(bytes);
+    let mark = own(instance);
     let root = Path::new("/");
     let mut process = Waiting::start(&instance.uuid(4));
     let pid = process.0.id();
 
-    let found = living(root, instance).unwrap();
+    let found = living(root, mark).unwrap();
     let start = start_time(root, pid).unwrap();
     let expected = Living {
         guest: guest(4),
@@ -179,13 +266,13 @@ fn a_real_process_is_found_held_and_ended() {
         start_time: start,
     };
     assert_eq!(found, [expected]);
-    assert!(open(pid, start + 1, instance, guest(4)).is_none());
-    assert!(open(pid, start, instance, guest(5)).is_none());
-    assert!(open(pid, start, INSTANCE, guest(4)).is_none());
+    assert!(open(pid, start + 1, mark, guest(4)).is_none());
+    assert!(open(pid, start, mark, guest(5)).is_none());
+    assert!(open(pid, start, MARK, guest(4)).is_none());
     for nobody in [0, u32::MAX, i32::MAX.cast_unsigned()] {
-        assert!(open(nobody, start, instance, guest(4)).is_none());
+        assert!(open(nobody, start, mark, guest(4)).is_none());
     }
-    let held = open(pid, start, instance, guest(4)).unwrap();
+    let held = open(pid, start, mark, guest(4)).unwrap();
     pidfd_send_signal(&held, Signal::KILL).unwrap();
 
     // A zombie until it is waited for, and then nothing.
@@ -194,8 +281,8 @@ fn a_real_process_is_found_held_and_ended() {
         rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
     )
     .unwrap();
-    assert_eq!(living(root, instance).unwrap(), []);
-    assert!(open(pid, start, instance, guest(4)).is_none());
+    assert_eq!(living(root, mark).unwrap(), []);
+    assert!(open(pid, start, mark, guest(4)).is_none());
     process.0.wait().unwrap();
     assert!(start_time(root, pid).is_err());
 }

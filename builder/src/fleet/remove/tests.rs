@@ -6,7 +6,8 @@ use std::thread;
 use super::*;
 use crate::fleet::folder::tests::directories;
 use crate::fleet::journal::{Journal, Record};
-use crate::fleet::orphans::tests::Waiting;
+use crate::fleet::orphans::tests::{Waiting, own};
+use crate::fleet::spec::Instance;
 use crate::units::GuestIndex;
 
 /// What a fleet leaves whose supervisor died; only the instance is read.
@@ -57,10 +58,42 @@ fn guests_that_live_are_spared_unless_forced() {
     assert!(gone(&paths));
     let start = orphans::start_time(Path::new("/"), pid).unwrap_or(0);
     let three = GuestIndex::new(3).unwrap();
-    assert!(orphans::open(pid, start, Instance([0xc2; 12]), three).is_none());
-    let stranger = Instance([0xc3; 12]);
+    assert!(orphans::open(pid, start, own(Instance([0xc2; 12])), three).is_none());
+    let stranger = own(Instance([0xc3; 12]));
     assert_eq!(orphans::living(Path::new("/"), stranger).unwrap().len(), 1);
     drop(other);
+}
+
+#[test]
+fn a_process_of_a_stranger_s_that_names_a_guest_is_none_and_stays() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can start a process of another user's");
+        return;
+    }
+    let instance = Instance([0xc7; 12]);
+    for spec in [
+        r#"{"instance":"c7c7c7c7c7c7c7c7c7c7c7c7"}"#,
+        r#"{"instance":"c7c7c7c7c7c7c7c7c7c7c7c7","run_as_base":3000000}"#,
+    ] {
+        let (_temporary, directories) = directories();
+        let paths = left(&directories, spec);
+        // Under the id of another guest.
+        let mut stranger = Waiting::start_as(3_000_004, &instance.uuid(3));
+        assert_eq!(remove("f", &directories, Survivors::Kill).unwrap(), 0);
+        assert!(gone(&paths));
+        assert_eq!(stranger.0.try_wait().unwrap(), None);
+    }
+    let (_temporary, directories) = directories();
+    left(
+        &directories,
+        r#"{"instance":"c7c7c7c7c7c7c7c7c7c7c7c7","run_as_base":3000000}"#,
+    );
+    let _guest = Waiting::start_as(3_000_003, &instance.uuid(3));
+    let error = remove("f", &directories, Survivors::Spare).unwrap_err();
+    assert!(
+        matches!(error, RemoveError::Living { living: 1, .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -111,7 +144,7 @@ fn guests_of_a_fleet_without_a_spec_are_found_by_its_journal() {
     assert_eq!(remove("f", &directories, Survivors::Kill).unwrap(), 2);
     assert!(gone(&paths));
     for (byte, living) in [(0xc5, 0), (0xc6, 1)] {
-        let found = orphans::living(Path::new("/"), Instance([byte; 12]));
+        let found = orphans::living(Path::new("/"), own(Instance([byte; 12])));
         assert_eq!(found.unwrap().len(), living);
     }
     drop((known, unknown, stranger));
