@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::file::{Source, is_absence, read_bounded, reason};
-use crate::host::processes::{is_gone, is_process};
+use crate::host::processes::{Ids, is_gone, is_process};
 
 /// Their names, which are short enough for the kernel not to cut them.
 const NAMES: [&str; 4] = ["ksmtuned", "libvirtd", "uksmd", "virtqemud"];
@@ -14,7 +14,8 @@ const NAMES: [&str; 4] = ["ksmtuned", "libvirtd", "uksmd", "virtqemud"];
 /// kernel thread (proc_pid_comm(5)).
 const COMM: u64 = 65;
 
-/// Those of [`NAMES`] that run.
+/// Those of [`NAMES`] that run as root: a process of anybody's may bear such a
+/// name, and only root's may set what those set.
 pub(super) fn read(source: &mut Source) -> BTreeSet<String> {
     let names = source.names("proc");
     let processes: Vec<_> = names
@@ -31,7 +32,11 @@ pub(super) fn read(source: &mut Source) -> BTreeSet<String> {
         let path = Path::new("proc").join(process).join("comm");
         match comm(&source.place(&path)) {
             Ok(name) if NAMES.contains(&name.trim_end()) => {
-                found.insert(name.trim_end().to_owned());
+                let status = path.with_file_name("status");
+                let ids = source.parsed(status, "a process's status", Ids::parse);
+                if ids.is_some_and(|ids| ids.are_of(0)) {
+                    found.insert(name.trim_end().to_owned());
+                }
             }
             Ok(_) => {}
             // It has ended meanwhile.

@@ -120,12 +120,20 @@ const MOUNTINFO: &str = "\
 30 22 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate
 ";
 
+/// What tells that a process is root's.
+const ROOT_S: &str = "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t \nThreads:\t1\n";
+/// And that it is another's.
+const A_USER_S: &str = "Uid:\t33\t33\t33\t33\nGid:\t7\t7\t7\t7\nGroups:\t \nThreads:\t1\n";
+
 const DEVICES_AND_PROC: &[(&str, &str)] = &[
     ("boot/config-6.12.63", "CONFIG_NUMA=y\nCONFIG_VHOST_NET=m\n"),
     ("dev/kvm", ""),
     ("dev/net/tun", ""),
     ("proc/1/comm", "systemd\n"),
     ("proc/77/comm", "ksmtuned\n"),
+    ("proc/77/status", ROOT_S),
+    ("proc/78/comm", "uksmd\n"),
+    ("proc/78/status", A_USER_S),
     ("proc/cpuinfo", CPUINFO),
     ("proc/loadavg", "0.67 0.40 0.84 3/1289 3897\n"),
     ("proc/meminfo", MEMINFO),
@@ -414,12 +422,12 @@ fn threads_of_a_user_are_those_of_its_own_processes() {
     let root = tree(&full());
     for (process, real, effective, threads) in [
         (1, 0, 0, 1),
-        (77, 1000, 1000, 3),
+        (79, 1000, 1000, 3),
         // passwd(1) counts for who runs it, and a root that became this user
         // does not.
-        (78, 1000, 0, 40),
-        (79, 0, 1000, 500),
-        (80, 10000, 10000, 6000),
+        (80, 1000, 0, 40),
+        (81, 0, 1000, 500),
+        (82, 10000, 10000, 6000),
     ] {
         let status = format!(
             "Name:\tUid: 1000\nUid:\t{real}\t{effective}\t{effective}\t{effective}\n\
@@ -432,7 +440,7 @@ fn threads_of_a_user_are_those_of_its_own_processes() {
         );
     }
     // It has ended meanwhile.
-    fs::create_dir(root.path().join("proc/81")).unwrap();
+    fs::create_dir(root.path().join("proc/83")).unwrap();
     let host = seen_by(1000, &root);
     assert_eq!(host.unseen, []);
     assert_eq!(host.processes.user_threads, Some(43));
@@ -445,11 +453,11 @@ fn a_status_that_makes_no_sense_is_noted() {
     let root = tree(&full());
     put(
         root.path(),
-        "proc/77/status",
+        "proc/79/status",
         b"Uid:\t1000\nThreads:\tmany\n",
     );
     let host = seen_by(1000, &root);
-    assert_eq!(unseen(&host), ["/proc/77/status"]);
+    assert_eq!(unseen(&host), ["/proc/79/status"]);
     assert_eq!(host.processes.user_threads, None);
 }
 

@@ -196,6 +196,7 @@ fn processes_that_may_not_be_looked_at_are_noted_once() {
     }
     put(root.path(), "proc/8x/comm", b"libvirtd\n");
     put(root.path(), "proc/9/comm", b"virtqemud\n");
+    put(root.path(), "proc/9/status", ROOT_S.as_bytes());
     let host = look(&root);
     assert_eq!(unseen(&host), ["/proc/5/comm"]);
     assert_eq!(host.daemons, set(&["ksmtuned", "virtqemud"]));
