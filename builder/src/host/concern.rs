@@ -25,12 +25,13 @@ mod storage;
 pub(crate) mod text;
 mod tuner;
 mod unseen;
+mod users;
 
 #[cfg(test)]
 mod tests;
 
 /// All concerns, in the order in which findings that matter alike are told.
-const CONCERNS: [fn(&Host, &Want) -> Vec<Finding>; 14] = [
+const CONCERNS: [fn(&Host, &Want) -> Vec<Finding>; 15] = [
     kvm::judge,
     cpu::judge,
     qemu::judge,
@@ -38,6 +39,7 @@ const CONCERNS: [fn(&Host, &Want) -> Vec<Finding>; 14] = [
     ksm::judge,
     tuner::judge,
     processes::judge,
+    users::judge,
     files::judge,
     network::judge,
     storage::judge,

@@ -9,6 +9,7 @@ pub mod concern;
 pub mod finding;
 pub mod footprint;
 pub mod id;
+pub mod ids;
 pub mod ksm;
 pub mod kvm;
 pub mod memory;

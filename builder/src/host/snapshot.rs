@@ -22,6 +22,7 @@ mod read;
 mod saved;
 mod storage;
 mod tables;
+mod users;
 
 pub use read::{KvmProbe, Places};
 pub use saved::SnapshotError;
@@ -58,6 +59,8 @@ pub struct Host {
     pub cgroup: Cgroup,
     /// Processes and threads.
     pub processes: Processes,
+    /// User ids for guests.
+    pub users: UserIds,
     /// Open files and other tables of the kernel.
     pub files: Files,
     /// Network.
@@ -270,6 +273,20 @@ pub struct Processes {
     pub user_threads: Option<u64>,
     /// Whether sessions share CPU time as groups (`kernel.sched_autogroup_enabled`).
     pub autogroup: Option<bool>,
+}
+
+/// User ids for guests, of which root gives each one of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserIds {
+    /// Ids that this process's user namespace has, as users and as groups.
+    pub mapped: u64,
+    /// Most guests that a fleet can have under ids that no file gives to anybody
+    /// else.
+    pub guests: u64,
+    /// Capabilities that this process lacks to run guests under them.
+    pub missing: Vec<String>,
+    /// Whether the user namespace denies setgroups(2).
+    pub groups_denied: bool,
 }
 
 /// Open files and other tables of the kernel.

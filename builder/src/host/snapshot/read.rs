@@ -11,11 +11,11 @@ use rustix::thread::{CapabilitySet, capabilities, sched_getaffinity};
 use super::file::Source;
 use super::{
     FileSystem, Files, Host, MemoryMerge, Qemu, SCHEMA, Store, Unseen, cgroup, cpu, daemons,
-    kernel, merge, mounts, network, storage, tables,
+    kernel, merge, mounts, network, storage, tables, users,
 };
 use crate::directories::Directories;
 use crate::host::kvm::probe;
-use crate::host::{self, ksm, kvm, memory};
+use crate::host::{self, ids, ksm, kvm, memory};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::vmm::qemu;
@@ -77,6 +77,8 @@ pub(super) struct System {
     pub user_max: Option<u64>,
     /// The user whose threads count against that; `None` for root.
     pub user: Option<u32>,
+    /// What this process lacks to run guests under ids of their own.
+    pub missing_capabilities: Vec<String>,
     /// File systems that a fleet writes to.
     pub storage: BTreeMap<Store, FileSystem>,
     /// Whether `PR_SET_MEMORY_MERGE` outlives execve(2).
@@ -129,6 +131,7 @@ impl Host {
             memory_merge: system.memory_merge,
             cgroup: cgroup::read(&mut source, &mounts),
             processes: tables::processes(&mut source, system.user_max, system.user),
+            users: users::read(&mut source, system.missing_capabilities),
             files: Files {
                 open_max: system.open_max,
                 open_raisable: system.open_raisable,
@@ -164,6 +167,7 @@ impl System {
                 .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE)),
             user_max: getrlimit(Resource::Nproc).maximum,
             user: (!geteuid().is_root()).then(|| getuid().as_raw()),
+            missing_capabilities: ids::missing_capabilities(),
             storage: storage::read(&mut source, places, &mounts),
             memory_merge: merge::probe(interrupt),
             probe: (places.kvm == KvmProbe::Run && kvm::access(&places.root).is_ok())

@@ -39,6 +39,7 @@ fn system() -> System {
         open_raisable: true,
         user_max: None,
         user: None,
+        missing_capabilities: vec!["CAP_KILL".to_owned()],
         storage: BTreeMap::from([(
             Store::State,
             FileSystem {
@@ -129,6 +130,13 @@ const DEVICES_AND_PROC: &[(&str, &str)] = &[
     ("boot/config-6.12.63", "CONFIG_NUMA=y\nCONFIG_VHOST_NET=m\n"),
     ("dev/kvm", ""),
     ("dev/net/tun", ""),
+    ("etc/group", "root:x:0:\n"),
+    (
+        "etc/passwd",
+        "root:x:0:0:root:/root:/bin/sh\nann:x:40000:40000::/:/bin/sh\n",
+    ),
+    ("etc/subgid", "ann:50000:65536\n"),
+    ("etc/subuid", "ann:50000:65536\n"),
     ("proc/1/comm", "systemd\n"),
     ("proc/77/comm", "ksmtuned\n"),
     ("proc/77/status", ROOT_S),
@@ -141,7 +149,10 @@ const DEVICES_AND_PROC: &[(&str, &str)] = &[
     ("proc/net/tcp6", TCP6),
     ("proc/pressure/memory", "some avg10=0.00 avg60=0.00\n"),
     ("proc/self/cgroup", "0::/user.slice/session\n"),
+    ("proc/self/gid_map", "0 100000 65536\n"),
     ("proc/self/mountinfo", MOUNTINFO),
+    ("proc/self/setgroups", "deny\n"),
+    ("proc/self/uid_map", "0 1000 1\n1 100000 70000\n"),
     ("proc/sys/fs/aio-max-nr", "65536\n"),
     ("proc/sys/fs/aio-nr", "12\n"),
     ("proc/sys/fs/file-max", "9223372036854775807\n"),
@@ -459,6 +470,18 @@ fn a_status_that_makes_no_sense_is_noted() {
     let host = seen_by(1000, &root);
     assert_eq!(unseen(&host), ["/proc/79/status"]);
     assert_eq!(host.processes.user_threads, None);
+}
+
+#[test]
+fn user_ids_that_there_are_and_nobody_has_are_counted() {
+    let expected = UserIds {
+        mapped: 65_536,
+        // From 1,000 up to those of ann.
+        guests: 39_000,
+        missing: vec!["CAP_KILL".to_owned()],
+        groups_denied: true,
+    };
+    assert_eq!(seen(&tree(&full())).users, expected);
 }
 
 #[test]

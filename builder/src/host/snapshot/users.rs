@@ -1,0 +1,17 @@
+//! User ids for guests.
+
+use super::UserIds;
+use super::file::Source;
+use crate::host::ids::{self, Mapped};
+
+/// What there is of them for a process that lacks these capabilities.
+pub(super) fn read(source: &mut Source, missing: Vec<String>) -> UserIds {
+    let mapped = Mapped::read(source);
+    let given = ids::given(source);
+    UserIds {
+        mapped: mapped.count(),
+        guests: mapped.most(&given).into(),
+        missing,
+        groups_denied: ids::denies_groups(source),
+    }
+}
