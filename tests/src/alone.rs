@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Child;
 
 use imgbuild::directories::Directories;
+use imgbuild::fleet::claims::Register;
 use imgbuild::fleet::folder::Folder;
 use imgbuild::fleet::plan::Artifacts;
 use imgbuild::fleet::site::Site;
@@ -46,7 +47,8 @@ pub fn site(
         let key = pair.key;
         spec.authorized_key = Some(key.public);
         spec.identity_file = Some(key.file);
-        spec.ports = ports::choose(folder.path(), count).expect("few guests");
+        let others = Register::of(directories).look();
+        spec.ports = ports::choose(folder.path(), &others, count).expect("few guests");
     }
     let site = Site::new(folder, spec, artifacts, Lifetime::WithParent).expect("built for this");
     let guests = GuestRange::first(count).expect("few guests");

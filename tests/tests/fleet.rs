@@ -2,8 +2,9 @@
 //! some files damaged, and another supervisor that goes on with them.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -11,10 +12,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use imgbuild::fleet::api::types::{self, Desired, Stage};
+use imgbuild::fleet::claims::Others;
 use imgbuild::fleet::guest::Phase;
 use imgbuild::fleet::journal::{Journal, Record};
 use imgbuild::fleet::{orphans, ports};
 use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, kill, launch, number, signal};
+use imgbuild_tests::namespace::Namespace;
 use imgbuild_tests::{TestEnv, run, wait_until};
 use rustix::process::{Signal, geteuid};
 use serde_json::json;
@@ -84,27 +87,51 @@ fn a_third_killed_and_the_supervisor_too() {
 
 #[test]
 fn fleets_launched_at_one_moment_share_no_port_and_no_user() {
-    let env = TestEnv::new();
-    let fleets = folder(&env, "f");
-    let fleets = fleets.parent().unwrap();
-    fs::create_dir_all(fleets).unwrap();
+    // One user's, in two state folders.
+    let envs = [TestEnv::new(), TestEnv::new()];
+    let [one, other] = envs.each_ref().map(|env| env.path().join("run"));
+    fs::remove_dir(&other).unwrap();
+    symlink(&one, &other).unwrap();
+    let is_root = geteuid().is_root();
+    // What root's fleets have is recorded for the host, which has other fleets.
+    let host = is_root.then(Namespace::with_empty_run);
+    let record = match &host {
+        Some(host) => host.path("/run/imgbuild"),
+        None => one.join("imgbuild"),
+    };
+    DirBuilder::new().mode(0o700).create(&record).unwrap();
     // The first two names whose fleets would get some of the same ports.
+    let others = Others::default();
     let mut owners = HashMap::new();
     let names = (0..).find_map(|number| {
+        let which = number % 2;
         let name = format!("f{number}");
-        let ports = ports::choose(&fleets.join(&name), 2).unwrap();
-        let meets = ports
-            .into_iter()
-            .find_map(|port| owners.insert(port, name.clone()));
-        meets.map(|other| [other, name])
+        let ports = ports::choose(&folder(&envs[which], &name), &others, 2).unwrap();
+        let meets = ports.into_iter().find_map(|port| {
+            owners
+                .insert(port, (which, name.clone()))
+                .filter(|(other, _)| *other != which)
+        });
+        meets.map(|(_, other)| {
+            if which == 1 {
+                [other, name]
+            } else {
+                [name, other]
+            }
+        })
     });
     let names = names.unwrap();
     // As if a third were choosing, until both wait for it.
-    let turn = File::open(fleets).unwrap();
+    let turn = File::open(&record).unwrap();
     turn.lock().unwrap();
-    let launches = names.each_ref().map(|name| {
+    let launches = [0, 1].map(|which| {
+        let (env, name) = (&envs[which], &names[which]);
         let talk = env.path().join(name);
-        let mut launch = detached(&env, name, 2);
+        let launch = detached(env, name, 2);
+        let mut launch = match &host {
+            Some(host) => host.within(&launch),
+            None => launch,
+        };
         launch.stderr(File::create(&talk).unwrap());
         (launch.spawn().unwrap(), talk)
     });
@@ -119,18 +146,18 @@ fn fleets_launched_at_one_moment_share_no_port_and_no_user() {
         let status = launch.wait().unwrap();
         assert!(status.success(), "{}", fs::read_to_string(talk).unwrap());
     }
-    let fleets = names.each_ref().map(|name| Fleet::of(&env, name));
+    let fleets = [0, 1].map(|which| Fleet::of(&envs[which], &names[which]));
     let [one, other] = fleets.each_ref().map(Fleet::spec);
     let ports: HashSet<_> = [&one, &other]
         .into_iter()
         .flat_map(|spec| spec["ports"].as_array().unwrap())
         .collect();
     assert_eq!(ports.len(), 4, "{ports:?}");
-    if geteuid().is_root() {
+    if is_root {
         assert_ne!(one["run_as_base"], other["run_as_base"]);
     }
-    // Guests do not go without their supervisor for as long as a launch takes.
-    let turn = File::open(fleets[0].folder().parent().unwrap()).unwrap();
+    // Guests do not go without their supervisor for as long as a choice takes.
+    let turn = File::open(&record).unwrap();
     turn.lock().unwrap();
     run(&mut fleets[0].imgbuild(["scale", "3"]))
         .exits(1)
@@ -142,8 +169,12 @@ fn fleets_launched_at_one_moment_share_no_port_and_no_user() {
         run(&mut fleet.imgbuild(["stop", "--all"])).succeeds();
         fleet.assert_nothing_left();
     }
-    env.assert_no_process_left();
-    env.assert_no_fleet_left();
+    // What they had is given back.
+    assert!(!record.join("fleets.json").exists());
+    for env in &envs {
+        env.assert_no_process_left();
+        env.assert_no_fleet_left();
+    }
 }
 
 #[test]

@@ -15,8 +15,11 @@ use imgbuild::fleet::plan::Artifacts;
 use imgbuild::fleet::site;
 use imgbuild::host::id::HostId;
 use imgbuild::vmm::{self, Lifetime, Net};
+use imgbuild_tests::fleet::{Fleet, detached};
 use imgbuild_tests::guest::READY;
+use imgbuild_tests::namespace::Namespace;
 use imgbuild_tests::{TestEnv, alone, run, wait_until};
+use serde_json::Value;
 
 /// Users that nobody else has.
 const FIRST_USER: u32 = 1_967_001;
@@ -304,4 +307,64 @@ fn a_guest_lives_as_long_as_its_parent_or_on_its_own() {
     let stat = own.read("stat");
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     assert_eq!(fields.split(' ').nth(3), Some(&*own.child.id().to_string()));
+}
+
+/// The finding of `check` about user ids, of this severity.
+fn user_ids(check: &Value, severity: &str) -> Value {
+    let findings = check["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["id"] == "user-ids");
+    let finding = finding.unwrap().clone();
+    assert_eq!(finding["severity"], severity, "{finding}");
+    finding
+}
+
+/// Launches two guests in a user namespace, and gives the users of their
+/// processes, what `check` finds there, and what `launch` said.
+fn users_within(namespace: &Namespace) -> (Vec<Vec<String>>, Value, String) {
+    let env = TestEnv::new();
+    let mut check = namespace.within(&env.imgbuild(["check", "--json", "--accel", "tcg"]));
+    let checked = run(check.args(["--guests", "2"])).json_lines().remove(0);
+    let launched = run(&mut namespace.within(&detached(&env, "f", 2))).succeeds();
+    let fleet = Fleet::of(&env, "f");
+    fleet.wait();
+    let users = fleet.ps().guests.into_iter().map(|guest| {
+        let status = fs::read_to_string(format!("/proc/{}/status", guest.pid.unwrap()));
+        let line = status.unwrap();
+        let line = line.lines().find_map(|line| line.strip_prefix("Uid:"));
+        line.unwrap()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect()
+    });
+    let users = users.collect();
+    run(&mut namespace.within(&fleet.imgbuild(["stop", "--all"]))).succeeds();
+    fleet.assert_gone();
+    (users, checked, launched.stderr)
+}
+
+#[test]
+fn guests_in_a_container_have_ids_that_are_there() {
+    // As LXC and rootless Podman have.
+    let (users, check, said) = users_within(&Namespace::with_users(65_536));
+    let user = |guest: usize| users[guest][0].parse::<u32>().unwrap();
+    assert!((10_000..65_000).contains(&user(0)), "{users:?}");
+    assert_eq!(user(1), user(0) + 1);
+    user_ids(&check, "ok");
+    assert!(!said.contains("process's user id"), "{said}");
+}
+
+#[test]
+fn guests_where_there_is_one_id_run_under_it_and_that_is_said_once() {
+    let (users, check, said) = users_within(&Namespace::with_users(1));
+    assert_eq!(users, [["0"; 4], ["0"; 4]]);
+    let finding = user_ids(&check, "advice");
+    assert!(
+        finding["value"].as_str().unwrap().starts_with("1 id here"),
+        "{finding}"
+    );
+    let times = said
+        .matches("all guests run under this process's user id")
+        .count();
+    assert_eq!(times, 1, "{said}");
+    assert!(said.contains("denies setgroups(2)"), "{said}");
 }

@@ -6,10 +6,11 @@ use clap::Args;
 
 use super::launch::Guests;
 use super::{Context, DEFAULT_OUT, Exit, Failure, print};
+use crate::fleet::claims::Register;
 use crate::fleet::plan::Artifacts;
 use crate::fleet::readiness::{self, Canaries, Question, Report};
 use crate::fleet::spec::Subnet;
-use crate::fleet::{folder, mend, tap};
+use crate::fleet::{mend, tap};
 use crate::host::settings::Holder;
 use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::report::{Colour, readiness::render};
@@ -158,7 +159,8 @@ impl Check {
         Ok((self.how.net == Net::Tap).then(|| {
             chosen.unwrap_or_else(|| {
                 // Where there are none, what is in the way is told.
-                tap::choose(&folder::specs(&context.directories), 1).unwrap_or(Subnet::FOR_TAPS)
+                let others = Register::of(&context.directories).look();
+                tap::choose(&others, 1).unwrap_or(Subnet::FOR_TAPS)
             })
         }))
     }

@@ -81,7 +81,10 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
         let exit = match error.downcast_ref() {
             Some(LaunchError::NotReady(_) | LaunchError::Ports(_)) => Exit::HostNotReady,
             Some(LaunchError::Interrupted) => Exit::Interrupted,
-            Some(LaunchError::Key(_) | LaunchError::Users(UsersError::Taken { .. })) => Exit::Usage,
+            Some(
+                LaunchError::Key(_)
+                | LaunchError::Users(UsersError::Taken { .. } | UsersError::Unmapped { .. }),
+            ) => Exit::Usage,
             _ if asks_for_a_choice(&error) => Exit::Usage,
             _ if matches!(error.downcast_ref(), Some(ClientError::Interrupted)) => {
                 Exit::Interrupted

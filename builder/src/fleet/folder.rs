@@ -31,18 +31,17 @@ mod error;
 mod list;
 mod lock;
 mod paths;
-mod turn;
 
+pub(super) use document::holds;
 pub use document::{Remnant, read_spec};
 pub use error::FolderError;
-pub(super) use list::beside;
 use list::entries;
-pub use list::{Found, Place, list, specs};
+pub use list::{Found, Place, list};
+pub(super) use list::{is_locked, specs};
 use lock::Lock;
 pub use lock::Supervised;
 pub use paths::Paths;
 use paths::SOCKET_PATH_MAX;
-pub(super) use turn::Turn;
 
 pub(super) const SSH_CONFIG: &str = "ssh_config";
 pub(super) const KNOWN_HOSTS: &str = "known_hosts";

@@ -10,7 +10,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
 use super::api::types::Event;
-use super::folder::{self, Folder, FolderError, Paths};
+use super::claims::{Claim, Others, Register};
+use super::folder::{Folder, FolderError, Paths};
 use super::journal::Journal;
 use super::key::{self, Key, Pair};
 use super::mend::Hold;
@@ -27,6 +28,7 @@ use super::users::{self, Users};
 use super::{identity, ports, tap};
 use crate::directories::Directories;
 use crate::host;
+use crate::host::ids::IdRange;
 use crate::host::snapshot::{KvmProbe, Places};
 use crate::interrupt::Interrupt;
 use crate::units::{ByteSize, GuestRange};
@@ -109,15 +111,15 @@ pub struct LaunchOptions {
 
 impl LaunchOptions {
     /// The taps' addresses, of which nobody has any now; `None` without taps.
-    fn tap_subnet(&self, directories: &Directories) -> Result<Option<Subnet>, LaunchError> {
+    fn tap_subnet(&self, others: &Others) -> Result<Option<Subnet>, LaunchError> {
         let guests = self.count.into();
         Ok(match (self.net, self.tap_subnet) {
             (Net::User | Net::None, _) => None,
             (Net::Tap, Some(subnet)) => {
-                tap::check(subnet, guests)?;
+                tap::check_among(others, subnet, guests)?;
                 Some(subnet)
             }
-            (Net::Tap, None) => Some(tap::choose(&folder::specs(directories), guests)?),
+            (Net::Tap, None) => Some(tap::choose(others, guests)?),
         })
     }
 }
@@ -212,7 +214,8 @@ pub fn launch(
     let folder = create(name, directories)?;
     // What cannot be had is told before guests are tried; another fleet may have
     // it by then.
-    let likely = options.tap_subnet(directories)?;
+    let register = Register::of(directories);
+    let likely = options.tap_subnet(&register.look())?;
     raise(Resource::Nproc)?;
     // Dropped once the guests are gone, it puts settings back.
     let (report, settings) = prepare(options, name, likely, &artifacts, directories, interrupt)?;
@@ -233,19 +236,11 @@ pub fn launch(
             (Some(pair.key.clone()), Some(pair))
         }
     };
-    // Until the spec tells others what is taken.
-    let turn = folder
-        .turn(|| !interrupt.requested())?
+    let turn = register
+        .turn(folder.path(), || !interrupt.requested())?
         .ok_or(LaunchError::Interrupted)?;
-    let ports = match options.net {
-        Net::User => ports::choose(folder.path(), options.count)?,
-        Net::Tap | Net::None => Vec::new(),
-    };
-    let chosen = Chosen {
-        ports,
-        run_as_base: users::base(folder.path(), options.users)?,
-        tap_subnet: options.tap_subnet(directories)?,
-    };
+    let chosen = Chosen::now(options, folder.path(), turn.others())?;
+    let users = chosen.users;
     let spec = spec(
         options,
         &folder,
@@ -255,10 +250,10 @@ pub fn launch(
         login,
         chosen,
     )?;
+    turn.take(Claim::of(&spec, folder.path(), users))?;
     let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
     // By this the rest is found again, whenever this process dies.
     site.folder().write_spec(site.spec())?;
-    drop(turn);
     let journal = match prepared(&mut site, pair.as_ref(), interrupt, emit) {
         Ok(journal) => journal,
         Err(error) => {
@@ -338,8 +333,21 @@ fn cleared(
 /// What a fleet has that no other may have.
 struct Chosen {
     ports: Vec<u16>,
-    run_as_base: Option<u32>,
+    users: Option<IdRange>,
     tap_subnet: Option<Subnet>,
+}
+
+impl Chosen {
+    fn now(options: &LaunchOptions, fleet: &Path, others: &Others) -> Result<Self, LaunchError> {
+        Ok(Self {
+            ports: match options.net {
+                Net::User => ports::choose(fleet, others, options.count)?,
+                Net::Tap | Net::None => Vec::new(),
+            },
+            users: users::choose(options.users, options.count, others)?,
+            tap_subnet: options.tap_subnet(others)?,
+        })
+    }
 }
 
 /// What the fleet is, as its folder will say.
@@ -391,7 +399,7 @@ fn spec(
             guest_memory: cost.memory,
         },
         placement: options.placement.clone(),
-        run_as_base: chosen.run_as_base,
+        run_as_base: chosen.users.map(|users| users.first),
         metrics: options.metrics,
         keep: options.keep,
         until: None,

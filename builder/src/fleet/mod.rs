@@ -5,6 +5,7 @@ pub mod api;
 mod ask;
 pub mod boot;
 pub mod canary;
+pub mod claims;
 pub mod cpu;
 pub mod deadline;
 pub mod find;

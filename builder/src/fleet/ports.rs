@@ -1,13 +1,12 @@
 //! Loopback ports that lead to a fleet's guests.
 
-use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::folder;
+use super::claims::Others;
 use crate::host::{self, ports::FIRST};
 
 /// Fewer ports are free than the fleet has guests.
@@ -29,24 +28,28 @@ pub struct TooFewPorts {
 }
 
 /// Free ports for the first `count` guests of the fleet with this folder: those
-/// that nobody listens on, and no fleet beside it has for a guest that may be
-/// about to start.
+/// that nobody listens on, and no other fleet has for a guest that may be about to
+/// start.
 ///
 /// The search starts at a place of the fleet's own, made from its name and
 /// whose it is, so that it tends to get the same ports again, and two fleets
 /// get different ones even while neither listens yet.
-pub fn choose(fleet: &Path, count: u32) -> Result<Vec<u16>, TooFewPorts> {
-    extend(fleet, &[], count)
+pub fn choose(fleet: &Path, others: &Others, count: u32) -> Result<Vec<u16>, TooFewPorts> {
+    extend(fleet, others, &[], count)
 }
 
 /// The ports `chosen` for the first guests of a fleet, and free ones for the
 /// rest of its `count`.
-pub fn extend(fleet: &Path, chosen: &[u16], count: u32) -> Result<Vec<u16>, TooFewPorts> {
+pub fn extend(
+    fleet: &Path,
+    others: &Others,
+    chosen: &[u16],
+    count: u32,
+) -> Result<Vec<u16>, TooFewPorts> {
     let kernel = host::ports::ephemeral(Path::new("/"));
     let new = count.saturating_sub(u32::try_from(chosen.len()).unwrap_or(u32::MAX));
-    let others = folder::beside(fleet);
-    let others = others.iter().flat_map(|other| &other.ports);
-    let taken: HashSet<_> = chosen.iter().chain(others).collect();
+    let mut taken = others.ports();
+    taken.extend(chosen);
     let is_free = |port| !taken.contains(&port) && host::ports::is_free(port);
     let mut ports = chosen.to_vec();
     ports.extend(search(fleet, new, kernel, is_free)?);
@@ -88,10 +91,6 @@ fn start(fleet: &Path, places: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::folder::Folder;
-    use super::super::folder::tests::{directories, spec};
-    use super::super::spec::FleetSpec;
-    use super::super::users::{self, Users};
     use super::*;
 
     const KERNEL: RangeInclusive<u16> = 32768..=60999;
@@ -111,58 +110,6 @@ mod tests {
         assert_eq!(one, search("tty-burn", 100, KERNEL, |_| true).unwrap());
         let two = search("tty-idle", 100, KERNEL, |_| true).unwrap();
         assert!(one.iter().all(|port| !two.contains(port)));
-    }
-
-    #[test]
-    fn ports_of_fleets_beside_it_are_passed_over() {
-        let (_temporary, directories) = directories();
-        let one = Folder::create("one", &directories).unwrap();
-        let two = one.path().with_file_name("two");
-        // What the second fleet would get, and nobody listens on.
-        let ports = choose(&two, 2).unwrap();
-        let spec = FleetSpec {
-            ports: ports.clone(),
-            ..spec("one", 0)
-        };
-        one.write_spec(&spec).unwrap();
-        let others = choose(&two, 2).unwrap();
-        assert!(ports.iter().all(|port| !others.contains(port)));
-        // Nor does the fleet itself lose any.
-        assert_eq!(extend(one.path(), &ports, 2).unwrap(), ports);
-    }
-
-    #[test]
-    fn fleets_that_choose_at_one_moment_get_different_ports_and_users() {
-        const FLEETS: u32 = 6;
-        // So many that searches meet.
-        let count = 2000;
-        let (_temporary, directories) = directories();
-        let launch = |number: u32| {
-            let name = format!("f{number}");
-            let folder = Folder::create(&name, &directories).unwrap();
-            let turn = folder.turn(|| true).unwrap();
-            let spec = FleetSpec {
-                ports: choose(folder.path(), count).unwrap(),
-                run_as_base: users::base(folder.path(), Users::Apart).unwrap(),
-                ..spec(&name, 0)
-            };
-            folder.write_spec(&spec).unwrap();
-            drop(turn);
-            spec
-        };
-        let specs: Vec<_> = std::thread::scope(|scope| {
-            let fleets: Vec<_> = (0..FLEETS)
-                .map(|number| scope.spawn(move || launch(number)))
-                .collect();
-            fleets
-                .into_iter()
-                .map(|fleet| fleet.join().unwrap())
-                .collect()
-        });
-        let ports: HashSet<_> = specs.iter().flat_map(|spec| &spec.ports).collect();
-        assert_eq!(ports.len(), (FLEETS * count) as usize);
-        let bases: HashSet<_> = specs.iter().map(|spec| spec.run_as_base).collect();
-        assert_eq!(bases.len(), FLEETS as usize);
     }
 
     #[test]

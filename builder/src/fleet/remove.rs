@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 
+use super::claims::Register;
 use super::folder::{self, Folder, FolderError, Paths, Remnant};
 use super::journal;
 use super::orphans::{self, Living, Mark};
@@ -106,7 +107,11 @@ pub fn remove(
         kill(&living, mark).map_err(guests)?;
         site::clear(name, mark.instance);
     }
+    let (register, fleet) = (Register::beside(&folder), folder.path().to_path_buf());
     folder.remove()?;
+    if let Some(mark) = mark {
+        register.give_back(&fleet, mark.instance);
+    }
     Ok(number)
 }
 

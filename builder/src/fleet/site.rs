@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use rustix::process::Pid;
 use tty_init::identity::Identity;
 
+use super::claims::Register;
 use super::cpu::cgroup::FleetCgroup;
 use super::cpu::{self, Class, Placement, Prepared};
 use super::folder::Folder;
@@ -412,9 +413,14 @@ impl Site {
         if self.spec.net == Net::Tap {
             remove_taps(self.spec.instance);
         }
+        let (register, fleet) = (
+            Register::beside(&self.folder),
+            self.folder.path().to_path_buf(),
+        );
         if let Err(error) = self.folder.remove() {
             tracing::warn!("{error}");
         }
+        register.give_back(&fleet, self.spec.instance);
     }
 
     fn uid(&self, guest: GuestIndex) -> Option<u32> {

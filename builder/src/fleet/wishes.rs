@@ -1,20 +1,20 @@
 //! What users want of guests that run: to stop, to start again, to be more or
 //! fewer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::api::bridge::Act;
 use super::api::types::{ActAnswer, ActRequest, Desired, Refusal, Selection};
-use super::folder::Turn;
+use super::claims::{Claim, Register};
 use super::guest::{Event, Phase};
 use super::journal::{Journal, Record};
 use super::launch::LaunchError;
 use super::site::Site;
 use super::supervise::STOP_GRACE;
 use super::supervisor::Supervisor;
-use super::{deadline, ports};
+use super::{deadline, ports, users};
 use crate::host;
 use crate::interrupt::Interrupt;
 use crate::units::{GuestIndex, GuestRange};
@@ -22,6 +22,10 @@ use crate::vmm::Net;
 
 /// Longest grace that makes sense, so that no sum of times overflows.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How long other fleets are waited for that choose ports and user ids: guests that
+/// live are to be heard meanwhile.
+const TURN_WAIT: Duration = Duration::from_millis(500);
 
 /// Wishes that are not fulfilled yet.
 #[derive(Debug, Default)]
@@ -260,23 +264,31 @@ fn more(
 
 /// Makes room for guests that are new.
 fn enlarge(site: &mut Site, guests: GuestRange, count: u32) -> Result<(), LaunchError> {
-    let is_user = site.spec().net == Net::User;
-    // Until the spec tells others what is taken.
-    let _turn = is_user.then(|| turn(site)).transpose()?;
-    if is_user {
-        let ports = ports::extend(site.folder().path(), &site.spec().ports, count)?;
-        site.spec_mut().ports = ports;
-    }
+    choose_more(site, count)?;
     site.spec_mut().count = count;
     site.prepare(guests, &Interrupt::never()?)?;
     site.write_ssh_config()?;
     Ok(site.folder().write_spec(site.spec())?)
 }
 
-/// The fleet's turn to choose ports; not waited for, since guests that live are to
-/// be heard meanwhile.
-fn turn(site: &Site) -> Result<Turn, LaunchError> {
-    site.folder().turn(|| false)?.ok_or(LaunchError::Turn)
+/// Takes what so many guests need that no other fleet may have.
+fn choose_more(site: &mut Site, count: u32) -> Result<(), LaunchError> {
+    let fleet = site.folder().path().to_path_buf();
+    let until = Instant::now() + TURN_WAIT;
+    let turn = Register::beside(site.folder())
+        .turn(&fleet, || Instant::now() < until)?
+        .ok_or(LaunchError::Turn)?;
+    let spec = site.spec_mut();
+    if spec.net == Net::User {
+        spec.ports = ports::extend(&fleet, turn.others(), &spec.ports, count)?;
+    }
+    let own = turn.own(spec.instance).and_then(|own| own.users);
+    let users = spec.run_as_base.map(|base| {
+        let own = own.unwrap_or_else(|| users::assumed(base, spec.count));
+        users::extend(own, count, turn.others())
+    });
+    turn.take(Claim::of(spec, &fleet, users.transpose()?))?;
+    Ok(())
 }
 
 /// Forgets the guests from `count` on, which have ended.

@@ -173,6 +173,12 @@ impl Mapped {
     }
 }
 
+impl From<Vec<IdRange>> for Mapped {
+    fn from(ranges: Vec<IdRange>) -> Self {
+        Self(joined(ranges))
+    }
+}
+
 impl fmt::Display for Mapped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ranges: Vec<_> = self.0.iter().map(ToString::to_string).collect();

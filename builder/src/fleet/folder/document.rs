@@ -88,6 +88,20 @@ impl Remnant {
     }
 }
 
+/// Whether a folder holds that very fleet, as far as it can be seen.
+pub(in crate::fleet) fn holds(state: &Path, instance: Instance) -> bool {
+    #[derive(Deserialize)]
+    struct Told {
+        instance: Instance,
+    }
+    match bytes(state) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).is_ok_and(|told: Told| told.instance == instance)
+        }
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
 /// What the spec in this folder holds; of one that is larger than any spec, a
 /// part that shows it.
 fn bytes(state: &Path) -> io::Result<Vec<u8>> {

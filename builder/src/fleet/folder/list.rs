@@ -133,24 +133,18 @@ fn look(host: &Private, path: &Path, directories: &Directories) -> Option<Found>
     })
 }
 
-/// What the fleets are that have a folder beside this fleet's; without those
-/// that another version of imgbuild launched.
-pub(in crate::fleet) fn beside(fleet: &Path) -> Vec<FleetSpec> {
-    let folders = fleet.parent().map(entries);
-    let folders = folders.and_then(Result::ok).unwrap_or_default();
-    specs_in(folders.iter().filter(|folder| *folder != fleet))
+/// Whether a process has locked the fleet in this folder: it supervises the fleet,
+/// or is about to.
+pub(in crate::fleet) fn is_locked(state: &Path) -> bool {
+    let folder = Private::open(state, Others::Look).ok().flatten();
+    folder.is_some_and(|folder| lock::supervised(&folder) != Supervised::No)
 }
 
-/// What all fleets of this host are that have a folder; without those that
-/// another version of imgbuild launched.
-pub fn specs(directories: &Directories) -> Vec<FleetSpec> {
-    specs_in(&entries(&directories.fleets()).unwrap_or_default())
-}
-
-fn specs_in<'a>(folders: impl IntoIterator<Item = &'a PathBuf>) -> Vec<FleetSpec> {
-    let specs = folders
-        .into_iter()
-        .map(|folder| document::read_spec(folder));
+/// What the fleets are that have a folder in this one; without those that another
+/// version of imgbuild launched.
+pub(in crate::fleet) fn specs(fleets: &Path) -> Vec<FleetSpec> {
+    let folders = entries(fleets).unwrap_or_default();
+    let specs = folders.iter().map(|folder| document::read_spec(folder));
     specs.filter_map(Result::ok).collect()
 }
 

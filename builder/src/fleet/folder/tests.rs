@@ -380,17 +380,6 @@ fn fleets_are_listed_in_order() {
 }
 
 #[test]
-fn a_turn_is_waited_for_as_long_as_one_may_and_is_no_fleet() {
-    let (_temporary, directories) = directories();
-    let [one, other] = ["a", "b"].map(|name| Folder::create(name, &directories).unwrap());
-    let turn = one.turn(|| false).unwrap().unwrap();
-    assert!(other.turn(|| false).unwrap().is_none());
-    assert_eq!(list(&directories).unwrap().len(), 2);
-    drop(turn);
-    assert!(other.turn(|| false).unwrap().is_some());
-}
-
-#[test]
 fn living_guests_are_counted() {
     let (_temporary, directories) = directories();
     let paths = orphaned("web", &directories);

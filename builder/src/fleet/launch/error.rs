@@ -9,6 +9,7 @@ use std::process::ExitStatus;
 use crate::artifact::ManifestError;
 use crate::disk::overlay::OverlayError;
 use crate::disk::qcow2::Qcow2Error;
+use crate::fleet::claims::ClaimsError;
 use crate::fleet::cpu::CpuError;
 use crate::fleet::folder::FolderError;
 use crate::fleet::journal::JournalError;
@@ -56,12 +57,15 @@ pub enum LaunchError {
     /// Not every guest can have a port.
     #[error("this host is not ready: {0}")]
     Ports(#[from] TooFewPorts),
-    /// It cannot be told yet which ports are free.
+    /// It cannot be told yet what is free.
     #[error(
-        "another fleet is being launched, and may take the ports that new guests need: try again \
-         when that is done"
+        "another fleet is being launched, and may take the ports and user ids that new guests \
+         need: try again when that is done"
     )]
     Turn,
+    /// What other fleets have cannot be told, or not be told to them.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
     /// Guests cannot have user ids of their own.
     #[error(transparent)]
     Users(#[from] UsersError),

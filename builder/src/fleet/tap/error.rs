@@ -47,6 +47,19 @@ pub enum TapError {
         /// The interface it goes through.
         device: Option<String>,
     },
+    /// Another fleet has those addresses, or is about to.
+    #[error(
+        "the subnet {subnet} for taps overlaps {taken}, which the fleet {fleet} has; choose another \
+         with --tap-subnet"
+    )]
+    Claimed {
+        /// The subnet.
+        subnet: Subnet,
+        /// The fleet.
+        fleet: String,
+        /// Its subnet.
+        taken: Subnet,
+    },
     /// Everybody has plans for the addresses that fleets get by default.
     #[error(
         "no network of 10.213.0.0/16 to 10.254.0.0/16 is free for taps: each overlaps a route of \

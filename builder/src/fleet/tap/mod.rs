@@ -18,7 +18,8 @@ use std::path::Path;
 
 use rustix::process::geteuid;
 
-use super::spec::{FleetSpec, Instance, Subnet};
+use super::claims::Others;
+use super::spec::{Instance, Subnet};
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::mac;
 
@@ -104,10 +105,23 @@ fn routes(netlink: &mut Netlink) -> Result<Vec<(Subnet, Option<String>)>, TapErr
         .collect())
 }
 
-/// The first of the networks for taps that no route and none of the fleets
-/// `others` has a part of.
-pub fn choose(others: &[FleetSpec], guests: u64) -> Result<Subnet, TapError> {
-    let others = others.iter().filter_map(|other| other.tap_subnet);
+/// As [`check`], and whether another fleet has a part of `subnet` that is not up.
+pub fn check_among(others: &Others, subnet: Subnet, guests: u64) -> Result<(), TapError> {
+    check(subnet, guests)?;
+    match others.taps().find(|(_, taken)| taken.overlaps(subnet)) {
+        None => Ok(()),
+        Some((fleet, taken)) => Err(TapError::Claimed {
+            subnet,
+            fleet: fleet.to_owned(),
+            taken,
+        }),
+    }
+}
+
+/// The first of the networks for taps that no route and no other fleet has a part
+/// of.
+pub fn choose(others: &Others, guests: u64) -> Result<Subnet, TapError> {
+    let others = others.taps().map(|(_, taken)| taken);
     let routes = routes(&mut connect()?)?.into_iter().map(|(route, _)| route);
     first_free(&others.chain(routes).collect::<Vec<_>>(), guests)
 }
@@ -269,6 +283,12 @@ fn remove_where(instance: Instance, wanted: impl Fn(&str) -> bool) -> Result<usi
         .remove_group(group)
         .map_err(|error| TapError::refused(format!("remove the taps {prefix}*"), error))?;
     Ok(taps.len())
+}
+
+/// Whether a fleet has taps, as far as it can be seen.
+pub(super) fn are_there(instance: Instance) -> bool {
+    let taps = connect().and_then(|mut netlink| of_fleet(&mut netlink, instance));
+    taps.is_ok_and(|taps| !taps.is_empty())
 }
 
 fn connect() -> Result<Netlink, TapError> {

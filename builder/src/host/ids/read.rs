@@ -16,7 +16,7 @@ impl Mapped {
         let both = users
             .iter()
             .flat_map(|user| groups.iter().filter_map(|group| user.within(*group)));
-        Self(joined(both.collect()))
+        both.collect::<Vec<_>>().into()
     }
 }
 

@@ -9,7 +9,7 @@ fn ranges(ranges: &[(u32, u32)]) -> Vec<IdRange> {
 }
 
 fn mapped(of: &[(u32, u32)]) -> Mapped {
-    Mapped(joined(ranges(of)))
+    ranges(of).into()
 }
 
 const ALL: &[(u32, u32)] = &[(0, u32::MAX)];
