@@ -10,8 +10,9 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
@@ -19,12 +20,12 @@ use imgbuild::fleet::api::types::{self, Desired, Stage};
 use imgbuild::fleet::cpu::cgroup::FleetCgroup;
 use imgbuild::fleet::guest::Phase;
 use imgbuild::fleet::orphans;
-use imgbuild::fleet::spec::PlacementSpec;
+use imgbuild::fleet::spec::{Instance, PlacementSpec};
 use imgbuild::units::ByteSize;
-use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, launch, signal, with_shell};
+use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, kill, launch, signal, with_shell};
 use imgbuild_tests::stand_in::{QEMU, find};
 use imgbuild_tests::{Finished, TestEnv, finish, run, start, wait_until};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::json;
 
 /// Ticks of the clock by which processes' starts are told, in a second: the
@@ -631,6 +632,42 @@ fn fleets_side_by_side_are_told_apart() {
     assert_eq!(after.guests[0].pid, before.guests[0].pid);
     run(&mut env.imgbuild(["ps"])).succeeds().shows(&["two"]);
     two.end();
+}
+
+#[test]
+fn a_stranger_s_process_that_names_a_guest_is_neither_counted_nor_ended() {
+    if !geteuid().is_root() {
+        eprintln!("SKIPPED: only root can start a process of another user's");
+        return;
+    }
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 1, &[]);
+    let instance = fleet.spec()["instance"].as_str().unwrap().to_owned();
+    let uuid = Instance::try_from(instance).unwrap().uuid(0);
+    let mut stranger = Command::new("sh")
+        .args(["-c", "read line; read line", "sh", "-uuid", &uuid])
+        .stdin(Stdio::piped())
+        .uid(1_967_999)
+        .spawn()
+        .unwrap();
+    let guest = fleet.guest(0).pid;
+    fleet.kill_supervisor();
+    assert_eq!(fleet.guest(0).pid, guest);
+    fleet.resume().succeeds();
+    fleet.wait();
+    assert_eq!(fleet.guest(0).pid, guest);
+    assert!(!fleet.talk().contains("is killed"), "{}", fleet.talk());
+    let guest = guest.unwrap();
+    fleet.kill_supervisor();
+    kill(guest);
+    wait_until("its guest is gone", || {
+        !Path::new(&format!("/proc/{guest}")).exists()
+    });
+    run(&mut fleet.imgbuild(["rm", "f"])).succeeds();
+    assert_eq!(stranger.try_wait().unwrap(), None);
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    fleet.assert_gone();
 }
 
 /// Bytes of memory that a process has.

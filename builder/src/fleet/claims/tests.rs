@@ -129,11 +129,11 @@ fn a_fleet_has_what_it_took_until_it_is_gone() {
         fleet
     });
     // Its supervisor is gone, and its folder is there.
-    let spec = FleetSpec {
+    let left = FleetSpec {
         instance: instance("b"),
         ..spec("f", 0)
     };
-    killed.write_spec(&spec).unwrap();
+    killed.write_spec(&left).unwrap();
     drop(killed);
     assert_eq!(host.taken(), [1121, 1122, 1123]);
     assert_eq!(host.register("elsewhere").look().ports().len(), 3);
@@ -157,9 +157,7 @@ fn a_fleet_has_what_it_took_until_it_is_gone() {
     let again = Folder::open("f", &host.directories("b")).unwrap();
     again.remove().unwrap();
     let other = host.fleet("b", "f");
-    other
-        .write_spec(&crate::fleet::folder::tests::spec("f", 0))
-        .unwrap();
+    other.write_spec(&spec("f", 0)).unwrap();
     drop(other);
     assert!(host.taken().is_empty());
 }
@@ -268,7 +266,7 @@ fn what_others_may_have_written_is_refused() {
             fs::set_permissions(folder, Permissions::from_mode(0o722)).unwrap();
         }),
         ("no record of fleets", |record| {
-            fs::write(record, "{}").unwrap()
+            fs::write(record, "{}").unwrap();
         }),
         ("form 2", |record| {
             let text = fs::read_to_string(record).unwrap();
