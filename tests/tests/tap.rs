@@ -237,7 +237,7 @@ fn taps_that_cannot_be_had_are_refused_and_leave_nothing() {
     // A /dev of its own, with other rights to the device or without it.
     let device = "umask 0; mount -t tmpfs dev /dev; mkdir /dev/net
         mknod /dev/null c 1 3; mknod /dev/urandom c 1 9";
-    let nobody = "chmod -R a+rwX .
+    let nobody = "chown -R 65534:65534 .
         exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"";
     let absent = format!("{device}; exec \"$@\"");
     let closed = format!("{device}; mknod -m 600 /dev/net/tun c 10 200; {nobody}");

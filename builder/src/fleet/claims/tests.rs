@@ -204,8 +204,17 @@ fn ports_and_addresses_of_another_network_are_not_taken_here() {
     claim.taps = Some(Subnet::FOR_TAPS);
     let here = Others(vec![claim.clone()]);
     assert_eq!((here.ports().len(), here.taps().count()), (1, 1));
+    // Addresses that no route of this host has a part of.
+    let free = tap::choose(&Others::default(), 1).unwrap();
+    claim.taps = Some(free);
+    let here = Others(vec![claim.clone()]);
+    let error = tap::check_among(&here, free, 1).unwrap_err().to_string();
+    assert!(error.contains("which the fleet f has"), "{error}");
+    assert_ne!(tap::choose(&here, 1).unwrap(), free);
+
     claim.network += 1;
     let elsewhere = Others(vec![claim]);
+    tap::check_among(&elsewhere, free, 1).unwrap();
     assert_eq!((elsewhere.ports().len(), elsewhere.taps().count()), (0, 0));
     assert_eq!(elsewhere.users().count(), 1);
 }
