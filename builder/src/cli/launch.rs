@@ -126,7 +126,8 @@ struct Supervision {
     parallel: Option<u16>,
 
     /// Run guest N under the user id UID plus N; 0: all under yours [default
-    /// when root: 2000000, or the next 100000 up that no other fleet has]
+    /// when root: ids that nobody else has, from 2000000 up where there are
+    /// so many]
     #[arg(long, value_name = "UID", env = "IMGBUILD_RUN_AS_BASE",
         value_parser = clap::value_parser!(u32).range(..=LAST_BASE))]
     run_as_base: Option<u32>,

@@ -22,7 +22,7 @@ use super::orphans::{self, GuestUsers, Mark};
 use super::spec::{FleetSpec, Instance, Subnet};
 use super::tap;
 use crate::directories::Directories;
-use crate::host::ids::IdRange;
+use crate::host::user_ids::IdRange;
 use crate::private::{Others as Reach, Private, PrivateError};
 
 mod record;

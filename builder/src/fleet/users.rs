@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use super::claims::Others;
-use crate::host::ids::{self, IdRange, Mapped};
 use crate::host::snapshot::file::Source;
+use crate::host::user_ids::{self, IdRange, Mapped};
 use crate::units::counted;
 
 /// Under which user ids guests run.
@@ -144,18 +144,18 @@ impl Here {
         // What cannot be seen is told by `imgbuild check`.
         let mut unseen = Vec::new();
         let mut source = Source::new(root, &mut unseen);
-        let missing = ids::missing_capabilities();
+        let missing = user_ids::missing_capabilities();
         let hindrance = if !missing.is_empty() {
             Some(format!("this process lacks {}", missing.join(", ")))
-        } else if ids::denies_groups(&mut source) {
+        } else if user_ids::denies_groups(&mut source) {
             Some("this user namespace denies setgroups(2)".to_owned())
         } else {
             None
         };
         Self {
             mapped: Mapped::read(&mut source),
-            given: ids::given(&mut source),
-            running: ids::running(root),
+            given: user_ids::given(&mut source),
+            running: user_ids::running(root),
             hindrance,
         }
     }

@@ -9,7 +9,6 @@ pub mod concern;
 pub mod finding;
 pub mod footprint;
 pub mod id;
-pub mod ids;
 pub mod ksm;
 pub mod kvm;
 pub mod memory;
@@ -18,6 +17,7 @@ pub(crate) mod processes;
 pub mod settings;
 pub mod snapshot;
 pub mod tsc;
+pub mod user_ids;
 pub mod want;
 
 /// CPUs that this process may use.

@@ -9,7 +9,6 @@ use crate::fleet::folder::tests::spec;
 use crate::fleet::orphans::tests::Waiting;
 use crate::fleet::users::{self, Users};
 use crate::fleet::{ports, tap};
-use crate::host::id::HostId;
 
 /// A host with several folders of fleets.
 struct Host(TempDir);
@@ -25,7 +24,7 @@ impl Host {
             state: self.0.path().join(state),
             // Where sockets of fleets of one name do not meet.
             runtime: self.0.path().join(format!("{state}-run")),
-            host: HostId::this().unwrap(),
+            host: spec("f", 0).host,
         }
     }
 
@@ -134,6 +133,7 @@ fn a_fleet_has_what_it_took_until_it_is_gone() {
         ..spec("f", 0)
     };
     killed.write_spec(&left).unwrap();
+    fs::write(killed.journal(), "").unwrap();
     drop(killed);
     assert_eq!(host.taken(), [1121, 1122, 1123]);
     assert_eq!(host.register("elsewhere").look().ports().len(), 3);

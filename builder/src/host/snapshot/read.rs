@@ -15,7 +15,7 @@ use super::{
 };
 use crate::directories::Directories;
 use crate::host::kvm::probe;
-use crate::host::{self, ids, ksm, kvm, memory};
+use crate::host::{self, ksm, kvm, memory, user_ids};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::vmm::qemu;
@@ -167,7 +167,7 @@ impl System {
                 .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE)),
             user_max: getrlimit(Resource::Nproc).maximum,
             user: (!geteuid().is_root()).then(|| getuid().as_raw()),
-            missing_capabilities: ids::missing_capabilities(),
+            missing_capabilities: user_ids::missing_capabilities(),
             storage: storage::read(&mut source, places, &mounts),
             memory_merge: merge::probe(interrupt),
             probe: (places.kvm == KvmProbe::Run && kvm::access(&places.root).is_ok())

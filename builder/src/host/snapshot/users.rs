@@ -2,16 +2,16 @@
 
 use super::UserIds;
 use super::file::Source;
-use crate::host::ids::{self, Mapped};
+use crate::host::user_ids::{self, Mapped};
 
 /// What there is of them for a process that lacks these capabilities.
 pub(super) fn read(source: &mut Source, missing: Vec<String>) -> UserIds {
     let mapped = Mapped::read(source);
-    let given = ids::given(source);
+    let given = user_ids::given(source);
     UserIds {
         mapped: mapped.count(),
         guests: mapped.most(&given).into(),
         missing,
-        groups_denied: ids::denies_groups(source),
+        groups_denied: user_ids::denies_groups(source),
     }
 }
