@@ -276,7 +276,7 @@ fn taps_that_cannot_be_had_are_refused_and_leave_nothing() {
     ] {
         let mut command = behind(&env, script, &detached(&env, "f", 3));
         command.args(ON_TAPS).args(["--tap-subnet", subnet]);
-        run(&mut command).exits(code).says(says);
+        run(env.own_cache(&mut command)).exits(code).says(says);
         env.assert_no_process_left();
         env.assert_no_fleet_left();
         assert_eq!(interfaces(), [""; 0]);

@@ -12,7 +12,7 @@ use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ const RECORD: &str = "fleets.json";
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long the end of a fleet waits for it. What is not given back then, the
 /// next to choose takes back.
-const TRIES: u32 = 50;
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a fleet has that no other may have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,7 +171,7 @@ impl From<PrivateError> for ClaimsError {
     }
 }
 
-/// Where the record is, and the fleets that are told from by their folders alone.
+/// Where it stands what fleets have.
 #[derive(Debug)]
 pub struct Register {
     /// The record's folder, the first that serves.
@@ -256,9 +256,8 @@ impl Register {
         let Some(folder) = self.existing() else {
             return Ok(());
         };
-        let tries = std::cell::Cell::new(0);
-        let may_wait = || tries.replace(tries.get() + 1) < TRIES;
-        let Some(_lock) = locked(&folder, may_wait)? else {
+        let until = Instant::now() + PATIENCE;
+        let Some(_lock) = locked(&folder, || Instant::now() < until)? else {
             return Ok(());
         };
         let mut record = Record::read(&folder, RECORD)?;
@@ -374,4 +373,4 @@ fn locked(folder: &Private, may_wait: impl Fn() -> bool) -> Result<Option<File>,
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
