@@ -25,5 +25,6 @@ pub mod process;
 pub mod progress;
 pub mod recipe;
 pub mod report;
+pub mod text;
 pub mod units;
 pub mod vmm;

@@ -22,6 +22,7 @@ use crate::interrupt::Interrupt;
 use crate::kernel::{self, KernelError};
 use crate::progress;
 use crate::recipe::Recipe;
+use crate::text::printable;
 use crate::units::{ByteSize, GuestRange};
 
 /// What to build besides the recipe.
@@ -245,7 +246,7 @@ fn trees(recipe: &Recipe, options: &BuildOptions) -> Result<Trees, BuildError> {
         let path = record("rootfs", "rootfs.source", source)?;
         let archive = File::open(&path)
             .map_err(|source| bad_input(recipe, "rootfs.source", &path, source))?;
-        root.add_rootfs_tar(archive, &path.to_string_lossy())?;
+        root.add_rootfs_tar(archive, &printable(&path.to_string_lossy()))?;
     }
     let command = rootfs.map_or(&[][..], |rootfs| &rootfs.command);
     let (mut initramfs, mut disk) = if recipe.root_on_disk() {

@@ -8,13 +8,14 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::target::{Target, chosen};
-use super::{Context, Exit, Failure, print};
+use super::output::print_json;
+use super::{Context, Exit, Failure};
 use crate::fleet::api::bridge::Act;
 use crate::fleet::api::client::{Client, ClientError};
 use crate::fleet::api::types::{ActAnswer, ActRequest, Selection};
-use crate::fleet::guest::printable;
 use crate::fleet::select::Selector;
 use crate::interrupt::Interrupt;
+use crate::text::printable;
 use crate::units::counted;
 
 /// The guests that something is done to.
@@ -179,7 +180,7 @@ impl Guests {
 /// Says what was done, and which exit code that is.
 fn told(answer: &ActAnswer, json: bool) -> Result<Exit, Failure> {
     if json {
-        print(&serde_json::to_string(answer)?)?;
+        print_json(answer)?;
     }
     for refusal in &answer.refused {
         tracing::warn!("{}: {}", printable(&refusal.id), printable(&refusal.reason));

@@ -1,9 +1,11 @@
 //! `imgbuild api-schema`.
 
-use super::{Exit, Failure, print};
+use super::output::print_as_it_is;
+use super::{Exit, Failure};
 use crate::fleet::api::schema::schema;
+use crate::text;
 
 pub fn run() -> Result<Exit, Failure> {
-    print(&serde_json::to_string_pretty(&schema())?)?;
+    print_as_it_is(&text::json_pretty(&schema())?)?;
     Ok(Exit::Done)
 }

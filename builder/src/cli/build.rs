@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::kernel::KernelArgs;
-use super::{Context, DEFAULT_OUT, Exit, Failure, print};
+use super::output::{print, print_json};
+use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::artifact::{self, Boot, BuildOptions, Built};
 use crate::assets;
 use crate::recipe::{Place, Recipe, disk_size, is_name};
@@ -126,7 +127,7 @@ impl Common {
             .environment(context, options.source_date_epoch)?;
         let built = artifact::build(recipe, &options, &environment)?;
         if self.json {
-            print(&json(&built))?;
+            print_json(&json(&built))?;
         } else {
             for line in sentences(&built) {
                 print(&line)?;
@@ -150,14 +151,13 @@ pub fn source_date_epoch() -> Result<u32, Failure> {
     }
 }
 
-fn json(built: &Built) -> String {
+fn json(built: &Built) -> Value {
     json!({
-        "out": built.folder,
+        "out": built.folder.to_string_lossy(),
         "kernel_cached": built.kernel_cached,
         "boot": built.boot,
         "manifest": built.manifest,
     })
-    .to_string()
 }
 
 /// What was built, for people.

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::launch::Guests;
-use super::{Context, DEFAULT_OUT, Exit, Failure, print};
 use crate::fleet::claims::Register;
+use super::output::{print, print_as_it_is, print_json, print_text};
+use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::fleet::plan::Artifacts;
 use crate::fleet::readiness::{self, Canaries, Question, Report};
 use crate::fleet::spec::Subnet;
@@ -88,7 +89,7 @@ impl Check {
                 return Ok(Exit::Interrupted);
             };
             if self.dry_run {
-                print(mend::script(&before).trim_end())?;
+                print_text(mend::script(&before).trim_end())?;
                 return Ok(exit(&before));
             }
             applied = mend::mend(&before, &Holder::User, &context.interrupt)?;
@@ -103,18 +104,18 @@ impl Check {
             return Ok(Exit::Interrupted);
         };
         let report = Report { applied, ..report };
-        print(&if self.json {
-            serde_json::to_string(&report)?
+        if self.json {
+            print_json(&report)?;
         } else {
-            render(&report, Colour::of_stdout())
-        })?;
+            print_as_it_is(&render(&report, Colour::of_stdout()))?;
+        }
         Ok(exit(&report))
     }
 
     fn restore(&self) -> Result<Exit, Failure> {
         let report = mend::restore()?;
         if self.json {
-            print(&serde_json::to_string(&report)?)?;
+            print_json(&report)?;
         } else if report.restored.is_empty() && report.left.is_empty() && report.held.is_empty() {
             print("nothing to put back")?;
         }

@@ -3,7 +3,8 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Cli, Exit, Failure, print};
+use super::output::print_text;
+use super::{Cli, Exit, Failure};
 
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
@@ -16,7 +17,7 @@ impl Completions {
     pub fn run(self) -> Result<Exit, Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "imgbuild", &mut script);
-        print(String::from_utf8_lossy(&script).trim_end())?;
+        print_text(String::from_utf8_lossy(&script).trim_end())?;
         Ok(Exit::Done)
     }
 }

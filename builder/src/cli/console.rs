@@ -10,7 +10,7 @@ use rustix::termios::{OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcs
 use tty_init::host;
 use tty_init::protocol::Message;
 
-use super::logs::show;
+use super::output::{self, Verbatim, is_reader_gone};
 use super::target::Target;
 use super::{Context, Exit, Failure};
 use crate::fleet::api::client::{self, Client, ClientError, Next};
@@ -52,6 +52,8 @@ enum Event {
     Refused(ClientError),
     /// The input ended.
     InputEnded,
+    /// Nobody reads the output any more.
+    Unread,
 }
 
 impl Console {
@@ -61,10 +63,10 @@ impl Console {
         // Before the tail, so that nothing is missed between.
         let console = client.console(self.guest)?;
         let log = found.paths.log(self.guest);
-        if self.tail > 0 {
-            for line in logs::tail(&log, self.tail)? {
-                show(line.as_bytes())?;
-            }
+        let mut output = Verbatim::new();
+        match output.write(&logs::tail(&log, self.tail)?) {
+            Err(error) if is_reader_gone(&error) => return Ok(Exit::Done),
+            other => other?,
         }
         let (sender, events) = mpsc::channel();
         let interactive = io::stdin().is_terminal();
@@ -76,7 +78,12 @@ impl Console {
             let sender = sender.clone();
             thread::spawn(move || type_input(&client, self.guest, &sender));
         }
+        let reader = sender.clone();
         thread::spawn(move || listen(console, &sender));
+        thread::spawn(move || {
+            output::wait_until_unread();
+            let _ = reader.send(Event::Unread);
+        });
 
         let mut owed: u64 = 0;
         let mut input_ended = false;
@@ -95,7 +102,10 @@ impl Console {
                         if let Ok(Message::Reply { more: false, .. }) = host::parse(&line) {
                             owed = owed.saturating_sub(1);
                         }
-                        show(&line)?;
+                        match output.write(&[&line, &b"\n"[..]].concat()) {
+                            Err(error) if is_reader_gone(&error) => return Ok(Exit::Done),
+                            other => other?,
+                        }
                     }
                     Next::Late | Next::End => {
                         tracing::error!("the console ended with its fleet's supervisor");
@@ -105,6 +115,7 @@ impl Console {
                 Ok(Event::Typing) => owed += 1,
                 Ok(Event::Refused(error)) => return Err(error.into()),
                 Ok(Event::InputEnded) => input_ended = true,
+                Ok(Event::Unread) => return Ok(Exit::Done),
                 Err(_) => {
                     tracing::error!("{} does not answer", self.guest);
                     return Ok(Exit::Failed);

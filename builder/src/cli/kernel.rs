@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{Context, Exit, Failure, print};
+use super::output::{print, print_json, print_text};
+use super::{Context, Exit, Failure};
 use crate::artifact;
 use crate::assets;
 use crate::digest::Sha256;
@@ -182,7 +183,7 @@ impl Kernel {
             KernelVerb::Config(command) => {
                 let config =
                     kernel::configure(&command.request()?, &command.environment(context)?)?;
-                print(config.trim_end())?;
+                print_text(config.trim_end())?;
             }
             KernelVerb::Fetch(command) => command.run(context)?,
         }
@@ -217,18 +218,15 @@ impl Build {
             Some(folder) => copy(&kernel, folder)?,
         };
         if self.json {
-            print(
-                &json!({
-                    "file": file,
-                    "sha256": kernel.sha256,
-                    "version": kernel.version,
-                    "source": kernel.source,
-                    "config_digest": kernel.config_digest,
-                    "toolchain": kernel.toolchain,
-                    "cached": kernel.cached,
-                })
-                .to_string(),
-            )
+            print_json(&json!({
+                "file": file.to_string_lossy(),
+                "sha256": kernel.sha256,
+                "version": kernel.version,
+                "source": kernel.source,
+                "config_digest": kernel.config_digest,
+                "toolchain": kernel.toolchain,
+                "cached": kernel.cached,
+            }))
         } else {
             print(&format!("{}  {}", kernel.sha256, file.display()))
         }
@@ -250,10 +248,11 @@ impl Fetch {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let source = kernel::fetch(&self.common.request()?, &self.common.environment(context)?)?;
         if self.json {
-            print(
-                &json!({ "path": source.path, "sha256": source.digest, "origin": source.origin })
-                    .to_string(),
-            )
+            print_json(&json!({
+                "path": source.path.to_string_lossy(),
+                "sha256": source.digest,
+                "origin": source.origin,
+            }))
         } else {
             print(&format!("{}  {}", source.digest, source.path.display()))
         }

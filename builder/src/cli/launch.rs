@@ -24,6 +24,7 @@ use crate::fleet::users::Users;
 use crate::outlet::{self, Stream};
 use crate::progress;
 use crate::recipe;
+use crate::text::{self, printable};
 use crate::units::{ByteSize, counted};
 use crate::vmm::{Accel, Net, Sharing};
 
@@ -342,9 +343,9 @@ impl Printer {
     /// meanwhile.
     fn event(&mut self, event: &LaunchEvent) {
         let mut line = if self.json {
-            serde_json::to_string(event).expect("events have nothing but strings as keys")
+            text::json(event).expect("events have nothing but strings as keys")
         } else {
-            sentence(event)
+            printable(&sentence(event))
         };
         self.talk(event);
         if line.is_empty() {

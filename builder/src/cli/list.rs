@@ -2,8 +2,10 @@
 
 use clap::Args;
 
-use super::{Exit, Failure, print};
+use super::output::{print, print_as_it_is};
+use super::{Exit, Failure};
 use crate::assets;
+use crate::text;
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]
@@ -17,7 +19,7 @@ impl List {
     pub fn run(self) -> Result<Exit, Failure> {
         let recipes = assets::recipes()?;
         if self.json {
-            print(&serde_json::to_string_pretty(&recipes)?)?;
+            print_as_it_is(&text::json_pretty(&recipes)?)?;
         } else {
             for recipe in recipes {
                 print(&format!("{:16} {}", recipe.name, recipe.description))?;

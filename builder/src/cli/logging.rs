@@ -13,6 +13,7 @@ use tracing_subscriber::registry::LookupSpan;
 use super::{LogFormat, Talk};
 use crate::outlet::{self, Stream};
 use crate::progress;
+use crate::text::{printable_json, printable_lines};
 use crate::units::counted;
 
 /// Sends `tracing` events to stderr from here on.
@@ -24,7 +25,7 @@ pub fn install(talk: &Talk) {
         .log_internal_errors(false)
         .with_writer(Stderr);
     match talk.log_format {
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Json => builder.json().map_event_format(Escaped).init(),
         LogFormat::Text => builder.event_format(Sentence).init(),
     }
 }
@@ -82,7 +83,45 @@ where
         }
         let mut message = Message(String::new());
         event.record(&mut message);
-        writeln!(writer, "{}", message.0)
+        writeln!(writer, "{}", shown(&message.0))
+    }
+}
+
+/// A message as it is shown. Only its first line is at the left, so that nothing
+/// that it quotes looks like a message of its own.
+fn shown(message: &str) -> String {
+    let mut text = String::with_capacity(message.len());
+    for (index, line) in printable_lines(message).lines().enumerate() {
+        if index > 0 {
+            text.push('\n');
+            if !line.starts_with(' ') {
+                text.push_str("  ");
+            }
+        }
+        text.push_str(line);
+    }
+    text
+}
+
+/// An event as another format has it, in JSON that is safe to show.
+struct Escaped<F>(F);
+
+impl<F, S, N> FormatEvent<S, N> for Escaped<F>
+where
+    F: FormatEvent<S, N>,
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.0
+            .format_event(context, Writer::new(&mut line), event)?;
+        writer.write_str(&printable_json(&line))
     }
 }
 
@@ -137,5 +176,19 @@ mod tests {
         assert_eq!(line["level"], "WARN");
         let message = line["fields"]["message"].as_str().unwrap();
         assert!(message.ends_with("here 12 messages fell out"), "{message}");
+    }
+
+    #[test]
+    fn what_a_message_quotes_does_not_look_like_another() {
+        for (message, text) in [
+            ("one line", "one line"),
+            (
+                "cannot read a\nerror: forged\r\u{1b}[A",
+                "cannot read a\n  error: forged\\r\\u{1b}[A",
+            ),
+            ("not ready:\n  memory", "not ready:\n  memory"),
+        ] {
+            assert_eq!(shown(message), text);
+        }
     }
 }

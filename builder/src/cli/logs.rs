@@ -1,13 +1,15 @@
 //! `imgbuild logs`.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io;
+use std::path::Path;
 
 use clap::Args;
 
+use super::output::{Verbatim, is_reader_gone};
 use super::target::Target;
 use super::{Context, Exit, Failure};
-use crate::fleet::guest::printable;
 use crate::fleet::logs;
+use crate::interrupt::Interrupt;
 use crate::units::GuestIndex;
 
 /// Arguments of `logs`.
@@ -40,44 +42,21 @@ impl Logs {
         } else {
             paths.log(self.guest)
         };
+        match self.print(&log, &context.interrupt) {
+            Err(error) if !is_reader_gone(&error) => Err(error.into()),
+            _ if context.interrupt.requested() => Ok(Exit::Interrupted),
+            _ => Ok(Exit::Done),
+        }
+    }
+
+    fn print(&self, log: &Path, interrupt: &Interrupt) -> io::Result<()> {
+        let mut output = Verbatim::new();
         if self.follow {
-            logs::follow(&log, self.tail, &context.interrupt, write)?;
-            return Ok(if context.interrupt.requested() {
-                Exit::Interrupted
-            } else {
-                Exit::Done
-            });
+            let print = |bytes: &[u8]| output.write(bytes);
+            logs::follow(log, self.tail, io::stdout(), interrupt, print)?;
+        } else {
+            output.write(&logs::tail(log, self.tail)?)?;
         }
-        for line in logs::tail(&log, self.tail)? {
-            show(line.as_bytes())?;
-        }
-        Ok(Exit::Done)
-    }
-}
-
-/// Prints a guest's line: as it is, or without control characters on a terminal.
-pub(super) fn show(line: &[u8]) -> Result<(), Failure> {
-    Ok(quiet_end(write(&[line, b"\n"].concat()))?)
-}
-
-/// Prints what a guest said, made harmless on a terminal.
-fn write(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    if stdout.is_terminal() {
-        for line in String::from_utf8_lossy(bytes).split_inclusive('\n') {
-            let end = if line.ends_with('\n') { "\n" } else { "" };
-            write!(stdout, "{}{end}", printable(line))?;
-        }
-    } else {
-        stdout.write_all(bytes)?;
-    }
-    stdout.flush()
-}
-
-/// A reader that went away is no failure of ours.
-fn quiet_end(written: io::Result<()>) -> io::Result<()> {
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        output.finish()
     }
 }

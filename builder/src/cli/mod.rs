@@ -1,7 +1,6 @@
 //! The command line: arguments in, a library call, output out.
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
@@ -24,6 +23,7 @@ mod list;
 mod logging;
 mod logs;
 mod man;
+mod output;
 mod placement;
 mod ps;
 mod rm;
@@ -211,14 +211,5 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::ApiSchema => api_schema::run(),
         Verb::Completions(command) => command.run(),
         Verb::Man(command) => command.run(),
-    }
-}
-
-/// Writes a line to stdout; a reader that went away is no failure of ours.
-fn print(line: &str) -> Result<(), Failure> {
-    let written = progress::suspend(|| writeln!(io::stdout().lock(), "{line}"));
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
     }
 }

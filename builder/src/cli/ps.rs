@@ -5,7 +5,8 @@ use std::io::{self, IsTerminal as _};
 use clap::Args;
 
 use super::target::{Target, chosen};
-use super::{Context, Exit, Failure, print};
+use super::output::{print, print_json, print_text};
+use super::{Context, Exit, Failure};
 use crate::fleet::guest::Phase;
 use crate::fleet::select::Selector;
 use crate::fleet::unsupervised::unsupervised;
@@ -47,7 +48,7 @@ impl Ps {
             is_chosen && (self.state.is_empty() || self.state.contains(&guest.state))
         });
         if self.json {
-            print(&serde_json::to_string(&fleet)?)?;
+            print_json(&fleet)?;
         } else {
             let width = if io::stdout().is_terminal() {
                 Width::Cut
@@ -55,7 +56,7 @@ impl Ps {
                 Width::Whole
             };
             print(&headline(&fleet))?;
-            print(&table(&fleet, width))?;
+            print_text(&table(&fleet, width))?;
         }
         Ok(Exit::Done)
     }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use clap::Args;
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::launch::fleet_name;
-use super::{Context, Exit, Failure, print};
+use super::output::{is_reader_gone, print_json, print_text};
+use super::{Context, Exit, Failure};
 use crate::fleet::api::client::Client;
 use crate::fleet::api::types::Selection;
 use crate::fleet::deadline;
@@ -21,6 +22,7 @@ use crate::host;
 use crate::outlet;
 use crate::process::{self, OUTPUT_LIMIT};
 use crate::progress;
+use crate::text::printable;
 use crate::units::GuestIndex;
 
 /// Clients at a time for each CPU: each mostly waits for its guest.
@@ -105,7 +107,7 @@ impl Ssh {
         let tally = tally?;
         printed?;
         if self.json {
-            print(&summary(fleet.name(), &tally))?;
+            print_json(&summary(fleet.name(), &tally))?;
         }
         tracing::info!("{}", sentence(&tally));
         Ok(exit(&tally))
@@ -157,11 +159,14 @@ fn show(guest: GuestIndex, outcome: &Outcome) -> Result<(), Failure> {
     };
     let stdout = prefixed(guest, &captured.stdout);
     if !stdout.is_empty() {
-        print(&stdout)?;
+        print_text(&stdout)?;
     }
     let stderr = prefixed(guest, &captured.stderr);
     if !stderr.is_empty() {
-        progress::suspend(|| writeln!(io::stderr().lock(), "{stderr}"))?;
+        match progress::suspend(|| writeln!(io::stderr().lock(), "{stderr}")) {
+            Err(error) if is_reader_gone(&error) => {}
+            other => other?,
+        }
     }
     if captured.cut {
         tracing::warn!("{guest} wrote more than the {OUTPUT_LIMIT} bytes shown");
@@ -175,10 +180,11 @@ fn show(guest: GuestIndex, outcome: &Outcome) -> Result<(), Failure> {
 }
 
 /// The lines of `output` behind the guest's name, without the last line's end.
+/// Nothing in one makes it look like another guest's.
 fn prefixed(guest: GuestIndex, output: &[u8]) -> String {
     String::from_utf8_lossy(output)
         .lines()
-        .map(|line| format!("{guest}: {line}"))
+        .map(|line| format!("{guest}: {}", printable(line)))
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -212,10 +218,10 @@ fn show_json(guest: GuestIndex, outcome: &Outcome) -> Result<(), Failure> {
     if captured.cut {
         object["cut"] = true.into();
     }
-    print(&object.to_string())
+    print_json(&object)
 }
 
-fn summary(fleet: &str, tally: &Tally) -> String {
+fn summary(fleet: &str, tally: &Tally) -> Value {
     json!({
         "event": "summary",
         "fleet": fleet,
@@ -225,7 +231,6 @@ fn summary(fleet: &str, tally: &Tally) -> String {
         "unreachable": tally.unreachable,
         "late": tally.late,
     })
-    .to_string()
 }
 
 /// Such as `98 of 100 done, 1 exited 1, 1 unreachable`.
@@ -293,5 +298,9 @@ mod tests {
             "g00003: one\ng00003: \ng00003: two\u{fffd}"
         );
         assert_eq!(prefixed(guest, b""), "");
+        assert_eq!(
+            prefixed(guest, b"dir\r\n\rg00004: \x1b[1mfine\xc2\x9b\xe2\x80\xae\n"),
+            "g00003: dir\ng00003: \\rg00004: \\u{1b}[1mfine\\u{9b}\\u{202e}"
+        );
     }
 }

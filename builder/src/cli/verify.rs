@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::{DEFAULT_OUT, Exit, Failure, print};
+use super::output::{print, print_json};
+use super::{DEFAULT_OUT, Exit, Failure};
 use crate::artifact;
 
 /// Arguments of `verify`.
@@ -24,7 +25,10 @@ impl Verify {
     pub fn run(self) -> Result<Exit, Failure> {
         let differences = artifact::verify(&self.out)?;
         if self.json {
-            print(&json!({ "out": self.out, "differences": differences }).to_string())?;
+            print_json(&json!({
+                "out": self.out.to_string_lossy(),
+                "differences": differences,
+            }))?;
         } else {
             for difference in &differences {
                 print(&difference.to_string())?;

@@ -22,11 +22,11 @@ use super::{
 use crate::{
     initramfs::{
         Tree,
-        error::shown,
         node::{Attributes, Kind, Node},
         tree::NodeId,
     },
     interrupt::Interrupt,
+    text::printable,
     units::ByteSize,
 };
 
@@ -119,7 +119,7 @@ pub fn fill(raw: &File, ext4: &Ext4, tree: &Tree, interrupt: &Interrupt) -> Resu
         }
         put_file(&mut volume, tree, *number, file, ext4.epoch).map_err(|source| {
             FillError::File {
-                path: shown(file.path),
+                path: printable(file.path),
                 source,
             }
         })?;
@@ -193,7 +193,7 @@ impl<'a> Plan<'a> {
                 .or_insert(Leaf { path, node, links });
             file.links += 1;
             if file.links > LINKS_MAX {
-                return Err(FillError::TooManyLinks { path: shown(path) });
+                return Err(FillError::TooManyLinks { path: printable(path) });
             }
         }
         Ok(plan)

@@ -10,7 +10,6 @@ use tokio::sync::mpsc::Sender;
 use tty_init::protocol::Message;
 
 use super::api::types::{Answer, AskRequest, Selection};
-use super::guest::printable;
 use super::supervisor::Supervisor;
 use super::wishes::selected;
 use crate::host;
@@ -71,7 +70,7 @@ impl Asks {
         });
         self.open.push(Ask {
             // A line of its own would be another command.
-            command: printable(&request.command),
+            command: request.command.replace(char::is_control, " "),
             within: within.unwrap_or(patience),
             answers,
             waiting: guests.into(),

@@ -7,7 +7,6 @@ use serde::Serialize;
 use tty_init::host;
 use tty_init::protocol::DeviceState;
 
-use super::guest::printable;
 use super::launch::LaunchError;
 use super::plan::Artifacts;
 use super::supervisor::Observation;
@@ -15,6 +14,7 @@ use super::trial::{Setup, Trial};
 use crate::directories::Directories;
 use crate::host::kvm;
 use crate::interrupt::Interrupt;
+use crate::text::{self, printable_bytes};
 use crate::vmm::{Accel, Net, Sharing, qemu};
 
 /// How long the guest burns between two looks at its counter.
@@ -131,10 +131,10 @@ fn attempt(
     let mut listen = |_: &_, observation: &Observation| match observation {
         // One message in each phase, however much text a kernel writes between.
         Observation::Message(message) if words.len() < WORDS_MAX + 2 => {
-            words.push(serde_json::to_string(message).expect("a message is plain data"));
+            words.push(text::json(message).expect("a message is plain data"));
         }
         Observation::Line(line) if words.len() < WORDS_MAX => {
-            let text = printable(&String::from_utf8_lossy(line));
+            let text = printable_bytes(line);
             if !text.is_empty() && host::parse(line).is_err() {
                 words.push(text);
             }

@@ -80,14 +80,6 @@ impl Phase {
     }
 }
 
-/// What a guest says made safe to print: no control characters.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|character| !character.is_control())
-        .collect()
-}
-
 /// A guest as its console and its process show it.
 #[derive(Debug)]
 pub struct Guest {

@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -73,23 +73,24 @@ pub fn put_own_aside(log: &Path) -> io::Result<()> {
     Ok(dup2_stderr(new)?)
 }
 
-/// The last `lines` lines of a log, oldest first, and fewer where there are no
-/// more, or they are not within its last 4 MiB. A log that was never written
-/// has none.
-pub fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
+/// The last `lines` lines of a log as they stand there, oldest first, and fewer
+/// where there are no more, or they are not within its last 4 MiB. A log that
+/// was never written has none.
+pub fn tail(path: &Path, lines: usize) -> io::Result<Vec<u8>> {
     let (bytes, _) = last(path, lines)?;
-    let text = String::from_utf8_lossy(&bytes);
-    Ok(text.lines().map(str::to_owned).collect())
+    Ok(bytes)
 }
 
 /// Hands `on_bytes` the last `lines` lines of a log, and then what is added to
-/// it, until the interrupt, an error, or the end of the log's folder.
+/// it, until the interrupt, an error, the end of the log's folder, or until
+/// nobody reads the other end of `output`.
 ///
 /// Who takes it slower than a guest fills a log twice loses what was put aside
 /// meanwhile.
 pub fn follow(
     path: &Path,
     lines: usize,
+    output: impl AsFd,
     interrupt: &Interrupt,
     mut on_bytes: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -121,12 +122,14 @@ pub fn follow(
         let mut waited = [
             PollFd::new(&changes.inotify, PollFlags::IN),
             PollFd::new(interrupt, PollFlags::IN),
+            // Its end comes unasked.
+            PollFd::new(&output, PollFlags::empty()),
         ];
         match poll(&mut waited, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        if interrupt.requested() {
+        if interrupt.requested() || !waited[2].revents().is_empty() {
             return Ok(());
         }
     }

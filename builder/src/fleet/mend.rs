@@ -6,7 +6,6 @@ use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::guest::printable;
 use super::readiness::Report;
 use crate::host::finding::Fix;
 use crate::host::settings::{
@@ -14,6 +13,7 @@ use crate::host::settings::{
     load_module,
 };
 use crate::interrupt::Interrupt;
+use crate::text::printable;
 use crate::vmm::Accel;
 
 /// Settings that hold for as long as this value lives; dropped, it puts back

@@ -20,12 +20,13 @@ use tty_init::protocol::Message;
 
 use super::admission::{self, Admission};
 use super::api::types::Totals;
-use super::guest::{Action, End, Event, Phase, Policy, printable};
+use super::guest::{Action, End, Event, Phase, Policy};
 use super::orphans::Living;
 use super::running::{Amount, More, Source, is_out_of_reach};
 use super::site::Site;
 use crate::host::memory::OomKills;
 use crate::interrupt::Interrupt;
+use crate::text::printable_bytes;
 use crate::units::GuestIndex;
 
 mod errors;
@@ -658,7 +659,7 @@ impl Supervisor {
                 self.apply(which, &Event::Message(&message));
                 self.notice(which, Observation::Message(message));
             } else {
-                let text = printable(&String::from_utf8_lossy(&line));
+                let text = printable_bytes(&line);
                 self.apply(which, &Event::Text(&text));
             }
             if !line.is_empty() {
@@ -694,7 +695,7 @@ impl Supervisor {
             return;
         };
         for line in running.read_errors(&path).unwrap_or_default() {
-            let text = printable(&String::from_utf8_lossy(&line));
+            let text = printable_bytes(&line);
             self.apply(which, &Event::VmmText(&text));
         }
     }

@@ -2,13 +2,15 @@
 
 use std::io;
 
+use crate::text::printable;
+
 /// Why an entry is not in a tree.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
     /// The entry itself is at fault.
     #[error("`{path}` cannot be packed: {problem}")]
     Entry {
-        /// Its path in the guest, with control characters escaped.
+        /// Its path in the guest, as every text here [`printable`].
         path: String,
         /// What is wrong with it.
         problem: Problem,
@@ -134,13 +136,8 @@ impl TreeError {
     /// The error of the entry at `path`.
     pub(crate) fn entry(path: &str, problem: Problem) -> Self {
         Self::Entry {
-            path: shown(path),
+            path: printable(path),
             problem,
         }
     }
-}
-
-/// A path as a message shows it: an archive's names may hold anything.
-pub(crate) fn shown(path: &str) -> String {
-    path.escape_debug().to_string()
 }

@@ -12,10 +12,10 @@ use cpio::{
 use flate2::{Compression, GzBuilder};
 
 use super::{
-    error::shown,
     node::{DeviceClass, Kind},
     tree::{NodeId, Tree},
 };
+use crate::text::printable;
 
 /// "Unknown", in the gzip header's field for the operating system: the archive
 /// is the same wherever it is made.
@@ -77,7 +77,7 @@ pub fn pack(tree: &Tree, epoch: u32, out: impl Write) -> Result<Stats, PackError
             Kind::Directory | Kind::File(_) | Kind::Device(_) => Body::empty(),
         };
         write_entry(&mut archive, header, body).map_err(|source| PackError::Entry {
-            path: shown(path),
+            path: printable(path),
             source,
         })?;
         entries += 1;

@@ -1,6 +1,7 @@
 //! Paths inside a tree: relative to the guest's root, and never above it.
 
 use super::error::Problem;
+use crate::text::printable;
 
 /// Longest path or link target, in bytes: the kernel's `PATH_MAX` less its NUL.
 /// It skips longer archive entries without a word.
@@ -59,7 +60,7 @@ pub(super) fn check_target(path: &str, target: &str) -> Result<(), Problem> {
     for part in parts(target) {
         depth = match part {
             ".." => depth.checked_sub(1).ok_or_else(|| Problem::LinkClimbs {
-                target: target.to_owned(),
+                target: printable(target),
             })?,
             _ => depth + 1,
         };

@@ -12,10 +12,11 @@ use lzma_rust2::XzReader;
 use tar::{Archive, Entry, EntryType, Header};
 
 use super::{
-    error::{Problem, TreeError, shown},
+    error::{Problem, TreeError},
     node::{Attributes, Device, DeviceClass},
     tree::Tree,
 };
+use crate::text::{printable, printable_bytes, printable_error};
 
 /// Most bytes of headers before one entry: names, links and extended attributes
 /// of a real one stay far below, and the tar crate holds them in memory.
@@ -91,7 +92,7 @@ impl Tree {
         let read_error = |last: &Option<String>, source| RootfsError::Read {
             archive: archive.to_owned(),
             place: place(last.as_deref()),
-            source,
+            source: printable_error(source),
         };
         let mut last = None;
         let input = decompress(input, archive)?;
@@ -128,7 +129,7 @@ impl Tree {
 
 fn place(last: Option<&str>) -> String {
     match last {
-        Some(path) => format!("after `{}`", shown(path)),
+        Some(path) => format!("after `{}`", printable(path)),
         None => "at its start".to_owned(),
     }
 }
@@ -208,7 +209,7 @@ fn add_entry(tree: &mut Tree, entry: &mut Entry<impl Read>) -> Result<(), TreeEr
         EntryType::Fifo => refuse("a named pipe".to_owned()),
         other => refuse(format!(
             "of tar's type `{}`",
-            other.as_byte().escape_ascii()
+            printable_bytes(&[other.as_byte()])
         )),
     }
 }
@@ -234,7 +235,7 @@ fn device(header: &Header, class: DeviceClass) -> io::Result<Device> {
 }
 
 fn damaged(path: &str, error: &io::Error) -> TreeError {
-    let reason = error.to_string();
+    let reason = printable(&error.to_string());
     TreeError::entry(path, Problem::Header { reason })
 }
 

@@ -6,11 +6,12 @@ use std::{
 };
 
 use super::{
-    error::{Problem, TreeError, shown},
+    error::{Problem, TreeError},
     node::{Attributes, Content, Device, Kind, Node},
     path::{MAX_PATH, check_target, components, parts},
     spool::{Spool, SpoolError},
 };
+use crate::text::printable;
 
 /// Most content a tree may have, in bytes, so that no archive fills the disk
 /// here.
@@ -76,11 +77,11 @@ impl Tree {
                     TreeError::entry(path, Problem::Truncated { found, size })
                 }
                 SpoolError::Read(source) => TreeError::Read {
-                    path: shown(path),
+                    path: printable(path),
                     source,
                 },
                 SpoolError::Write(source) => TreeError::Spool {
-                    path: shown(path),
+                    path: printable(path),
                     source,
                 },
             })?;
@@ -120,7 +121,7 @@ impl Tree {
     /// devices become entries of their own: the kernel links only files.
     pub(crate) fn add_hard_link(&mut self, path: &str, target: &str) -> Result<(), TreeError> {
         let no_such_file = || {
-            let target = shown(target);
+            let target = printable(target);
             TreeError::entry(path, Problem::NoSuchFile { target })
         };
         let target_path = self.resolve(target).map_err(|_| no_such_file())?;
@@ -177,7 +178,7 @@ impl Tree {
             u32::try_from(size).map_err(|_| TreeError::entry(path, Problem::TooLarge { size }))?;
         self.content += size;
         if self.content > MAX_CONTENT {
-            return Err(TreeError::TooMuchContent { path: shown(path) });
+            return Err(TreeError::TooMuchContent { path: printable(path) });
         }
         Ok(cpio_size)
     }
@@ -206,7 +207,7 @@ impl Tree {
         }
         self.entries += ENTRY_OVERHEAD + names;
         if self.entries > MAX_ENTRIES {
-            return Err(TreeError::TooManyEntries { path: shown(path) });
+            return Err(TreeError::TooManyEntries { path: printable(path) });
         }
         self.paths.insert(at, id);
         Ok(())
@@ -257,7 +258,7 @@ impl Tree {
                     }
                 }
                 Some(Kind::File(_) | Kind::Device(_)) => {
-                    let parent = shown(&next);
+                    let parent = printable(&next);
                     return Err(refuse(Problem::ParentNotDirectory { parent }));
                 }
             }

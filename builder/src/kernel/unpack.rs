@@ -5,7 +5,10 @@ use std::{
     fs::{self, File},
     io::{self, BufReader, Read, Seek},
     num::NonZero,
-    os::unix::fs::{OpenOptionsExt as _, symlink},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{OpenOptionsExt as _, symlink},
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -15,7 +18,13 @@ use lzma_rust2::{XzReader, XzReaderMt};
 use tar::{Archive, Entry, EntryType};
 
 use super::rules;
-use crate::{digest::Sha256, interrupt::Interrupt, lock::Lock, progress};
+use crate::{
+    digest::Sha256,
+    interrupt::Interrupt,
+    lock::Lock,
+    progress,
+    text::{printable_bytes, printable_error},
+};
 
 /// Most entries of an archive; Linux 6.12 has 92,000.
 const MAX_ENTRIES: usize = 1_000_000;
@@ -98,7 +107,7 @@ pub fn unpack(
     match Unpacking::new(temporary.path(), interrupt).run(archive, jobs) {
         Ok(()) => {}
         Err(_) if interrupt.requested() => return Err(interrupted()),
-        Err(Fault::Io(source)) => return Err(failed(source)),
+        Err(Fault::Io(source)) => return Err(failed(printable_error(source))),
         Err(Fault::Format) => return Err(UnpackError::Format(archive.to_owned())),
         Err(Fault::Hostile { entry, fault }) => {
             return Err(UnpackError::Hostile {
@@ -282,7 +291,7 @@ impl<'a> Unpacking<'a> {
                 .any(|folder| paths.contains(folder))
             {
                 return Err(Fault::Hostile {
-                    entry: path.display().to_string(),
+                    entry: printable_bytes(path.as_os_str().as_bytes()),
                     fault: "lies behind a symbolic link",
                 });
             }
@@ -295,7 +304,7 @@ impl<'a> Unpacking<'a> {
 
 fn hostile(entry: &Entry<'_, impl Read>, fault: &'static str) -> Fault {
     Fault::Hostile {
-        entry: String::from_utf8_lossy(&entry.path_bytes()).into_owned(),
+        entry: printable_bytes(&entry.path_bytes()),
         fault,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::WIDTH;
 use crate::fleet::api::types::{Fleet, Guest, Stage};
-use crate::fleet::guest::printable;
+use crate::text::printable;
 use crate::units::{counted, grouped};
 
 /// How wide a table may be.
@@ -159,7 +159,7 @@ mod tests {
             table(&fleet, Width::Whole),
             "GUEST  STATE           FOR     PID STARTS SSH             REASON\n\
              g00000 ready        12m05s 4194304     12 127.0.0.1:65535\n\
-             g00001 unresponsive 12m05s 4194304     12 127.0.0.1:65535 late by 12 s [2Jbut its vCPU waited"
+             g00001 unresponsive 12m05s 4194304     12 127.0.0.1:65535 late by 12 s \\u{1b}[2Jbut its vCPU waited"
         );
         let cut = table(&fleet, Width::Cut);
         assert!(cut.lines().all(|line| line.chars().count() <= 80));

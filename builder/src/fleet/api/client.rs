@@ -24,6 +24,7 @@ use super::types::{
 use crate::fleet::folder::{Paths, Supervised};
 use crate::interrupt::Interrupt;
 use crate::private::is_served_by_us;
+use crate::text::printable;
 use crate::units::GuestIndex;
 
 /// Most bytes of an answer's head.
@@ -173,7 +174,7 @@ impl Console {
     /// ever without. It is the guest's own: a terminal is to be shown
     /// [`printable`] text.
     ///
-    /// [`printable`]: crate::fleet::guest::printable
+    /// [`printable`]: crate::text::printable
     pub fn next(&mut self, until: Option<Instant>) -> Result<Next<Vec<u8>>, ClientError> {
         self.body.line(until)
     }
@@ -473,7 +474,7 @@ impl Body {
     fn garbled(&self, reason: &str) -> ClientError {
         ClientError::Garbled {
             fleet: self.fleet.clone(),
-            reason: crate::fleet::guest::printable(&reason.chars().take(200).collect::<String>()),
+            reason: printable(&reason.chars().take(200).collect::<String>()),
         }
     }
 

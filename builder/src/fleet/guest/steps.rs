@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use tty_init::protocol::Message;
 
-use super::{Action, Chance, End, Guest, Phase, Policy, Reason, SETTLED, printable};
+use super::{Action, Chance, End, Guest, Phase, Policy, Reason, SETTLED};
 use crate::fleet::api::types::Desired;
+use crate::text::printable;
 use crate::vmm::Machine;
 use crate::vmm::qemu::KVM_INTERNAL_ERROR;
 

@@ -61,21 +61,21 @@ fn the_last_lines_are_found_across_both_files() {
         Option<&'static str>,
         Option<&'static str>,
         usize,
-        &'static [&'static str],
+        &'static str,
     );
     let cases: [Case; 12] = [
-        (None, None, 5, &[]),
-        (None, Some(""), 5, &[]),
-        (None, Some("a\nb\n"), 0, &[]),
-        (None, Some("a\nb\n"), 1, &["b"]),
-        (None, Some("a\nb\n"), 2, &["a", "b"]),
-        (None, Some("a\nb\n"), usize::MAX, &["a", "b"]),
-        (Some("a\nb\n"), Some("c\n"), 2, &["b", "c"]),
-        (Some("a\nb\n"), Some("c\n"), 1, &["c"]),
-        (Some("a\nb\n"), None, 1, &["b"]),
-        (Some("a\nb\n"), Some(""), 9, &["a", "b"]),
-        (None, Some("a\n\n\nb\nunfin"), 4, &["", "", "b", "unfin"]),
-        (None, Some("\x1b[2J\u{7}\ta\0\n"), 1, &["\x1b[2J\u{7}\ta\0"]),
+        (None, None, 5, ""),
+        (None, Some(""), 5, ""),
+        (None, Some("a\nb\n"), 0, ""),
+        (None, Some("a\nb\n"), 1, "b\n"),
+        (None, Some("a\nb\n"), 2, "a\nb\n"),
+        (None, Some("a\nb\n"), usize::MAX, "a\nb\n"),
+        (Some("a\nb\n"), Some("c\n"), 2, "b\nc\n"),
+        (Some("a\nb\n"), Some("c\n"), 1, "c\n"),
+        (Some("a\nb\n"), None, 1, "b\n"),
+        (Some("a\nb\n"), Some(""), 9, "a\nb\n"),
+        (None, Some("a\n\n\nb\nunfin"), 4, "\n\nb\nunfin"),
+        (None, Some("x\n\x1b[2J\u{7}\ta\0\r\n"), 1, "\x1b[2J\u{7}\ta\0\r\n"),
     ];
     for (aside, newer, lines, expected) in cases {
         let (_folder, path) = log();
@@ -85,7 +85,11 @@ fn the_last_lines_are_found_across_both_files() {
             }
         }
         let found = tail(&path, lines).unwrap();
-        assert_eq!(found, expected, "{aside:?} {newer:?} {lines}");
+        assert_eq!(
+            found,
+            expected.as_bytes(),
+            "{aside:?} {newer:?} {lines}"
+        );
     }
 }
 
@@ -96,10 +100,9 @@ fn no_more_than_four_mebibytes_are_looked_at() {
     huge.set_len(1 << 40).unwrap();
     fs::write(older(&path), "old\n").unwrap();
     let found = tail(&path, usize::MAX).unwrap();
-    assert_eq!(found.iter().map(String::len).sum::<usize>(), 4 << 20);
-    assert_eq!(found.len(), 1);
+    assert_eq!(found.len(), 4 << 20);
     fs::write(&path, b"\xff\xfe\n").unwrap();
-    assert_eq!(tail(&path, 1).unwrap(), ["\u{fffd}\u{fffd}"]);
+    assert_eq!(tail(&path, 1).unwrap(), b"\xff\xfe\n");
     assert!(tail(path.parent().unwrap(), 1).is_err());
 }
 
@@ -117,7 +120,7 @@ impl Follower {
         let path = path.to_path_buf();
         let theirs = interrupt.clone();
         let thread = thread::spawn(move || {
-            follow(&path, lines, &theirs, |bytes| {
+            follow(&path, lines, File::open("/dev/null")?, &theirs, |bytes| {
                 sender.send(bytes.to_vec()).map_err(io::Error::other)
             })
         });
@@ -181,11 +184,16 @@ fn following_ends_with_its_reader_and_not_without_a_folder() {
     let (_folder, path) = log();
     append(&path, b"one\n", CAP).unwrap();
     let interrupt = Interrupt::never().unwrap();
+    let null = File::open("/dev/null").unwrap();
     let closed = |_: &[u8]| Err(io::ErrorKind::BrokenPipe.into());
-    let error = follow(&path, 1, &interrupt, closed).unwrap_err();
+    let error = follow(&path, 1, &null, &interrupt, closed).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     let nowhere = path.join("below/g00000.log");
-    assert!(follow(&nowhere, 1, &interrupt, |_| Ok(())).is_err());
+    assert!(follow(&nowhere, 1, &null, &interrupt, |_| Ok(())).is_err());
+    // A guest that says nothing more does not keep it, either.
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    follow(&path, 1, &writer, &interrupt, |_| Ok(())).unwrap();
     interrupt.raise();
-    follow(&path, 1, &interrupt, |_| Ok(())).unwrap();
+    follow(&path, 1, &null, &interrupt, |_| Ok(())).unwrap();
 }

@@ -8,6 +8,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::text::printable;
 use crate::vmm::Machine;
 
 /// Longest message that is taken, in bytes; a greeting has 200.
@@ -130,8 +131,7 @@ impl Inquiry {
 
 /// The beginning of an answer, safe to print.
 fn quoted(text: &str) -> String {
-    let shown = text.chars().filter(|character| !character.is_control());
-    shown.take(QUOTED).collect()
+    printable(text).chars().take(QUOTED).collect()
 }
 
 /// What a `RunState` means (QEMU's qapi/run-state.json).
@@ -216,7 +216,7 @@ mod tests {
         let refusal = r#"{"error": {"class": "GenericError", "desc": "no\u001b[31m"}}"#;
         for (lines, says) in [
             (&["hello"][..], "`hello`"),
-            (&["\u{1b}[2Jhello"], "`[2Jhello`"),
+            (&["\u{1b}[2Jhello"], "`\\u{1b}[2Jhello`"),
             (&[""], "not QMP"),
             (&["{}"], "`{}`"),
             (&["[]"], "`[]`"),
