@@ -12,7 +12,7 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use reqwest::{StatusCode, Url};
+use reqwest::StatusCode;
 use tracing::{info, warn};
 
 use crate::{
@@ -22,10 +22,12 @@ use crate::{
     progress,
 };
 
+mod address;
 mod error;
 mod part;
 mod transfer;
 
+pub use address::{Address, AddressError};
 pub use error::DownloadError;
 use part::Part;
 use transfer::{Broken, Event, Head, Transfer};
@@ -84,7 +86,7 @@ pub fn cached_path(cache: &Path, sha256: &Sha256) -> PathBuf {
 /// The path of the file with the digest `expected`: from the cache, or else
 /// downloaded from `url`.
 pub fn fetch(
-    url: &Url,
+    url: &Address,
     expected: Sha256,
     cache: &Path,
     options: &Options,
@@ -122,7 +124,7 @@ pub fn fetch(
 
 /// One file to download, while its lock is held.
 struct Job<'a> {
-    url: &'a Url,
+    url: &'a Address,
     expected: Sha256,
     path: &'a Path,
     options: &'a Options,
@@ -267,8 +269,7 @@ impl Job<'_> {
         }
         let total = head.length.map(|length| part.len().saturating_add(length));
         self.check_size(total.unwrap_or(0), part)?;
-        let name = self.url.path_segments().and_then(Iterator::last);
-        let bar = progress::bytes(total, name.unwrap_or("download"));
+        let bar = progress::bytes(total, self.url.file_name().unwrap_or("download"));
         bar.set_position(part.len());
         Ok(Ok(Finished(bar)))
     }

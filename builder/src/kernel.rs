@@ -1,12 +1,10 @@
 //! Guest kernels: from a source and configuration fragments, or ready-made.
 
-use std::{convert::Infallible, num::NonZero, path::PathBuf, str::FromStr};
-
-use reqwest::Url;
+use std::{ffi::OsStr, num::NonZero, path::PathBuf};
 
 use crate::{
     digest::{Sha256, memo::Memo},
-    download::{DownloadError, Network},
+    download::{Address, AddressError, DownloadError, Network},
     interrupt::Interrupt,
     units::ByteSize,
 };
@@ -39,20 +37,31 @@ pub enum Location {
     /// On this machine.
     Path(PathBuf),
     /// To be downloaded.
-    Url(Url),
+    Url(Address),
 }
 
-impl FromStr for Location {
-    type Err = Infallible;
-
-    /// What begins with a scheme that can be downloaded is an address, all else a
-    /// path.
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        let url = Url::parse(text).ok();
-        Ok(url
-            .filter(|url| matches!(url.scheme(), "http" | "https"))
-            .map_or_else(|| Self::Path(text.into()), Self::Url))
+impl Location {
+    /// What looks like an address is one, all else is a path.
+    pub fn parse(text: &OsStr) -> Result<Self, AddressError> {
+        match text.to_str().filter(|text| looks_like_address(text)) {
+            Some(address) => address.parse().map(Self::Url),
+            None => Ok(Self::Path(text.into())),
+        }
     }
+}
+
+fn looks_like_address(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return false;
+    };
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let is_web = ["http", "https"]
+        .iter()
+        .any(|web| scheme.eq_ignore_ascii_case(web));
+    is_web || is_scheme && rest.starts_with("//")
 }
 
 /// The kernel source that the user named.
@@ -64,13 +73,12 @@ pub enum SourceChoice {
     At(Location),
 }
 
-impl FromStr for SourceChoice {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        match text {
-            "pinned" => Ok(Self::Pinned),
-            _ => text.parse().map(Self::At),
+impl SourceChoice {
+    /// The word `pinned`, or a [`Location`].
+    pub fn parse(text: &OsStr) -> Result<Self, AddressError> {
+        match text.to_str() {
+            Some("pinned") => Ok(Self::Pinned),
+            _ => Location::parse(text).map(Self::At),
         }
     }
 }
@@ -180,9 +188,7 @@ fn obtain_prebuilt(
         Location::Path(path) => (path.clone(), Origin::PrebuiltFile),
         Location::Url(url) => {
             let sha256 = sha256.ok_or_else(|| SourceError::NoDigest(url.clone()))?;
-            let origin = Origin::PrebuiltUrl {
-                url: url.to_string(),
-            };
+            let origin = Origin::PrebuiltUrl { url: url.clone() };
             (source::download(url, sha256, env)?, origin)
         }
     };
@@ -212,20 +218,31 @@ fn obtain_prebuilt(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     #[test]
     fn an_address_is_told_from_a_path() {
-        let at = |text: &str| text.parse::<Location>().unwrap();
-        assert!(matches!(at("https://example.org/x"), Location::Url(_)));
-        for path in [
-            "linux.tar.xz",
-            "/usr/src/a:b",
-            "ftp://example.org/x",
-            "file:x",
-        ] {
-            assert_eq!(at(path), Location::Path(path.into()));
+        let at = |text: &str| Location::parse(OsStr::new(text));
+        for address in ["https://example.org/x", "HTTP://example.org", "https:host"] {
+            assert!(matches!(at(address), Ok(Location::Url(_))), "{address}");
         }
-        assert_eq!("pinned".parse(), Ok(SourceChoice::Pinned));
+        for path in ["linux.tar.xz", "/usr/src/a:b", "file:x", "/a://b", "a"] {
+            assert_eq!(at(path), Ok(Location::Path(path.into())));
+        }
+        // Taken for a path, it would be told with what it holds.
+        for neither in [
+            "ftp://me:secret@example.org/x",
+            "https://me:secret@h:99999/",
+        ] {
+            assert!(at(neither).is_err(), "{neither}");
+        }
+        let path = OsStr::from_bytes(b"/linux-\xff.tar.xz");
+        assert_eq!(Location::parse(path), Ok(Location::Path(path.into())));
+        assert_eq!(
+            SourceChoice::parse(OsStr::new("pinned")),
+            Ok(SourceChoice::Pinned)
+        );
     }
 }

@@ -124,7 +124,10 @@ mod tests {
             ("one\nerror: two", "one\\nerror: two"),
             ("\u{9b}31m", "\\u{9b}31m"),
             ("txt.\u{202e}exe", "txt.\\u{202e}exe"),
-            ("a\tb \u{e9} \u{1f980} \u{5d0}", "a\tb \u{e9} \u{1f980} \u{5d0}"),
+            (
+                "a\tb \u{e9} \u{1f980} \u{5d0}",
+                "a\tb \u{e9} \u{1f980} \u{5d0}",
+            ),
         ] {
             assert_eq!(printable(text), safe);
             assert!(is_printable(safe) || text.contains('\t'));
@@ -155,7 +158,10 @@ mod tests {
         let all: String = obeyed().chain("\u{e9}\u{1f980}\"\\/ ".chars()).collect();
         for json in [json(&all).unwrap(), json_pretty(&[&all]).unwrap()] {
             assert!(json.lines().all(is_printable), "{json:?}");
-            assert!(json.contains("\\u009b") && json.contains("\\u202e"), "{json}");
+            assert!(
+                json.contains("\\u009b") && json.contains("\\u202e"),
+                "{json}"
+            );
             let back: serde_json::Value = serde_json::from_str(&json).unwrap();
             assert_eq!(back.get(0).unwrap_or(&back), &*all);
         }

@@ -7,8 +7,8 @@ use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::target::{Target, chosen};
 use super::output::print_json;
+use super::target::{Target, chosen};
 use super::{Context, Exit, Failure};
 use crate::fleet::api::bridge::Act;
 use crate::fleet::api::client::{Client, ClientError};

@@ -1,10 +1,13 @@
 //! `imgbuild kernel`, and the flags about kernels that builds share with it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Args, Command, Subcommand};
 use serde_json::json;
 
 use super::output::{print, print_json, print_text};
@@ -12,7 +15,7 @@ use super::{Context, Exit, Failure};
 use crate::artifact;
 use crate::assets;
 use crate::digest::Sha256;
-use crate::download::Network;
+use crate::download::{AddressError, Network};
 use crate::kernel::{self, Env, Fragment, Request, Sources};
 
 /// Flags that say where the kernel comes from.
@@ -24,6 +27,9 @@ pub struct KernelArgs {
         long,
         value_name = "PATH|URL",
         env = "IMGBUILD_KERNEL",
+        // Help would show the password of an address in it.
+        hide_env_values = true,
+        value_parser = Parser(kernel::Location::parse),
         conflicts_with = "kernel_source"
     )]
     kernel: Option<kernel::Location>,
@@ -40,7 +46,8 @@ pub struct KernelArgs {
 #[derive(Debug, Args)]
 struct SourceArgs {
     /// Build this source: a tarball, a folder, or `pinned` for kernel.org's
-    #[arg(long, value_name = "PATH|URL|pinned", env = "IMGBUILD_KERNEL_SOURCE")]
+    #[arg(long, value_name = "PATH|URL|pinned", env = "IMGBUILD_KERNEL_SOURCE",
+        hide_env_values = true, value_parser = Parser(kernel::SourceChoice::parse))]
     kernel_source: Option<kernel::SourceChoice>,
 
     /// Folder of fragments and sources.toml instead of the built-in ones
@@ -54,6 +61,28 @@ struct SourceArgs {
     /// Compilers to run at the same time [default: one a CPU]
     #[arg(short, long, value_name = "N", env = "IMGBUILD_JOBS")]
     jobs: Option<NonZero<usize>>,
+}
+
+/// Reads a path or address. An error does not quote it, as clap's own parsers
+/// do: an address may hold a password.
+#[derive(Clone)]
+struct Parser<T>(fn(&OsStr) -> Result<T, AddressError>);
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Parser<T> {
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        (self.0)(value).map_err(|error| {
+            let flag = argument.map(ToString::to_string).unwrap_or_default();
+            let message = format!("invalid value for '{flag}': {error}");
+            command.clone().error(ErrorKind::ValueValidation, message)
+        })
+    }
 }
 
 impl KernelArgs {

@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal as _};
 
 use clap::Args;
 
-use super::target::{Target, chosen};
 use super::output::{print, print_json, print_text};
+use super::target::{Target, chosen};
 use super::{Context, Exit, Failure};
 use crate::fleet::guest::Phase;
 use crate::fleet::select::Selector;

@@ -193,7 +193,9 @@ impl<'a> Plan<'a> {
                 .or_insert(Leaf { path, node, links });
             file.links += 1;
             if file.links > LINKS_MAX {
-                return Err(FillError::TooManyLinks { path: printable(path) });
+                return Err(FillError::TooManyLinks {
+                    path: printable(path),
+                });
             }
         }
         Ok(plan)

@@ -346,3 +346,52 @@ fn two_at_once_download_once() {
     });
     assert_eq!(server.requests().len(), 1);
 }
+
+#[test]
+fn what_lets_the_user_in_is_sent_and_never_told() {
+    let server = Server::start(|request| match &*request.path {
+        "/file?token=secret" => {
+            b"HTTP/1.1 302 Found\r\nLocation: /moved?signature=secret\r\n\r\n".to_vec()
+        }
+        "/moved?signature=secret" => whole(BODY),
+        "/other?token=secret" => whole(b"something else"),
+        "/cut?token=secret" => b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut".to_vec(),
+        "/circle?token=secret" => {
+            b"HTTP/1.1 302 Found\r\nLocation: /circle?token=secret\r\n\r\n".to_vec()
+        }
+        _ => b"HTTP/1.1 403 secret\r\nContent-Length: 0\r\n\r\n".to_vec(),
+    });
+    let case = Case::new();
+    let fetch = |path: &str, options: &Options| {
+        let host = server.url("").to_string();
+        let host = host.strip_prefix("http://").unwrap();
+        let url = format!(
+            "http://me:secret@{}{path}?token=secret",
+            host.trim_end_matches('/')
+        );
+        fetch(
+            &url.parse().unwrap(),
+            Sha256::of_bytes(BODY),
+            case.cache.path(),
+            options,
+        )
+    };
+    let offline = Options {
+        network: Network::Offline,
+        ..case.options.clone()
+    };
+    let failed = ["/other", "/cut", "/circle", "/refused"].map(|path| fetch(path, &case.options));
+    for outcome in failed.into_iter().chain([fetch("/file", &offline)]) {
+        let error = outcome.unwrap_err();
+        for text in [error.to_string(), format!("{error:?}")] {
+            assert!(text.contains("http://127.0.0.1:"), "{text}");
+            assert!(!text.contains("secret") && !text.contains("me@"), "{text}");
+        }
+    }
+    fetch("/file", &case.options).unwrap();
+    for request in server.requests() {
+        // `me:secret` in base64.
+        assert_eq!(request.header("authorization"), Some("Basic bWU6c2VjcmV0"));
+        assert_eq!(request.header("referer"), None);
+    }
+}

@@ -19,6 +19,8 @@ use reqwest::{
     redirect::Policy,
 };
 
+use super::Address;
+
 const REDIRECTS: usize = 10;
 const CHUNK: usize = 128 * 1024;
 /// Chunks read ahead of the disk.
@@ -57,9 +59,14 @@ pub(super) enum Broken {
 impl Transfer {
     /// Asks for `url` from the byte at `offset` on, if the file is still the one
     /// that `validator` names.
-    pub(super) fn start(url: &Url, offset: u64, validator: Option<&str>, stall: Duration) -> Self {
+    pub(super) fn start(
+        address: &Address,
+        offset: u64,
+        validator: Option<&str>,
+        stall: Duration,
+    ) -> Self {
         let (sender, events) = sync_channel(AHEAD);
-        let url = url.clone();
+        let url = address.url().clone();
         let mut headers = HeaderMap::new();
         headers.insert(
             header::ACCEPT_ENCODING,
@@ -147,6 +154,8 @@ fn client(limit: Duration) -> Result<Client, reqwest::Error> {
     Client::builder()
         .user_agent(concat!("imgbuild/", env!("CARGO_PKG_VERSION")))
         .timeout(limit)
+        // It would tell the next server the query of this one's address.
+        .referer(false)
         .redirect(Policy::custom(|attempt| {
             match redirect_fault(attempt.previous(), attempt.url()) {
                 Some(fault) => attempt.error(fault),
@@ -162,7 +171,7 @@ fn redirect_fault(previous: &[Url], next: &Url) -> Option<String> {
     if previous.len() > REDIRECTS {
         Some(format!("more than {REDIRECTS} redirects"))
     } else if previous.iter().any(is_secure) && !is_secure(next) {
-        Some(format!("redirected from https to {next}"))
+        Some(format!("redirected from https to {}", Address::of(next)))
     } else {
         None
     }
@@ -188,18 +197,29 @@ fn range_start(content_range: &str) -> Option<u64> {
     start.parse().ok()
 }
 
-/// An error and all that caused it: reqwest's own text leaves out the cause.
-fn reasons(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+/// An error and all that caused it: reqwest's own text leaves out the cause, and
+/// has the whole address.
+fn reasons(error: &(dyn Error + 'static)) -> String {
+    let mut text = said(error);
     let mut next = error.source();
     while let Some(cause) = next {
-        let cause_text = cause.to_string();
+        let cause_text = said(cause);
         if !text.ends_with(&cause_text) {
             text = format!("{text}: {cause_text}");
         }
         next = cause.source();
     }
     text
+}
+
+/// What one error of them says.
+fn said(error: &(dyn Error + 'static)) -> String {
+    let text = error.to_string();
+    match error.downcast_ref().and_then(reqwest::Error::url) {
+        // What was asked for is told beside it; where a redirect led may help.
+        Some(url) => text.replace(url.as_str(), &Address::of(url).to_string()),
+        None => text,
+    }
 }
 
 #[cfg(test)]

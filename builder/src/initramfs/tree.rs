@@ -178,7 +178,9 @@ impl Tree {
             u32::try_from(size).map_err(|_| TreeError::entry(path, Problem::TooLarge { size }))?;
         self.content += size;
         if self.content > MAX_CONTENT {
-            return Err(TreeError::TooMuchContent { path: printable(path) });
+            return Err(TreeError::TooMuchContent {
+                path: printable(path),
+            });
         }
         Ok(cpio_size)
     }
@@ -207,7 +209,9 @@ impl Tree {
         }
         self.entries += ENTRY_OVERHEAD + names;
         if self.entries > MAX_ENTRIES {
-            return Err(TreeError::TooManyEntries { path: printable(path) });
+            return Err(TreeError::TooManyEntries {
+                path: printable(path),
+            });
         }
         self.paths.insert(at, id);
         Ok(())

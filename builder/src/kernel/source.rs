@@ -6,14 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::{Env, Location, Request, SourceChoice};
 use crate::{
     digest::{Hasher, Sha256, memo::Memo},
-    download::{self, DownloadError, Options},
+    download::{self, Address, DownloadError, Options},
 };
 
 /// Where a kernel came from; holds no path, since two machines may keep the same
@@ -24,12 +23,12 @@ pub enum Origin {
     /// The pinned release.
     Pinned {
         /// Its address.
-        url: String,
+        url: Address,
     },
     /// A tarball downloaded by digest.
     Url {
         /// Its address.
-        url: String,
+        url: Address,
     },
     /// A tarball that a distribution's package installed.
     Distribution {
@@ -45,7 +44,7 @@ pub enum Origin {
     /// A ready kernel downloaded by digest.
     PrebuiltUrl {
         /// Its address.
-        url: String,
+        url: Address,
     },
 }
 
@@ -112,7 +111,7 @@ pub enum SourceError {
     },
     /// An address says nothing of what will come.
     #[error("{0} needs its digest: add --kernel-sha256 HEX, so that what arrives can be checked")]
-    NoDigest(Url),
+    NoDigest(Address),
     /// The file is not the one that was asked for.
     #[error("{}: sha256 is {actual}, not {expected} as given", .path.display())]
     Digest {
@@ -161,9 +160,7 @@ pub fn resolve(request: &Request, env: &Env) -> Result<Source, SourceError> {
                 .sha256
                 .ok_or_else(|| SourceError::NoDigest(url.clone()))?;
             Source {
-                origin: Origin::Url {
-                    url: url.to_string(),
-                },
+                origin: Origin::Url { url: url.clone() },
                 path: download(url, digest, env)?,
                 digest,
             }
@@ -194,7 +191,7 @@ fn pinned(env: &Env) -> Result<Source, SourceError> {
     let pinned = &env.sources.pinned;
     Ok(Source {
         origin: Origin::Pinned {
-            url: pinned.url.to_string(),
+            url: pinned.url.clone(),
         },
         path: download(&pinned.url, pinned.sha256, env)?,
         digest: pinned.sha256,
@@ -202,7 +199,7 @@ fn pinned(env: &Env) -> Result<Source, SourceError> {
 }
 
 /// Downloads a file as the options of `env` allow.
-pub(super) fn download(url: &Url, sha256: Sha256, env: &Env) -> Result<PathBuf, DownloadError> {
+pub(super) fn download(url: &Address, sha256: Sha256, env: &Env) -> Result<PathBuf, DownloadError> {
     let options = Options::new(env.network, env.interrupt.clone());
     download::fetch(url, sha256, &env.cache, &options)
 }

@@ -6,10 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reqwest::Url;
 use serde::Deserialize;
 
-use crate::digest::Sha256;
+use crate::{digest::Sha256, download::Address};
 
 /// Where to look for a kernel source that nobody named.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,8 +28,7 @@ pub struct Pinned {
     /// Its version.
     pub version: String,
     /// Its tarball.
-    #[serde(deserialize_with = "url")]
-    pub url: Url,
+    pub url: Address,
     /// The tarball's digest.
     pub sha256: Sha256,
 }
@@ -45,21 +43,30 @@ pub struct Distribution {
     pub package: String,
 }
 
-/// A `sources.toml` that cannot be used.
+/// A `sources.toml` that cannot be used. Its text is not quoted, as the TOML
+/// reader would: an address in it may hold a password.
 #[derive(Debug, thiserror::Error)]
-#[error("the list of kernel sources is malformed: {0}")]
-pub struct SourcesError(#[from] toml::de::Error);
-
-fn url<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
-    String::deserialize(deserializer)?
-        .parse()
-        .map_err(serde::de::Error::custom)
+#[error("the list of kernel sources is malformed, in line {line}: {reason}")]
+pub struct SourcesError {
+    line: usize,
+    reason: String,
 }
 
 impl Sources {
     /// Reads the text of a `sources.toml`.
     pub fn parse(text: &str) -> Result<Self, SourcesError> {
-        Ok(toml::from_str(text)?)
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let start = error.span().map_or(0, |span| span.start);
+            SourcesError {
+                line: text
+                    .bytes()
+                    .take(start)
+                    .filter(|byte| *byte == b'\n')
+                    .count()
+                    + 1,
+                reason: error.message().to_owned(),
+            }
+        })
     }
 
     /// The newest tarball of the first distribution entry that matches any file.
@@ -158,5 +165,9 @@ mod tests {
         ] {
             assert!(Sources::parse(text).is_err(), "{text}");
         }
+        let text = "[pinned]\nversion = \"1\"\nurl = \"https://me:secret@h:99999\"\n";
+        let error = Sources::parse(text).unwrap_err().to_string();
+        assert!(error.contains("line 3: the address"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
     }
 }

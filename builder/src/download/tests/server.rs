@@ -7,7 +7,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use super::{Arc, Mutex, Url, thread};
+use super::{Address, Arc, Mutex, thread};
 
 #[derive(Clone)]
 pub(super) struct Request {
@@ -92,7 +92,7 @@ impl Server {
         }
     }
 
-    pub(super) fn url(&self, path: &str) -> Url {
+    pub(super) fn url(&self, path: &str) -> Address {
         format!("http://{}{path}", self.address).parse().unwrap()
     }
 

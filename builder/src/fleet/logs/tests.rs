@@ -75,7 +75,12 @@ fn the_last_lines_are_found_across_both_files() {
         (Some("a\nb\n"), None, 1, "b\n"),
         (Some("a\nb\n"), Some(""), 9, "a\nb\n"),
         (None, Some("a\n\n\nb\nunfin"), 4, "\n\nb\nunfin"),
-        (None, Some("x\n\x1b[2J\u{7}\ta\0\r\n"), 1, "\x1b[2J\u{7}\ta\0\r\n"),
+        (
+            None,
+            Some("x\n\x1b[2J\u{7}\ta\0\r\n"),
+            1,
+            "\x1b[2J\u{7}\ta\0\r\n",
+        ),
     ];
     for (aside, newer, lines, expected) in cases {
         let (_folder, path) = log();
@@ -85,11 +90,7 @@ fn the_last_lines_are_found_across_both_files() {
             }
         }
         let found = tail(&path, lines).unwrap();
-        assert_eq!(
-            found,
-            expected.as_bytes(),
-            "{aside:?} {newer:?} {lines}"
-        );
+        assert_eq!(found, expected.as_bytes(), "{aside:?} {newer:?} {lines}");
     }
 }
 

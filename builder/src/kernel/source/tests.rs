@@ -118,7 +118,7 @@ fn a_file_is_checked_against_a_digest_that_is_given() {
 fn an_address_needs_a_digest() {
     let mut case = Case::new();
     let url = "https://example.org/linux-7.tar.xz";
-    case.request.source = Some(url.parse().unwrap());
+    case.request.source = Some(SourceChoice::parse(url.as_ref()).unwrap());
     let error = case.resolve().unwrap_err().to_string();
     assert!(
         error.contains(url) && error.contains("--kernel-sha256"),

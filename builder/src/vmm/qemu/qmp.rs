@@ -131,7 +131,7 @@ impl Inquiry {
 
 /// The beginning of an answer, safe to print.
 fn quoted(text: &str) -> String {
-    printable(text).chars().take(QUOTED).collect()
+    printable(text.trim_end()).chars().take(QUOTED).collect()
 }
 
 /// What a `RunState` means (QEMU's qapi/run-state.json).
