@@ -5,6 +5,7 @@
 //! turns arguments into calls and results into output. `docs/architecture.md`
 //! is the map.
 
+mod any_path;
 pub mod artifact;
 pub mod assets;
 pub mod cli;

@@ -7,23 +7,25 @@
 
 use std::{
     collections::VecDeque,
+    env,
     ffi::OsStr,
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt as _,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Access, access},
     io::Errno,
     process::{
-        Pid, PidfdFlags, Signal, getpid, getppid, kill_process_group, pidfd_open,
-        set_parent_process_death_signal,
+        Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, kill_process_group, pidfd_open,
+        set_parent_process_death_signal, setrlimit,
     },
 };
 
@@ -138,6 +140,33 @@ pub fn debian_package(program: &str) -> &str {
         .iter()
         .find(|(tool, _)| *tool == program)
         .map_or(program, |(_, package)| package)
+}
+
+/// Where PATH leads for `program`. A command whose environment is empty would be
+/// looked for elsewhere.
+pub fn in_path(program: &str) -> io::Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file() && access(file, Access::EXEC_OK).is_ok())
+        .map_or_else(|| Err(Errno::NOENT.into()), std::path::absolute)
+}
+
+/// Keeps this process's memory from core files for good, those of a handler
+/// that the kernel starts for them as well. For such a handler a limit of 0
+/// means nothing, and 1 means no (core(5), "Piping core dumps to a program").
+///
+/// Where the limit is 0 already, and nothing else is allowed, it stays. One
+/// system call, and so allowed between fork and exec.
+pub fn leave_no_core() -> io::Result<()> {
+    let limit = Rlimit {
+        current: Some(1),
+        maximum: Some(1),
+    };
+    match setrlimit(Resource::Core, limit) {
+        Err(Errno::PERM) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// The error for a `command` that did not start, which names the package to

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::any_path;
 use crate::disk::ext4::Label;
 use crate::units::ByteSize;
 
@@ -85,6 +86,7 @@ pub struct Kernel {
 pub struct Rootfs {
     /// The archive, relative to the recipe's folder; `None` where it must come
     /// from the command line.
+    #[serde(with = "any_path::option")]
     pub source: Option<PathBuf>,
     /// Where the guest has it.
     pub place: Place,
@@ -109,6 +111,7 @@ pub struct ExtraFile {
     /// Absolute path in the guest.
     pub path: String,
     /// The file, relative to the recipe's folder.
+    #[serde(with = "any_path")]
     pub source: PathBuf,
     /// Permission bits.
     pub mode: u16,

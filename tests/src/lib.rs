@@ -142,7 +142,8 @@ impl TestEnv {
 
     /// Processes that this test started, directly or not, and that live: those
     /// whose environment names the test's folder, be it in PATH, since a kernel
-    /// build is given little else.
+    /// build is given little else; and those that are given nothing, not even a
+    /// PATH, as guests' VMMs, and have a file of that folder open.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
         let wanted = self.mark.as_bytes();
@@ -156,15 +157,25 @@ impl TestEnv {
                 continue;
             };
             let marked = fs::read(entry.path().join("environ")).is_ok_and(|environment| {
-                environment
-                    .windows(wanted.len())
-                    .any(|bytes| bytes == wanted)
+                let names = |what: &[u8]| environment.windows(what.len()).any(|at| at == what);
+                // By files alone, another test's child could be meant that has
+                // not come to exec(2) yet, and shares this process's.
+                names(wanted) || !names(b"PATH=") && self.has_open(&entry.path())
             });
             if marked && pid != std::process::id() {
                 found.push(pid);
             }
         }
         found
+    }
+
+    /// Whether the process at `process`, a folder of /proc, has a file of the
+    /// test's folder open.
+    fn has_open(&self, process: &Path) -> bool {
+        let files = fs::read_dir(process.join("fd")).into_iter().flatten();
+        files.flatten().any(|file| {
+            fs::read_link(file.path()).is_ok_and(|target| target.starts_with(self.path()))
+        })
     }
 
     /// Guests that this test started and that live.

@@ -16,6 +16,7 @@ use super::{MANIFEST, SHA256SUMS};
 use crate::digest::Sha256;
 use crate::kernel::{Format, SourceInfo, Toolchain};
 use crate::recipe::Recipe;
+use crate::text;
 use crate::units::ByteSize;
 
 /// The version of the manifest's shape that this program writes and reads.
@@ -192,7 +193,7 @@ impl Manifest {
 
     /// Writes `manifest.json` and `SHA256SUMS` into `folder`.
     pub fn store(&self, folder: &Path) -> Result<(), ManifestError> {
-        let mut json = serde_json::to_string_pretty(self).expect("a manifest is plain data");
+        let mut json = text::json_pretty(self).expect("a manifest is plain data");
         json.push('\n');
         write(&folder.join(MANIFEST), json.as_bytes())?;
         let sums = self.sums(json.as_bytes());

@@ -7,8 +7,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 
 use crate::directories::Directories;
 use crate::interrupt::Interrupt;
-use crate::outlet;
-use crate::progress;
+use crate::{outlet, process, progress};
 
 mod act;
 mod api_schema;
@@ -161,6 +160,10 @@ pub fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
+    // It may come to hold keys, and the password in a kernel's address.
+    if let Err(error) = process::leave_no_core() {
+        tracing::warn!("a core file would hold keys: {error}");
+    }
     // From here on what is said takes a thread, for which the end waits.
     match outlet::start() {
         Ok(()) => logging::tell_losses(&cli.talk),

@@ -4,7 +4,7 @@
 //! take from the clock, a random number or the host's `/etc/mke2fs.conf`, and
 //! what a guest that lives for minutes does not need.
 
-use std::{fmt, path::Path, process::Command, str::FromStr};
+use std::{ffi::OsString, fmt, path::Path, process::Command, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -127,17 +127,18 @@ pub fn format(raw: &Path, ext4: &Ext4, interrupt: &Interrupt) -> Result<(), Ext4
 }
 
 /// All that the tools see of this machine.
-fn environment(epoch: u32) -> [(&'static str, String); 4] {
+fn environment(epoch: u32) -> [(&'static str, OsString); 4] {
     // Zero would mean "now" to e2fsprogs.
     let time = epoch.max(1).to_string();
     // The tools live where the PATH of an ordinary user does not lead.
-    let path = std::env::var("PATH").unwrap_or_default();
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
     [
-        ("PATH", format!("{path}:/usr/sbin:/sbin")),
-        ("MKE2FS_CONFIG", "/dev/null".to_owned()),
+        ("PATH", path),
+        ("MKE2FS_CONFIG", "/dev/null".into()),
         // The first up to e2fsprogs 1.47.0, the second since 1.47.1.
-        ("E2FSPROGS_FAKE_TIME", time.clone()),
-        ("SOURCE_DATE_EPOCH", time),
+        ("E2FSPROGS_FAKE_TIME", time.clone().into()),
+        ("SOURCE_DATE_EPOCH", time.into()),
     ]
 }
 

@@ -24,6 +24,7 @@ use super::orphans::{self, Mark};
 use super::spec::FleetSpec;
 use crate::directories::Directories;
 use crate::private::{Others, Private};
+use crate::text;
 use crate::units::GuestIndex;
 
 mod document;
@@ -257,9 +258,9 @@ impl Folder {
     /// Writes what the fleet is. From here on the folders stay until they are
     /// removed.
     pub fn write_spec(&self, spec: &FleetSpec) -> Result<(), FolderError> {
-        let bytes = serde_json::to_vec_pretty(spec).expect("a spec has no map with other keys");
+        let json = text::json_pretty(spec).expect("a spec has no map with other keys");
         let path = self.spec_file();
-        replace(&path, &bytes).map_err(unwritable(&path))?;
+        replace(&path, json.as_bytes()).map_err(unwritable(&path))?;
         Ok(())
     }
 
@@ -388,15 +389,11 @@ fn unused(name: &str, directories: &Directories) -> Paths {
     paths
 }
 
-/// Whether the kernel and QEMU take these paths.
+/// Whether the kernel takes these paths.
 fn usable(paths: &Paths) -> Result<(), FolderError> {
     let last = paths.runtime.join("g99999.console");
     if last.as_os_str().len() > SOCKET_PATH_MAX {
         return Err(FolderError::SocketPath { path: last });
-    }
-    if paths.state.to_str().is_none() {
-        let path = paths.state.clone();
-        return Err(FolderError::NotUtf8 { path });
     }
     Ok(())
 }

@@ -26,6 +26,7 @@ use super::supervise::{Ending, Tally};
 use super::trial::sweep;
 use super::users::{self, Users};
 use super::{identity, ports, tap};
+use crate::any_path;
 use crate::directories::Directories;
 use crate::host;
 use crate::host::snapshot::{KvmProbe, Places};
@@ -145,9 +146,13 @@ pub enum Milestone {
         /// The fleet.
         fleet: String,
         /// Its folder.
+        #[serde(serialize_with = "any_path::lossy")]
         folder: PathBuf,
         /// Its configuration of ssh(1), if its guests have a network.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(
+            serialize_with = "any_path::option::lossy",
+            skip_serializing_if = "Option::is_none"
+        )]
         ssh_config: Option<PathBuf>,
     },
     /// A supervisor of its own goes on with the fleet.
@@ -157,6 +162,7 @@ pub enum Milestone {
         /// The supervisor's process id.
         pid: u32,
         /// Its messages.
+        #[serde(serialize_with = "any_path::lossy")]
         log: PathBuf,
     },
     /// The fleet is over.

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tap;
+use crate::any_path;
 use crate::digest::Sha256;
 use crate::host::id::HostId;
 use crate::units::{ByteSize, GuestIndex};
@@ -32,6 +33,7 @@ pub struct FleetSpec {
     /// The folder of its sockets, absolute.
     pub runtime: PathBuf,
     /// The output folder that guests run from, absolute.
+    #[serde(with = "any_path")]
     pub out: PathBuf,
     /// Digest of its manifest, which names every file's.
     pub artifacts: Sha256,
@@ -64,6 +66,7 @@ pub struct FleetSpec {
     /// The key let in by the guests' SSH servers, ed25519.
     pub authorized_key: Option<[u8; 32]>,
     /// The private half of that key, or the public one where an agent holds it.
+    #[serde(with = "any_path::option")]
     pub identity_file: Option<PathBuf>,
     /// A loopback port for each guest, in order, with `Net::User`.
     pub ports: Vec<u16>,

@@ -100,6 +100,8 @@ impl Confinement<'_> {
             // be given 2 MiB wherever it touches a byte.
             disable_transparent_huge_pages(true)?;
             raise_oom_score(&score)?;
+            // Before the user changes: a hard limit of 0 is only root's to raise.
+            process::leave_no_core()?;
             if let Some(extra) = extra {
                 extra()?;
             }
@@ -109,8 +111,7 @@ impl Confinement<'_> {
             clear_ambient_capability_set()?;
             set_no_new_privs(true)?;
             // Last: the starter's own files may have all numbers below this.
-            limit(Resource::Nofile, FILES_MAX)?;
-            limit(Resource::Core, 0)
+            limit(Resource::Nofile, FILES_MAX)
         };
         // SAFETY: the closure runs between fork and exec, makes only system
         // calls, takes no lock and allocates nothing; `extra` promises the same.
@@ -263,16 +264,18 @@ mod tests {
     fn a_process_leads_a_session_and_has_little() {
         let said = confined(
             &OWN,
-            "cut -d' ' -f1,6 /proc/$$/stat; ulimit -n; ulimit -Hc; grep NoNewPrivs /proc/$$/status; \
-             cat /proc/$$/oom_score_adj",
+            "cut -d' ' -f1,6 /proc/$$/stat; ulimit -n; grep NoNewPrivs /proc/$$/status; \
+             cat /proc/$$/oom_score_adj; grep core /proc/$$/limits",
         )
         .unwrap();
         let lines: Vec<_> = said.lines().collect();
         let (pid, session) = lines[0].split_once(' ').unwrap();
         assert_eq!(pid, session);
-        assert_eq!(lines[1..4], ["256", "0", "NoNewPrivs:\t1"]);
+        assert_eq!(lines[1..3], ["256", "NoNewPrivs:\t1"]);
         let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
-        assert_eq!(lines[4], oom_score(&own).unwrap());
+        assert_eq!(lines[3], oom_score(&own).unwrap());
+        let core: Vec<_> = lines[4].split_whitespace().collect();
+        assert_eq!(core, ["Max", "core", "file", "size", "1", "1", "bytes"]);
     }
 
     #[test]

@@ -112,12 +112,6 @@ pub enum FolderError {
         /// The path.
         path: PathBuf,
     },
-    /// QEMU is told paths in JSON, which is UTF-8.
-    #[error("the path {} is not UTF-8; choose another XDG_STATE_HOME", path.display())]
-    NotUtf8 {
-        /// The path.
-        path: PathBuf,
-    },
     /// A folder or file could not be read.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {

@@ -925,7 +925,7 @@ fn what_a_guest_says_cannot_move_the_cursor() {
     bench.does(&Event::Ended(End::Code(0)));
     assert_eq!(
         bench.reason().to_string(),
-        "init gave up: [2Jmount /proc: no such device"
+        "init gave up: \\u{1b}[2J\\u{7}mount /proc: no such device"
     );
 }
 

@@ -10,6 +10,7 @@ use serde_json::error::Category;
 
 use super::file::reason;
 use super::{Host, SCHEMA};
+use crate::text;
 
 /// Most bytes of a snapshot; one of a large host has some 30 kB.
 const LIMIT: u64 = 4 << 20;
@@ -102,10 +103,9 @@ impl Host {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
         };
-        let mut text = serde_json::to_vec_pretty(self)?;
-        text.push(b'\n');
+        let text = text::json_pretty(self)? + "\n";
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&text)?;
+        file.write_all(text.as_bytes())?;
         file.as_file()
             .set_permissions(Permissions::from_mode(0o644))?;
         file.persist(path)?;

@@ -33,7 +33,8 @@ pub fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
     argv.option("-sandbox", SANDBOX);
     argv.option(
         "-machine",
-        format!("microvm,acpi=off,rtc=on,mem-merge={merge}"),
+        // A core file would hold what the guest's RAM does.
+        format!("microvm,acpi=off,rtc=on,dump-guest-core=off,mem-merge={merge}"),
     );
     match guest.accel {
         Accel::Kvm => {
@@ -197,7 +198,7 @@ mod tests {
             line(&guest(), &ALL),
             "-name g00007 -uuid abababab-abab-abab-abab-abab00000007 \
              -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
-             -machine microvm,acpi=off,rtc=on,mem-merge=off \
+             -machine microvm,acpi=off,rtc=on,dump-guest-core=off,mem-merge=off \
              -accel tcg,tb-size=8 -cpu qemu64 -m 64M -nodefaults -no-user-config -no-reboot \
              -display none -kernel /dev/fd/4 -initrd /dev/fd/5 \
              -append console=ttyS0 tty.burn=100 \
@@ -231,7 +232,7 @@ mod tests {
             line(&guest, &CONSOLE_ALONE),
             "-name g00007 \
              -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
-             -machine microvm,acpi=off,rtc=on,mem-merge=on \
+             -machine microvm,acpi=off,rtc=on,dump-guest-core=off,mem-merge=on \
              -accel kvm -cpu host -m 64M -nodefaults -no-user-config -no-reboot \
              -display none -kernel /dev/fd/4 -initrd /dev/fd/5 \
              -append console=ttyS0 tty.burn=100 \

@@ -48,9 +48,11 @@ pub fn spawn(guest: &GuestSpec, files: Files, confinement: &Confinement<'_>) -> 
             child_fd: part.descriptor(),
         })
         .collect();
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(process::in_path(BINARY)?);
     process::close_inherited(&mut command);
     command
+        // It needs nothing of it, and a guest that broke out could read it.
+        .env_clear()
         .args(argv::argv(guest, &parts))
         // From a folder of its starter's, QEMU could reach what lies in it.
         .current_dir("/")
@@ -108,8 +110,10 @@ fn answer(
     arguments: &[&str],
     interrupt: &Interrupt,
 ) -> Result<String, ProcessError> {
-    let mut command = Command::new(program);
-    command.args(arguments);
+    let found = process::in_path(program)
+        .map_err(|error| process::start_error(&Command::new(program), error))?;
+    let mut command = Command::new(found);
+    command.args(arguments).env_clear();
     let captured = process::capture_within(command, ANSWER_LIMIT, interrupt)?;
     if captured.status.success() {
         return Ok(String::from_utf8_lossy(&captured.stdout).into_owned());

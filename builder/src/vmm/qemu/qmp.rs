@@ -224,7 +224,7 @@ mod tests {
             (&[EVENT], "not QMP"),
             (&[r#"{"return": {}}"#], "not QMP"),
             (&[GREETING, "{"], "`{`"),
-            (&[GREETING, refusal], "refused: no[31m"),
+            (&[GREETING, refusal], "refused: no\\u{1b}[31m"),
             (&[GREETING, r#"{"error": 7}"#], "not QMP"),
             (
                 &[GREETING, r#"{"return": {}}"#, r#"{"return": []}"#],

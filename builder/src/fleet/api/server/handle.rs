@@ -23,6 +23,7 @@ use crate::fleet::api::types::{
 };
 use crate::fleet::api::{metrics, schema};
 use crate::lines::LINE_MAX;
+use crate::text;
 use crate::units::{GuestIndex, GuestRange};
 
 const JSON: &str = "application/json";
@@ -253,10 +254,8 @@ fn json(value: &impl Serialize) -> Response<Answer> {
 }
 
 fn json_line(value: &impl Serialize) -> Vec<u8> {
-    let mut line =
-        serde_json::to_vec(value).expect("the documents have nothing but strings as keys");
-    line.push(b'\n');
-    line
+    let json = text::json(value).expect("the documents have nothing but strings as keys");
+    (json + "\n").into_bytes()
 }
 
 /// Reads the request's body, within its time and size.
