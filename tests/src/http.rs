@@ -13,6 +13,8 @@ pub struct Request {
     pub path: String,
     /// The first byte of the range asked for, if one was.
     pub first_byte: Option<usize>,
+    /// Who it says that it is.
+    pub authorization: Option<String>,
 }
 
 /// What a client gets.
@@ -42,18 +44,25 @@ impl Request {
     fn read(stream: &TcpStream) -> Option<Self> {
         let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
         let path = lines.next()?.split(' ').nth(1)?.to_owned();
-        let range = lines
-            .take_while(|line| !line.is_empty())
-            .filter_map(|line| {
-                let line = line.to_lowercase();
-                let range = line.strip_prefix("range: bytes=")?;
-                range.strip_suffix('-')?.parse().ok()
-            })
-            .last();
-        Some(Self {
+        let mut request = Self {
             path,
-            first_byte: range,
-        })
+            first_byte: None,
+            authorization: None,
+        };
+        for line in lines.take_while(|line| !line.is_empty()) {
+            let Some((name, value)) = line.split_once(": ") else {
+                continue;
+            };
+            match &*name.to_lowercase() {
+                "range" => {
+                    let range = value.strip_prefix("bytes=")?.strip_suffix('-')?;
+                    request.first_byte = range.parse().ok();
+                }
+                "authorization" => request.authorization = Some(value.to_owned()),
+                _ => {}
+            }
+        }
+        Some(request)
     }
 }
 

@@ -173,6 +173,50 @@ fn json_messages_are_one_object_a_line() {
     assert!(text.contains("none/manifest.json"), "{text}");
 }
 
+/// What a name may hold to be taken for more than a name.
+const HOSTILE: &str = "a\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}\u{2066}\rerror: forged\nerror: forged";
+
+/// Whether a terminal would obey any of it.
+fn is_obeyed(text: &str) -> bool {
+    text.contains(|character: char| {
+        character.is_control() && character != '\n'
+            || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    })
+}
+
+#[test]
+fn a_terminal_obeys_nothing_that_is_quoted() {
+    let env = TestEnv::new();
+    let failed = run(&mut env.imgbuild(["verify", HOSTILE])).exits(1);
+    assert!(!is_obeyed(&failed.stderr), "{:?}", failed.stderr);
+    let lines = failed.stderr.lines();
+    assert_eq!(lines.filter(|line| line.starts_with("error: ")).count(), 1);
+    let failed = run(&mut env.imgbuild(["verify", HOSTILE, "--log-format", "json"])).exits(1);
+    assert!(!is_obeyed(&failed.stderr), "{:?}", failed.stderr);
+    let message: Value = serde_json::from_str(&failed.stderr).unwrap();
+    let said = message["fields"]["message"].as_str().unwrap();
+    assert!(said.contains(HOSTILE), "{said:?}");
+
+    run(&mut env.imgbuild(["list", HOSTILE])).exits(2);
+    for (arguments, setting) in [
+        (vec!["list", HOSTILE], ""),
+        (vec!["build", "--help"], HOSTILE),
+    ] {
+        let said = run(env.imgbuild(arguments).env("IMGBUILD_OUT", setting));
+        let said = said.stdout + &said.stderr;
+        assert!(said.contains("Usage") && !is_obeyed(&said), "{said:?}");
+    }
+
+    let out = env.artifacts("tty-idle");
+    fs::write(out.join(HOSTILE), "").unwrap();
+    let differs = run(env.imgbuild(["verify"]).arg(&out)).exits(1).stdout;
+    assert_eq!(differs.lines().count(), 1, "{differs:?}");
+    assert!(!is_obeyed(&differs), "{differs:?}");
+    let json = run(env.imgbuild(["verify", "--json"]).arg(&out)).exits(1);
+    assert!(!is_obeyed(&json.stdout), "{:?}", json.stdout);
+    assert_eq!(json.json_lines()[0]["differences"][0]["file"], HOSTILE);
+}
+
 #[test]
 fn an_error_gives_its_reason_once() {
     let env = TestEnv::new();

@@ -184,7 +184,10 @@ fn a_guest_runs_under_its_user_and_has_what_it_was_handed() {
             .collect()
     };
     assert_eq!(limit("Max open files"), ["256", "256"]);
-    assert_eq!(limit("Max core file size"), ["0", "0"]);
+    // A handler of core files heeds no limit but this one (core(5)).
+    assert_eq!(limit("Max core file size"), ["1", "1"]);
+    assert!(guest.read("cmdline").contains("dump-guest-core=off"));
+    assert_eq!(guest.read("environ"), "");
     let own: i32 = fs::read_to_string("/proc/self/oom_score_adj")
         .unwrap()
         .trim()

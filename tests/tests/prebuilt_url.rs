@@ -264,3 +264,58 @@ fn a_download_that_is_no_kernel_is_refused() {
         .says(&["neither an ELF file nor a bzImage"]);
     served.assert_no_output();
 }
+
+#[test]
+fn what_lets_the_user_in_is_in_no_output_and_no_message() {
+    let served = Served::by(|_, request, kernel| match &*request.path {
+        "/vmlinux?token=secret" => Answer::serve(kernel, request),
+        _ => Answer::redirect("/circle?token=secret"),
+    });
+    let with_secrets = |path: &str| {
+        let url = served.server.url(path);
+        url.replace("http://", "http://me:secret@") + "?token=secret"
+    };
+    let kept_from =
+        |said: &str| assert!(!said.contains("secret") && !said.contains("me:"), "{said}");
+    let url = with_secrets("/vmlinux");
+    let with_digest = |url: &str| {
+        let mut command = served.without_digest(url);
+        command.args(["--kernel-sha256", &served.sha256, "--verbose"]);
+        command
+    };
+    let built = run(&mut with_digest(&url)).succeeds();
+    kept_from(&built.stderr);
+    kept_from(&built.stdout);
+    let manifest = served.env.path().join("out/tty-burn/manifest.json");
+    kept_from(&fs::read_to_string(manifest).unwrap());
+    assert_eq!(source(built)["url"], served.server.url("/vmlinux"));
+    let request = &served.server.requests()[0];
+    // `me:secret` in base64.
+    assert_eq!(request.authorization.as_deref(), Some("Basic bWU6c2VjcmV0"));
+
+    let unseen = Sha256::of_bytes("unseen").to_string();
+    let circle = with_secrets("/circle");
+    let unknown = |flag: &str, url: &str| {
+        let mut command = served.env.imgbuild(["kernel", "fetch", flag, url]);
+        command
+            .args(["--kernel-sha256", &unseen])
+            .env("NO_PROXY", "127.0.0.1");
+        served.env.own_cache(&mut command);
+        command
+    };
+    let malformed = url.replace("127.0.0.1:", "127.0.0.1:9");
+    for (mut command, code) in [
+        (served.without_digest(&url), 2),
+        (served.without_digest(&malformed), 2),
+        (unknown("--kernel-source", &malformed), 2),
+        (unknown("--kernel-source", &url.replace("http", "ftp")), 2),
+        (unknown("--kernel-source", &circle), 1),
+        (with_digest(&circle.replace("/circle", "/none")), 0),
+    ] {
+        let failed = run(&mut command).exits(code);
+        kept_from(&failed.stderr);
+        kept_from(&failed.stdout);
+    }
+    let mut help = served.env.imgbuild(["build", "--help"]);
+    kept_from(&run(help.env("IMGBUILD_KERNEL", &url)).succeeds().stdout);
+}

@@ -300,3 +300,36 @@ fn an_archive_that_is_cut_off_is_refused() {
     build(&env, &recipe).exits(1).says(&["root.tar"]);
     assert!(!env.path().join("out/mine").exists());
 }
+
+/// A tar whose one header is damaged, and has escape sequences for its name and
+/// size, which the tar crate quotes.
+fn escaping_tar() -> Vec<u8> {
+    let mut header = [0; 512];
+    for (at, field) in [
+        (0, &b"\x1b]0;owned\x07\rerror: forged\n"[..]),
+        (124, b"\x1b[2Jnot-num"),
+        (148, b"        "),
+        (257, b"ustar"),
+    ] {
+        header[at..at + field.len()].copy_from_slice(field);
+    }
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    [&header[..], &[0; 1024]].concat()
+}
+
+#[test]
+fn what_an_archive_holds_is_shown_and_not_obeyed() {
+    let env = TestEnv::new();
+    let recipe = good() + "\n[rootfs]\nplace = \"initramfs\"\nsource = \"root.tar\"\n";
+    fs::write(env.path().join("root.tar"), escaping_tar()).unwrap();
+    run(env.command("gzip").args(["--keep", "root.tar"])).succeeds();
+    let source = ["kernel", "config", "--kernel-source", "root.tar.gz"];
+    for refused in [build(&env, &recipe), run(&mut env.imgbuild(source))] {
+        let said = refused.exits(1).says(&["root.tar", "u{1b}[2J"]).stderr;
+        let obeyed = |character: char| character.is_control() && character != '\n';
+        assert!(!said.contains(obeyed), "{said:?}");
+        let errors = said.lines().filter(|line| line.starts_with("error: "));
+        assert_eq!(errors.count(), 1, "{said}");
+    }
+}

@@ -9,6 +9,7 @@ use crate::fleet::find::FindError;
 use crate::fleet::launch::LaunchError;
 use crate::fleet::select::SelectError;
 use crate::fleet::ssh::SshError;
+use crate::fleet::ssh_config::SshConfigError;
 use crate::fleet::users::UsersError;
 use crate::interrupt::{self, Interrupt};
 use crate::kernel::{KernelError, SourceError};
@@ -85,6 +86,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
                 LaunchError::Key(_)
                 | LaunchError::Users(UsersError::Taken { .. } | UsersError::Unmapped { .. }),
             ) => Exit::Usage,
+            Some(LaunchError::SshConfig(SshConfigError::Path(_))) => Exit::Usage,
             _ if asks_for_a_choice(&error) => Exit::Usage,
             _ if matches!(error.downcast_ref(), Some(ClientError::Interrupted)) => {
                 Exit::Interrupted

@@ -1,12 +1,16 @@
 //! The command line: arguments in, a library call, output out.
 
+use std::env;
 use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::directories::Directories;
 use crate::interrupt::Interrupt;
+use crate::text::{is_printable, printable_lines};
 use crate::{outlet, process, progress};
 
 mod act;
@@ -142,7 +146,7 @@ struct Context {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let cli = read(env::args_os()).unwrap_or_else(|error| end(&error));
     logging::install(&cli.talk);
     if let Some(user) = &cli.talk.user
         && let Err(error) = user::act_as(user)
@@ -173,6 +177,25 @@ pub fn main() -> ExitCode {
     // What failed to leave was told by the verb.
     let _ = outlet::finish(&interrupt);
     exit.into()
+}
+
+/// Ends with what clap says, which may quote the command line and the
+/// environment: without colours where a terminal would obey those.
+fn end(error: &clap::Error) -> ! {
+    let ours = |(name, _): &(OsString, OsString)| name.as_bytes().starts_with(b"IMGBUILD_");
+    let settings = env::vars_os().filter(ours).map(|(_, value)| value);
+    let mut quoted = env::args_os().chain(settings);
+    if quoted.all(|word| is_printable(&word.to_string_lossy())) {
+        error.exit();
+    }
+    let said = printable_lines(&error.to_string());
+    // Nobody is left to be told that nobody reads it.
+    let _ = if error.use_stderr() {
+        io::stderr().write_all(said.as_bytes())
+    } else {
+        io::stdout().write_all(said.as_bytes())
+    };
+    std::process::exit(error.exit_code());
 }
 
 /// Reads a command line.
