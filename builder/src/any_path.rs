@@ -34,6 +34,7 @@ pub(crate) fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, 
 }
 
 /// The same for a path that need not be there.
+#[expect(clippy::ref_option, reason = "serde hands over a field as it is")]
 pub(crate) mod option {
     use super::{Deserialize as _, Deserializer, Document, PathBuf, Serialize as _, Serializer};
 

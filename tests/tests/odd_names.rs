@@ -91,8 +91,8 @@ fn a_fleet_lives_where_no_path_is_utf_8() {
     let mut tar = odd.command("tar");
     run(tar.arg("-cf").arg(&root).args(["-C", "/", "etc/hostname"])).succeeds();
     let out = odd.path("state").join("out");
-    let mut build = odd.imgbuild(["build", "debian-shell", "--no-boot", "--json", "--rootfs"]);
-    let built = run(build.arg(&root).arg("--out").arg(&out)).succeeds();
+    let mut command = odd.imgbuild(["build", "debian-shell", "--no-boot", "--json", "--rootfs"]);
+    let built = run(command.arg(&root).arg("--out").arg(&out)).succeeds();
     // What cannot be JSON is replaced, and the fleet's own documents have it all.
     assert!(
         built.json_lines()[0]["out"]
@@ -143,7 +143,9 @@ fn a_fleet_lives_where_no_path_is_utf_8() {
 
 fn hex(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes().iter();
-    bytes.map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.flat_map(|byte| [byte >> 4, byte & 15]);
+    let digits = digits.filter_map(|digit| char::from_digit(digit.into(), 16));
+    digits.collect()
 }
 
 fn what_guests_say_is_shown_as_it_is_or_safely(odd: &Odd) {

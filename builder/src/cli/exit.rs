@@ -84,9 +84,9 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
             Some(LaunchError::Interrupted) => Exit::Interrupted,
             Some(
                 LaunchError::Key(_)
+                | LaunchError::SshConfig(SshConfigError::Path(_))
                 | LaunchError::Users(UsersError::Taken { .. } | UsersError::Unmapped { .. }),
             ) => Exit::Usage,
-            Some(LaunchError::SshConfig(SshConfigError::Path(_))) => Exit::Usage,
             _ if asks_for_a_choice(&error) => Exit::Usage,
             _ if matches!(error.downcast_ref(), Some(ClientError::Interrupted)) => {
                 Exit::Interrupted
