@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::launch::Guests;
-use crate::fleet::claims::Register;
 use super::output::{print, print_as_it_is, print_json, print_text};
 use super::{Context, DEFAULT_OUT, Exit, Failure};
+use crate::fleet::claims::Register;
 use crate::fleet::plan::Artifacts;
 use crate::fleet::readiness::{self, Canaries, Question, Report};
 use crate::fleet::spec::Subnet;

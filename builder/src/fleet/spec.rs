@@ -31,6 +31,7 @@ pub struct FleetSpec {
     /// The host that it was launched on, and the boot of it.
     pub host: HostId,
     /// The folder of its sockets, absolute.
+    #[serde(with = "any_path")]
     pub runtime: PathBuf,
     /// The output folder that guests run from, absolute.
     #[serde(with = "any_path")]

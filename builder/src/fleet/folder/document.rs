@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::FolderError;
 use super::paths::SPEC;
+use crate::any_path;
 use crate::fleet::orphans::{GuestUsers, Mark};
 use crate::fleet::spec::{FleetSpec, Instance, SPEC_VERSION};
 
@@ -84,6 +85,8 @@ impl Remnant {
         Self {
             mark: mark(),
             runtime: text("runtime").map(PathBuf::from),
+            instance: text("instance").and_then(|text| Instance::try_from(text).ok()),
+            runtime: (spec.get("runtime")).and_then(|path| any_path::deserialize(path).ok()),
         }
     }
 }
