@@ -72,6 +72,11 @@ impl Place {
         self.site.folder().error(alone::guest(guest))
     }
 
+    fn sockets(&self, guest: u32) -> [PathBuf; 2] {
+        let (folder, guest) = (self.site.folder(), alone::guest(guest));
+        [folder.console(guest), folder.monitor(guest)]
+    }
+
     fn start(&self, guest: u32, lifetime: Lifetime) -> Guest {
         let started = alone::start(&self.site, alone::guest(guest), lifetime, |_, _| {});
         Guest {
@@ -199,6 +204,8 @@ fn a_guest_runs_under_its_user_and_has_what_it_was_handed() {
 
     // Every open file is one it was handed, its complaints, or of its own making.
     let own = [place.overlay(0), place.identity(0), place.complaints(0)];
+    let sockets = place.sockets(0);
+    let own = own.into_iter().chain(sockets);
     let handed: BTreeSet<_> = place.artifacts().into_iter().chain(own).collect();
     let mut seen = BTreeSet::new();
     let mut sockets = 0;

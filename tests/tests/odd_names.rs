@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use imgbuild::fleet::api::types;
+use imgbuild::host::id::HostId;
 use imgbuild_tests::fleet::kill;
 use imgbuild_tests::{Finished, TestEnv, run, wait_until};
 use serde_json::Value;
@@ -40,7 +41,9 @@ impl Odd {
     }
 
     fn state(&self) -> PathBuf {
-        self.path("state").join("imgbuild/fleets/odd")
+        let host = HostId::this().unwrap().folder();
+        let fleets = self.path("state").join("imgbuild/fleets");
+        fleets.join(host).join("odd")
     }
 
     fn imgbuild<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {

@@ -98,7 +98,11 @@ fn orphaned(name: &str, directories: &Directories) -> Paths {
     let spec = read_spec(&paths.state).unwrap();
     let unfinished = false;
     let spec = FleetSpec { unfinished, ..spec };
-    replace(&paths.spec_file(), &serde_json::to_vec(&spec).unwrap()).unwrap();
+    replace(
+        &paths.spec_file(),
+        &serde_json::to_vec_pretty(&spec).unwrap(),
+    )
+    .unwrap();
     paths
 }
 
