@@ -205,7 +205,7 @@ fn show_json(guest: GuestIndex, outcome: &Outcome) -> Result<(), Failure> {
                 "code": null,
                 "late": lateness(*within),
             });
-            return print(&late.to_string());
+            return print_json(&late);
         }
     };
     let mut object = json!({

@@ -84,8 +84,6 @@ impl Remnant {
         };
         Self {
             mark: mark(),
-            runtime: text("runtime").map(PathBuf::from),
-            instance: text("instance").and_then(|text| Instance::try_from(text).ok()),
             runtime: (spec.get("runtime")).and_then(|path| any_path::deserialize(path).ok()),
         }
     }
