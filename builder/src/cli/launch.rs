@@ -1,6 +1,7 @@
 //! `imgbuild launch`.
 
 use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, stderr};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -60,6 +61,12 @@ pub struct Launch {
     /// End the fleet this long after its start [default: at Ctrl-C]
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     keep: Option<Duration>,
+
+    /// End the fleet when its start has gone no further for this long, with guests
+    /// left that cannot be started [default: 10m; none on a terminal]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration,
+        conflicts_with_all = ["detach", "background"])]
+    patience: Option<Duration>,
 
     #[command(flatten)]
     how: Guests,
@@ -192,7 +199,10 @@ impl Guests {
 }
 
 /// What is of use beside `--resume`, besides what every verb takes.
-const BESIDE_RESUME: [&str; 4] = ["resume", "detach", "background", "json"];
+const BESIDE_RESUME: [&str; 5] = ["resume", "detach", "background", "patience", "json"];
+
+/// How long a launch that nobody watches waits for a start that goes no further.
+const UNWATCHED: Duration = Duration::from_secs(10 * 60);
 
 /// Refuses what is given beside `--resume` and would change the fleet. What the
 /// environment says is for fleets that are launched.
@@ -227,7 +237,10 @@ impl Launch {
         let attachment = match (self.detach, self.background) {
             (true, _) => Attachment::Detached,
             (false, true) => Attachment::Background,
-            (false, false) => Attachment::Foreground,
+            (false, false) => Attachment::Foreground {
+                patience: (self.patience)
+                    .or_else(|| (!stderr().is_terminal()).then_some(UNWATCHED)),
+            },
         };
         let count = self.count.filter(|_| self.resume.is_none());
         let mut printer = Printer::new(self.json, count);
@@ -245,7 +258,12 @@ impl Launch {
         outlet::finish(interrupt)?;
         Ok(match launched {
             Launched::Detached => Exit::Done,
-            Launched::Over(summary) => exit(&summary),
+            Launched::Over(summary) => {
+                if summary.ending == Ending::Stuck {
+                    tracing::error!("{}", stuck(&summary));
+                }
+                exit(&summary)
+            }
         })
     }
 
@@ -317,6 +335,18 @@ fn exit(summary: &Summary) -> Exit {
     }
 }
 
+/// Why a launch that was stuck has ended.
+fn stuck(summary: &Summary) -> String {
+    let tally = &summary.tally;
+    let why = (tally.held_back.as_ref()).map_or_else(String::new, |why| format!(": {why}"));
+    format!(
+        "the start went no further, with {} of {} not started{why}; launch fewer, or have it wait \
+         longer with --patience",
+        tally.planned,
+        counted(tally.count as u64, "guest")
+    )
+}
+
 /// Prints events as they come, and a bar while guests start.
 struct Printer {
     json: bool,
@@ -377,11 +407,10 @@ impl Printer {
             ),
             LaunchEvent::Fleet(Event::Guest(guest)) => self.count(guest),
             LaunchEvent::Fleet(Event::Stage { stage, held_back }) => match (stage, held_back) {
-                (Stage::Settled, Some(why)) => {
-                    tracing::warn!("no more guests are started for now: {why}");
-                }
-                (Stage::Up, _) => self.bar.finish_and_clear(),
-                _ => {}
+                (Stage::Stopping, _) => {}
+                (_, Some(why)) => tracing::warn!("no more guests are started for now: {why}"),
+                (Stage::Up, None) => self.bar.finish_and_clear(),
+                (_, None) => {}
             },
             LaunchEvent::Launch(_) | LaunchEvent::Fleet(_) => {}
         }
@@ -534,6 +563,7 @@ mod tests {
             &["--detach", "--json"][..],
             &["--background", "--verbose", "--log-format", "json"],
             &["-q"],
+            &["--patience", "1m"],
         ] {
             resumed(words).unwrap();
         }

@@ -15,10 +15,16 @@ mod reason;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 pub use event::{Action, Actions, Event};
-pub use policy::{Backoff, Chance, GIVE_UP, Policy, SETTLED};
+pub use policy::{Backoff, Chance, GIVE_UP, OnTrouble, Policy, SETTLED, TRY_ON};
 pub use reason::{End, Reason};
+pub use trouble::Trouble;
+
+/// Starts in a row for which a guest's port is another's until it gets a new one:
+/// what is taken for a moment is free again by then.
+const PORT_TRIES: u32 = 4;
 
 /// Where a guest stands.
 #[derive(
@@ -105,6 +111,10 @@ pub struct Guest {
     reason: Option<Reason>,
     /// Ends in a row without being ready for long.
     ends: u32,
+    /// Starts in a row for which its port was another's.
+    port_tries: u32,
+    /// Its last start is one of its restarts.
+    is_again: bool,
     restarts: u32,
     unresponsive: u32,
     status: Option<Status>,
@@ -127,6 +137,8 @@ impl Default for Guest {
             omen: None,
             reason: None,
             ends: 0,
+            port_tries: 0,
+            is_again: false,
             restarts: 0,
             unresponsive: 0,
             status: None,
@@ -208,6 +220,21 @@ impl Guest {
         self.due
     }
 
+    /// What of the host's keeps it from being started.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&Trouble> {
+        match (self.phase, &self.reason) {
+            (Phase::Planned | Phase::Restarting, Some(Reason::Host(trouble))) => Some(trouble),
+            _ => None,
+        }
+    }
+
+    /// Whether its port has been another's for so long that it needs a new one.
+    #[must_use]
+    pub fn has_lost_its_port(&self) -> bool {
+        self.port_tries >= PORT_TRIES && matches!(self.reason, Some(Reason::Host(Trouble::Port(_))))
+    }
+
     /// Notes how it fared under another supervisor: how often it was started
     /// again, and where it stands, if that was its end and it does not live.
     pub fn remember(&mut self, restarts: u32, over: Option<Phase>) {
@@ -251,7 +278,7 @@ impl Guest {
             Event::Machine(machine) => self.explain(now, *machine, policy),
             Event::OutOfReach => self.lose_sight(now, policy),
             Event::SpawnFailed(reason) if before == Phase::Starting => {
-                self.end(now, jitter, Reason::Spawn(reason.clone()), policy)
+                self.end(now, jitter, reason.clone(), policy)
             }
             Event::Gone if before == Phase::Planned => self.end(now, jitter, Reason::Lost, policy),
             Event::Ended(end) if before.lives() => {

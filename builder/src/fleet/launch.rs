@@ -49,7 +49,11 @@ use resume::supervise;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attachment {
     /// This process, which ends once none of its guests is to be up any more.
-    Foreground,
+    Foreground {
+        /// It ends as well when the start has gone no further for so long; never
+        /// without.
+        patience: Option<Duration>,
+    },
     /// A process of its own, which outlives this one.
     Detached,
     /// This process, which is such a one, and stays.

@@ -11,6 +11,7 @@ pub mod deadline;
 pub mod find;
 pub mod folder;
 pub mod guest;
+mod headway;
 pub mod identity;
 mod inspection;
 pub mod journal;

@@ -56,6 +56,13 @@ pub fn extend(
     Ok(ports)
 }
 
+/// A free port for a guest of a fleet that has these, in the place of its own.
+pub fn another(fleet: &Path, chosen: &[u16]) -> Result<u16, TooFewPorts> {
+    let more = u32::try_from(chosen.len() + 1).unwrap_or(u32::MAX);
+    let ports = extend(fleet, chosen, more)?;
+    Ok(*ports.last().expect("one more was found"))
+}
+
 fn search(
     fleet: &Path,
     count: u32,

@@ -24,7 +24,7 @@ use super::plan::Artifacts;
 use super::running::{Running, is_out_of_reach};
 use super::spec::{FleetSpec, Instance, Subnet};
 use super::tap;
-use super::{deadline, identity, ssh_config};
+use super::{deadline, identity, ports, ssh_config};
 use crate::artifact;
 use crate::disk::overlay::{Overlay, write_overlays};
 use crate::disk::qcow2::{Backing, BackingFormat};
@@ -38,6 +38,10 @@ use crate::vmm::{
     Accel, Confinement, Disk, Files, GuestSpec, Lifetime, Listening, Net, Outbound, Part,
     hand_over, kvm_for_users, readable_by,
 };
+
+mod error;
+
+pub use error::SpawnError;
 
 /// What the guests of a fleet run from and within.
 #[derive(Debug)]
@@ -276,7 +280,7 @@ impl Site {
     }
 
     /// Opens what a guest is handed. Its console listens from here on.
-    pub fn files(&self, guest: GuestIndex) -> io::Result<Files> {
+    pub fn files(&self, guest: GuestIndex) -> Result<Files, SpawnError> {
         let named = |path: &Path, error: io::Error| {
             io::Error::new(error.kind(), format!("{}: {error}", path.display()))
         };
@@ -297,7 +301,7 @@ impl Site {
             )
             .map_err(io::Error::other)?;
         }
-        let next = identity::for_next_start(&self.identity(guest)?)?;
+        let next = identity::for_next_start(&self.identity(guest)?).map_err(io::Error::from)?;
         let identity = self
             .folder
             .write_identity(guest, next.encode().as_slice())
@@ -308,7 +312,14 @@ impl Site {
         let open = |path: &Path, options: &OpenOptions| {
             options.open(path).map_err(|error| named(path, error))
         };
-        let listen = |path: &Path| listener(path).map_err(|error| named(path, error));
+        let listen = |path: &Path| {
+            listener(path).map_err(|error| match (error.kind(), path.parent()) {
+                (io::ErrorKind::NotFound, Some(folder)) => SpawnError::NoRuntimeFolder {
+                    path: folder.to_path_buf(),
+                },
+                _ => named(path, error).into(),
+            })
+        };
         Ok(Files {
             kernel: self.kernel.file.try_clone()?,
             initramfs: self.initramfs.file.try_clone()?,
@@ -324,17 +335,15 @@ impl Site {
                 OpenOptions::new().append(true).create(true).mode(0o600),
             )?,
             tap: match (self.spec.net, self.spec.tap_subnet) {
-                (Net::Tap, Some(_)) => {
-                    Some(tap::open(self.spec.instance, guest).map_err(io::Error::other)?)
-                }
-                (Net::Tap, None) => Some(tap::open_on_trial().map_err(io::Error::other)?),
+                (Net::Tap, Some(_)) => Some(tap::open(self.spec.instance, guest)?),
+                (Net::Tap, None) => Some(tap::open_on_trial()?),
                 (Net::User | Net::None, _) => None,
             },
         })
     }
 
     /// Starts a guest.
-    pub(super) fn spawn(&self, guest: GuestIndex) -> io::Result<Running> {
+    pub(super) fn spawn(&self, guest: GuestIndex) -> Result<Running, SpawnError> {
         let files = self.files(guest)?;
         let console = UnixStream::connect(self.folder.console(guest))?;
         let prepared = self
@@ -353,7 +362,40 @@ impl Site {
                 extra: Some(&in_child),
             },
         )?;
-        Running::started(child, console, said, self.lifetime == Lifetime::WithParent)
+        let dies_with_us = self.lifetime == Lifetime::WithParent;
+        Ok(Running::started(child, console, said, dies_with_us)?)
+    }
+
+    /// Gives a guest another port in the place of its own, if that is another's.
+    /// What cannot be done now is tried at its next start.
+    pub(super) fn replace_port(&mut self, guest: GuestIndex) {
+        let which = guest.get() as usize;
+        let Some(&lost) = self.spec.ports.get(which) else {
+            return;
+        };
+        if host::ports::is_free(lost) {
+            return;
+        }
+        match self.choose_another_port(which) {
+            Ok(port) => tracing::warn!("{guest}: its port {lost} is another's: it gets {port}"),
+            Err(error) => tracing::warn!("{guest}: its port {lost} is another's: {error}"),
+        }
+    }
+
+    fn choose_another_port(&mut self, which: usize) -> Result<u16, LaunchError> {
+        // Until the spec tells others what is taken; guests that live are to be
+        // heard meanwhile.
+        let _turn = self.folder.turn(|| false)?.ok_or(LaunchError::Turn)?;
+        let port = ports::another(self.folder.path(), &self.spec.ports)?;
+        let lost = std::mem::replace(&mut self.spec.ports[which], port);
+        let written = self
+            .write_ssh_config()
+            .and_then(|_| Ok(self.folder.write_spec(&self.spec)?));
+        if written.is_err() {
+            self.spec.ports[which] = lost;
+            let _ = self.write_ssh_config();
+        }
+        written.map(|()| port)
     }
 
     /// Takes charge of a guest that another supervisor started, without its

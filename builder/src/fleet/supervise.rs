@@ -12,14 +12,15 @@ use super::api::server::{self, Server};
 use super::api::types::{Desired, Event, Stage};
 use super::ask::Asks;
 use super::deadline;
-use super::guest::{Phase, Reason};
+use super::guest::{Guest, Phase, Reason};
+use super::headway::Headway;
 use super::journal::{Journal, Record};
 use super::launch::{Attachment, LaunchError};
 use super::logs;
 use super::orphans;
 use super::spec::BurnAt;
 use super::streams::Streams;
-use super::supervisor::{Member, Notice, Observation, Supervisor};
+use super::supervisor::{Member, Notice, Observation, Supervisor, Why};
 use super::view;
 use super::wishes::Wishes;
 use crate::host;
@@ -49,6 +50,7 @@ pub struct Fleet<'a> {
     wishes: Wishes,
     /// The initial start is done.
     up: bool,
+    headway: Headway,
     told: (Stage, Option<String>),
     /// When sockets that are gone are tried again to be made anew.
     renewal: Option<Instant>,
@@ -67,6 +69,8 @@ pub enum Ending {
     Stopped,
     /// Its guests all ended, and none is to be started again.
     Empty,
+    /// Its start went no further for as long as its launch was to wait.
+    Stuck,
 }
 
 /// How a fleet stood when it ended, before its guests were stopped.
@@ -128,6 +132,7 @@ impl<'a> Fleet<'a> {
             asks: Asks::default(),
             wishes: Wishes::default(),
             up: journal.history().up,
+            headway: Headway::new(Instant::now()),
             journal,
             told: (Stage::Starting, None),
             renewal: None,
@@ -158,18 +163,48 @@ impl<'a> Fleet<'a> {
             if self.wishes.are_to_end() {
                 break Ending::Stopped;
             }
-            if attachment == Attachment::Foreground && self.is_over() {
-                break Ending::Empty;
+            let mut gives_up = None;
+            if let Attachment::Foreground { patience } = attachment {
+                if self.is_over() {
+                    break Ending::Empty;
+                }
+                // A fleet whose end is known does not wait for ever.
+                gives_up = patience.filter(|_| until.is_none());
             }
-            self.turn(until)?;
+            let gives_up = gives_up.and_then(|patience| self.is_stuck_from(patience));
+            if gives_up.is_some_and(|at| at <= Instant::now()) {
+                break Ending::Stuck;
+            }
+            self.turn(until.into_iter().chain(gives_up).min())?;
         };
         if ending == Ending::Over {
             self.ask_in_the_end()?;
         }
         let start_seconds = start_seconds.unwrap_or_else(|| began.elapsed().as_secs_f64());
-        let tally = self.tally(start_seconds);
+        let mut tally = self.tally(start_seconds);
+        if ending == Ending::Stuck {
+            tally.held_back = tally.held_back.or_else(|| self.why_stuck());
+        }
         self.end()?;
         Ok((ending, tally))
+    }
+
+    /// When the start is given up by who has this patience, if it goes no further:
+    /// not while a guest may be about to come up.
+    fn is_stuck_from(&mut self, patience: Duration) -> Option<Instant> {
+        let under_way = [Phase::Planned, Phase::Starting, Phase::Booting];
+        self.headway
+            .see(Instant::now(), self.supervisor.count(&under_way));
+        let members = self.supervisor.members();
+        let is_waited_for = members.iter().map(Member::guest).any(comes_up);
+        (self.headway.ends(patience)).filter(|_| !is_waited_for)
+    }
+
+    /// Why the start goes no further, as far as anything tells.
+    fn why_stuck(&self) -> Option<String> {
+        let held = self.supervisor.held_back().map(|(why, _)| why.to_string());
+        let mut guests = self.supervisor.members().iter().map(Member::guest);
+        held.or_else(|| guests.find_map(|guest| Some(guest.trouble()?.to_string())))
     }
 
     /// When the fleet, whose start is done, is to end; also for a supervisor
@@ -360,6 +395,19 @@ impl<'a> Fleet<'a> {
                 }
             }
             Observation::Ended => self.record(&Record::End { guest }),
+            Observation::NotStarted { phase, restarts } => {
+                let past = self.journal.history().guests.get(&guest);
+                let is_known =
+                    past.is_some_and(|past| (past.over, past.restarts) == (Some(phase), restarts));
+                // A host in trouble is tried again and again, and its disk may be full.
+                if !is_known {
+                    self.record(&Record::NotStarted {
+                        guest,
+                        phase,
+                        restarts,
+                    });
+                }
+            }
             Observation::State(phase) => {
                 tracing::debug!(
                     guest = %guest,
@@ -418,16 +466,8 @@ impl<'a> Fleet<'a> {
     fn settle(&mut self) {
         let waiting = self.supervisor.count(&[Phase::Planned]);
         let settled = matches!(self.supervisor.held_back(), Some((_, true)));
-        // One whose VMM somebody stopped may boot for ever.
-        let is_under_way = |member: &Member| {
-            let guest = member.guest();
-            matches!(guest.phase(), Phase::Starting | Phase::Booting)
-                && guest.reason() != Some(&Reason::VmmStopped)
-        };
-        if !self.up
-            && (waiting == 0 || settled)
-            && !self.supervisor.members().iter().any(is_under_way)
-        {
+        let mut guests = self.supervisor.members().iter().map(Member::guest);
+        if !self.up && (waiting == 0 || settled) && !guests.any(comes_up) {
             self.up = true;
             self.record(&Record::Up);
             if self.supervisor.site().spec().burn_at == BurnAt::Start {
@@ -449,8 +489,9 @@ impl<'a> Fleet<'a> {
             _ if !self.up || self.supervisor.count(&[Phase::Planned]) > 0 => Stage::Starting,
             _ => Stage::Up,
         };
+        // What the host lacks is for the user to mend, and told at once.
         let held_back = held
-            .filter(|(_, settled)| *settled)
+            .filter(|(why, settled)| *settled || matches!(why, Why::Trouble(_)))
             .map(|(why, _)| why.to_string());
         // The numbers in a reason change all the time; that there is one counts.
         if (stage, held_back.is_some()) != (self.told.0, self.told.1.is_some()) {
@@ -459,6 +500,8 @@ impl<'a> Fleet<'a> {
             let event = Event::Stage { stage, held_back };
             (self.emit)(&event);
             self.streams.tell(&event);
+        } else {
+            self.told.1 = held_back;
         }
     }
 
@@ -505,6 +548,13 @@ impl<'a> Fleet<'a> {
             held_back: self.told.1.clone(),
         }
     }
+}
+
+/// Whether a guest is about to come up. One whose VMM somebody stopped may boot
+/// for ever.
+fn comes_up(guest: &Guest) -> bool {
+    matches!(guest.phase(), Phase::Starting | Phase::Booting)
+        && guest.reason() != Some(&Reason::VmmStopped)
 }
 
 /// Console lines of one guest at a time, on their way to its log.

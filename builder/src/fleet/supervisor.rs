@@ -20,7 +20,7 @@ use tty_init::protocol::Message;
 
 use super::admission::{self, Admission};
 use super::api::types::Totals;
-use super::guest::{Action, End, Event, Phase, Policy};
+use super::guest::{Action, End, Event, Phase, Policy, Trouble};
 use super::orphans::Living;
 use super::running::{Amount, More, Source, is_out_of_reach};
 use super::site::Site;
@@ -37,6 +37,7 @@ mod times;
 mod turn;
 
 pub use members::Member;
+pub use starts::Why;
 
 use errors::Errors;
 use jitter::Jitter;
@@ -91,6 +92,14 @@ pub enum Observation {
     State(Phase),
     /// Its VMM ended.
     Ended,
+    /// A start of it came to nothing: where it stands since, and how often it was
+    /// started again up to now.
+    NotStarted {
+        /// Where it stands.
+        phase: Phase,
+        /// Its restarts.
+        restarts: u32,
+    },
     /// It sent a message.
     Message(Message<String>),
     /// Its console carried a line, a message or any text.
@@ -219,7 +228,7 @@ impl Supervisor {
     /// Why no more guests are started, and whether that is for good as far as
     /// can be seen.
     #[must_use]
-    pub fn held_back(&self) -> Option<(&admission::Hold, bool)> {
+    pub fn held_back(&self) -> Option<(Why<'_>, bool)> {
         self.starts.held_back()
     }
 
@@ -300,6 +309,10 @@ impl Supervisor {
     /// Tells a guest's state machine what the user wants, or what was found.
     pub fn wish(&mut self, which: usize, event: &Event<'_>) {
         self.apply(which, event);
+        if matches!(event, Event::Restart(_)) {
+            self.starts.end_trouble();
+            self.starts.look_now();
+        }
     }
 
     /// Types a line on a guest's console; `false` if it has none, or one that takes
@@ -492,7 +505,8 @@ impl Supervisor {
             self.start_planned();
         }
         for _ in 0..STARTS_A_TURN {
-            let Some(which) = self.starts.first(Instant::now()) else {
+            let booting = self.count(&[Phase::Starting, Phase::Booting]);
+            let Some(which) = self.starts.first(Instant::now(), booting) else {
                 return;
             };
             let member = &self.members[which];
@@ -500,7 +514,6 @@ impl Supervisor {
             let is_wanted = matches!(member.guest().phase(), Phase::Planned | Phase::Restarting)
                 && !member.lives();
             if is_wanted {
-                let booting = self.count(&[Phase::Starting, Phase::Booting]);
                 let living = booting + self.count(&[Phase::Ready, Phase::Unresponsive]);
                 let seen =
                     admission::look(Path::new("/"), self.site.memory_room(), booting, living);
@@ -521,12 +534,15 @@ impl Supervisor {
             return;
         }
         let index = self.members[which].index();
+        if self.members[which].guest().has_lost_its_port() {
+            self.site.replace_port(index);
+        }
         let spawned = self.site.spawn(index).and_then(|mut running| {
             match running.register(self.poll.registry(), |source| token(which, source)) {
                 Ok(()) => Ok(running),
                 Err(error) => {
                     running.kill_and_wait();
-                    Err(error)
+                    Err(error.into())
                 }
             }
         });
@@ -535,7 +551,7 @@ impl Supervisor {
                 self.members[which].runs(running, false);
                 self.notice(which, Observation::Started);
             }
-            Err(error) => self.apply(which, &Event::SpawnFailed(error.to_string())),
+            Err(error) => self.apply(which, &Event::SpawnFailed(error.reason())),
         }
     }
 
@@ -738,11 +754,33 @@ impl Supervisor {
             self.classify(which);
             let after = self.members[which].guest().phase();
             self.notice(which, Observation::State(after));
+            self.judge_start(which, before, event);
         }
         for action in actions {
             self.act(which, action, now);
         }
         self.arm(which);
+    }
+
+    /// Takes note of a start that came to nothing, or of one that went well.
+    fn judge_start(&mut self, which: usize, before: Phase, event: &Event<'_>) {
+        let guest = self.members[which].guest();
+        if guest.phase() == Phase::Ready {
+            self.starts.end_trouble();
+            return;
+        }
+        if !before.lives() {
+            return;
+        }
+        let trouble = guest.trouble();
+        if let Some(trouble @ Trouble::Short(_)) = trouble {
+            let jitter = self.jitter.next();
+            self.starts.meet_trouble(Instant::now(), jitter, trouble);
+        }
+        if trouble.is_some() || matches!(event, Event::SpawnFailed(_)) {
+            let (phase, restarts) = (guest.phase(), guest.restarts());
+            self.notice(which, Observation::NotStarted { phase, restarts });
+        }
     }
 
     fn act(&mut self, which: usize, action: Action, now: Instant) {

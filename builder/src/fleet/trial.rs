@@ -5,7 +5,7 @@ use std::{fs, io};
 use super::admission::Admission;
 use super::deadline;
 use super::folder::{Folder, FolderError};
-use super::guest::{Backoff, GIVE_UP, Policy};
+use super::guest::{Backoff, GIVE_UP, OnTrouble, Policy};
 use super::identity;
 use super::launch::LaunchError;
 use super::plan::Artifacts;
@@ -72,6 +72,7 @@ impl Trial {
             health: spec.health,
             backoff: Backoff::default(),
             give_up: GIVE_UP,
+            on_trouble: OnTrouble::GiveUp,
         };
         let site = Site::new(folder, spec, artifacts, Lifetime::WithParent)?;
         let guests = GuestRange::first(count)?;

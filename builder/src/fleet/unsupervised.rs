@@ -69,9 +69,7 @@ pub fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
             pid,
             for_seconds: 0.0,
             ready_after: None,
-            restarts: past
-                .and_then(|past| past.last)
-                .map_or(0, |last| last.restarts),
+            restarts: past.map_or(0, |past| past.restarts),
             unresponsive: 0,
             reason: Some(reason.to_owned()),
             ssh: spec.ssh_address(index).map(|address| address.to_string()),

@@ -84,7 +84,7 @@ impl Waiting {
         }
         let given_up = |state| matches!(state, Phase::Failed | Phase::Exited);
         // Held back are those that would come next, and nothing else is under way.
-        let held_back = |state| matches!(state, Phase::Planned | Phase::Ready);
+        let held_back = |state| matches!(state, Phase::Planned | Phase::Restarting | Phase::Ready);
         if self.states().all(|state| state == Phase::Ready) {
             Some(Outcome::Ready)
         } else if self.states().any(given_up)
@@ -152,6 +152,7 @@ mod tests {
             (Stage::Starting, &[Failed, Planned], Some(Outcome::Part)),
             (Stage::Up, &[Ready, Exited], Some(Outcome::Part)),
             (Stage::Settled, &[Ready, Planned], Some(Outcome::Part)),
+            (Stage::Settled, &[Ready, Restarting], Some(Outcome::Part)),
             (Stage::Settled, &[Ready, Planned, Booting], None),
             (Stage::Stopping, &[Ready], Some(Outcome::Ended)),
             (Stage::Up, &[], Some(Outcome::Ready)),

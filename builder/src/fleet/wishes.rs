@@ -1,6 +1,7 @@
 //! What users want of guests that run: to stop, to start again, to be more or
 //! fewer.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -13,7 +14,7 @@ use super::journal::{Journal, Record};
 use super::launch::LaunchError;
 use super::site::Site;
 use super::supervise::STOP_GRACE;
-use super::supervisor::Supervisor;
+use super::supervisor::{Supervisor, Why};
 use super::{deadline, ports, users};
 use crate::host;
 use crate::interrupt::Interrupt;
@@ -168,10 +169,15 @@ impl Wishes {
             let Pending {
                 act,
                 mut waiting,
-                answer,
+                mut answer,
                 reply,
             } = pending;
             waiting.retain(|(which, before)| !is_done(supervisor, act, *which, *before));
+            if act == Act::Restart
+                && let Some((Why::Trouble(trouble), _)) = supervisor.held_back()
+            {
+                refuse_those_down(supervisor, &mut waiting, &mut answer, &trouble.to_string());
+            }
             if waiting.is_empty() {
                 let _ = reply.send(answer);
             } else {
@@ -235,6 +241,26 @@ fn is_done(supervisor: &Supervisor, act: Act, which: usize, before: Option<u32>)
     }
 }
 
+/// Has nobody wait for guests that the host keeps down for now; they start once
+/// it does not.
+fn refuse_those_down(
+    supervisor: &Supervisor,
+    waiting: &mut Vec<(usize, Option<u32>)>,
+    answer: &mut ActAnswer,
+    why: &str,
+) {
+    let members = supervisor.members();
+    let is_down = |which: usize| members.get(which).is_some_and(|member| !member.lives());
+    for (which, _) in waiting.extract_if(.., |(which, _)| is_down(*which)) {
+        answer.refused.push(Refusal {
+            id: id(supervisor, which),
+            reason: format!("{why}; it is tried on"),
+        });
+    }
+    let refused: HashSet<_> = answer.refused.iter().map(|refusal| &refusal.id).collect();
+    answer.done.retain(|id| !refused.contains(id));
+}
+
 /// Adds guests, up to `count`.
 fn more(
     supervisor: &mut Supervisor,
@@ -244,13 +270,19 @@ fn more(
     let now = u32::try_from(supervisor.members().len()).unwrap_or(u32::MAX);
     let guests = GuestRange::new(now, count)?;
     let site = supervisor.site_mut();
+    // What a change of the number left that was cut short: these are new.
+    let new = guests.iter().collect::<Vec<_>>();
+    site.forget(&new);
     // Those of these numbers that there were may have been stopped.
     let wanted = guests.iter().map(|guest| Record::Wanted { guest });
     journal.append_durably(wanted)?;
     let before = site.spec().clone();
     if let Err(error) = enlarge(site, guests, count) {
         *site.spec_mut() = before;
-        site.forget(&guests.iter().collect::<Vec<_>>());
+        site.forget(&new);
+        if let Err(error) = site.write_ssh_config() {
+            tracing::warn!("{error}");
+        }
         return Err(error);
     }
     supervisor.extend(guests.iter());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tty_init::protocol::Message;
 
-use super::{Chance, End};
+use super::{Chance, End, Reason};
 use crate::vmm::Machine;
 
 /// What happened to a guest. One that means nothing where the guest stands is
@@ -16,7 +16,7 @@ pub enum Event<'a> {
     /// any more.
     Start,
     /// Its VMM could not be started, and why.
-    SpawnFailed(String),
+    SpawnFailed(Reason),
     /// The first bytes came from its console.
     Heard,
     /// It sent a message.

@@ -32,7 +32,25 @@ pub struct Policy {
     /// Ends in a row, without being ready for [`SETTLED`] in between, after which
     /// it is given up.
     pub give_up: u32,
+    /// What becomes of one that the host keeps from being started.
+    pub on_trouble: OnTrouble,
 }
+
+/// What becomes of a guest that the host keeps from being started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTrouble {
+    /// It is tried on until it starts, and nothing of that counts as an end.
+    TryOn,
+    /// It ended, as for any other reason.
+    GiveUp,
+}
+
+/// How far apart starts are tried that the host keeps from coming to anything: a
+/// minute at most, jitter included.
+pub const TRY_ON: Backoff = Backoff {
+    first: Duration::from_millis(250),
+    most: Duration::from_secs(40),
+};
 
 impl Policy {
     /// Whether a guest that ended for this reason is to be started again.

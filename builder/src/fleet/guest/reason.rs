@@ -3,11 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::Trouble;
+
 /// Why a guest is not ready, or why it was started again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// Its VMM could not be started.
     Spawn(String),
+    /// The host keeps it from being started.
+    Host(Trouble),
     /// KVM cannot run this guest's code.
     KvmInternalError(String),
     /// Its kernel panicked.
@@ -57,7 +61,7 @@ impl Reason {
 
     /// Whether it keeps a guest from being ready, and ends none.
     pub(super) fn is_delay(&self) -> bool {
-        matches!(self, Self::VmmStopped | Self::SlowBoot(_))
+        matches!(self, Self::VmmStopped | Self::SlowBoot(_) | Self::Host(_))
     }
 }
 
@@ -65,6 +69,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Spawn(reason) => write!(f, "not started: {reason}"),
+            Self::Host(trouble) => write!(f, "{trouble}"),
             Self::KvmInternalError(line) => write!(f, "KVM cannot run it: {line}"),
             Self::KernelPanic(line) => write!(f, "kernel panic: {line}"),
             Self::Fatal(reason) => write!(f, "init gave up: {reason}"),

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use tty_init::protocol::Message;
 
-use super::{Action, Chance, End, Guest, Phase, Policy, Reason, SETTLED};
+use super::{
+    Action, Chance, End, Guest, OnTrouble, Phase, Policy, Reason, SETTLED, TRY_ON, Trouble,
+};
 use crate::fleet::api::types::Desired;
 use crate::text::printable;
 use crate::vmm::Machine;
@@ -22,12 +24,12 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl Guest {
     pub(super) fn start(&mut self, now: Instant, policy: &Policy) {
-        match self.phase {
-            Phase::Planned => {}
-            // One with a backoff ahead of it was asked for in an earlier life.
-            Phase::Restarting if self.due.is_none() => self.restarts += 1,
-            _ => return,
+        // One with a backoff ahead of it was asked for in an earlier life.
+        if self.due.is_some() || !matches!(self.phase, Phase::Planned | Phase::Restarting) {
+            return;
         }
+        self.is_again = self.phase == Phase::Restarting;
+        self.restarts += u32::from(self.is_again);
         self.phase = Phase::Starting;
         self.started = Some(now);
         self.ready_after = None;
@@ -118,6 +120,12 @@ impl Guest {
 
     pub(super) fn complain(&mut self, line: &str) -> Option<Action> {
         self.keep(line);
+        if self.is_booting()
+            && let Some(trouble) = Trouble::told_by(&excerpt(line))
+        {
+            // If it ends by that; it may only have said so, and go on.
+            self.omen.get_or_insert(Reason::Host(trouble));
+        }
         let fatal = line.contains(KVM_INTERNAL_ERROR);
         if !fatal || !self.phase.lives() || self.fate.is_some() {
             return None;
@@ -135,7 +143,7 @@ impl Guest {
             return Some(self.kill(fate));
         }
         match self.phase {
-            Phase::Restarting => Some(Action::Spawn),
+            Phase::Planned | Phase::Restarting => Some(Action::Spawn),
             // Its VMM has nothing to say for it.
             Phase::Unresponsive if self.suspected => Some(self.hang(now)),
             _ if self.asked.is_some() => {
@@ -151,7 +159,7 @@ impl Guest {
                 self.due = Some(after(now, policy.boot_timeout));
                 Some(Action::Measure)
             }
-            Phase::Planned | Phase::Unresponsive | Phase::Exited | Phase::Failed => None,
+            Phase::Unresponsive | Phase::Exited | Phase::Failed => None,
         }
     }
 
@@ -297,8 +305,10 @@ impl Guest {
         self.desired = Desired::Up;
         self.ends = 0;
         match self.phase {
-            Phase::Planned => Some(Action::Spawn),
-            Phase::Restarting => self.due.take().map(|_| Action::Spawn),
+            Phase::Planned | Phase::Restarting => {
+                self.due = None;
+                Some(Action::Spawn)
+            }
             Phase::Exited | Phase::Failed => {
                 self.phase = Phase::Restarting;
                 Some(Action::Spawn)
@@ -325,8 +335,9 @@ impl Guest {
     }
 
     fn fail(&mut self, reason: Reason) -> Action {
-        let fate = self.omen.take().unwrap_or(reason);
-        self.kill(fate)
+        // A VMM that lives got what the host was short of.
+        let omen = (self.omen.take()).filter(|omen| !matches!(omen, Reason::Host(_)));
+        self.kill(omen.unwrap_or(reason))
     }
 
     pub(super) fn kill(&mut self, fate: Reason) -> Action {
@@ -357,6 +368,10 @@ impl Guest {
             self.ends = 0;
             self.phase = Phase::Restarting;
             action = Some(Action::Spawn);
+        } else if let Reason::Host(trouble) = &reason
+            && policy.on_trouble == OnTrouble::TryOn
+        {
+            action = self.hold_back(now, jitter, trouble);
         } else {
             // The user's wish is not held against it.
             self.ends += u32::from(reason != Reason::Killed);
@@ -373,19 +388,42 @@ impl Guest {
         action
     }
 
+    /// Leaves a guest where it was before a start that the host kept from coming to
+    /// anything. What all starts lack is waited for by all together.
+    fn hold_back(&mut self, now: Instant, jitter: f64, trouble: &Trouble) -> Option<Action> {
+        self.restarts -= u32::from(self.is_again);
+        self.phase = if self.is_again {
+            Phase::Restarting
+        } else {
+            Phase::Planned
+        };
+        match trouble {
+            Trouble::Short(_) => Some(Action::Spawn),
+            Trouble::Port(_) => {
+                self.port_tries = self.port_tries.saturating_add(1);
+                self.due = Some(after(now, TRY_ON.delay(self.port_tries, jitter)));
+                None
+            }
+        }
+    }
+
     /// Why its VMM ended, where nobody asked for it.
     pub(super) fn reason_of(&mut self, end: End) -> Reason {
         match (self.omen.take(), end) {
+            (_, End::Signal { by_oom: true, .. }) if self.is_booting() => {
+                Reason::Host(Trouble::Short(Reason::OomKilled.to_string()))
+            }
             (_, End::Signal { by_oom: true, .. }) => Reason::OomKilled,
-            (Some(omen), _) => omen,
+            (Some(omen), end) if end != End::Code(0) || !matches!(omen, Reason::Host(_)) => omen,
             // Before it is ready, a status of 0 is a reset of the machine.
-            (None, End::Code(0)) if self.was_ready() => Reason::PoweredOff,
-            (None, end) => Reason::Ended(end),
+            (_, End::Code(0)) if self.was_ready() => Reason::PoweredOff,
+            (_, end) => Reason::Ended(end),
         }
     }
 
     fn be_ready(&mut self) {
         self.phase = Phase::Ready;
+        self.port_tries = 0;
         self.asked = None;
         self.suspected = false;
     }

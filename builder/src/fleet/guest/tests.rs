@@ -34,6 +34,7 @@ fn policy(restart: Restart) -> Policy {
         health: Some(HEALTH),
         backoff: Backoff::default(),
         give_up: GIVE_UP,
+        on_trouble: OnTrouble::TryOn,
     }
 }
 
@@ -78,6 +79,17 @@ const KILLED: End = End::Signal {
     signal: 9,
     by_oom: false,
 };
+
+const PORT: &str = "qemu: Could not set up host forwarding rule 'tcp:127.0.0.1:2999-:22'";
+const NO_THREAD: &str = "qemu: qemu_thread_create: Resource temporarily unavailable";
+const ABORTED: End = End::Signal {
+    signal: 6,
+    by_oom: false,
+};
+
+fn full_disk() -> Reason {
+    Reason::Host(Trouble::Short("No space left on device".to_owned()))
+}
 
 /// A guest with its clock and its policy.
 struct Bench {
@@ -196,13 +208,14 @@ fn places() -> Vec<(&'static str, Bench)> {
 
 /// What each event does in each place: the phase after it, and the action. What
 /// is not listed is ignored.
-const TABLE: [(&str, &str, &str); 112] = [
+const TABLE: [(&str, &str, &str); 115] = [
     ("planned", "start", "starting"),
     ("planned", "stop", "exited"),
     ("planned", "restart", "planned, Spawn"),
     ("planned", "adopted", "starting, Ask"),
     ("planned", "gone", "restarting"),
     ("starting", "spawn failed", "restarting"),
+    ("starting", "spawn held", "planned, Spawn"),
     ("starting", "heard", "booting"),
     ("starting", "text", "booting"),
     ("starting", "ready", "ready"),
@@ -218,6 +231,7 @@ const TABLE: [(&str, &str, &str); 112] = [
     ("starting", "kill", "starting, Kill"),
     ("starting", "restart", "starting, Kill"),
     ("adopted", "spawn failed", "restarting"),
+    ("adopted", "spawn held", "planned, Spawn"),
     ("adopted", "ready", "ready"),
     ("adopted", "heartbeat", "ready"),
     ("adopted", "kvm", "starting, Kill"),
@@ -293,6 +307,7 @@ const TABLE: [(&str, &str, &str); 112] = [
     ("backing off", "restart", "restarting, Spawn"),
     ("queued", "start", "starting"),
     ("queued", "stop", "exited"),
+    ("queued", "restart", "restarting, Spawn"),
     ("exited", "restart", "restarting, Spawn"),
     ("failed", "stop", "exited"),
     ("failed", "restart", "restarting, Spawn"),
@@ -324,7 +339,11 @@ fn every_event_in_every_place() {
     ];
     let mut events = vec![
         ("start", Event::Start),
-        ("spawn failed", Event::SpawnFailed("no QEMU".to_owned())),
+        (
+            "spawn failed",
+            Event::SpawnFailed(Reason::Spawn("no QEMU".to_owned())),
+        ),
+        ("spawn held", Event::SpawnFailed(full_disk())),
         ("heard", Event::Heard),
         ("text", Event::Text("Linux version 6.12")),
         ("no text", Event::Text("")),
@@ -573,9 +592,119 @@ fn a_guest_that_keeps_ending_is_given_up_with_its_last_words() {
     assert_eq!(bench.does(&Event::Restart(GRACE)), Some(Action::Spawn));
     bench.does(&Event::Start);
     assert_eq!(bench.guest.restarts(), 5);
-    bench.does(&Event::SpawnFailed("no QEMU".to_owned()));
+    bench.does(&Event::SpawnFailed(Reason::Spawn("no QEMU".to_owned())));
     assert_eq!(*bench.reason(), Reason::Spawn("no QEMU".to_owned()));
     assert_eq!(bench.ticks_after(FIRST), Some(Action::Spawn));
+}
+
+#[test]
+fn a_start_that_the_host_keeps_from_coming_to_anything_is_none() {
+    for restart in [Restart::Always, Restart::OnFailure, Restart::Never] {
+        let mut bench = Bench::new(restart);
+        // Before its first start.
+        for _ in 0..10 * GIVE_UP {
+            bench.does(&Event::Start);
+            assert_eq!(bench.guest.phase(), Phase::Starting);
+            let held = bench.does(&Event::SpawnFailed(full_disk()));
+            assert_eq!(held, Some(Action::Spawn));
+            assert_eq!(bench.guest.phase(), Phase::Planned);
+            assert_eq!(*bench.reason(), full_disk());
+        }
+        bench.comes_up();
+        assert_eq!((bench.guest.restarts(), bench.guest.reason()), (0, None));
+
+        // And before one of its restarts.
+        bench.does(&Event::Restart(GRACE));
+        bench.does(&Event::Ended(End::Code(0)));
+        for _ in 0..10 * GIVE_UP {
+            bench.does(&Event::Start);
+            bench.does(&Event::VmmText(NO_THREAD));
+            assert_eq!(bench.does(&Event::Ended(ABORTED)), Some(Action::Spawn));
+            assert_eq!(bench.guest.phase(), Phase::Restarting);
+            assert_eq!(bench.guest.restarts(), 0);
+        }
+        assert_eq!(
+            bench.reason().to_string(),
+            format!("the host keeps it from starting: {NO_THREAD}")
+        );
+        bench.comes_up();
+        assert_eq!((bench.guest.restarts(), bench.guest.reason()), (1, None));
+    }
+    // A guest on trial is not tried on.
+    let mut bench = Bench::new(Restart::Never);
+    bench.policy.on_trouble = OnTrouble::GiveUp;
+    bench.does(&Event::Start);
+    bench.does(&Event::SpawnFailed(full_disk()));
+    assert_eq!(bench.guest.phase(), Phase::Failed);
+    assert_eq!(*bench.reason(), full_disk());
+}
+
+#[test]
+fn a_guest_whose_port_is_taken_waits_alone_and_is_to_get_another() {
+    let mut bench = Bench::new(Restart::Always);
+    for (tries, wait) in [0.25, 0.5, 1.0, 2.0, 4.0].into_iter().enumerate() {
+        assert_eq!(bench.guest.has_lost_its_port(), tries >= 4);
+        bench.does(&Event::Start);
+        assert_eq!(bench.guest.has_lost_its_port(), tries >= 4);
+        bench.does(&Event::VmmText(PORT));
+        assert_eq!(bench.does(&Event::Ended(End::Code(1))), None);
+        assert_eq!(bench.guest.phase(), Phase::Planned);
+        // Nothing that starts all who are planned starts it before its time.
+        bench.does(&Event::Start);
+        assert_eq!(bench.guest.phase(), Phase::Planned);
+        assert_eq!(bench.ticks_after(seconds(wait)), Some(Action::Spawn));
+    }
+    bench.comes_up();
+    assert!(!bench.guest.has_lost_its_port());
+
+    // The user's wish comes before its wait.
+    bench.does(&Event::Restart(GRACE));
+    bench.does(&Event::Ended(End::Code(0)));
+    bench.does(&Event::Start);
+    bench.does(&Event::VmmText(PORT));
+    bench.does(&Event::Ended(End::Code(1)));
+    assert_eq!(bench.does(&Event::Restart(GRACE)), Some(Action::Spawn));
+    assert_eq!(bench.guest.due(), None);
+}
+
+#[test]
+fn what_a_vmm_says_of_the_host_counts_where_it_ends_its_start() {
+    let host = |line: &str| Reason::Host(Trouble::told_by(line).unwrap());
+    let killed = "QEMU was ended by the OOM killer".to_owned();
+    for (lines, end, reason) in [
+        (&[NO_THREAD][..], ABORTED, host(NO_THREAD)),
+        (&["Linux version 6.12", NO_THREAD], ABORTED, host(NO_THREAD)),
+        (&[], OOM, Reason::Host(Trouble::Short(killed))),
+        // A machine that is reset had what it needed, and so has one that lives.
+        (&[NO_THREAD], End::Code(0), Reason::Ended(End::Code(0))),
+        (&[NO_THREAD, READY], ABORTED, Reason::Ended(ABORTED)),
+        (&[READY, NO_THREAD], ABORTED, Reason::Ended(ABORTED)),
+        (
+            &[NO_THREAD, PANIC],
+            ABORTED,
+            Reason::KernelPanic("No working init found.".to_owned()),
+        ),
+    ] {
+        let mut bench = Bench::new(Restart::Always);
+        bench.does(&Event::Start);
+        for line in lines {
+            if *line == NO_THREAD {
+                bench.does(&Event::VmmText(line));
+            } else {
+                bench.says(line);
+            }
+        }
+        bench.does(&Event::Ended(end));
+        assert_eq!(*bench.reason(), reason, "{lines:?} {end:?}");
+    }
+    let mut hung = Bench::new(Restart::Never);
+    hung.does(&Event::Start);
+    hung.does(&Event::VmmText(NO_THREAD));
+    hung.now = hung.guest.due().unwrap();
+    hung.does(&Event::Tick);
+    assert_eq!(hung.does(&Event::Chance(IDLE)), Some(Action::Kill));
+    hung.does(&Event::Ended(KILLED));
+    assert_eq!(*hung.reason(), Reason::Silent(BOOT));
 }
 
 #[test]

@@ -46,6 +46,16 @@ pub enum Record {
         /// `exited` or `failed`.
         phase: Phase,
     },
+    /// A start of a guest came to nothing, its VMM not started or ended again by
+    /// the host's trouble.
+    NotStarted {
+        /// The guest.
+        guest: GuestIndex,
+        /// Where it stands since: `planned` and `restarting` wait for the next.
+        phase: Phase,
+        /// How often it was started again so far.
+        restarts: u32,
+    },
     /// The initial start is done; guests burn.
     Up,
 }
@@ -64,9 +74,12 @@ pub struct History {
 pub struct Past {
     /// Its last start, if it was ever started.
     pub last: Option<Run>,
+    /// How often it was started again.
+    pub restarts: u32,
     /// Whether it is to be up.
     pub desired: Desired,
-    /// Where it stands, if it ended and is not to be started again.
+    /// Where it stands, if its end is not the last that is known: it is not to be
+    /// started again, or a start of it came to nothing.
     pub over: Option<Phase>,
 }
 
@@ -77,8 +90,6 @@ pub struct Run {
     pub pid: u32,
     /// When that started, in clock ticks since boot.
     pub start_time: u64,
-    /// How often the guest had been started again.
-    pub restarts: u32,
     /// Whether its end was recorded. Without, it may have ended all the same.
     pub ended: bool,
 }
@@ -87,6 +98,7 @@ impl Default for Past {
     fn default() -> Self {
         Self {
             last: None,
+            restarts: 0,
             desired: Desired::Up,
             over: None,
         }
@@ -106,10 +118,10 @@ impl History {
             } => {
                 let past = guests.entry(guest).or_default();
                 past.over = None;
+                past.restarts = restarts;
                 past.last = Some(Run {
                     pid,
                     start_time,
-                    restarts,
                     ended: false,
                 });
             }
@@ -125,6 +137,19 @@ impl History {
                 past.over = None;
             }
             Record::Over { guest, phase } => guests.entry(guest).or_default().over = Some(phase),
+            Record::NotStarted {
+                guest,
+                phase,
+                restarts,
+            } => {
+                let past = guests.entry(guest).or_default();
+                past.over = Some(phase);
+                past.restarts = restarts;
+                if phase == Phase::Planned {
+                    // It has not had its first start.
+                    past.last = None;
+                }
+            }
             Record::Up => self.up = true,
         }
     }
@@ -138,14 +163,22 @@ impl History {
                     guest,
                     pid: run.pid,
                     start_time: run.start_time,
-                    restarts: run.restarts,
+                    restarts: past.restarts,
                 });
                 if run.ended {
                     records.push(Record::End { guest });
                 }
             }
-            if let Some(phase) = past.over {
-                records.push(Record::Over { guest, phase });
+            match (past.over, past.last) {
+                (Some(phase @ (Phase::Exited | Phase::Failed)), Some(_)) => {
+                    records.push(Record::Over { guest, phase });
+                }
+                (Some(phase), _) => records.push(Record::NotStarted {
+                    guest,
+                    phase,
+                    restarts: past.restarts,
+                }),
+                (None, _) => {}
             }
             if past.desired == Desired::Down {
                 records.push(Record::Stopped { guest });

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::fleet::api::types::Desired;
+use crate::fleet::guest::Phase;
 use crate::units::GuestIndex;
 
 fn guest(number: u32) -> GuestIndex {
@@ -61,23 +62,23 @@ fn file(content: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
 #[test]
 fn a_history_is_what_was_recorded() {
     let told = history(&story());
-    let run = |number: u32, restarts, ended| Run {
+    let run = |number: u32, ended| Run {
         pid: 4_000_000 + number,
         start_time: u64::MAX - u64::from(number),
-        restarts,
         ended,
     };
     let expected = [
-        (0, Some(run(0, 1, false)), Desired::Up),
-        (7, None, Desired::Up),
-        (8, None, Desired::Down),
-        (99_999, Some(run(99_999, 0, true)), Desired::Up),
+        (0, Some(run(0, false)), 1, Desired::Up),
+        (7, None, 0, Desired::Up),
+        (8, None, 0, Desired::Down),
+        (99_999, Some(run(99_999, true)), 0, Desired::Up),
     ];
-    let expected = expected.map(|(number, last, desired)| {
+    let expected = expected.map(|(number, last, restarts, desired)| {
         (
             guest(number),
             Past {
                 last,
+                restarts,
                 desired,
                 over: None,
             },
@@ -89,6 +90,40 @@ fn a_history_is_what_was_recorded() {
     let again = history(&told.records());
     assert_eq!(again.records(), told.records());
     assert_eq!(told.records().len(), 5);
+}
+
+#[test]
+fn starts_that_came_to_nothing_are_remembered() {
+    let not_started = |phase, restarts| Record::NotStarted {
+        guest: guest(0),
+        phase,
+        restarts,
+    };
+    let end = Record::End { guest: guest(0) };
+    let tell = |records: &[Record]| {
+        let told = history(records);
+        // The shortest form tells the same.
+        assert_eq!(history(&told.records()), told);
+        let past = told.guests[&guest(0)];
+        (past.last.is_some(), past.restarts, past.over)
+    };
+    let [planned, restarting, failed] = [
+        not_started(Phase::Planned, 0),
+        not_started(Phase::Restarting, 4),
+        not_started(Phase::Failed, 4),
+    ];
+    assert_eq!(tell(&[restarting]), (false, 4, Some(Phase::Restarting)));
+    assert_eq!(tell(&[failed]), (false, 4, Some(Phase::Failed)));
+    assert_eq!(
+        tell(&[start(0, 3), end, restarting]),
+        (true, 4, Some(Phase::Restarting))
+    );
+    // A first start whose VMM ended by the host's trouble was none.
+    assert_eq!(
+        tell(&[start(0, 0), end, planned]),
+        (false, 0, Some(Phase::Planned))
+    );
+    assert_eq!(tell(&[restarting, start(0, 5)]), (true, 5, None));
 }
 
 #[test]
@@ -266,10 +301,7 @@ fn a_journal_that_says_little_is_rewritten_short() {
     assert_eq!(fs::metadata(&path).unwrap().len(), journal.length);
     assert_eq!(&replay(&path).unwrap(), journal.history());
     assert_eq!(journal.history().guests.len(), 2);
-    assert_eq!(
-        journal.history().guests[&guest(2)].last.unwrap().restarts,
-        29_999
-    );
+    assert_eq!(journal.history().guests[&guest(2)].restarts, 29_999);
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
 }

@@ -11,7 +11,7 @@ use crate::fleet::admission::Admission;
 use crate::fleet::api::types::{Desired, Event};
 use crate::fleet::deadline;
 use crate::fleet::folder::{Folder, Paths};
-use crate::fleet::guest::{Backoff, Event as GuestEvent, GIVE_UP, Policy};
+use crate::fleet::guest::{Backoff, Event as GuestEvent, GIVE_UP, OnTrouble, Phase, Policy};
 use crate::fleet::journal::{History, Journal};
 use crate::fleet::mend::Hold;
 use crate::fleet::orphans::{self, Living, Mark};
@@ -82,6 +82,7 @@ pub(super) fn supervise(
         health: spec.health,
         backoff: Backoff::default(),
         give_up: GIVE_UP,
+        on_trouble: OnTrouble::TryOn,
     };
     let admission = Admission::new(&spec.admission, host::cpus());
     let cpu = site.describe_cpu();
@@ -145,11 +146,12 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
             continue;
         };
         let lives = member.lives();
-        if let Some(last) = past.last {
-            supervisor.remember(which, last.restarts, past.over);
-        }
+        supervisor.remember(which, past.restarts, past.over);
         if past.desired == Desired::Down {
             supervisor.wish(which, &GuestEvent::Stop(STOP_GRACE));
+        } else if !lives && past.over == Some(Phase::Restarting) {
+            // Its next start was waited for.
+            supervisor.wish(which, &GuestEvent::Restart(STOP_GRACE));
         } else if !lives && past.last.is_some() {
             supervisor.wish(which, &GuestEvent::Gone);
         }

@@ -1,12 +1,17 @@
 //! Guests that wait to be started, in order, and what holds them back.
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::fleet::admission::{Admission, Hold, Seen, Verdict};
+use crate::fleet::guest::{TRY_ON, Trouble};
 
 /// When to look again whether there is room, where nothing tells that there is.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How long the host may keep guests from starting until that is taken for good,
+/// as far as can be seen.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Guests that wait to be started.
 #[derive(Debug)]
@@ -20,6 +25,39 @@ pub(super) struct Starts {
     held: Option<(Hold, bool)>,
     /// When to look again whether it may be; at once without.
     look_again: Option<Instant>,
+    /// The last starts came to nothing for the host's reasons.
+    trouble: Option<Tries>,
+}
+
+/// Starts that the host kept from coming to anything.
+#[derive(Debug)]
+struct Tries {
+    why: Trouble,
+    since: Instant,
+    /// Since then, those that others went on beside not counted.
+    count: u32,
+    /// When the next is due.
+    next: Instant,
+    /// Whether that goes on for long.
+    settled: bool,
+}
+
+/// Why no more guests are started.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Why<'a> {
+    /// There is no room for them now.
+    NoRoom(&'a Hold),
+    /// The host keeps them from starting.
+    Trouble(&'a Trouble),
+}
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoom(hold) => hold.fmt(f),
+            Self::Trouble(trouble) => trouble.fmt(f),
+        }
+    }
 }
 
 impl Starts {
@@ -30,6 +68,7 @@ impl Starts {
             queued: HashSet::new(),
             held: None,
             look_again: None,
+            trouble: None,
         }
     }
 
@@ -45,16 +84,18 @@ impl Starts {
         }
     }
 
-    /// The guest whose turn it is; none for as long as it is known that there is
-    /// no room.
-    pub fn first(&mut self, now: Instant) -> Option<usize> {
-        if self.look_again.is_some_and(|again| again > now) {
+    /// The guest whose turn it is while so many are `booting`; none for as long as
+    /// it is known that there is no room, or the host is not to be tried again.
+    pub fn first(&mut self, now: Instant, booting: usize) -> Option<usize> {
+        if self.look_again().is_some_and(|again| again > now) {
             return None;
         }
         self.look_again = None;
         let first = self.queue.front().copied();
         if first.is_none() {
             self.held = None;
+            // What is tried now may meet with it again.
+            self.trouble.take_if(|_| booting == 0);
         }
         first
     }
@@ -87,15 +128,45 @@ impl Starts {
         self.look_again = None;
     }
 
-    /// When to look again whether there is room, where there was none.
+    /// A start came to nothing for the host's reasons: all wait, longer each time.
+    pub fn meet_trouble(&mut self, now: Instant, jitter: f64, why: &Trouble) {
+        let tries = self.trouble.get_or_insert_with(|| Tries {
+            why: why.clone(),
+            since: now,
+            count: 0,
+            next: now,
+            settled: false,
+        });
+        tries.why.clone_from(why);
+        // Those that were started together fail together.
+        if tries.next <= now {
+            tries.count = tries.count.saturating_add(1);
+            tries.next = now + TRY_ON.delay(tries.count, jitter);
+        }
+        tries.settled = now.saturating_duration_since(tries.since) >= PATIENCE;
+    }
+
+    /// A guest came up: the host has what starts take. Or somebody wants one
+    /// started, and may have mended the host.
+    pub fn end_trouble(&mut self) {
+        self.trouble = None;
+    }
+
+    /// When to look again whether there is room, where there was none, or to try
+    /// the host again.
     pub fn look_again(&self) -> Option<Instant> {
-        self.look_again
+        let next = self.trouble.as_ref().map(|tries| tries.next);
+        // With nobody who waits, there is nothing to try.
+        self.look_again.max(next.filter(|_| !self.queue.is_empty()))
     }
 
     /// Why no more guests are started, and whether that is for good as far as
     /// can be seen.
-    pub fn held_back(&self) -> Option<(&Hold, bool)> {
-        self.held.as_ref().map(|(why, settled)| (why, *settled))
+    pub fn held_back(&self) -> Option<(Why<'_>, bool)> {
+        let trouble = self.trouble.as_ref();
+        let trouble = trouble.map(|tries| (Why::Trouble(&tries.why), tries.settled));
+        let held = self.held.as_ref();
+        trouble.or(held.map(|(why, settled)| (Why::NoRoom(why), *settled)))
     }
 
     /// Forgets all that wait.
@@ -103,6 +174,7 @@ impl Starts {
         self.truncate(0);
         self.held = None;
         self.look_again = None;
+        self.trouble = None;
     }
 
     /// Forgets the guests from `count` on.
@@ -142,15 +214,15 @@ mod tests {
         for which in [1, 0, 1, 2] {
             starts.enqueue(which);
         }
-        assert_eq!(starts.first(now), Some(1));
+        assert_eq!(starts.first(now, 0), Some(1));
         starts.pop();
         starts.enqueue(1);
         starts.truncate(1);
-        assert_eq!(starts.first(now), Some(0));
+        assert_eq!(starts.first(now, 0), Some(0));
         starts.clear();
-        assert_eq!(starts.first(now), None);
+        assert_eq!(starts.first(now, 0), None);
         starts.enqueue(0);
-        assert_eq!(starts.first(now), Some(0));
+        assert_eq!(starts.first(now, 0), Some(0));
     }
 
     #[test]
@@ -160,13 +232,68 @@ mod tests {
         assert!(!starts.admits(now, &Seen { booting: 1, ..SEEN }));
         assert!(matches!(
             starts.held_back(),
-            Some((Hold::Parallel { .. }, false))
+            Some((Why::NoRoom(Hold::Parallel { .. }), false))
         ));
         assert!(starts.look_again().is_some_and(|again| again > now));
-        assert_eq!(starts.first(now), None);
+        assert_eq!(starts.first(now, 0), None);
         starts.look_now();
-        assert_eq!(starts.first(now), Some(0));
+        assert_eq!(starts.first(now, 0), Some(0));
         assert!(starts.admits(now, &SEEN));
+        assert_eq!(starts.held_back(), None);
+    }
+
+    #[test]
+    fn all_wait_for_a_host_in_trouble_and_try_it_on_up_to_a_minute_apart() {
+        let (mut starts, mut now) = (starts(), Instant::now());
+        let full = Trouble::Short("No space left on device".to_owned());
+        let mut waits = Vec::new();
+        for which in 0..10 {
+            starts.enqueue(which);
+        }
+        for _ in 0..12 {
+            let which = starts.first(now, 0).unwrap();
+            starts.pop();
+            starts.enqueue(which);
+            // Two at a time meet with it, and that counts once.
+            for _ in 0..2 {
+                starts.meet_trouble(now, 1.0, &full);
+                // An end of another guest makes no difference.
+                starts.look_now();
+            }
+            assert_eq!(starts.first(now, 0), None);
+            let again = starts.look_again().unwrap();
+            waits.push(again.duration_since(now).as_secs_f64());
+            let (why, settled) = starts.held_back().unwrap();
+            assert_eq!(why, Why::Trouble(&full));
+            assert_eq!(
+                settled,
+                waits.iter().sum::<f64>() - waits.last().unwrap() >= 60.0
+            );
+            now = again;
+        }
+        assert_eq!(waits[..4], [0.375, 0.75, 1.5, 3.0]);
+        assert_eq!(waits[8..], [60.0; 4]);
+        // The guest that comes up, or the user, ends it.
+        starts.end_trouble();
+        assert!(starts.first(now, 0).is_some());
+        starts.meet_trouble(now, 1.0, &full);
+        let again = starts.look_again().unwrap();
+        assert_eq!(again.duration_since(now).as_secs_f64(), 0.375);
+    }
+
+    #[test]
+    fn trouble_is_remembered_while_a_guest_is_tried_and_forgotten_with_the_last_who_waits() {
+        let (mut starts, now) = (starts(), Instant::now());
+        let full = Trouble::Short("No space left on device".to_owned());
+        starts.enqueue(0);
+        starts.meet_trouble(now, 0.0, &full);
+        let now = starts.look_again().unwrap();
+        assert_eq!(starts.first(now, 0), Some(0));
+        starts.pop();
+        assert_eq!(starts.first(now, 1), None);
+        assert!(starts.held_back().is_some());
+        assert_eq!(starts.look_again(), None);
+        assert_eq!(starts.first(now, 0), None);
         assert_eq!(starts.held_back(), None);
     }
 }

@@ -26,6 +26,14 @@ pub const LAPIC_KHZ: u32 = 1_000_000;
 /// What QEMU prints when KVM cannot run the guest's code; it does not exit.
 pub const KVM_INTERNAL_ERROR: &str = "KVM internal error";
 
+/// What QEMU says before it exits where somebody has the port that is to lead to
+/// its guest.
+pub const PORT_TAKEN: &str = "Could not set up host forwarding rule";
+
+/// What QEMU says before it ends where the host is short of something, besides
+/// what strerror(3) has: GLib's words for want of memory.
+pub const SHORT: [&str; 1] = ["failed to allocate "];
+
 /// What QEMU gets to answer a question about itself, which takes it 20 ms.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 

@@ -1,0 +1,115 @@
+//! What of the host's keeps a guest from being started: it is not held against
+//! the guest.
+
+use std::fmt;
+
+use crate::vmm::qemu;
+
+/// What of the host's keeps a guest from being started, in the words of who met
+/// with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// The port that leads to this guest is another's.
+    Port(String),
+    /// The host is short of what every start takes: disk space, memory,
+    /// processes, open files.
+    Short(String),
+}
+
+/// What strerror(3) says of a host that is short of something. By these words it
+/// is known whoever says them: QEMU, which has no other way to tell, and crates
+/// that keep no number of an error.
+const SHORT: [&str; 7] = [
+    // ENOSPC, EDQUOT
+    "No space left on device",
+    "Disk quota exceeded",
+    // ENOMEM
+    "Cannot allocate memory",
+    // EAGAIN, of fork(2) and clone(2)
+    "Resource temporarily unavailable",
+    // EMFILE, and ENFILE with two words more
+    "Too many open files",
+    // ENOBUFS, EADDRINUSE
+    "No buffer space available",
+    "Address already in use",
+];
+
+impl Trouble {
+    /// What a message says of the host's trouble, if it does.
+    #[must_use]
+    pub fn told_by(message: &str) -> Option<Self> {
+        let says = |words: &&str| message.contains(*words);
+        if says(&qemu::PORT_TAKEN) {
+            Some(Self::Port(message.to_owned()))
+        } else if SHORT.iter().chain(&qemu::SHORT).any(|words| says(words)) {
+            Some(Self::Short(message.to_owned()))
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Port(said) | Self::Short(said)) = self;
+        write!(f, "the host keeps it from starting: {said}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_short_of_something_is_told_by_its_words() {
+        for errno in [
+            Errno::NOSPC,
+            Errno::DQUOT,
+            Errno::NOMEM,
+            Errno::AGAIN,
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::ADDRINUSE,
+        ] {
+            let said = io::Error::from(errno).to_string();
+            assert_eq!(Trouble::told_by(&said), Some(Trouble::Short(said)));
+        }
+        for errno in [Errno::NOENT, Errno::ACCESS, Errno::INVAL, Errno::IO] {
+            assert_eq!(Trouble::told_by(&io::Error::from(errno).to_string()), None);
+        }
+    }
+
+    #[test]
+    fn qemu_tells_what_it_lacks() {
+        for said in [
+            "qemu: qemu_thread_create: Resource temporarily unavailable",
+            "failed to allocate memory for stack: Cannot allocate memory",
+            "qemu-system-x86_64: cannot set up guest memory 'microvm.ram': Cannot allocate memory",
+            "qemu-system-x86_64: Failed to initialize event notifier: Too many open files",
+            "GLib: ../../../glib/gmem.c:136: failed to allocate 67108864 bytes",
+        ] {
+            let short = Some(Trouble::Short(said.to_owned()));
+            assert_eq!(Trouble::told_by(said), short);
+        }
+        // Versions differ in what follows the rule.
+        for rest in ["", ": Address already in use"] {
+            let said = format!(
+                "qemu-system-x86_64: -netdev user,id=net,hostfwd=tcp:127.0.0.1:2999-:22: Could not \
+                 set up host forwarding rule 'tcp:127.0.0.1:2999-:22'{rest}"
+            );
+            assert_eq!(Trouble::told_by(&said), Some(Trouble::Port(said.clone())));
+        }
+        for said in [
+            "no such luck",
+            "qemu-system-x86_64: Image is not in qcow2 format",
+            "error: kvm run failed Bad address",
+        ] {
+            assert_eq!(Trouble::told_by(said), None);
+        }
+    }
+}

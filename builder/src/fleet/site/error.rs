@@ -1,0 +1,83 @@
+//! Why a guest's VMM was not started.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::fleet::guest::{Reason, Trouble};
+use crate::fleet::tap::TapError;
+
+/// A guest's VMM that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The folder of its sockets went, as at a log-out.
+    #[error("the folder {} of its sockets is gone; it starts once that is there again", path.display())]
+    NoRuntimeFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Its tap cannot be had.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The system refused what it is made of.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl SpawnError {
+    /// Why the guest is not started: for the host's reasons, or for its own.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        let said = self.to_string();
+        match self {
+            Self::NoRuntimeFolder { .. } | Self::Tap(TapError::Busy(_)) => {
+                Reason::Host(Trouble::Short(said))
+            }
+            Self::Tap(_) | Self::System(_) => {
+                Trouble::told_by(&said).map_or(Reason::Spawn(said), Reason::Host)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn the_host_s_reasons_are_told_from_the_guest_s_own() {
+        let system = |errno: Errno| SpawnError::from(io::Error::from(errno));
+        let refused = |errno: Errno| {
+            SpawnError::from(TapError::Refused {
+                what: "attach to the tap ib0".to_owned(),
+                source: errno.into(),
+            })
+        };
+        for error in [
+            system(Errno::NOSPC),
+            system(Errno::AGAIN),
+            // A crate's own kind of error, which has no number.
+            SpawnError::from(io::Error::other(
+                "Too many open files (os error 24) at path x",
+            )),
+            refused(Errno::NOMEM),
+            TapError::Busy("ib0".to_owned()).into(),
+            SpawnError::NoRuntimeFolder {
+                path: PathBuf::from("/run/imgbuild/f"),
+            },
+        ] {
+            assert!(
+                matches!(error.reason(), Reason::Host(Trouble::Short(_))),
+                "{error}"
+            );
+        }
+        for error in [
+            system(Errno::NOENT),
+            refused(Errno::INVAL),
+            TapError::Gone("ib0".to_owned()).into(),
+        ] {
+            assert!(matches!(error.reason(), Reason::Spawn(_)), "{error}");
+        }
+    }
+}
