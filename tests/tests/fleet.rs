@@ -233,6 +233,25 @@ fn what_died_with_the_supervisor_is_started_again_and_what_was_stopped_is_not() 
     fleet.end();
 }
 
+#[test]
+fn restarts_that_came_to_nothing_are_known_to_the_next_supervisor() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 1, &[]);
+    let identity = fleet.folder().join("identities/g00000");
+    let aside = env.path().join("identity");
+    fs::rename(&identity, &aside).unwrap();
+    fleet.kill_guests(&[0]);
+    let before = fleet.until("it was tried", |fleet| fleet.guests[0].restarts > 1);
+    fleet.kill_supervisor();
+    let orphaned = fleet.guest(0).restarts;
+    assert!(orphaned >= before.guests[0].restarts, "{orphaned}");
+    fs::rename(&aside, &identity).unwrap();
+    fleet.resume().succeeds();
+    fleet.wait();
+    assert_eq!(fleet.guest(0).restarts, orphaned + 1);
+    fleet.end();
+}
+
 /// Each supervisor that dies leaves a connection that QEMU has yet to take, and
 /// QEMU lets two wait.
 #[test]
@@ -291,8 +310,17 @@ fn of_two_who_resume_a_fleet_one_does() {
 fn a_fleet_keeps_its_new_size() {
     let env = TestEnv::new();
     let fleet = Fleet::ready(&env, "f", 2, &[]);
+    // As one leaves it that was killed on its way.
+    for path in ["overlays/0000N.qcow2", "identities/g0000N"] {
+        let of = |guest: &str| fleet.folder().join(path.replace('N', guest));
+        fs::copy(of("0"), of("2")).unwrap();
+    }
     run(&mut fleet.imgbuild(["scale", "4"])).succeeds();
     fleet.wait();
+    fleet
+        .ssh("g00002", ["status"])
+        .succeeds()
+        .shows(&["id=g00002"]);
     let grown = fleet.ps();
     assert_eq!((grown.wanted, grown.guests.len()), (4, 4));
     fleet.kill_supervisor();

@@ -18,14 +18,14 @@ use std::time::Duration;
 
 use imgbuild::fleet::api::types::{self, Desired, Stage};
 use imgbuild::fleet::cpu::cgroup::FleetCgroup;
-use imgbuild::fleet::guest::Phase;
+use imgbuild::fleet::guest::{GIVE_UP, Phase};
 use imgbuild::fleet::orphans;
 use imgbuild::fleet::spec::{Instance, PlacementSpec};
 use imgbuild::units::ByteSize;
 use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, kill, launch, signal, with_shell};
 use imgbuild_tests::stand_in::{QEMU, find};
 use imgbuild_tests::{Finished, TestEnv, finish, run, start, wait_until};
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, kill_process, prlimit};
 use serde_json::json;
 
 /// Ticks of the clock by which processes' starts are told, in a second: the
@@ -318,7 +318,7 @@ fn port(fleet: &types::Fleet, index: usize) -> u16 {
 }
 
 #[test]
-fn a_port_that_is_taken_is_passed_over_or_told() {
+fn a_port_that_is_taken_is_passed_over_or_replaced() {
     let env = TestEnv::new();
     let fleet = Fleet::ready(&env, "f", 2, &[]);
     let first = port(&fleet.ps(), 0);
@@ -332,18 +332,81 @@ fn a_port_that_is_taken_is_passed_over_or_told() {
     // Taken while its guest is down.
     run(&mut fleet.imgbuild(["stop", "g00000"])).succeeds();
     let taken = TcpListener::bind(("127.0.0.1", ports[0])).unwrap();
-    run(&mut fleet.imgbuild(["restart", "g00000"])).succeeds();
-    let after = fleet.until("it is given up", |fleet| state(fleet, 0).0 == Phase::Failed);
+    let restart = start(&mut fleet.imgbuild(["restart", "g00000"]));
     let said = format!(
-        "Could not set up host forwarding rule 'tcp:127.0.0.1:{}",
+        "the host keeps it from starting: qemu-system-x86_64: -netdev user,id=net,restrict=on,\
+         hostfwd=tcp:127.0.0.1:{}-:22: Could not set up host forwarding rule",
         ports[0]
     );
-    assert!(reason(&after, 0).contains(&said), "{}", reason(&after, 0));
-    assert_eq!(state(&after, 1), (Phase::Ready, 0));
-    drop(taken);
-    run(&mut fleet.imgbuild(["restart", "g00000"])).succeeds();
+    fleet.until("it is told", |fleet| reason(fleet, 0).starts_with(&said));
+    finish(restart).succeeds();
     fleet.wait();
-    fleet.ssh("g00000", ["status"]).succeeds();
+    let after = fleet.ps();
+    let another = port(&after, 0);
+    assert!(!ports.contains(&another), "{another} is among {ports:?}");
+    assert_eq!(state(&after, 0), (Phase::Ready, 1));
+    assert_eq!(after.guests[0].reason, None);
+    assert_eq!(state(&after, 1), (Phase::Ready, 0));
+    assert_eq!(port(&after, 1), ports[1]);
+    assert_eq!(fleet.spec()["ports"], json!([another, ports[1]]));
+    fleet
+        .ssh("g00000", ["status"])
+        .succeeds()
+        .shows(&["id=g00000"]);
+    drop(taken);
+    fleet.end();
+}
+
+/// Lets a process start so many others under the user id of a guest.
+fn limit_processes(supervisor: u32, most: u64) {
+    let pid = Pid::from_raw(supervisor.cast_signed());
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    prlimit(pid, Resource::Nproc, limit).unwrap();
+}
+
+#[test]
+fn a_host_that_is_short_of_something_costs_no_guest() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 2, &[]);
+    // Its QEMU gets a thread less than it takes.
+    limit_processes(fleet.supervisor(), 2);
+    fleet.kill_guests(&[0]);
+    let tries = || fleet.talk().matches("g00000 is starting").count();
+    // More often than one that ends for its own reasons.
+    wait_until("it is tried on", || tries() > GIVE_UP as usize);
+    let is_told = |said: &str| {
+        said.starts_with("the host keeps it from starting: ")
+            && said.contains("Resource temporarily unavailable")
+    };
+    let during = fleet.until("it waits", |fleet| {
+        state(fleet, 0) == (Phase::Restarting, 0)
+    });
+    assert!(is_told(reason(&during, 0)), "{}", reason(&during, 0));
+    assert!(during.held_back.as_deref().is_some_and(is_told));
+    assert_eq!(state(&during, 1), (Phase::Ready, 0));
+    run(&mut fleet.imgbuild(["restart", "g00000"]))
+        .exits(1)
+        .says(&[
+            "g00000: the host keeps it from starting: ",
+            "it is tried on",
+        ]);
+    run(&mut fleet.imgbuild(["scale", "3"])).succeeds();
+    let during = fleet.until("the third waits", |fleet| {
+        state(fleet, 2) == (Phase::Planned, 0) && is_told(reason(fleet, 2))
+    });
+    assert_eq!(during.counts.get(&Phase::Failed), None);
+
+    // What came to nothing is none of their restarts, to the next supervisor too.
+    fleet.kill_supervisor();
+    fleet.resume().succeeds();
+    fleet.wait();
+    let after = fleet.ps();
+    assert_eq!(state(&after, 0), (Phase::Ready, 1));
+    assert_eq!(state(&after, 2), (Phase::Ready, 0));
+    assert_eq!(after.held_back, None);
     fleet.end();
 }
 
@@ -499,8 +562,18 @@ fn a_full_disk_costs_no_guest() {
         .ssh("g00000", ["echo", "here"])
         .succeeds()
         .shows(&["here"]);
-    // A guest's next start needs no room, or is tried again.
+    // A guest's next start needs room.
     run(&mut fleet.imgbuild(["kill", "g00001"])).succeeds();
+    let held = fleet.until("it waits", |fleet| {
+        state(fleet, 1).0 == Phase::Restarting && fleet.held_back.is_some()
+    });
+    for said in [reason(&held, 1), held.held_back.as_deref().unwrap()] {
+        assert!(
+            said.starts_with("the host keeps it from starting: "),
+            "{said}"
+        );
+        assert!(said.contains("No space left on device"), "{said}");
+    }
 
     small.free();
     fleet.wait();

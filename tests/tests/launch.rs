@@ -212,6 +212,31 @@ fn two_fleets_of_one_name_are_refused() {
     finish(first).exits(130);
 }
 
+#[test]
+fn a_start_that_goes_no_further_is_given_up_with_its_reason() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-idle");
+    // Some guests are all that the group holds.
+    let finished = run(env
+        .imgbuild(["launch", "--accel", "tcg", "--no-canary", "--json"])
+        .args(["--count", "4", "--memory-max", "96M", "--patience", "1s"])
+        .arg(&out))
+    .exits(4)
+    .says(&[
+        "the start went no further, with ",
+        "the control group's limit leaves ",
+        "--patience",
+    ]);
+    let events = finished.json_lines();
+    let summary = events.last().unwrap();
+    assert_eq!(summary["ending"], "stuck");
+    let count = |what: &str| summary[what].as_u64().unwrap();
+    assert!(count("ready") > 0 && count("planned") > 0, "{summary}");
+    assert_eq!(count("ready") + count("planned"), 4, "{summary}");
+    env.assert_no_process_left();
+    env.assert_no_fleet_left();
+}
+
 /// KVM on the machines of CI opens and does not run a kernel; elsewhere it may
 /// be absent, or work. In each case the answer is the one that the host earns.
 #[test]
@@ -315,6 +340,9 @@ fn usage_is_checked_before_anything_starts() {
         &["launch", "--count", "1", "--accel", "hvf"],
         &["launch", "--count", "1", "--name", "../x"],
         &["launch", "--count", "1", "--for", "soon"],
+        &["launch", "--count", "1", "--patience", "long"],
+        // Who goes on with a fleet that is left to itself waits for ever.
+        &["launch", "--count", "1", "--detach", "--patience", "1m"],
         &["launch", "--count", "1", "--memory", "many"],
         // QEMU would be told 0M, which it takes for its default.
         &["launch", "--count", "1", "--memory", "4K"],

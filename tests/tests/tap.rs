@@ -173,6 +173,12 @@ fn guests_reach_the_host_and_each_other_under_their_own_address() {
     assert_eq!(addresses(), before);
 
     // Taps come and go with their guests.
+    let two = fleet.spec();
+    run(&mut fleet.imgbuild(["scale", "4"])).succeeds();
+    // As if that had been killed before it said so.
+    fleet.kill_supervisor();
+    fleet.change_spec(|spec| *spec = two);
+    fleet.resume().succeeds();
     run(&mut fleet.imgbuild(["scale", "4"])).succeeds();
     fleet.wait();
     fleet.ssh("g00003", ["status"]).shows(&["id=g00003"]);

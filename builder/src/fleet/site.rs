@@ -361,9 +361,11 @@ impl Site {
                 uid: self.uid(guest),
                 extra: Some(&in_child),
             },
-        )?;
+        );
         let dies_with_us = self.lifetime == Lifetime::WithParent;
-        Ok(Running::started(child, console, said, dies_with_us)?)
+        child
+            .and_then(|child| Running::started(child, console, said, dies_with_us))
+            .map_err(SpawnError::Process)
     }
 
     /// Gives a guest another port in the place of its own, if that is another's.

@@ -23,7 +23,7 @@ use super::api::types::Totals;
 use super::guest::{Action, End, Event, Phase, Policy, Trouble};
 use super::orphans::Living;
 use super::running::{Amount, More, Source, is_out_of_reach};
-use super::site::Site;
+use super::site::{Site, SpawnError};
 use crate::host::memory::OomKills;
 use crate::interrupt::Interrupt;
 use crate::text::printable_bytes;
@@ -542,7 +542,7 @@ impl Supervisor {
                 Ok(()) => Ok(running),
                 Err(error) => {
                     running.kill_and_wait();
-                    Err(error.into())
+                    Err(SpawnError::Process(error))
                 }
             }
         });

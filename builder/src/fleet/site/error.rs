@@ -18,9 +18,12 @@ pub enum SpawnError {
     /// Its tap cannot be had.
     #[error(transparent)]
     Tap(#[from] TapError),
-    /// The system refused what it is made of.
+    /// Its files cannot be had.
     #[error(transparent)]
-    System(#[from] io::Error),
+    Files(#[from] io::Error),
+    /// Its process cannot be had.
+    #[error("cannot start QEMU: {0}")]
+    Process(io::Error),
 }
 
 impl SpawnError {
@@ -32,7 +35,7 @@ impl SpawnError {
             Self::NoRuntimeFolder { .. } | Self::Tap(TapError::Busy(_)) => {
                 Reason::Host(Trouble::Short(said))
             }
-            Self::Tap(_) | Self::System(_) => {
+            Self::Tap(_) | Self::Files(_) | Self::Process(_) => {
                 Trouble::told_by(&said).map_or(Reason::Spawn(said), Reason::Host)
             }
         }
@@ -47,7 +50,8 @@ mod tests {
 
     #[test]
     fn the_host_s_reasons_are_told_from_the_guest_s_own() {
-        let system = |errno: Errno| SpawnError::from(io::Error::from(errno));
+        let files = |errno: Errno| SpawnError::from(io::Error::from(errno));
+        let process = |errno: Errno| SpawnError::Process(errno.into());
         let refused = |errno: Errno| {
             SpawnError::from(TapError::Refused {
                 what: "attach to the tap ib0".to_owned(),
@@ -55,8 +59,9 @@ mod tests {
             })
         };
         for error in [
-            system(Errno::NOSPC),
-            system(Errno::AGAIN),
+            files(Errno::NOSPC),
+            files(Errno::MFILE),
+            process(Errno::AGAIN),
             // A crate's own kind of error, which has no number.
             SpawnError::from(io::Error::other(
                 "Too many open files (os error 24) at path x",
@@ -73,7 +78,8 @@ mod tests {
             );
         }
         for error in [
-            system(Errno::NOENT),
+            files(Errno::NOENT),
+            process(Errno::ACCESS),
             refused(Errno::INVAL),
             TapError::Gone("ib0".to_owned()).into(),
         ] {
