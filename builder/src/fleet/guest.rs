@@ -22,9 +22,9 @@ pub use policy::{Backoff, Chance, GIVE_UP, OnTrouble, Policy, SETTLED, TRY_ON};
 pub use reason::{End, Reason};
 pub use trouble::Trouble;
 
-/// Starts in a row for which a guest's port is another's until it gets a new one:
-/// what is taken for a moment is free again by then.
-const PORT_TRIES: u32 = 4;
+/// Starts in a row for which something of a guest's is another's until it gets a
+/// new one: what is taken for a moment is free again by then.
+const TRIES: u32 = 4;
 
 /// Where a guest stands.
 #[derive(
@@ -111,8 +111,8 @@ pub struct Guest {
     reason: Option<Reason>,
     /// Ends in a row without being ready for long.
     ends: u32,
-    /// Starts in a row for which its port was another's.
-    port_tries: u32,
+    /// Starts in a row for which something of its own was another's.
+    tries: u32,
     /// Its last start is one of its restarts.
     is_again: bool,
     restarts: u32,
@@ -137,7 +137,7 @@ impl Default for Guest {
             omen: None,
             reason: None,
             ends: 0,
-            port_tries: 0,
+            tries: 0,
             is_again: false,
             restarts: 0,
             unresponsive: 0,
@@ -229,10 +229,12 @@ impl Guest {
         }
     }
 
-    /// Whether its port has been another's for so long that it needs a new one.
+    /// Whether something of its own, such as its port, has been another's for so
+    /// long that it needs a new one.
     #[must_use]
-    pub fn has_lost_its_port(&self) -> bool {
-        self.port_tries >= PORT_TRIES && matches!(self.reason, Some(Reason::Host(Trouble::Port(_))))
+    pub fn has_lost_its_own(&self) -> bool {
+        let is_taken = matches!(self.reason, Some(Reason::Host(Trouble::Taken(_))));
+        is_taken && self.tries >= TRIES
     }
 
     /// Notes how it fared under another supervisor: how often it was started

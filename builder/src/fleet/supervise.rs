@@ -494,14 +494,14 @@ impl<'a> Fleet<'a> {
             .filter(|(why, settled)| *settled || matches!(why, Why::Trouble(_)))
             .map(|(why, _)| why.to_string());
         // The numbers in a reason change all the time; that there is one counts.
-        if (stage, held_back.is_some()) != (self.told.0, self.told.1.is_some()) {
+        if (stage, held_back.is_some()) == (self.told.0, self.told.1.is_some()) {
+            self.told.1 = held_back;
+        } else {
             tracing::debug!(?stage, held_back, "the fleet is {stage:?}");
             self.told = (stage, held_back.clone());
             let event = Event::Stage { stage, held_back };
             (self.emit)(&event);
             self.streams.tell(&event);
-        } else {
-            self.told.1 = held_back;
         }
     }
 

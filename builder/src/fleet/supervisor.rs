@@ -534,7 +534,7 @@ impl Supervisor {
             return;
         }
         let index = self.members[which].index();
-        if self.members[which].guest().has_lost_its_port() {
+        if self.members[which].guest().has_lost_its_own() {
             self.site.replace_port(index);
         }
         let spawned = self.site.spawn(index).and_then(|mut running| {

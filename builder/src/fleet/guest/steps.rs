@@ -399,9 +399,9 @@ impl Guest {
         };
         match trouble {
             Trouble::Short(_) => Some(Action::Spawn),
-            Trouble::Port(_) => {
-                self.port_tries = self.port_tries.saturating_add(1);
-                self.due = Some(after(now, TRY_ON.delay(self.port_tries, jitter)));
+            Trouble::Taken(_) => {
+                self.tries = self.tries.saturating_add(1);
+                self.due = Some(after(now, TRY_ON.delay(self.tries, jitter)));
                 None
             }
         }
@@ -423,7 +423,7 @@ impl Guest {
 
     fn be_ready(&mut self) {
         self.phase = Phase::Ready;
-        self.port_tries = 0;
+        self.tries = 0;
         self.asked = None;
         self.suspected = false;
     }

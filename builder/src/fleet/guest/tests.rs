@@ -643,9 +643,9 @@ fn a_start_that_the_host_keeps_from_coming_to_anything_is_none() {
 fn a_guest_whose_port_is_taken_waits_alone_and_is_to_get_another() {
     let mut bench = Bench::new(Restart::Always);
     for (tries, wait) in [0.25, 0.5, 1.0, 2.0, 4.0].into_iter().enumerate() {
-        assert_eq!(bench.guest.has_lost_its_port(), tries >= 4);
+        assert_eq!(bench.guest.has_lost_its_own(), tries >= 4);
         bench.does(&Event::Start);
-        assert_eq!(bench.guest.has_lost_its_port(), tries >= 4);
+        assert_eq!(bench.guest.has_lost_its_own(), tries >= 4);
         bench.does(&Event::VmmText(PORT));
         assert_eq!(bench.does(&Event::Ended(End::Code(1))), None);
         assert_eq!(bench.guest.phase(), Phase::Planned);
@@ -655,7 +655,7 @@ fn a_guest_whose_port_is_taken_waits_alone_and_is_to_get_another() {
         assert_eq!(bench.ticks_after(seconds(wait)), Some(Action::Spawn));
     }
     bench.comes_up();
-    assert!(!bench.guest.has_lost_its_port());
+    assert!(!bench.guest.has_lost_its_own());
 
     // The user's wish comes before its wait.
     bench.does(&Event::Restart(GRACE));

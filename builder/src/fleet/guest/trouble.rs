@@ -9,8 +9,8 @@ use crate::vmm::qemu;
 /// with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// The port that leads to this guest is another's.
-    Port(String),
+    /// What is for this guest alone is another's: its port, its tap, its disk.
+    Taken(String),
     /// The host is short of what every start takes: disk space, memory,
     /// processes, open files.
     Short(String),
@@ -19,7 +19,7 @@ pub enum Trouble {
 /// What strerror(3) says of a host that is short of something. By these words it
 /// is known whoever says them: QEMU, which has no other way to tell, and crates
 /// that keep no number of an error.
-const SHORT: [&str; 7] = [
+const SHORT: [&str; 8] = [
     // ENOSPC, EDQUOT
     "No space left on device",
     "Disk quota exceeded",
@@ -29,9 +29,10 @@ const SHORT: [&str; 7] = [
     "Resource temporarily unavailable",
     // EMFILE, and ENFILE with two words more
     "Too many open files",
-    // ENOBUFS, EADDRINUSE
+    // ENOBUFS, EADDRINUSE, EBUSY
     "No buffer space available",
     "Address already in use",
+    "Device or resource busy",
 ];
 
 impl Trouble {
@@ -39,9 +40,9 @@ impl Trouble {
     #[must_use]
     pub fn told_by(message: &str) -> Option<Self> {
         let says = |words: &&str| message.contains(*words);
-        if says(&qemu::PORT_TAKEN) {
-            Some(Self::Port(message.to_owned()))
-        } else if SHORT.iter().chain(&qemu::SHORT).any(|words| says(words)) {
+        if qemu::TAKEN.iter().any(says) {
+            Some(Self::Taken(message.to_owned()))
+        } else if SHORT.iter().chain(&qemu::SHORT).any(says) {
             Some(Self::Short(message.to_owned()))
         } else {
             None
@@ -51,7 +52,7 @@ impl Trouble {
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Port(said) | Self::Short(said)) = self;
+        let (Self::Taken(said) | Self::Short(said)) = self;
         write!(f, "the host keeps it from starting: {said}")
     }
 }
@@ -75,6 +76,7 @@ mod tests {
             Errno::NFILE,
             Errno::NOBUFS,
             Errno::ADDRINUSE,
+            Errno::BUSY,
         ] {
             let said = io::Error::from(errno).to_string();
             assert_eq!(Trouble::told_by(&said), Some(Trouble::Short(said)));
@@ -92,6 +94,7 @@ mod tests {
             "qemu-system-x86_64: cannot set up guest memory 'microvm.ram': Cannot allocate memory",
             "qemu-system-x86_64: Failed to initialize event notifier: Too many open files",
             "GLib: ../../../glib/gmem.c:136: failed to allocate 67108864 bytes",
+            "ioctl(KVM_CREATE_VM) failed: 16 Device or resource busy",
         ] {
             let short = Some(Trouble::Short(said.to_owned()));
             assert_eq!(Trouble::told_by(said), short);
@@ -102,8 +105,12 @@ mod tests {
                 "qemu-system-x86_64: -netdev user,id=net,hostfwd=tcp:127.0.0.1:2999-:22: Could not \
                  set up host forwarding rule 'tcp:127.0.0.1:2999-:22'{rest}"
             );
-            assert_eq!(Trouble::told_by(&said), Some(Trouble::Port(said.clone())));
+            assert_eq!(Trouble::told_by(&said), Some(Trouble::Taken(said.clone())));
         }
+        let said = "qemu-system-x86_64: -device virtio-blk-device,drive=disk: Failed to get \"write\" \
+                    lock";
+        let taken = Some(Trouble::Taken(said.to_owned()));
+        assert_eq!(Trouble::told_by(said), taken);
         for said in [
             "no such luck",
             "qemu-system-x86_64: Image is not in qcow2 format",

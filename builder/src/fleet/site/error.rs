@@ -32,9 +32,8 @@ impl SpawnError {
     pub fn reason(&self) -> Reason {
         let said = self.to_string();
         match self {
-            Self::NoRuntimeFolder { .. } | Self::Tap(TapError::Busy(_)) => {
-                Reason::Host(Trouble::Short(said))
-            }
+            Self::NoRuntimeFolder { .. } => Reason::Host(Trouble::Short(said)),
+            Self::Tap(TapError::Busy(_)) => Reason::Host(Trouble::Taken(said)),
             Self::Tap(_) | Self::Files(_) | Self::Process(_) => {
                 Trouble::told_by(&said).map_or(Reason::Spawn(said), Reason::Host)
             }
@@ -67,7 +66,6 @@ mod tests {
                 "Too many open files (os error 24) at path x",
             )),
             refused(Errno::NOMEM),
-            TapError::Busy("ib0".to_owned()).into(),
             SpawnError::NoRuntimeFolder {
                 path: PathBuf::from("/run/imgbuild/f"),
             },
@@ -77,6 +75,8 @@ mod tests {
                 "{error}"
             );
         }
+        let busy = SpawnError::from(TapError::Busy("ib0".to_owned()));
+        assert!(matches!(busy.reason(), Reason::Host(Trouble::Taken(_))));
         for error in [
             files(Errno::NOENT),
             process(Errno::ACCESS),

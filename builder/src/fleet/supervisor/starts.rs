@@ -244,7 +244,8 @@ mod tests {
 
     #[test]
     fn all_wait_for_a_host_in_trouble_and_try_it_on_up_to_a_minute_apart() {
-        let (mut starts, mut now) = (starts(), Instant::now());
+        let (mut starts, began) = (starts(), Instant::now());
+        let mut now = began;
         let full = Trouble::Short("No space left on device".to_owned());
         let mut waits = Vec::new();
         for which in 0..10 {
@@ -262,23 +263,23 @@ mod tests {
             }
             assert_eq!(starts.first(now, 0), None);
             let again = starts.look_again().unwrap();
-            waits.push(again.duration_since(now).as_secs_f64());
+            waits.push(again.duration_since(now));
             let (why, settled) = starts.held_back().unwrap();
             assert_eq!(why, Why::Trouble(&full));
-            assert_eq!(
-                settled,
-                waits.iter().sum::<f64>() - waits.last().unwrap() >= 60.0
-            );
+            assert_eq!(settled, now.duration_since(began) >= PATIENCE);
             now = again;
         }
-        assert_eq!(waits[..4], [0.375, 0.75, 1.5, 3.0]);
-        assert_eq!(waits[8..], [60.0; 4]);
+        assert_eq!(
+            waits[..4],
+            [375, 750, 1500, 3000].map(Duration::from_millis)
+        );
+        assert_eq!(waits[8..], [Duration::from_secs(60); 4]);
         // The guest that comes up, or the user, ends it.
         starts.end_trouble();
         assert!(starts.first(now, 0).is_some());
         starts.meet_trouble(now, 1.0, &full);
         let again = starts.look_again().unwrap();
-        assert_eq!(again.duration_since(now).as_secs_f64(), 0.375);
+        assert_eq!(again.duration_since(now), Duration::from_millis(375));
     }
 
     #[test]

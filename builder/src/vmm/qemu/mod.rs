@@ -26,9 +26,9 @@ pub const LAPIC_KHZ: u32 = 1_000_000;
 /// What QEMU prints when KVM cannot run the guest's code; it does not exit.
 pub const KVM_INTERNAL_ERROR: &str = "KVM internal error";
 
-/// What QEMU says before it exits where somebody has the port that is to lead to
-/// its guest.
-pub const PORT_TAKEN: &str = "Could not set up host forwarding rule";
+/// What QEMU says before it exits where somebody has what is for its guest alone:
+/// the port that leads to it, or its disk.
+pub const TAKEN: [&str; 2] = ["Could not set up host forwarding rule", "Failed to get \""];
 
 /// What QEMU says before it ends where the host is short of something, besides
 /// what strerror(3) has: GLib's words for want of memory.
