@@ -4,12 +4,13 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::fcntl_dupfd_cloexec;
 
 /// Open files for one guest.
 #[derive(Debug)]
@@ -95,6 +96,12 @@ impl Part {
     pub fn held_by(self, pid: u32) -> PathBuf {
         PathBuf::from(format!("/proc/{pid}/fd/{}", self.descriptor()))
     }
+}
+
+/// A file that a VMM's process uses before it is QEMU, at a descriptor that none
+/// of [`Files`] takes there.
+pub fn out_of_the_way(file: &impl AsFd) -> io::Result<File> {
+    Ok(fcntl_dupfd_cloexec(file, Part::LAST.descriptor() + 1)?.into())
 }
 
 impl Files {
@@ -199,6 +206,8 @@ pub fn hand_over(path: &Path, uid: u32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+
     use super::*;
 
     #[test]
@@ -216,6 +225,12 @@ mod tests {
             Part::LAST,
         ];
         assert!(parts.into_iter().map(Part::descriptor).eq(3..=12));
+    }
+
+    #[test]
+    fn what_a_child_uses_is_not_replaced_by_what_it_is_handed() {
+        let file = out_of_the_way(&File::open("/dev/null").unwrap()).unwrap();
+        assert!(file.as_raw_fd() > Part::LAST.descriptor());
     }
 
     #[test]

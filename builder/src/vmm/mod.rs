@@ -11,7 +11,7 @@ mod files;
 pub mod qemu;
 
 pub use confinement::{Confinement, KvmClosed, Lifetime, kvm_for_users};
-pub use files::{Disk, Files, Listening, Part, Unreadable, hand_over, readable_by};
+pub use files::{Disk, Files, Listening, Part, Unreadable, hand_over, out_of_the_way, readable_by};
 
 /// Where a guest's SSH server listens.
 pub const SSH_PORT: u16 = 22;

@@ -40,7 +40,7 @@ use super::error::CpuError;
 use super::settings;
 use crate::fleet::spec::{Instance, PlacementSpec};
 use crate::host::snapshot::cgroup::{Around, Controller, Hierarchy, around, is_writable};
-use crate::vmm::Part;
+use crate::vmm;
 
 /// How often a folder that is still busy is tried again, and how long apart:
 /// the kernel takes a moment to forget a process that ended.
@@ -145,12 +145,8 @@ impl FleetCgroup {
     fn opened(cpu: &Place, memory: Option<&Path>) -> Result<Self, CpuError> {
         let entry = |folder: &Path| {
             let path = folder.join("cgroup.procs");
-            let opened = OpenOptions::new().write(true).open(&path).and_then(|file| {
-                // A guest's process comes in when its own files are at the first
-                // numbers, in the place of whatever was there.
-                let above = Part::LAST.descriptor() + 1;
-                Ok(File::from(fcntl_dupfd_cloexec(&file, above)?))
-            });
+            let opened = OpenOptions::new().write(true).open(&path);
+            let opened = opened.and_then(|file| vmm::out_of_the_way(&file));
             opened.map_err(|error| failure("open", &path, error))
         };
         let beside = memory.filter(|memory| *memory != cpu.folder);
