@@ -57,9 +57,9 @@ pub fn extend(
 }
 
 /// A free port for a guest of a fleet that has these, in the place of its own.
-pub fn another(fleet: &Path, chosen: &[u16]) -> Result<u16, TooFewPorts> {
+pub fn another(fleet: &Path, others: &Others, chosen: &[u16]) -> Result<u16, TooFewPorts> {
     let more = u32::try_from(chosen.len() + 1).unwrap_or(u32::MAX);
-    let ports = extend(fleet, chosen, more)?;
+    let ports = extend(fleet, others, chosen, more)?;
     Ok(*ports.last().expect("one more was found"))
 }
 

@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use rustix::process::Pid;
 use tty_init::identity::Identity;
 
-use super::claims::Register;
+use super::claims::{Claim, Register};
 use super::cpu::cgroup::FleetCgroup;
 use super::cpu::{self, Class, Placement, Prepared};
 use super::folder::Folder;
@@ -385,14 +385,17 @@ impl Site {
     }
 
     fn choose_another_port(&mut self, which: usize) -> Result<u16, LaunchError> {
-        // Until the spec tells others what is taken; guests that live are to be
-        // heard meanwhile.
-        let _turn = self.folder.turn(|| false)?.ok_or(LaunchError::Turn)?;
-        let port = ports::another(self.folder.path(), &self.spec.ports)?;
+        let fleet = self.folder.path().to_path_buf();
+        // Guests that live are to be heard meanwhile, so nobody is waited for.
+        let turn = Register::beside(&self.folder).turn(&fleet, || false)?;
+        let turn = turn.ok_or(LaunchError::Turn)?;
+        let port = ports::another(&fleet, turn.others(), &self.spec.ports)?;
+        let users = turn.own(self.spec.instance).and_then(|own| own.users);
         let lost = std::mem::replace(&mut self.spec.ports[which], port);
         let written = self
             .write_ssh_config()
-            .and_then(|_| Ok(self.folder.write_spec(&self.spec)?));
+            .and_then(|_| Ok(turn.take(Claim::of(&self.spec, &fleet, users))?))
+            .and_then(|()| Ok(self.folder.write_spec(&self.spec)?));
         if written.is_err() {
             self.spec.ports[which] = lost;
             let _ = self.write_ssh_config();

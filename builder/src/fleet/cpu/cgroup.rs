@@ -33,8 +33,6 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::io::fcntl_dupfd_cloexec;
-
 use super::Class;
 use super::error::CpuError;
 use super::settings;
