@@ -21,6 +21,7 @@ use super::folder::{self, Paths};
 use super::orphans::{self, GuestUsers, Mark};
 use super::spec::{FleetSpec, Instance, Subnet};
 use super::tap;
+use crate::any_path;
 use crate::directories::Directories;
 use crate::host::user_ids::IdRange;
 use crate::private::{Others as Reach, Private, PrivateError};
@@ -45,6 +46,7 @@ pub struct Claim {
     /// Its name.
     pub fleet: String,
     /// The folder of what it keeps.
+    #[serde(with = "any_path")]
     pub state: PathBuf,
     /// Tells it from another of that name and folder.
     pub instance: Instance,
