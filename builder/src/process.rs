@@ -338,7 +338,7 @@ pub fn close_inherited(command: &mut Command) {
 }
 
 /// The command as a user would type it, for messages.
-fn shown(command: &Command) -> String {
+pub fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words
         .map(OsStr::to_string_lossy)

@@ -4,6 +4,7 @@
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 
+use imgbuild::digest::memo::Memo;
 use imgbuild::directories::Directories;
 use imgbuild::fleet::claims::Register;
 use imgbuild::fleet::folder::Folder;
@@ -13,6 +14,7 @@ use imgbuild::fleet::trial::Setup;
 use imgbuild::fleet::{key, ports};
 use imgbuild::interrupt::Interrupt;
 use imgbuild::units::{GuestIndex, GuestRange};
+use imgbuild::vmm::qemu::{Emulator, Program};
 use imgbuild::vmm::{Accel, Confinement, Files, GuestSpec, Lifetime, Net, Sharing, qemu};
 
 /// The folders of a fleet of `count` guests under TCG, none of which runs: with
@@ -28,7 +30,10 @@ pub fn site(
     count: u32,
 ) -> Site {
     const NAME: &str = "alone";
+    let program = Program::installed().expect("bootstrap installs QEMU");
+    let memo = Memo::in_cache(&directories.cache);
     let setup = Setup {
+        qemu: &Emulator::of(program.path(), None, &memo).expect("it can be read"),
         accel: Accel::Tcg,
         sharing: Sharing::None,
         net,
@@ -82,6 +87,7 @@ pub fn start(
         uid: base.map(|base| base + guest.get()),
         extra: None,
     };
-    let child = qemu::spawn(&spec, files, &confinement).expect("QEMU starts");
+    let program = &site.spec().qemu.path;
+    let child = qemu::spawn(program, &spec, files, &confinement).expect("QEMU starts");
     (child, console)
 }

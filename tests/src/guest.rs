@@ -18,10 +18,11 @@ use imgbuild::fleet::site::Site;
 use imgbuild::host::footprint::{self, PAGE, Pages};
 use imgbuild::host::id::HostId;
 use imgbuild::units::GuestRange;
-use imgbuild::vmm::{Lifetime, Net, qemu};
+use imgbuild::vmm::{Lifetime, Net};
 use tempfile::TempDir;
 use tty_init::protocol::Message;
 
+use crate::stand_in::{QEMU, find};
 use crate::{alone, wait_until};
 
 /// What a guest prints when it can be used.
@@ -352,7 +353,7 @@ fn ours(
 /// Starts QEMU as a user would type it, connected to its console.
 fn plain(artifacts: &Artifacts, socket: &Path) -> (Child, UnixStream) {
     let file = |name: &str| -> PathBuf { artifacts.folder.join(name) };
-    let child = Command::new(qemu::BINARY)
+    let child = Command::new(find(QEMU))
         .args(["-name", "plain,debug-threads=on"])
         .args(["-m", "1G", "-display", "none", "-no-reboot", "-kernel"])
         .arg(file(&artifacts.manifest.kernel.file))

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use imgbuild_tests::stand_in::{QEMU, find};
 use imgbuild_tests::{TestEnv, binary, finish, run, start, wait_until, workspace};
 use serde_json::Value;
 
@@ -277,7 +278,7 @@ impl Console {
     fn start(env: &TestEnv, out: &Path, disk: Option<&Path>) -> Self {
         let manifest = fs::read(out.join("manifest.json")).unwrap();
         let manifest: Value = serde_json::from_slice(&manifest).unwrap();
-        let mut qemu = env.command("qemu-system-x86_64");
+        let mut qemu = env.command(find(QEMU));
         qemu.args(["-machine", "microvm,acpi=off,rtc=on", "-accel", "tcg"])
             .args(["-cpu", "qemu64", "-m", "128M", "-nodefaults", "-no-reboot"])
             .args(["-display", "none", "-serial", "stdio", "-append"])

@@ -24,6 +24,7 @@ use crate::progress;
 use crate::recipe::Recipe;
 use crate::text::printable;
 use crate::units::{ByteSize, GuestRange};
+use crate::vmm::qemu::Program;
 
 /// What to build besides the recipe.
 #[derive(Debug)]
@@ -47,8 +48,13 @@ pub struct BuildOptions {
 /// Whether to boot a guest from what was built.
 #[derive(Debug, Clone)]
 pub enum Boot {
-    /// It must come up; its sockets stand in the runtime folder.
-    Verify(Directories),
+    /// It must come up.
+    Verify {
+        /// The QEMU that it runs on; `None` where there is none.
+        qemu: Option<Program>,
+        /// Its sockets stand in the runtime folder.
+        directories: Directories,
+    },
     /// Not even tried.
     Skip,
 }
@@ -151,8 +157,17 @@ pub fn build(
     options: &BuildOptions,
     environment: &kernel::Env,
 ) -> Result<Built, BuildError> {
-    // First, so that an unwritable folder costs no kernel build.
+    let interrupt = &environment.interrupt;
+    // First, so that no kernel is built for an unwritable folder, nor for a QEMU
+    // that cannot run guests.
     let staging = Staging::new(&options.out)?;
+    let verification = match &options.boot {
+        Boot::Verify { qemu, directories } => {
+            let qemu = boot::emulator(qemu.as_ref(), directories, interrupt)?;
+            Some((qemu, directories))
+        }
+        Boot::Skip => None,
+    };
     let kernel = kernel::obtain(&options.kernel, environment)?;
     if let Some(needed) = kernel.memory.filter(|needed| *needed > recipe.memory) {
         tracing::warn!(
@@ -162,7 +177,6 @@ pub fn build(
             recipe.memory
         );
     }
-    let interrupt = &environment.interrupt;
     let disk_size = options.disk_size.unwrap_or(recipe.disk.size);
     let mut output = Output::new(&staging);
 
@@ -206,10 +220,9 @@ pub fn build(
         files: output.files,
     };
     manifest.store(staging.path())?;
-    let boot = match &options.boot {
-        Boot::Verify(directories) => Some(boot::verify(staging.path(), directories, interrupt)?),
-        Boot::Skip => None,
-    };
+    let boot = verification
+        .map(|(qemu, directories)| boot::verify(staging.path(), &qemu, directories, interrupt))
+        .transpose()?;
     if interrupt.requested() {
         return Err(BuildError::Interrupted);
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::kernel::KernelArgs;
 use super::output::{print, print_json};
+use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::artifact::{self, Boot, BuildOptions, Built};
 use crate::assets;
@@ -68,6 +69,9 @@ struct Common {
     json: bool,
 
     #[command(flatten)]
+    qemu: QemuArgs,
+
+    #[command(flatten)]
     kernel: KernelArgs,
 }
 
@@ -118,7 +122,10 @@ impl Common {
             boot: if self.no_boot {
                 Boot::Skip
             } else {
-                Boot::Verify(context.directories.clone())
+                Boot::Verify {
+                    qemu: self.qemu.program(&context.interrupt)?,
+                    directories: context.directories.clone(),
+                }
             },
             source_date_epoch: source_date_epoch()?,
         };
@@ -189,9 +196,10 @@ fn sentences(built: &Built) -> Vec<String> {
     if let Some(boot) = &built.boot {
         lines.extend(boot.words.iter().map(|line| format!("guest      {line}")));
         lines.push(format!(
-            "booted     under {} in {:.2} s; burn counter {} → {} rounds",
+            "booted     under {} in {:.2} s on {}; burn counter {} → {} rounds",
             boot.accel.name(),
             boot.ready_after,
+            boot.qemu.name(),
             boot.rounds[0],
             boot.rounds[1]
         ));

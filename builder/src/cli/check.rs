@@ -147,7 +147,11 @@ impl Check {
         Ok(match &self.from {
             Some(file) => Host::load(file)?,
             None => readiness::look(
-                &Places::of(&context.directories, KvmProbe::Run),
+                &Places::of(
+                    &context.directories,
+                    KvmProbe::Run,
+                    self.how.qemu.program(&context.interrupt)?,
+                ),
                 self.tap_subnet(context)?,
                 &context.interrupt,
             ),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::artifact::BuildError;
 use crate::fleet::api::client::ClientError;
+use crate::fleet::boot::BootError;
 use crate::fleet::find::FindError;
 use crate::fleet::launch::LaunchError;
 use crate::fleet::select::SelectError;
@@ -14,6 +15,7 @@ use crate::fleet::users::UsersError;
 use crate::interrupt::{self, Interrupt};
 use crate::kernel::{KernelError, SourceError};
 use crate::recipe::RecipeError;
+use crate::vmm::qemu::ProgramError;
 
 /// How a run of imgbuild ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +83,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
         let error = anyhow::Error::from(error);
         let exit = match error.downcast_ref() {
             Some(LaunchError::NotReady(_) | LaunchError::Ports(_)) => Exit::HostNotReady,
+            _ if lacks_a_fit_qemu(&error) => Exit::HostNotReady,
             Some(LaunchError::Interrupted) => Exit::Interrupted,
             Some(
                 LaunchError::Key(_)
@@ -92,6 +95,10 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
                 Exit::Interrupted
             }
             _ if error.is::<RecipeError>() || asks_for_a_digest(&error) => Exit::Usage,
+            _ if matches!(error.downcast_ref(), Some(ProgramError::Interrupted(_))) => {
+                Exit::Interrupted
+            }
+            _ if error.is::<ProgramError>() => Exit::Usage,
             _ => Exit::Failed,
         };
         Self { exit, error }
@@ -106,6 +113,15 @@ fn asks_for_a_choice(error: &anyhow::Error) -> bool {
         _ => error.downcast_ref(),
     };
     error.is::<SelectError>() || matches!(find, Some(FindError::Several { .. }))
+}
+
+/// Whether a build or a launch was to run guests on a QEMU that cannot.
+fn lacks_a_fit_qemu(error: &anyhow::Error) -> bool {
+    let launch = match error.downcast_ref() {
+        Some(BuildError::Boot(BootError::Launch(launch))) => Some(launch),
+        _ => error.downcast_ref(),
+    };
+    matches!(launch, Some(LaunchError::Unfit(_)))
 }
 
 /// Whether an address was given without the digest that goes with it.

@@ -12,6 +12,7 @@ use clap::{ArgMatches, Args, Command};
 use indicatif::ProgressBar;
 
 use super::placement::Placement;
+use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::fleet::api::types::{Event, Guest, Stage};
 use crate::fleet::guest::Phase;
@@ -22,6 +23,7 @@ use crate::fleet::readiness::Canaries;
 use crate::fleet::spec::{BurnAt, Restart, Subnet};
 use crate::fleet::supervise::Ending;
 use crate::fleet::users::Users;
+use crate::interrupt::Interrupt;
 use crate::outlet::{self, Stream};
 use crate::progress;
 use crate::recipe;
@@ -160,6 +162,9 @@ const LAST_BASE: i64 = 0xffff_fffe - 100_000;
 /// How guests are run.
 #[derive(Debug, Args)]
 pub(super) struct Guests {
+    #[command(flatten)]
+    pub qemu: QemuArgs,
+
     /// What runs the guests' code
     #[arg(long, default_value = "kvm", env = "IMGBUILD_ACCEL")]
     pub accel: Accel,
@@ -252,7 +257,7 @@ impl Launch {
         let launched = if let Some(name) = &self.resume {
             resume(name, attachment, directories, interrupt, &mut emit)?
         } else {
-            let options = self.options()?;
+            let options = self.options(interrupt)?;
             launch(&options, attachment, directories, interrupt, &mut emit)?
         };
         outlet::finish(interrupt)?;
@@ -267,7 +272,7 @@ impl Launch {
         })
     }
 
-    fn options(self) -> Result<LaunchOptions, Failure> {
+    fn options(self, interrupt: &Interrupt) -> Result<LaunchOptions, Failure> {
         let (supervision, network) = (self.supervision, self.network);
         if network.net_outbound && self.how.net != Net::User {
             return Err(Failure::usage("--net-outbound goes with --net user".into()));
@@ -279,6 +284,7 @@ impl Launch {
             count: self.count.unwrap_or(1),
             name: self.name,
             keep: self.keep,
+            qemu: self.how.qemu.program(interrupt)?,
             accel: self.how.accel,
             sharing: self.how.sharing,
             net: self.how.net,

@@ -29,6 +29,7 @@ mod man;
 mod output;
 mod placement;
 mod ps;
+mod qemu;
 mod rm;
 mod ssh;
 mod target;

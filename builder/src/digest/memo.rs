@@ -32,8 +32,9 @@ struct Entry {
     sha256: Sha256,
 }
 
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
+/// What tells a file from another one, and from itself before a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
     device: u64,
     inode: u64,
     size: u64,
@@ -42,7 +43,9 @@ struct Identity {
 }
 
 impl Identity {
-    fn of(metadata: &Metadata) -> Self {
+    /// That of the file that this was read of.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),

@@ -11,11 +11,16 @@ use super::launch::LaunchError;
 use super::plan::Artifacts;
 use super::supervisor::Observation;
 use super::trial::{Setup, Trial};
+use crate::digest::memo::Memo;
 use crate::directories::Directories;
-use crate::host::kvm;
+use crate::host::finding::Severity;
+use crate::host::snapshot::Qemu;
+use crate::host::{concern, kvm};
 use crate::interrupt::Interrupt;
+use crate::process::ProcessError;
 use crate::text::{self, printable_bytes};
-use crate::vmm::{Accel, Net, Sharing, qemu};
+use crate::vmm::qemu::{self, Emulator, Program};
+use crate::vmm::{Accel, Net, Sharing};
 
 /// How long the guest burns between two looks at its counter.
 const BURN: Duration = Duration::from_millis(300);
@@ -29,6 +34,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// What a verified guest showed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
+    /// The QEMU that it ran on.
+    pub qemu: Emulator,
     /// What ran its code.
     pub accel: Accel,
     /// Why KVM did not, if it did not.
@@ -82,17 +89,44 @@ pub enum BootError {
     Launch(#[from] LaunchError),
 }
 
-/// Boots one guest from the artifacts in `folder`: under KVM where KVM runs it,
+/// The QEMU that `program` is, if it can run guests.
+pub fn emulator(
+    program: Option<&Program>,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<Emulator, BootError> {
+    let program = program
+        .ok_or_else(Program::missing)
+        .map_err(LaunchError::from)?;
+    // That it fails is told as of any other tool.
+    let failed = |error| match error {
+        ProcessError::Interrupted { .. } => BootError::Interrupted,
+        other => LaunchError::from(other).into(),
+    };
+    let version = program.version(interrupt).map_err(failed)?;
+    let machines = qemu::machines(program.path(), interrupt).map_err(failed)?;
+    let microvm = machines.contains(qemu::MACHINE);
+    let seen = Qemu::by_answers(program.path(), Ok(version.clone()), Ok(microvm));
+    let mut findings = concern::qemu::judge(&seen).into_iter();
+    if let Some(blocker) = findings.find(|finding| finding.severity == Severity::Blocker) {
+        return Err(LaunchError::Unfit(Box::new(blocker)).into());
+    }
+    let memo = Memo::in_cache(&directories.cache);
+    let emulator = Emulator::of(program.path(), Some(&version), &memo);
+    Ok(emulator.map_err(LaunchError::from)?)
+}
+
+/// Boots one guest on `qemu` from the artifacts in `folder`: under KVM where KVM runs it,
 /// else under TCG.
 pub fn verify(
     folder: &Path,
+    emulator: &Emulator,
     directories: &Directories,
     interrupt: &Interrupt,
 ) -> Result<Report, BootError> {
-    qemu::version(interrupt).map_err(LaunchError::from)?;
     let artifacts = Artifacts::open(folder)?;
     let kvm_unusable = match kvm::access(Path::new("/")) {
-        Ok(()) => match attempt(&artifacts, Accel::Kvm, directories, interrupt) {
+        Ok(()) => match attempt(&artifacts, emulator, Accel::Kvm, directories, interrupt) {
             Err(BootError::Failed { reason, .. }) => {
                 format!("/dev/kvm opens, but a guest does not boot under it: {reason}")
             }
@@ -104,7 +138,7 @@ pub fn verify(
         Err(error) => error.to_string(),
     };
     tracing::info!("not KVM: {kvm_unusable}; verifying under TCG");
-    let report = attempt(&artifacts, Accel::Tcg, directories, interrupt)?;
+    let report = attempt(&artifacts, emulator, Accel::Tcg, directories, interrupt)?;
     Ok(Report {
         kvm_unusable: Some(kvm_unusable),
         ..report
@@ -113,12 +147,14 @@ pub fn verify(
 
 fn attempt(
     artifacts: &Artifacts,
+    emulator: &Emulator,
     accel: Accel,
     directories: &Directories,
     interrupt: &Interrupt,
 ) -> Result<Report, BootError> {
     let recipe = &artifacts.manifest.recipe;
     let setup = Setup {
+        qemu: emulator,
         accel,
         sharing: Sharing::None,
         net: Net::User,
@@ -185,6 +221,7 @@ fn attempt(
         return Err(BootError::NotBurning { rounds: rounds[1] });
     }
     Ok(Report {
+        qemu: emulator.clone(),
         accel,
         kvm_unusable: None,
         ready_after: member

@@ -18,6 +18,7 @@ use crate::host::snapshot::Ksm;
 use crate::host::want::{Basis, Cost, Want};
 use crate::interrupt::Interrupt;
 use crate::vmm::Sharing;
+use crate::vmm::qemu::Emulator;
 
 pub mod kept;
 
@@ -39,18 +40,20 @@ const RMAP_ITEM: u64 = 64;
 /// Disk space of a guest's identity, in bytes: a block.
 const IDENTITY: u64 = 4096;
 
-/// Starts two guests as `want` has them, looks at them, and ends them; `None`
+/// Starts two guests on `qemu` as `want` has them, looks at them, and ends them; `None`
 /// when the user interrupts.
 ///
 /// What cannot be measured here costs what `want` assumes.
 pub fn run(
     artifacts: &Artifacts,
+    qemu: &Emulator,
     want: &Want,
     ksm: Option<&Ksm>,
     directories: &Directories,
     interrupt: &Interrupt,
 ) -> Result<Option<Outcome>, LaunchError> {
     let setup = Setup {
+        qemu,
         accel: want.accel,
         sharing: want.sharing,
         net: want.net,

@@ -27,12 +27,14 @@ use super::trial::sweep;
 use super::users::{self, Users};
 use super::{identity, ports, tap};
 use crate::any_path;
+use crate::digest::memo::Memo;
 use crate::directories::Directories;
 use crate::host;
-use crate::host::snapshot::{KvmProbe, Places};
+use crate::host::snapshot::{KvmProbe, Places, Qemu};
 use crate::host::user_ids::IdRange;
 use crate::interrupt::Interrupt;
 use crate::units::{ByteSize, GuestRange};
+use crate::vmm::qemu::{Emulator, Program};
 use crate::vmm::{Accel, Lifetime, Net, Sharing};
 
 mod detach;
@@ -72,6 +74,8 @@ pub struct LaunchOptions {
     /// How long to keep the fleet after its start; until the interrupt by
     /// default.
     pub keep: Option<Duration>,
+    /// The QEMU that guests run on; `None` where there is none.
+    pub qemu: Option<Program>,
     /// What runs the guests' code.
     pub accel: Accel,
     /// What KSM may merge.
@@ -238,6 +242,8 @@ pub fn launch(
         }
         tracing::warn!("forced: not ready for {}", obstacles(&report));
     }
+    let qemu = emulator(options.qemu.as_ref(), &report.qemu, directories)?;
+    tracing::info!("guests run on {}", qemu.name());
     let (login, pair) = match (options.net, users_key) {
         (Net::None, _) => (None, None),
         (Net::User | Net::Tap, Some(key)) => (Some(key), None),
@@ -249,7 +255,7 @@ pub fn launch(
     let turn = register
         .turn(folder.path(), || !interrupt.requested())?
         .ok_or(LaunchError::Interrupted)?;
-    let chosen = Chosen::now(options, folder.path(), turn.others())?;
+    let chosen = Chosen::now(options, qemu, folder.path(), turn.others())?;
     let users = chosen.users;
     let spec = spec(
         options,
@@ -340,16 +346,38 @@ fn cleared(
     launched
 }
 
-/// What a fleet has that no other may have.
+/// The QEMU that was chosen, as it was seen by the checks.
+fn emulator(
+    program: Option<&Program>,
+    seen: &Qemu,
+    directories: &Directories,
+) -> Result<Emulator, LaunchError> {
+    let program = program.ok_or_else(Program::missing)?;
+    let version = match seen {
+        Qemu::Found { version, .. } => Some(version.as_str()),
+        Qemu::Missing | Qemu::Broken { .. } => None,
+    };
+    let memo = Memo::in_cache(&directories.cache);
+    Ok(Emulator::of(program.path(), version, &memo)?)
+}
+
+/// What was chosen for a fleet: its QEMU, and what no other fleet may have.
 struct Chosen {
+    qemu: Emulator,
     ports: Vec<u16>,
     users: Option<IdRange>,
     tap_subnet: Option<Subnet>,
 }
 
 impl Chosen {
-    fn now(options: &LaunchOptions, fleet: &Path, others: &Others) -> Result<Self, LaunchError> {
+    fn now(
+        options: &LaunchOptions,
+        qemu: Emulator,
+        fleet: &Path,
+        others: &Others,
+    ) -> Result<Self, LaunchError> {
         Ok(Self {
+            qemu,
             ports: match options.net {
                 Net::User => ports::choose(fleet, others, options.count)?,
                 Net::Tap | Net::None => Vec::new(),
@@ -383,6 +411,7 @@ fn spec(
         runtime: folder.runtime().to_path_buf(),
         out: artifacts.folder.clone(),
         artifacts: artifacts.digest,
+        qemu: chosen.qemu,
         count: options.count,
         accel: options.accel,
         sharing: options.sharing,
@@ -436,7 +465,7 @@ fn prepare(
         // What KVM does with a guest's kernel is of no matter, and takes time.
         Accel::Tcg => KvmProbe::Skip,
     };
-    let places = Places::of(directories, probe);
+    let places = Places::of(directories, probe, options.qemu.clone());
     let question = Question {
         artifacts: Some(artifacts),
         guests: Some(options.count),

@@ -13,6 +13,7 @@ use super::launch::LaunchError;
 use super::plan::Artifacts;
 use super::spec::Subnet;
 use super::tap;
+use crate::digest::memo::Memo;
 use crate::directories::Directories;
 use crate::host::canary::{Canary, Outcome};
 use crate::host::ceiling::{self, Ceiling};
@@ -24,6 +25,7 @@ use crate::host::want::{Basis, Cost, Want};
 use crate::interrupt::Interrupt;
 use crate::lock::Lock;
 use crate::units::{ByteSize, counted, grouped};
+use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Net, Sharing};
 
 /// The version of a report's JSON shape.
@@ -75,6 +77,8 @@ pub struct Report {
     pub verdict: String,
     /// The recipe of the artifacts.
     pub recipe: Option<String>,
+    /// The QEMU that guests would run on.
+    pub qemu: Qemu,
     /// What was asked for, and what a guest costs.
     pub want: Want,
     /// How many guests fit.
@@ -202,6 +206,7 @@ pub fn check(
         ready,
         verdict: String::new(),
         recipe,
+        qemu: host.qemu.clone(),
         want,
         ceiling,
         canary: match outcome {
@@ -227,16 +232,25 @@ fn tried(
     let cache = directories.open_cache().map_err(FolderError::from)?;
     let cache = cache.path();
     let ksm = host.ksm.as_ref();
-    let key = match (&host.boot_id, &host.qemu) {
-        (Some(boot_id), Qemu::Found { version, .. }) => {
-            Some(Key::new(boot_id, artifacts.digest, version, want, ksm))
-        }
-        _ => None,
+    let (
+        Qemu::Found {
+            path: Some(path),
+            version,
+            ..
+        },
+        false,
+    ) = (&host.qemu, canaries == Canaries::Never)
+    else {
+        return Ok(None);
     };
+    let qemu = Emulator::of(path, Some(version), &Memo::in_cache(cache))?;
+    let key = host
+        .boot_id
+        .as_ref()
+        .map(|boot_id| Key::new(boot_id, artifacts.digest, &qemu, want, ksm));
     let load = |key: &Key| key.load(cache).map(Outcome::Up);
     let kept = match canaries {
-        Canaries::Never => return Ok(None),
-        Canaries::Fresh => None,
+        Canaries::Never | Canaries::Fresh => None,
         Canaries::Kept | Canaries::KeptOrFresh => key.as_ref().and_then(load),
     };
     // A single guest is enough to be stopped by what stops all.
@@ -267,7 +281,7 @@ fn tried(
         artifacts.manifest.recipe.name,
         want.accel.name()
     );
-    let outcome = canary::run(artifacts, want, ksm, directories, interrupt)?;
+    let outcome = canary::run(artifacts, &qemu, want, ksm, directories, interrupt)?;
     if let (Some(key), Some(Outcome::Up(canary))) = (key, &outcome)
         && canary.cost.basis == Basis::Measured
         && let Err(error) = key.store(cache, canary.clone())

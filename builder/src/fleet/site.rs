@@ -33,7 +33,7 @@ use crate::interrupt::Interrupt;
 use crate::kernel::Format;
 use crate::private::is_served_by_us;
 use crate::units::{GuestIndex, GuestRange};
-use crate::vmm::qemu;
+use crate::vmm::qemu::{self, EmulatorError, Standing, Watch};
 use crate::vmm::{
     Accel, Confinement, Disk, Files, GuestSpec, Lifetime, Listening, Net, Outbound, Part,
     hand_over, kvm_for_users, readable_by,
@@ -48,6 +48,7 @@ pub use error::SpawnError;
 pub struct Site {
     folder: Folder,
     spec: FleetSpec,
+    qemu: Watch,
     kernel: Artifact,
     kernel_format: Format,
     initramfs: Artifact,
@@ -100,6 +101,7 @@ impl Site {
             base: Artifact::open(base)?,
             overlay: Overlay::new(&backing, manifest.options.disk_size)?,
             folder,
+            qemu: Watch::new(&spec.qemu),
             spec,
             placement: None,
             lifetime,
@@ -172,7 +174,9 @@ impl Site {
     /// their taps.
     pub fn prepare(&self, guests: GuestRange, interrupt: &Interrupt) -> Result<(), LaunchError> {
         let spec = &self.spec;
+        self.look_at_qemu()?;
         if let Some(uid) = spec.run_as_base {
+            spec.qemu.runs_as(uid, interrupt)?;
             for file in [&self.kernel, &self.initramfs] {
                 readable_by(&file.file, &file.path, uid)?;
             }
@@ -344,6 +348,7 @@ impl Site {
 
     /// Starts a guest.
     pub(super) fn spawn(&self, guest: GuestIndex) -> Result<Running, SpawnError> {
+        self.look_at_qemu()?;
         let files = self.files(guest)?;
         let console = UnixStream::connect(self.folder.console(guest))?;
         let prepared = self
@@ -354,6 +359,7 @@ impl Site {
         // What it said in an earlier life is not judged again.
         let said = files.errors.metadata()?.len();
         let child = qemu::spawn(
+            &self.spec.qemu.path,
             &self.guest_spec(guest),
             files,
             &Confinement {
@@ -401,6 +407,15 @@ impl Site {
             let _ = self.write_ssh_config();
         }
         written.map(|()| port)
+    }
+
+    /// Refuses a QEMU that is gone, and tells once of one that is another by now.
+    fn look_at_qemu(&self) -> Result<(), EmulatorError> {
+        let qemu = &self.spec.qemu;
+        if self.qemu.look(qemu)? == Standing::Replaced {
+            tracing::warn!("{}: {}", self.spec.name, qemu.replaced());
+        }
+        Ok(())
     }
 
     /// Takes charge of a guest that another supervisor started, without its

@@ -13,6 +13,7 @@ use crate::any_path;
 use crate::digest::Sha256;
 use crate::host::id::HostId;
 use crate::units::{ByteSize, GuestIndex};
+use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Net, SSH_PORT, Sharing};
 
 /// The version of this document.
@@ -38,6 +39,8 @@ pub struct FleetSpec {
     pub out: PathBuf,
     /// Digest of its manifest, which names every file's.
     pub artifacts: Sha256,
+    /// The QEMU that guests run on.
+    pub qemu: Emulator,
     /// Guests wanted: those numbered below it.
     pub count: u32,
     /// What runs the guests' code.

@@ -19,11 +19,14 @@ use crate::host;
 use crate::interrupt::Interrupt;
 use crate::private::{Others, Private};
 use crate::units::{ByteSize, GuestRange};
+use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Lifetime, Net, Sharing};
 
 /// How guests on trial are run.
 #[derive(Debug, Clone, Copy)]
-pub struct Setup {
+pub struct Setup<'a> {
+    /// The QEMU that they run on.
+    pub qemu: &'a Emulator,
     /// What runs their code.
     pub accel: Accel,
     /// What KSM may merge.
@@ -54,7 +57,7 @@ impl Trial {
     /// Writes what so many guests need.
     pub fn new(
         artifacts: &Artifacts,
-        setup: &Setup,
+        setup: &Setup<'_>,
         count: u32,
         directories: &Directories,
         interrupt: &Interrupt,
@@ -105,7 +108,7 @@ pub fn sweep(directories: &Directories) {
     }
 }
 
-impl Setup {
+impl Setup<'_> {
     /// A fleet of guests that are all started at once, and once only.
     #[must_use]
     pub fn spec(
@@ -123,6 +126,7 @@ impl Setup {
             runtime: folder.runtime().to_path_buf(),
             out: artifacts.folder.clone(),
             artifacts: artifacts.digest,
+            qemu: self.qemu.clone(),
             count,
             accel: self.accel,
             sharing: self.sharing,

@@ -20,7 +20,7 @@ mod memory;
 mod network;
 mod numa;
 mod processes;
-mod qemu;
+pub(crate) mod qemu;
 mod storage;
 pub(crate) mod text;
 mod tuner;
@@ -34,7 +34,7 @@ mod tests;
 const CONCERNS: [fn(&Host, &Want) -> Vec<Finding>; 15] = [
     kvm::judge,
     cpu::judge,
-    qemu::judge,
+    qemu::judge_host,
     memory::judge,
     ksm::judge,
     tuner::judge,

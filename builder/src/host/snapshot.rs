@@ -378,6 +378,9 @@ pub struct FileSystem {
 pub enum Qemu {
     /// It is there.
     Found {
+        /// Its absolute path; `None` in snapshots of before it was noted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
         /// The first line of `--version`.
         version: String,
         /// Whether it has the machine type `microvm`.

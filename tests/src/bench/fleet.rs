@@ -9,12 +9,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use imgbuild::fleet::plan::Artifacts;
-use imgbuild::vmm::qemu;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::guest::SETTLE;
 use super::{Budget, Row, Samples};
 use crate::guest::READY;
+use crate::stand_in::QEMU;
 use crate::{TestEnv, finish, run, start, wait_until};
 
 /// Guests of a fleet whose start is timed.
@@ -185,7 +185,7 @@ fn shell_loop(env: &TestEnv, out: &Path) -> Start {
         .current_dir(folder.path())
         .args(["-c", LOOP, "sh"])
         .arg(out)
-        .args([&STARTED.to_string(), qemu::BINARY])
+        .args([&STARTED.to_string(), QEMU])
         .arg(&artifacts.manifest.kernel.file)
         .arg(artifacts.command_line("tty.burn=0"))
         .arg(format!(

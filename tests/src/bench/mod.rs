@@ -5,6 +5,8 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use crate::stand_in::QEMU;
+
 pub mod build;
 pub mod check;
 pub mod density;
@@ -137,7 +139,7 @@ pub fn host() -> serde_json::Value {
     };
     serde_json::json!({
         "kernel": first_line("uname", "-sr"),
-        "qemu": first_line("qemu-system-x86_64", "--version"),
+        "qemu": first_line(QEMU, "--version"),
         "compiler": first_line("gcc", "--version"),
         "cpus": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
     })

@@ -11,11 +11,12 @@ use crate::host::canary::Canary;
 use crate::host::snapshot::Ksm;
 use crate::host::want::Want;
 use crate::kernel::Format;
+use crate::vmm::qemu::Emulator;
 use crate::vmm::qemu::argv::argv;
 use crate::vmm::{GuestSpec, Outbound, Part};
 
 /// Shape of a kept result.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// Largest file that is read, in bytes.
 const FILE_MAX: u64 = 64 << 10;
 
@@ -25,7 +26,7 @@ pub struct Key {
     schema: u32,
     boot_id: String,
     artifacts: Sha256,
-    qemu: String,
+    qemu: Emulator,
     /// Digest of a guest's argv, which the accelerator, sharing, network and RAM
     /// are part of, and of how QEMU is asked for them.
     argv: Sha256,
@@ -46,7 +47,7 @@ impl Key {
     pub fn new(
         boot_id: &str,
         artifacts: Sha256,
-        qemu: &str,
+        qemu: &Emulator,
         want: &Want,
         ksm: Option<&Ksm>,
     ) -> Self {
@@ -54,7 +55,7 @@ impl Key {
             schema: SCHEMA,
             boot_id: boot_id.to_owned(),
             artifacts,
-            qemu: qemu.to_owned(),
+            qemu: qemu.clone(),
             argv: argv_digest(want),
             ksm: ksm.map(|ksm| [ksm.run, ksm.pages_to_scan, ksm.sleep_millisecs]),
         }
@@ -177,14 +178,20 @@ mod tests {
         }
     }
 
+    fn qemu() -> Emulator {
+        Emulator {
+            path: PathBuf::from("/usr/bin/qemu-system-x86_64"),
+            version: Some("QEMU 7.2".to_owned()),
+            sha256: Sha256::of_bytes("QEMU"),
+        }
+    }
+
     fn key(boot: &str) -> Key {
-        Key::new(
-            boot,
-            Sha256::of_bytes("manifest"),
-            "QEMU 7.2",
-            &want(),
-            None,
-        )
+        on(boot, &qemu())
+    }
+
+    fn on(boot: &str, qemu: &Emulator) -> Key {
+        Key::new(boot, Sha256::of_bytes("manifest"), qemu, &want(), None)
     }
 
     #[test]
@@ -194,16 +201,37 @@ mod tests {
         key("one").store(cache.path(), canary()).unwrap();
         assert_eq!(key("one").load(cache.path()), Some(canary()));
         let manifest = Sha256::of_bytes("manifest");
-        let other = |want| Key::new("one", manifest, "QEMU 7.2", &want, None);
+        let other = |want| Key::new("one", manifest, &qemu(), &want, None);
         let running = Ksm {
             run: Some(1),
             ..Ksm::default()
         };
         for other in [
             key("two"),
-            Key::new("one", Sha256::of_bytes("other"), "QEMU 7.2", &want(), None),
-            Key::new("one", manifest, "QEMU 8.0", &want(), None),
-            Key::new("one", manifest, "QEMU 7.2", &want(), Some(&running)),
+            Key::new("one", Sha256::of_bytes("other"), &qemu(), &want(), None),
+            Key::new("one", manifest, &qemu(), &want(), Some(&running)),
+            on(
+                "one",
+                &Emulator {
+                    version: Some("QEMU 8.0".to_owned()),
+                    ..qemu()
+                },
+            ),
+            // A build of one's own may tell the same version.
+            on(
+                "one",
+                &Emulator {
+                    sha256: Sha256::of_bytes("another QEMU"),
+                    ..qemu()
+                },
+            ),
+            on(
+                "one",
+                &Emulator {
+                    path: PathBuf::from("/opt/qemu/qemu-system-x86_64"),
+                    ..qemu()
+                },
+            ),
             other(Want {
                 accel: Accel::Kvm,
                 ..want()

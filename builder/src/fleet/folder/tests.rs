@@ -11,6 +11,7 @@ use crate::fleet::spec::{
     AdmissionSpec, BurnAt, Instance, Pin, PlacementSpec, Restart, SPEC_VERSION,
 };
 use crate::host::id::HostId;
+use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Net, Sharing};
 
 pub(in crate::fleet) fn directories() -> (TempDir, Directories) {
@@ -42,6 +43,11 @@ pub(in crate::fleet) fn spec(name: &str, ports: usize) -> FleetSpec {
         runtime: "/run/no-such-folder".into(),
         out: "/out".into(),
         artifacts: Sha256::of_bytes("manifest"),
+        qemu: Emulator {
+            path: "/usr/bin/qemu-system-x86_64".into(),
+            version: Some("QEMU emulator version 7.2.19".to_owned()),
+            sha256: Sha256::of_bytes("QEMU"),
+        },
         count: 3,
         accel: Accel::Tcg,
         sharing: Sharing::Guest,

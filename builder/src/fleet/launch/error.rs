@@ -20,9 +20,11 @@ use crate::fleet::remove::RemoveError;
 use crate::fleet::ssh_config::SshConfigError;
 use crate::fleet::tap::{SubnetError, TapError};
 use crate::fleet::users::UsersError;
+use crate::host::finding::Finding;
 use crate::host::settings::SettingsError;
 use crate::process::ProcessError;
 use crate::units::{GuestIndexError, counted};
+use crate::vmm::qemu::EmulatorError;
 use crate::vmm::{KvmClosed, Unreadable};
 
 /// A fleet that could not be launched.
@@ -87,6 +89,12 @@ pub enum LaunchError {
     /// What a launch left that was killed could not be removed.
     #[error(transparent)]
     Remove(#[from] RemoveError),
+    /// The QEMU that was chosen cannot be used.
+    #[error(transparent)]
+    Emulator(#[from] EmulatorError),
+    /// The QEMU that was chosen does not run guests.
+    #[error("this host is not ready: {}", shortcoming(.0))]
+    Unfit(Box<Finding>),
     /// A guest's user cannot read an artifact.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
@@ -147,6 +155,21 @@ pub enum LaunchError {
     System(#[from] io::Error),
 }
 
+/// What a finding says, for a message.
+fn shortcoming(finding: &Finding) -> String {
+    let mut text = format!(
+        "{}: {} (need: {}): {}",
+        finding.id, finding.value, finding.need, finding.meaning
+    );
+    if let Some(guests) = finding.guests {
+        let _ = write!(text, "; allows {}", counted(guests, "guest"));
+    }
+    if let Some(fix) = &finding.fix {
+        let _ = write!(text, "; {fix}");
+    }
+    text
+}
+
 /// What makes a host not ready, for a message.
 pub(super) fn obstacles(report: &Report) -> String {
     let mut text = format!(
@@ -155,17 +178,7 @@ pub(super) fn obstacles(report: &Report) -> String {
         report.want.accel.name()
     );
     for finding in report.obstacles() {
-        let _ = write!(
-            text,
-            "\n  {}: {} (need: {}): {}",
-            finding.id, finding.value, finding.need, finding.meaning
-        );
-        if let Some(guests) = finding.guests {
-            let _ = write!(text, "; allows {}", counted(guests, "guest"));
-        }
-        if let Some(fix) = &finding.fix {
-            let _ = write!(text, "; {fix}");
-        }
+        let _ = write!(text, "\n  {}", shortcoming(finding));
     }
     text.push_str("\n`imgbuild check` tells more; --force launches all the same");
     text

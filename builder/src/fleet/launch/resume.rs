@@ -24,6 +24,7 @@ use crate::host::id::Relation;
 use crate::interrupt::Interrupt;
 use crate::units::{GuestRange, counted};
 use crate::vmm::Lifetime;
+use crate::vmm::qemu::{Emulator, Standing};
 
 /// Goes on with a fleet whose supervisor died.
 pub fn resume(
@@ -54,6 +55,7 @@ pub fn resume(
         });
     }
     folder.make_folders()?;
+    tell_of_qemu(name, &spec.qemu);
     raise(Resource::Nproc)?;
     // Settings that the fleet was launched with stay in force for it.
     let _settings = Hold::of_others(name);
@@ -61,6 +63,16 @@ pub fn resume(
     let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
     site.renew_runtime()?;
     supervise(site, journal, attachment, interrupt, emit)
+}
+
+/// Tells what became of a fleet's QEMU. Guests that live go on whatever that is:
+/// they have it open.
+fn tell_of_qemu(name: &str, qemu: &Emulator) {
+    match qemu.standing() {
+        Ok(Standing::Same) => {}
+        Ok(Standing::Replaced) => tracing::warn!("{name}: {}", qemu.replaced()),
+        Err(error) => tracing::warn!("{name}: {error}"),
+    }
 }
 
 /// Supervises a fleet to its end; guests of it that live are adopted.

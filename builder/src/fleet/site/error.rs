@@ -18,6 +18,9 @@ pub enum SpawnError {
     /// Its tap cannot be had.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// Its QEMU is out of reach.
+    #[error(transparent)]
+    Qemu(#[from] EmulatorError),
     /// Its files cannot be had.
     #[error(transparent)]
     Files(#[from] io::Error),
@@ -32,7 +35,8 @@ impl SpawnError {
     pub fn reason(&self) -> Reason {
         let said = self.to_string();
         match self {
-            Self::NoRuntimeFolder { .. } => Reason::Host(Trouble::Short(said)),
+            // A package that is upgraded is gone for a moment.
+            Self::NoRuntimeFolder { .. } | Self::Qemu(_) => Reason::Host(Trouble::Short(said)),
             Self::Tap(TapError::Busy(_)) => Reason::Host(Trouble::Taken(said)),
             Self::Tap(_) | Self::Files(_) | Self::Process(_) => {
                 Trouble::told_by(&said).map_or(Reason::Spawn(said), Reason::Host)

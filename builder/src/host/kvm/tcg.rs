@@ -11,6 +11,7 @@ use tempfile::NamedTempFile;
 use super::code::{EFER_LME, PORT, PROGRAMS, RIGHT, WRONG, assemble, counting_loop};
 use super::image::{self, Image};
 use super::machine::{CR0, CR4, CR4_OSXSAVE, XCR0};
+use crate::vmm::qemu::Program;
 
 /// Where QEMU loads the file: above the guest's memory.
 const LOAD: u64 = 0x10_0000;
@@ -121,7 +122,8 @@ fn kernel(program: &[u8]) -> Vec<u8> {
 fn written(program: &[u8]) -> Option<u8> {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(&kernel(program)).unwrap();
-    let mut qemu = Command::new("qemu-system-x86_64")
+    let program = Program::installed().expect("bootstrap installs QEMU");
+    let mut qemu = Command::new(program.path())
         .args(["-accel", "tcg", "-M", "pc", "-cpu", "max", "-m", "16M"])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .arg("-device")

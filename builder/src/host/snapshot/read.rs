@@ -18,10 +18,8 @@ use crate::host::kvm::probe;
 use crate::host::{self, ksm, kvm, memory, user_ids};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
-use crate::vmm::qemu;
+use crate::vmm::qemu::{self, Program};
 
-/// The machine type that guests use.
-const MACHINE: &str = "microvm";
 /// Most of a tool's complaint that is kept, in characters.
 const COMPLAINT: usize = 400;
 
@@ -37,6 +35,8 @@ pub struct Places {
     pub runtime: PathBuf,
     /// What becomes of a `/dev/kvm` that opens.
     pub kvm: KvmProbe,
+    /// The QEMU that is to run guests; `None` where there is none.
+    pub qemu: Option<Program>,
 }
 
 /// Whether KVM is made to run ring-0 code, which takes up to 1.5 s.
@@ -49,14 +49,15 @@ pub enum KvmProbe {
 }
 
 impl Places {
-    /// Of this host and this user.
+    /// Of this host and this user, whose guests `qemu` is to run.
     #[must_use]
-    pub fn of(directories: &Directories, kvm: KvmProbe) -> Self {
+    pub fn of(directories: &Directories, kvm: KvmProbe, qemu: Option<Program>) -> Self {
         Self {
             root: PathBuf::from("/"),
             state: directories.state.clone(),
             runtime: directories.runtime.clone(),
             kvm,
+            qemu,
         }
     }
 }
@@ -97,11 +98,7 @@ impl Host {
         let system = System::ask(places, interrupt, &mut unseen);
         // Last, so that what is counted does not count the tools.
         Self::below(&places.root, system, unseen, || {
-            thread::scope(|scope| {
-                let version = aside(scope, || qemu::version(interrupt));
-                let machines = qemu::machines(interrupt);
-                judged(version(), machines.map(|types| types.contains(MACHINE)))
-            })
+            Qemu::ask(places.qemu.as_ref(), interrupt)
         })
     }
 
@@ -205,23 +202,48 @@ fn aside<'scope, T: Send + 'scope>(
     }
 }
 
-/// QEMU by its answers: its version, and whether it has the machine type.
-fn judged(version: Result<String, ProcessError>, microvm: Result<bool, ProcessError>) -> Qemu {
-    match (version, microvm) {
-        (Ok(version), _) if version.is_empty() => Qemu::Broken {
-            why: format!("`{} --version` printed nothing", qemu::BINARY),
-        },
-        (Ok(version), _) if version.len() > COMPLAINT || version.contains(char::is_control) => {
-            Qemu::Broken {
-                why: format!("`{} --version` printed no version", qemu::BINARY),
+impl Qemu {
+    /// Asks `program`, of which at most two seconds are taken.
+    #[must_use]
+    pub fn ask(program: Option<&Program>, interrupt: &Interrupt) -> Self {
+        let Some(program) = program else {
+            return Self::Missing;
+        };
+        thread::scope(|scope| {
+            let version = aside(scope, || program.version(interrupt));
+            let machines = qemu::machines(program.path(), interrupt);
+            let microvm = machines.map(|types| types.contains(qemu::MACHINE));
+            Self::by_answers(program.path(), version(), microvm)
+        })
+    }
+
+    /// The QEMU at `path`: its version, and whether it has the machine type that
+    /// guests use.
+    #[must_use]
+    pub fn by_answers(
+        path: &Path,
+        version: Result<String, ProcessError>,
+        microvm: Result<bool, ProcessError>,
+    ) -> Self {
+        match (version, microvm) {
+            (Ok(version), _) if version.is_empty() => Self::Broken {
+                why: format!("`{} --version` printed nothing", path.display()),
+            },
+            (Ok(version), _) if version.len() > COMPLAINT || version.contains(char::is_control) => {
+                Self::Broken {
+                    why: format!("`{} --version` printed no version", path.display()),
+                }
             }
-        }
-        (Ok(version), Ok(microvm)) => Qemu::Found { version, microvm },
-        (Err(ProcessError::Missing { .. }), _) => Qemu::Missing,
-        (Err(error), _) | (Ok(_), Err(error)) => {
-            let lines = error.to_string().replace('\n', " ");
-            Qemu::Broken {
-                why: lines.chars().take(COMPLAINT).collect(),
+            (Ok(version), Ok(microvm)) => Self::Found {
+                path: Some(path.to_path_buf()),
+                version,
+                microvm,
+            },
+            (Err(error), _) | (Ok(_), Err(error)) => {
+                let lines = error.to_string().replace('\n', " ");
+                Self::Broken {
+                    why: lines.chars().take(COMPLAINT).collect(),
+                }
             }
         }
     }
@@ -233,8 +255,10 @@ mod tests {
 
     use super::*;
 
-    fn program() -> String {
-        qemu::BINARY.to_owned()
+    const PATH: &str = "/usr/libexec/qemu-kvm";
+
+    fn judged(version: Result<String, ProcessError>, microvm: Result<bool, ProcessError>) -> Qemu {
+        Qemu::by_answers(Path::new(PATH), version, microvm)
     }
 
     fn why(qemu: Qemu) -> String {
@@ -249,6 +273,7 @@ mod tests {
         let version = || Ok("QEMU emulator version 7.2.19".to_owned());
         for microvm in [true, false] {
             let expected = Qemu::Found {
+                path: Some(PATH.into()),
                 version: "QEMU emulator version 7.2.19".to_owned(),
                 microvm,
             };
@@ -257,13 +282,10 @@ mod tests {
         for garbled in ["\0".repeat(9), "7".repeat(1 << 20)] {
             assert!(why(judged(Ok(garbled), Ok(true))).contains("no version"));
         }
-        let missing = || ProcessError::Missing {
-            program: program(),
-            package: "qemu-system-x86".to_owned(),
-        };
-        assert_eq!(judged(Err(missing()), Err(missing())), Qemu::Missing);
+        let interrupt = Interrupt::never().unwrap();
+        assert_eq!(Qemu::ask(None, &interrupt), Qemu::Missing);
         let slow = || ProcessError::TooSlow {
-            program: program(),
+            program: PATH.to_owned(),
             limit: Duration::from_secs(2),
         };
         for qemu in [
@@ -274,13 +296,13 @@ mod tests {
             assert!(why.contains("did not end within 2s"), "{why}");
         }
         let why = why(judged(Ok(String::new()), Ok(true)));
-        assert!(why.contains("--version` printed nothing"), "{why}");
+        assert_eq!(why, format!("`{PATH} --version` printed nothing"));
     }
 
     #[test]
     fn a_long_complaint_of_qemu_becomes_one_short_line() {
         let failed = ProcessError::Watch {
-            program: program(),
+            program: PATH.to_owned(),
             source: std::io::Error::other("a\nb".repeat(1000)),
         };
         let why = why(judged(Err(failed), Ok(true)));

@@ -3,21 +3,31 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt as _, FdMapping};
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::{Confinement, Files, GuestSpec, Part};
 use crate::interrupt::Interrupt;
 use crate::process::{self, ProcessError};
 
 pub mod argv;
+mod emulator;
+mod program;
 pub mod qmp;
 
-/// The emulator that is looked up in PATH.
-pub const BINARY: &str = "qemu-system-x86_64";
+pub use emulator::{Emulator, EmulatorError, Standing, Watch};
+pub use program::{Program, ProgramError, Version};
+
+/// The oldest version that imgbuild is tested with. Before 7.1 none takes all
+/// the options that it gives, such as `main-loop,thread-pool-max=`.
+pub const OLDEST: Version = Version(7, 2);
+
+/// The machine type that guests use.
+pub const MACHINE: &str = "microvm";
 
 /// Frequency of a guest's local APIC in kHz: its timer counts nanoseconds in
 /// QEMU (`hw/intc/apic_common.c`) as in KVM (`APIC_BUS_CYCLE_NS`).
@@ -40,12 +50,17 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// Last lines kept of what it says when it fails to.
 const COMPLAINT_LINES: usize = 5;
 
-/// Starts a guest.
+/// Starts a guest on the QEMU at `program`.
 ///
 /// The caller binds and listens on its console, so that it can connect at once
 /// and nothing that the guest says is lost: QEMU waits for the connection
 /// (`wait=on`).
-pub fn spawn(guest: &GuestSpec, files: Files, confinement: &Confinement<'_>) -> io::Result<Child> {
+pub fn spawn(
+    program: &Path,
+    guest: &GuestSpec,
+    files: Files,
+    confinement: &Confinement<'_>,
+) -> io::Result<Child> {
     let (files, errors) = files.into_parts();
     let parts: Vec<_> = files.iter().map(|(part, _)| *part).collect();
     let _taken = take_low_descriptors(&errors)?;
@@ -56,7 +71,7 @@ pub fn spawn(guest: &GuestSpec, files: Files, confinement: &Confinement<'_>) -> 
             child_fd: part.descriptor(),
         })
         .collect();
-    let mut command = Command::new(process::in_path(BINARY)?);
+    let mut command = Command::new(program);
     process::close_inherited(&mut command);
     command
         // It needs nothing of it, and a guest that broke out could read it.
@@ -70,7 +85,18 @@ pub fn spawn(guest: &GuestSpec, files: Files, confinement: &Confinement<'_>) -> 
         .fd_mappings(mappings)
         .map_err(io::Error::other)?;
     confinement.apply(&mut command, guest.accel)?;
-    command.spawn()
+    command.spawn().map_err(|error| named(program, error))
+}
+
+/// Names the program where that, and not the host, keeps it from being started.
+/// Any other error stays as it is for those who tell them apart.
+fn named(program: &Path, error: io::Error) -> io::Error {
+    let at_fault = [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC].map(Some);
+    if !at_fault.contains(&Errno::from_io_error(&error)) {
+        return error;
+    }
+    let text = format!("{} cannot be started: {error}", program.display());
+    io::Error::new(error.kind(), text)
 }
 
 /// Leaves no descriptor free among those that QEMU's files get: there `Command`
@@ -86,20 +112,10 @@ fn take_low_descriptors(file: &impl AsFd) -> io::Result<Vec<OwnedFd>> {
     }
 }
 
-/// The first line of QEMU's `--version`; fails, naming the package, where
-/// QEMU is not installed.
-pub fn version(interrupt: &Interrupt) -> Result<String, ProcessError> {
-    let text = answer(BINARY, &["--version"], interrupt)?;
-    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
-}
-
-/// The machine types that QEMU has, by `-machine help`.
-pub fn machines(interrupt: &Interrupt) -> Result<BTreeSet<String>, ProcessError> {
-    Ok(machine_types(&answer(
-        BINARY,
-        &["-machine", "help"],
-        interrupt,
-    )?))
+/// The machine types that the QEMU at `program` has, by `-machine help`.
+pub fn machines(program: &Path, interrupt: &Interrupt) -> Result<BTreeSet<String>, ProcessError> {
+    let list = answer(program, &["-machine", "help"], interrupt)?;
+    Ok(machine_types(&list))
 }
 
 /// The machine types in a list that has one a line, its name first, under a
@@ -114,14 +130,19 @@ fn machine_types(list: &str) -> BTreeSet<String> {
 
 /// What `program` prints when asked about itself with `arguments`.
 fn answer(
-    program: &str,
+    program: &Path,
     arguments: &[&str],
     interrupt: &Interrupt,
 ) -> Result<String, ProcessError> {
-    let found = process::in_path(program)
-        .map_err(|error| process::start_error(&Command::new(program), error))?;
-    let mut command = Command::new(found);
-    command.args(arguments).env_clear();
+    let mut command = Command::new(program);
+    command.args(arguments);
+    answer_of(command, interrupt)
+}
+
+/// What a QEMU prints that was asked about itself.
+fn answer_of(mut command: Command, interrupt: &Interrupt) -> Result<String, ProcessError> {
+    command.env_clear();
+    let asked = process::shown(&command);
     let captured = process::capture_within(command, ANSWER_LIMIT, interrupt)?;
     if captured.status.success() {
         return Ok(String::from_utf8_lossy(&captured.stdout).into_owned());
@@ -130,7 +151,7 @@ fn answer(
     let mut tail: Vec<_> = complaint.lines().rev().take(COMPLAINT_LINES).collect();
     tail.reverse();
     Err(ProcessError::Failed {
-        command: format!("{program} {}", arguments.join(" ")),
+        command: asked,
         status: captured.status,
         tail: tail.join("\n"),
     })
@@ -159,19 +180,22 @@ mod tests {
     #[test]
     fn qemu_tells_its_version_and_machines() {
         let interrupt = Interrupt::never().unwrap();
-        let version = version(&interrupt).unwrap();
-        assert!(version.starts_with("QEMU emulator version "), "{version}");
-        assert!(machines(&interrupt).unwrap().contains("microvm"));
+        let program = Program::installed().unwrap();
+        let version = program.version(&interrupt).unwrap();
+        assert!(Version::parse(&version) >= Some(OLDEST), "{version}");
+        let machines = machines(program.path(), &interrupt).unwrap();
+        assert!(machines.contains(MACHINE));
     }
 
     #[test]
     fn an_emulator_that_hangs_fails_or_is_missing_is_an_error() {
         let interrupt = Interrupt::never().unwrap();
-        let error = answer("sleep", &["100"], &interrupt).unwrap_err();
+        let answer = |program, arguments| answer(Path::new(program), arguments, &interrupt);
+        let error = answer("sleep", &["100"]).unwrap_err();
         assert!(matches!(error, ProcessError::TooSlow { .. }), "{error}");
-        let error = answer("ls", &["/no/such/file"], &interrupt).unwrap_err();
+        let error = answer("ls", &["/no/such/file"]).unwrap_err();
         assert!(error.to_string().contains("/no/such/file"), "{error}");
-        let error = answer("no-such-tool", &[], &interrupt).unwrap_err();
+        let error = answer("no-such-tool", &[]).unwrap_err();
         assert!(matches!(error, ProcessError::Missing { .. }), "{error}");
     }
 }

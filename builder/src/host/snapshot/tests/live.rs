@@ -4,6 +4,7 @@ use std::process::Command;
 
 use super::*;
 use crate::interrupt::Interrupt;
+use crate::vmm::qemu::Program;
 
 fn here() -> Host {
     let places = Places {
@@ -11,6 +12,7 @@ fn here() -> Host {
         state: "/var/lib/no-such-folder/fleets".into(),
         runtime: "/run/no-such-folder".into(),
         kvm: KvmProbe::Skip,
+        qemu: Program::installed(),
     };
     Host::read(&places, &Interrupt::never().unwrap())
 }
@@ -73,9 +75,16 @@ fn this_host_is_seen_as_others_see_it() {
 #[test]
 fn this_hosts_tools_and_file_systems_are_seen_as_others_see_them() {
     let host = here();
-    let Qemu::Found { version, microvm } = &host.qemu else {
+    let Qemu::Found {
+        path,
+        version,
+        microvm,
+    } = &host.qemu
+    else {
         panic!("{:?}", host.qemu);
     };
+    let found = path.as_ref().unwrap().to_str().unwrap();
+    assert_eq!(found, sh("command -v qemu-system-x86_64"));
     assert_eq!(*version, sh("qemu-system-x86_64 --version | head -n 1"));
     assert!(microvm);
     let state = &host.storage[&Store::State];

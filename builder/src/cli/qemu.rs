@@ -1,0 +1,27 @@
+//! The flag that says which QEMU runs guests.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::interrupt::Interrupt;
+use crate::vmm::qemu::{Program, ProgramError};
+
+/// Which QEMU runs guests.
+#[derive(Debug, Args)]
+pub(super) struct QemuArgs {
+    /// Run guests on this QEMU [default: qemu-system-x86_64 or qemu-kvm in PATH,
+    /// or where distributions put it]
+    #[arg(long, value_name = "PATH", env = "IMGBUILD_QEMU")]
+    qemu: Option<PathBuf>,
+}
+
+impl QemuArgs {
+    /// The QEMU asked for, or else the installed one; `None` where there is none.
+    pub fn program(&self, interrupt: &Interrupt) -> Result<Option<Program>, ProgramError> {
+        match &self.qemu {
+            Some(path) => Ok(Some(Program::given(path, interrupt)?)),
+            None => Ok(Program::installed()),
+        }
+    }
+}
