@@ -28,14 +28,7 @@ impl TestEnv {
     /// Has `command` boot guests under TCG without waiting for a KVM that may
     /// be there and not run them.
     pub fn without_kvm(&self, command: &mut Command) {
-        self.stand_in(
-            QEMU,
-            &format!(
-                "case \"$*\" in *'-accel kvm'*) echo 'no KVM here' >&2; exit 1 ;; esac\n\
-                 exec {} \"$@\"",
-                find(QEMU).display()
-            ),
-        );
+        self.stand_in(QEMU, &without_kvm());
         command.env("PATH", self.path_with_stand_ins());
     }
 
@@ -64,6 +57,16 @@ impl TestEnv {
         }
         std::env::join_paths([self.stand_ins(), folder]).expect("no path of ours has a colon")
     }
+}
+
+/// A script that runs guests on QEMU, but none under KVM.
+#[must_use]
+pub fn without_kvm() -> String {
+    format!(
+        "case \"$*\" in *'-accel kvm'*) echo 'no KVM here' >&2; exit 1 ;; esac\n\
+         exec {} \"$@\"",
+        find(QEMU).display()
+    )
 }
 
 /// Where a program is; a test that needs it fails by its name.

@@ -115,13 +115,16 @@ fn asks_for_a_choice(error: &anyhow::Error) -> bool {
     error.is::<SelectError>() || matches!(find, Some(FindError::Several { .. }))
 }
 
-/// Whether a build or a launch was to run guests on a QEMU that cannot.
+/// Whether guests were to run on a QEMU that cannot run them.
 fn lacks_a_fit_qemu(error: &anyhow::Error) -> bool {
     let launch = match error.downcast_ref() {
         Some(BuildError::Boot(BootError::Launch(launch))) => Some(launch),
         _ => error.downcast_ref(),
     };
-    matches!(launch, Some(LaunchError::Unfit(_)))
+    matches!(
+        launch,
+        Some(LaunchError::Unfit(_) | LaunchError::Emulator(_))
+    )
 }
 
 /// Whether an address was given without the digest that goes with it.
