@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    fs::File,
     io::{self, Read},
     path::Path,
     str::FromStr,
@@ -10,6 +9,8 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::Digest as _;
+
+use crate::plain;
 
 pub mod memo;
 
@@ -31,10 +32,10 @@ impl Sha256 {
         Self(sha2::Sha256::digest(bytes.as_ref()).into())
     }
 
-    /// The digest of a file's content, read in pieces.
+    /// The digest of a file's content, read in pieces; nothing but a file has one.
     pub fn of_file(path: impl AsRef<Path>) -> io::Result<Self> {
         let mut hasher = Hasher::default();
-        let mut file = File::open(path)?;
+        let mut file = plain::open(path.as_ref())?;
         let mut buffer = vec![0; BUFFER];
         loop {
             match file.read(&mut buffer) {

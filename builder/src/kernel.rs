@@ -21,6 +21,7 @@ mod source;
 mod sources;
 mod toolchain;
 mod unpack;
+mod whole;
 
 pub use build::BuildError;
 pub use config::{ConfigError, Overruled, Unknown};

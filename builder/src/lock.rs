@@ -14,7 +14,7 @@ use rustix::{
 };
 use tracing::info;
 
-use crate::interrupt::Interrupt;
+use crate::{interrupt::Interrupt, plain};
 
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -35,7 +35,7 @@ impl Lock {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let file = File::options().create(true).append(true).open(path)?;
+        let file = plain::open_with(File::options().create(true).append(true), path)?;
         let mut said = false;
         while !interrupt.requested() {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -71,6 +71,16 @@ mod tests {
             drop(first);
             assert!(second.join().unwrap().unwrap().is_some());
         });
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        plain::tests::fifo(&path);
+        let interrupt = Interrupt::never().unwrap();
+        let error = Lock::acquire(&path, "it", &interrupt).unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
     }
 
     #[test]

@@ -6,8 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{MANIFEST, SHA256SUMS};
 use crate::digest::Sha256;
 use crate::kernel::{Format, SourceInfo, Toolchain};
+use crate::plain;
 use crate::recipe::Recipe;
 use crate::text;
 use crate::units::ByteSize;
@@ -156,11 +156,13 @@ impl Manifest {
             path: path.clone(),
             source,
         };
-        let size = fs::metadata(&path).map_err(unreadable)?.len();
+        let mut file = plain::open(&path).map_err(unreadable)?;
+        let size = file.metadata().map_err(unreadable)?.len();
         if size > FILE_MAX {
             return Err(ManifestError::TooLarge { path, size });
         }
-        let text = fs::read(&path).map_err(unreadable)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(unreadable)?;
         Ok((Self::parse(&path, &text)?, text))
     }
 
@@ -222,11 +224,13 @@ pub(super) fn listed(folder: &Path) -> Option<BTreeSet<String>> {
         // Only the keys matter, but JSON has no sets.
         files: BTreeMap<String, serde_json::Value>,
     }
-    let path = folder.join(MANIFEST);
-    if fs::metadata(&path).ok()?.len() > FILE_MAX {
+    let mut file = plain::open(&folder.join(MANIFEST)).ok()?;
+    if file.metadata().ok()?.len() > FILE_MAX {
         return None;
     }
-    let manifest: Listed = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).ok()?;
+    let manifest: Listed = serde_json::from_slice(&text).ok()?;
     let own = [MANIFEST, SHA256SUMS].map(str::to_owned);
     Some(manifest.files.into_keys().chain(own).collect())
 }

@@ -2,19 +2,22 @@
 //!
 //! Everything is written into a hidden sibling and exchanged with the final
 //! folder by one `renameat2(RENAME_EXCHANGE)`, so an interrupted or failed
-//! build leaves the previous output as it was. A sibling left behind by a
-//! killed build is known by its lock, which died with its owner, and is
-//! removed by the next one.
+//! build leaves the previous output as it was; what is in it is on the disk
+//! before, and the exchange is before the build is done, so that a power cut
+//! leaves the one or the other, too. A sibling left behind by a killed build is
+//! known by its lock, which died with its owner, and is removed by the next one.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
 use super::verify::list;
 use super::{MANIFEST, manifest};
+use crate::durable;
+use crate::private::{Others, PLAIN, Private};
 
 /// A folder under construction, removed again unless [`Staging::commit`]ted.
 #[derive(Debug)]
@@ -73,8 +76,7 @@ impl Staging {
         fs::create_dir_all(parent).map_err(unwritable)?;
         let prefix = format!(".{}.staging-", name.to_string_lossy());
         remove_stale(parent, &prefix);
-        let folder = parent.join(format!("{prefix}{}", std::process::id()));
-        let lock = create_locked(&folder).map_err(unwritable)?;
+        let (folder, lock) = create_locked(parent, &prefix).map_err(unwritable)?;
         Ok(Self {
             target,
             folder,
@@ -94,6 +96,7 @@ impl Staging {
             path: self.target.clone(),
             source,
         };
+        durable::settle(&self.folder).map_err(unwritable)?;
         match renameat_with(CWD, &self.folder, CWD, &self.target, RenameFlags::NOREPLACE) {
             // Some file systems know no flags; an empty place needs none.
             Err(rustix::io::Errno::INVAL) if !self.target.exists() => {
@@ -109,6 +112,8 @@ impl Staging {
             }
             other => other.map_err(|errno| unwritable(errno.into()))?,
         }
+        // Before the previous output goes.
+        durable::renamed(&self.target).map_err(unwritable)?;
         Ok(self.target.clone())
     }
 
@@ -117,7 +122,8 @@ impl Staging {
     fn replace(&self) -> io::Result<()> {
         match renameat_with(CWD, &self.folder, CWD, &self.target, RenameFlags::EXCHANGE) {
             // A file system that cannot exchange: for a moment there is no
-            // output, and a kill in it leaves the previous one under this name.
+            // output, and a kill or a power cut in it leaves the previous one
+            // under this name.
             Err(rustix::io::Errno::INVAL) => {
                 let mut previous = self.target.clone().into_os_string();
                 previous.push(format!(".previous-{}", std::process::id()));
@@ -125,6 +131,7 @@ impl Staging {
                 fs::rename(&self.target, &previous)?;
                 fs::rename(&self.folder, &self.target)
                     .inspect_err(|_| drop(fs::rename(&previous, &self.target)))?;
+                durable::renamed(&self.target)?;
                 if let Err(error) = fs::remove_dir_all(&previous) {
                     tracing::warn!("{} is left behind: {error}", previous.display());
                 }
@@ -146,15 +153,24 @@ impl Drop for Staging {
     }
 }
 
-/// Creates a folder, readable by all whatever the umask, and locks it.
+/// Creates a folder whose name begins so, readable by all whatever the umask, and
+/// locks it.
 ///
 /// The lock is on the folder itself: there is no moment without it but the one
 /// between creation and lock, and a folder that another build took for stale
-/// in that moment is made anew.
-fn create_locked(path: &Path) -> io::Result<File> {
+/// in that moment is made anew. The rest of its name is by chance, since whoever
+/// may write to `parent` could have something else under one that can be known.
+fn create_locked(parent: &Path, prefix: &str) -> io::Result<(PathBuf, File)> {
     loop {
-        fs::create_dir(path)?;
-        let folder = match File::open(path) {
+        let path = tempfile::Builder::new()
+            .prefix(prefix)
+            .tempdir_in(parent)?
+            .keep();
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags((OFlags::DIRECTORY | PLAIN).bits().cast_signed())
+            .open(&path);
+        let folder = match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
         };
@@ -163,9 +179,9 @@ fn create_locked(path: &Path) -> io::Result<File> {
             tracing::debug!("{}: not locked: {error}", path.display());
         }
         let ours = folder.metadata()?.ino();
-        if fs::metadata(path).is_ok_and(|found| found.ino() == ours) {
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.ino() == ours) {
             folder.set_permissions(Permissions::from_mode(0o755))?;
-            return Ok(folder);
+            return Ok((path, folder));
         }
     }
 }
@@ -188,7 +204,9 @@ fn replaceable(target: &Path) -> Result<(), String> {
     }
 }
 
-/// Removes staging folders whose owner is gone.
+/// Removes staging folders whose owner is gone: folders of this user, where nobody
+/// else can put another in their place. Whatever else has such a name is left
+/// alone.
 fn remove_stale(parent: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(parent) else {
         return;
@@ -197,15 +215,106 @@ fn remove_stale(parent: &Path, prefix: &str) {
         if !entry.file_name().to_string_lossy().starts_with(prefix) {
             continue;
         }
+        let path = entry.path();
+        let judged = match Private::open(&path, Others::Look) {
+            Ok(Some(judged)) => judged,
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::debug!("left alone: {error}");
+                continue;
+            }
+        };
         // Its owner, if it lives, has the lock or finds the folder gone.
-        let Ok(folder) = File::open(entry.path()) else {
+        let Ok(folder) = File::open(judged.within(".")) else {
             continue;
         };
-        if folder.try_lock().is_ok() && fs::remove_dir_all(entry.path()).is_ok() {
+        if folder.try_lock().is_ok() && fs::remove_dir_all(&path).is_ok() {
             tracing::info!(
                 "removed {}, left by a build that was killed",
-                entry.path().display()
+                path.display()
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::durable::trace;
+    use crate::plain::tests::fifo;
+
+    /// The names in a folder, in order.
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_output_is_on_the_disk_before_it_has_its_name_and_with_it_when_done() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("out");
+        for _ in ["in an empty place", "in another's"] {
+            let staging = Staging::new(&target).unwrap();
+            fs::write(
+                staging.path().join(MANIFEST),
+                r#"{"manifest_version":1,"files":{}}"#,
+            )
+            .unwrap();
+            let settled = staging
+                .path()
+                .file_name()
+                .unwrap()
+                .to_string_lossy()
+                .into_owned();
+            let _ = trace::take();
+            assert_eq!(
+                staging.commit().unwrap(),
+                fs::canonicalize(&target).unwrap()
+            );
+            let expected = [format!("settled {settled}"), "renamed out".to_owned()];
+            assert_eq!(trace::take(), expected);
+            assert_eq!(names(parent.path()), ["out"]);
+        }
+    }
+
+    #[test]
+    fn what_only_has_the_name_of_a_staging_folder_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let at = |name: &str| parent.path().join(name);
+        let precious = at("precious");
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("file"), "mine").unwrap();
+        fifo(&at(".out.staging-1"));
+        let _socket = UnixListener::bind(at(".out.staging-2")).unwrap();
+        symlink("precious", at(".out.staging-3")).unwrap();
+        fs::write(at(".out.staging-4"), "").unwrap();
+        // What others may have put something into.
+        fs::create_dir(at(".out.staging-5")).unwrap();
+        fs::set_permissions(at(".out.staging-5"), Permissions::from_mode(0o777)).unwrap();
+        let others = names(parent.path());
+        fs::create_dir(at(".out.staging-6")).unwrap();
+        fs::write(at(".out.staging-6").join("file"), "half").unwrap();
+
+        let staging = Staging::new(&at("out")).unwrap();
+        drop(staging);
+        assert_eq!(names(parent.path()), others);
+        assert_eq!(fs::read(precious.join("file")).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_manifest_that_is_a_pipe_makes_a_folder_not_ours_to_replace() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("out");
+        fs::create_dir(&target).unwrap();
+        fifo(&target.join(MANIFEST));
+        let error = Staging::new(&target).unwrap_err();
+        assert!(matches!(error, StagingError::NotOurs { .. }), "{error}");
     }
 }

@@ -15,6 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::Sha256;
+use crate::plain;
 
 /// A file changed this recently may change again within one tick of the file
 /// system's clock, with no trace in its times.
@@ -101,13 +102,15 @@ impl Memo {
         fs::create_dir_all(&self.folder)?;
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
         file.write_all(&serde_json::to_vec(entry)?)?;
+        // Not forced to the disk: what a power cut leaves of it is whole, or no
+        // note, and hashing once more is all that it costs.
         file.persist(note)?;
         Ok(())
     }
 }
 
 fn read(note: &Path) -> Option<Entry> {
-    serde_json::from_slice(&fs::read(note).ok()?).ok()
+    serde_json::from_slice(&plain::read(note).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::digest::{Hasher, Sha256};
+use crate::{durable, plain};
 
 /// An unfinished file, its digest so far, and what the server called its version.
 pub(super) struct Part {
@@ -25,12 +26,9 @@ impl Part {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let note = path.with_extension("part.validator");
         let path = path.with_extension("part");
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = plain::open_with(&mut options, &path)?;
         let mut hasher = Hasher::default();
         let mut buffer = vec![0; 256 * 1024];
         let mut len = 0;
@@ -43,7 +41,7 @@ impl Part {
                 }
             }
         }
-        let validator = fs::read_to_string(&note).ok();
+        let validator = plain::read_to_string(&note).ok();
         Ok(Self {
             file,
             path,
@@ -79,7 +77,11 @@ impl Part {
         self.hasher = Hasher::default();
         self.validator = validator.map(str::to_owned);
         match validator {
-            Some(text) => fs::write(&self.note, text),
+            Some(text) => {
+                let mut options = File::options();
+                options.write(true).create(true).truncate(true);
+                plain::open_with(&mut options, &self.note)?.write_all(text.as_bytes())
+            }
             None => remove(&self.note),
         }
     }
@@ -93,8 +95,7 @@ impl Part {
 
     /// Gives the finished file its name, after its content is on the disk.
     pub(super) fn commit(self, path: &Path) -> io::Result<()> {
-        self.file.sync_all()?;
-        fs::rename(&self.path, path)?;
+        durable::rename(&self.path, path)?;
         remove(&self.note)
     }
 

@@ -31,6 +31,7 @@ use crate::disk::qcow2::{Backing, BackingFormat};
 use crate::host;
 use crate::interrupt::Interrupt;
 use crate::kernel::Format;
+use crate::plain;
 use crate::private::is_served_by_us;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::qemu::{self, EmulatorError, Standing, Watch};
@@ -68,7 +69,7 @@ struct Artifact {
 
 impl Artifact {
     fn open(path: PathBuf) -> Result<Self, LaunchError> {
-        match File::open(&path) {
+        match plain::open(&path) {
             Ok(file) => Ok(Self { path, file }),
             Err(error) => Err(LaunchError::Artifact {
                 path,

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     digest::Sha256,
     lock::Lock,
+    plain,
     process::{self, ProcessError},
     progress,
 };
@@ -217,7 +218,9 @@ impl Site {
             let output = tempfile::Builder::new()
                 .prefix(&prefix)
                 .tempdir_in(&folder)?;
-            Ok((output, File::create(&log_path)?))
+            let mut options = File::options();
+            options.write(true).create(true).truncate(true);
+            Ok((output, plain::open_with(&mut options, &log_path)?))
         };
         let (output, log) = open().map_err(cache_error(&folder))?;
         Ok(Self {

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Kernel, prebuilt::Format, source::SourceInfo, toolchain::Toolchain};
-use crate::digest::Sha256;
+use crate::{digest::Sha256, durable, plain};
 
 const IMAGE: &str = "vmlinux";
 const CONFIG: &str = "kernel.config";
@@ -42,9 +42,9 @@ impl Entry {
 
     /// The kernel kept here, unless it is missing or damaged.
     pub(super) fn load(&self) -> Option<Kernel> {
-        let record = fs::read(self.folder.join(RECORD)).ok()?;
+        let record = plain::read(&self.folder.join(RECORD)).ok()?;
         let record: Record = serde_json::from_slice(&record).ok()?;
-        let config = fs::read_to_string(self.folder.join(CONFIG)).ok()?;
+        let config = plain::read_to_string(&self.folder.join(CONFIG)).ok()?;
         let image = self.folder.join(IMAGE);
         let is_whole = Sha256::of_bytes(&config) == record.config_sha256
             && Sha256::of_file(&image).ok()? == record.image_sha256;
@@ -80,13 +80,17 @@ impl Entry {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        fs::rename(temporary.keep(), &self.folder)
+        durable::rename(path, &self.folder)?;
+        // It is there no more.
+        let _ = temporary.keep();
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::trace;
     use crate::kernel::source::Origin;
 
     fn store(entry: &Entry, folder: &Path) {
@@ -123,7 +127,13 @@ mod tests {
             fs::write(entry.folder.join(damage), "kernex").unwrap();
             assert!(entry.load().is_none(), "{damage}");
         }
+        let _ = trace::take();
         store(&entry, cache.path());
+        let [settled, renamed] = &trace::take()[..] else {
+            panic!("other steps");
+        };
+        assert!(settled.starts_with("settled .tmp-"), "{settled}");
+        assert!(renamed.starts_with("renamed "), "{renamed}");
         assert!(entry.load().is_some());
         assert_eq!(
             fs::read_dir(cache.path().join("kernel")).unwrap().count(),

@@ -18,6 +18,7 @@ use lzma_rust2::{XzReader, XzReaderMt};
 use tar::{Archive, Entry, EntryType};
 
 use super::rules;
+use super::whole::Kept;
 use crate::{
     digest::Sha256,
     interrupt::Interrupt,
@@ -72,7 +73,7 @@ pub enum UnpackError {
 }
 
 /// The unpacked tree of `archive`, whose digest is `sha256`: at
-/// `<cache>/source/<sha256>`, which appears there only when it is whole.
+/// `<cache>/source/<sha256>`, which is used only while it is whole.
 pub fn unpack(
     archive: &Path,
     sha256: &Sha256,
@@ -81,10 +82,8 @@ pub fn unpack(
     interrupt: &Interrupt,
 ) -> Result<PathBuf, UnpackError> {
     let folder = cache.join("source");
-    let tree = folder.join(sha256.to_string());
-    if tree.is_dir() {
-        return Ok(tree);
-    }
+    let kept = Kept::new(folder.join(sha256.to_string()));
+    let tree = kept.tree().to_owned();
     let failed = |source| UnpackError::Io {
         archive: archive.to_owned(),
         into: folder.clone(),
@@ -94,8 +93,14 @@ pub fn unpack(
     let what = format!("unpacking {}", archive.display());
     let lock = Lock::acquire(&tree.with_extension("lock"), &what, interrupt).map_err(failed)?;
     let _lock = lock.ok_or_else(interrupted)?;
-    if tree.is_dir() {
+    if kept.is_whole() {
         return Ok(tree);
+    }
+    if tree.exists() {
+        tracing::warn!(
+            "{} is not what was unpacked there, or not known to be: unpacking it again",
+            tree.display()
+        );
     }
     let prefix = format!("{sha256}.tmp-");
     remove_leftovers(&folder, &prefix).map_err(failed)?;
@@ -120,7 +125,9 @@ pub fn unpack(
     if !temporary.path().join("Kconfig").is_file() {
         return Err(UnpackError::NoKernel(archive.to_owned()));
     }
-    fs::rename(temporary.keep(), &tree).map_err(failed)?;
+    kept.put(temporary.path()).map_err(failed)?;
+    // It is there no more.
+    let _ = temporary.keep();
     Ok(tree)
 }
 

@@ -1,6 +1,6 @@
 //! Canary results kept for as long as nothing that they depend on changes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use crate::kernel::Format;
 use crate::vmm::qemu::Emulator;
 use crate::vmm::qemu::argv::argv;
 use crate::vmm::{GuestSpec, Outbound, Part};
+use crate::{durable, plain};
 
 /// Shape of a kept result.
 const SCHEMA: u32 = 2;
@@ -102,7 +103,7 @@ impl Key {
         let mut file = tempfile::NamedTempFile::new_in(&folder)?;
         serde_json::to_writer(&mut file, &entry)?;
         file.flush()?;
-        file.persist(self.file(cache))?;
+        durable::persist(file, &self.file(cache))?;
         Ok(())
     }
 }
@@ -135,7 +136,7 @@ fn folder(cache: &Path) -> PathBuf {
 
 fn read(path: &Path) -> Option<Entry> {
     let mut text = Vec::new();
-    let file = File::open(path).ok()?;
+    let file = plain::open(path).ok()?;
     file.take(FILE_MAX + 1).read_to_end(&mut text).ok()?;
     if text.len() as u64 > FILE_MAX {
         return None;

@@ -10,7 +10,7 @@ use serde_json::error::Category;
 
 use super::file::reason;
 use super::{Host, SCHEMA};
-use crate::text;
+use crate::{durable, text};
 
 /// Most bytes of a snapshot; one of a large host has some 30 kB.
 const LIMIT: u64 = 4 << 20;
@@ -99,16 +99,12 @@ impl Host {
         if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
             return Err(io::Error::other("there is something that is not a file"));
         }
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
         let text = text::json_pretty(self)? + "\n";
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(durable::folder_of(path))?;
         file.write_all(text.as_bytes())?;
         file.as_file()
             .set_permissions(Permissions::from_mode(0o644))?;
-        file.persist(path)?;
+        durable::persist(file, path)?;
         Ok(())
     }
 

@@ -2,6 +2,7 @@ use flate2::{Compression, write::GzEncoder};
 use tar::{Builder, Header};
 
 use super::*;
+use crate::durable::trace;
 
 /// One entry: kind, name, content or link target.
 type Item<'a> = (EntryType, &'a str, &'a str);
@@ -174,4 +175,73 @@ fn what_a_killed_process_left_is_removed() {
     fs::create_dir_all(case.cache.path().join(left)).unwrap();
     case.unpack(&bytes).unwrap();
     assert_eq!(case.trees(), 1);
+}
+
+#[test]
+fn a_tree_that_lost_something_is_unpacked_again() {
+    let case = Case::new();
+    let items = [
+        KCONFIG,
+        (EntryType::Regular, "linux-1/scripts/run.sh", "#!/bin/sh\n"),
+        (EntryType::Symlink, "linux-1/scripts/link", "../Kconfig"),
+    ];
+    let bytes = archive(&items);
+    let tree = case.unpack(&bytes).unwrap();
+    let script = tree.join("scripts/run.sh");
+    let note = tree.with_extension("whole");
+    let mark = |is_kept: bool| {
+        // Unnoticed by the inventory, and gone with the tree.
+        fs::write(tree.join("Kconfig"), "config B\n").unwrap();
+        assert_eq!(case.unpack(&bytes).unwrap(), tree);
+        let kconfig = fs::read_to_string(tree.join("Kconfig")).unwrap();
+        assert_eq!(kconfig == "config B\n", is_kept);
+        assert_eq!(fs::read(&script).unwrap(), b"#!/bin/sh\n");
+    };
+    mark(true);
+    // As a power cut leaves it, or somebody who tidies up.
+    fs::write(&script, "").unwrap();
+    mark(false);
+    fs::remove_file(&script).unwrap();
+    mark(false);
+    fs::remove_dir_all(tree.join("scripts")).unwrap();
+    mark(false);
+    fs::write(tree.join("scripts/another"), "x").unwrap();
+    mark(false);
+    fs::remove_file(tree.join("scripts/link")).unwrap();
+    fs::write(tree.join("scripts/link"), "../Kconfig").unwrap();
+    mark(false);
+    fs::remove_file(&note).unwrap();
+    mark(false);
+    fs::write(&note, "").unwrap();
+    mark(false);
+    fs::remove_dir_all(&tree).unwrap();
+    case.unpack(&bytes).unwrap();
+    mark(true);
+}
+
+#[test]
+fn a_folder_of_the_right_name_alone_is_not_used() {
+    let case = Case::new();
+    let bytes = archive(&[KCONFIG, (EntryType::Regular, "linux-1/Makefile", "all:\n")]);
+    let planted = format!("source/{}", Sha256::of_bytes(&bytes));
+    let planted = case.cache.path().join(planted);
+    fs::create_dir_all(&planted).unwrap();
+    fs::write(planted.join("Kconfig"), "config A\n").unwrap();
+    let tree = case.unpack(&bytes).unwrap();
+    assert_eq!(fs::read(tree.join("Makefile")).unwrap(), b"all:\n");
+}
+
+#[test]
+fn a_tree_and_then_its_note_are_on_the_disk() {
+    let case = Case::new();
+    let bytes = archive(&[KCONFIG]);
+    let _ = trace::take();
+    let tree = case.unpack(&bytes).unwrap();
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let [settled, renamed, _, noted] = &trace::take()[..] else {
+        panic!("other steps");
+    };
+    assert!(settled.starts_with(&format!("settled {}.tmp-", name(&tree))));
+    assert_eq!(*renamed, format!("renamed {}", name(&tree)));
+    assert_eq!(*noted, format!("renamed {}.whole", name(&tree)));
 }

@@ -1,0 +1,104 @@
+//! Whether an unpacked tree is still what was unpacked.
+//!
+//! A note of it is written last, when the tree is on the disk, and the tree is
+//! held against it before each use: by the names, kinds, modes and lengths of
+//! what it holds, which is what a power cut, a full disk or somebody who tidies
+//! up changes. Looking at the 30,000 files of a Linux takes a tenth of a second,
+//! and reading all of them as long as a good part of a kernel build.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::digest::{Hasher, Sha256};
+use crate::{durable, plain};
+
+/// An unpacked tree and the note of it.
+pub(super) struct Kept {
+    tree: PathBuf,
+    note: PathBuf,
+}
+
+impl Kept {
+    /// The tree at `tree`, whose note stands beside it.
+    pub(super) fn new(tree: PathBuf) -> Self {
+        let note = tree.with_extension("whole");
+        Self { tree, note }
+    }
+
+    pub(super) fn tree(&self) -> &Path {
+        &self.tree
+    }
+
+    /// Whether the tree is there, and as its note says.
+    pub(super) fn is_whole(&self) -> bool {
+        let noted = plain::read_to_string(&self.note).ok();
+        let noted = noted.and_then(|text| text.trim_end().parse::<Sha256>().ok());
+        noted.is_some() && inventory(&self.tree).ok() == noted
+    }
+
+    /// Puts a tree that is whole here, and notes that; the caller holds the lock.
+    pub(super) fn put(&self, tree: &Path) -> io::Result<()> {
+        let inventory = inventory(tree)?;
+        self.remove()?;
+        durable::rename(tree, &self.tree)?;
+        let mut note = NamedTempFile::new_in(durable::folder_of(&self.note))?;
+        writeln!(note, "{inventory}")?;
+        durable::persist(note, &self.note)?;
+        Ok(())
+    }
+
+    /// Removes what is here; the note first, as it would be wrong otherwise.
+    fn remove(&self) -> io::Result<()> {
+        for path in [&self.note, &self.tree] {
+            let removed = match fs::symlink_metadata(path) {
+                Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+                Ok(_) => fs::remove_file(path),
+                Err(error) => Err(error),
+            };
+            match removed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What changes when anything of a tree is added, lost, cut or turned into
+/// something else. Folders count by what they hold: their lengths are the file
+/// system's.
+fn inventory(tree: &Path) -> io::Result<Sha256> {
+    let mut hasher = Hasher::default();
+    let mut folders = vec![tree.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let mut entries = fs::read_dir(&folder)?.collect::<io::Result<Vec<_>>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let metadata = entry.metadata()?;
+            let path = entry.path();
+            let length = if metadata.is_dir() {
+                0
+            } else {
+                metadata.size()
+            };
+            hasher.update(
+                path.strip_prefix(tree)
+                    .unwrap_or(&path)
+                    .as_os_str()
+                    .as_bytes(),
+            );
+            hasher.update([0]);
+            hasher.update(metadata.mode().to_le_bytes());
+            hasher.update(length.to_le_bytes());
+            if metadata.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    Ok(hasher.finish())
+}

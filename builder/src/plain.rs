@@ -1,0 +1,97 @@
+//! Files that are to be files: who may write to the folder around one can put a
+//! pipe in its place, and whoever opens that waits for ever.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+/// Opens a file for reading.
+pub fn open(path: &Path) -> io::Result<File> {
+    open_with(OpenOptions::new().read(true), path)
+}
+
+/// Opens a file as `options` say.
+pub fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    // A file does not heed it; a pipe or a device is not waited for.
+    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = match options.open(path) {
+        // What nobody reads, or a socket (open(2)).
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => return Err(no_file()),
+        other => other?,
+    };
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(no_file())
+    }
+}
+
+/// What is in a file.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What is in a file of text.
+pub fn read_to_string(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn no_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    /// Makes a pipe that nobody has open.
+    pub(crate) fn fifo(path: &Path) {
+        mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    }
+
+    #[test]
+    fn only_files_are_opened_and_nothing_else_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "text").unwrap();
+        symlink("file", at("link")).unwrap();
+        for path in [at("file"), at("link")] {
+            assert_eq!(read(&path).unwrap(), b"text");
+            assert_eq!(read_to_string(&path).unwrap(), "text");
+        }
+        fifo(&at("fifo"));
+        symlink("fifo", at("to-fifo")).unwrap();
+        let _socket = UnixListener::bind(at("socket")).unwrap();
+        for path in [
+            at("fifo"),
+            at("to-fifo"),
+            at("socket"),
+            folder.path().to_owned(),
+            "/dev/null".into(),
+        ] {
+            let error = read(&path).unwrap_err();
+            assert!(error.to_string().contains("not a regular file"), "{error}");
+        }
+        for path in [at("fifo"), at("socket")] {
+            let mut options = OpenOptions::new();
+            let error = open_with(options.append(true).create(true), &path).unwrap_err();
+            assert!(error.to_string().contains("not a regular file"), "{error}");
+        }
+        let error = read(&at("nothing")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}
