@@ -7,21 +7,19 @@
 
 use std::{
     collections::VecDeque,
-    env,
     ffi::OsStr,
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt as _,
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{Access, access},
     io::Errno,
     process::{
         Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, kill_process_group, pidfd_open,
@@ -140,16 +138,6 @@ pub fn debian_package(program: &str) -> &str {
         .iter()
         .find(|(tool, _)| *tool == program)
         .map_or(program, |(_, package)| package)
-}
-
-/// Where PATH leads for `program`. A command whose environment is empty would be
-/// looked for elsewhere.
-pub fn in_path(program: &str) -> io::Result<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file() && access(file, Access::EXEC_OK).is_ok())
-        .map_or_else(|| Err(Errno::NOENT.into()), std::path::absolute)
 }
 
 /// Keeps this process's memory from core files for good, those of a handler

@@ -173,7 +173,11 @@ fn a_qemu_that_prints_without_end_is_given_up() {
         env.stand_in(
             QEMU,
             &format!(
-                "case \"$*\" in --version) exec {} --version ;; *'-accel kvm'*) exit 1 ;; esac\n{flood}",
+                "case \"$*\" in
+                     --version|'-machine help') exec {} \"$@\" ;;
+                     *'-accel kvm'*) exit 1 ;;
+                 esac
+                 {flood}",
                 find(QEMU).display()
             ),
         );

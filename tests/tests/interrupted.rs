@@ -2,6 +2,7 @@
 //! one or the new one, whole.
 
 use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
@@ -9,6 +10,7 @@ use std::thread;
 use imgbuild_tests::stand_in::{QEMU, find};
 use imgbuild_tests::tree::Tree;
 use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How far a build gets before it is stopped.
@@ -56,7 +58,7 @@ fn start_until(env: &TestEnv, out: &Path, stage: Stage) -> Child {
         Stage::Boot => env.stand_in(
             QEMU,
             &format!(
-                "[ \"$1\" != --version ] || exec {} \"$1\"\n{hang}",
+                "case \"$*\" in --version|'-machine help') exec {} \"$@\" ;; esac\n{hang}",
                 find(QEMU).display()
             ),
         ),
@@ -153,4 +155,33 @@ fn builds_into_one_folder_at_once_all_end_well() {
     });
     run(env.imgbuild(["verify"]).arg(&out)).succeeds();
     assert_eq!(staging(&out), Vec::<PathBuf>::new());
+}
+
+/// Makes a pipe that nobody writes to or reads from.
+fn fifo(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+}
+
+#[test]
+fn a_pipe_where_a_file_or_folder_is_looked_for_holds_nobody_up() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-burn");
+    let staged = out.with_file_name(".tty-burn.staging-1");
+    fifo(&staged);
+    run(env.imgbuild(["tty-burn", "--no-boot", "--out"]).arg(&out)).succeeds();
+    assert!(fs::symlink_metadata(&staged).unwrap().file_type().is_fifo());
+
+    for file in ["vmlinux", "manifest.json"] {
+        fs::remove_file(out.join(file)).unwrap();
+        fifo(&out.join(file));
+        let launch = ["launch", "--accel", "tcg", "--count", "1"];
+        run(env.imgbuild(launch).arg(&out))
+            .exits(1)
+            .says(&[file, "not a regular file"]);
+        run(env.imgbuild(["verify"]).arg(&out)).exits(1);
+    }
+    run(env.imgbuild(["tty-burn", "--no-boot", "--out"]).arg(&out))
+        .exits(1)
+        .says(&["holds no manifest.json of imgbuild"]);
+    env.assert_no_fleet_left();
 }

@@ -119,7 +119,7 @@ fn a_qemu_that_guests_users_cannot_reach_is_told_before_any_is_started() {
         .exits(3)
         .says(&[
             copy.to_str().unwrap(),
-            "2000000",
+            "which a guest is to run as",
             "chmod o+x",
             "--run-as-base 0",
         ]);

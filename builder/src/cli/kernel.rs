@@ -1,8 +1,10 @@
 //! `imgbuild kernel`, and the flags about kernels that builds share with it.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
 use std::num::NonZero;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::builder::TypedValueParser;
@@ -16,6 +18,7 @@ use crate::artifact;
 use crate::assets;
 use crate::digest::Sha256;
 use crate::download::{AddressError, Network};
+use crate::durable;
 use crate::kernel::{self, Env, Fragment, Request, Sources};
 
 /// Flags that say where the kernel comes from.
@@ -266,11 +269,20 @@ impl Build {
 fn copy(kernel: &kernel::Kernel, folder: &Path) -> Result<PathBuf, Failure> {
     fs::create_dir_all(folder)?;
     let file = folder.join(kernel.format.file_name());
-    fs::copy(&kernel.image, &file)?;
+    put(&file, &fs::read(&kernel.image)?)?;
     if let Some(config) = &kernel.config {
-        fs::write(folder.join(artifact::KERNEL_CONFIG), config)?;
+        put(&folder.join(artifact::KERNEL_CONFIG), config.as_bytes())?;
     }
     Ok(file)
+}
+
+/// Puts a file in the place of another, whole or not at all.
+fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(durable::folder_of(path))?;
+    new.write_all(bytes)?;
+    durable::persist(new, path).map(drop)
 }
 
 impl Fetch {

@@ -23,6 +23,7 @@ use tempfile::NamedTempFile;
 use super::orphans::{self, Mark};
 use super::spec::FleetSpec;
 use crate::directories::Directories;
+use crate::durable;
 use crate::private::{Others, Private};
 use crate::text;
 use crate::units::GuestIndex;
@@ -358,11 +359,7 @@ pub fn known_hosts(state: &Path) -> PathBuf {
 /// Puts a file of these bytes in the place of another, whole or not at all,
 /// whenever this process or the host dies; readable by its owner alone.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let new = written_beside(path, bytes)?;
-    new.as_file().sync_all()?;
-    let file = new.persist(path)?;
-    File::open(folder_of(path))?.sync_all()?;
-    Ok(file)
+    durable::persist(written_beside(path, bytes)?, path)
 }
 
 /// A temporary file of these bytes in the folder of `path`, to be put in its

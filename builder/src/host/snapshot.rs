@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::kvm::Kvm;
+use crate::any_path;
 
 pub(crate) mod cgroup;
 mod cpu;
@@ -379,7 +380,11 @@ pub enum Qemu {
     /// It is there.
     Found {
         /// Its absolute path; `None` in snapshots of before it was noted.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            with = "any_path::option"
+        )]
         path: Option<PathBuf>,
         /// The first line of `--version`.
         version: String,

@@ -1,6 +1,5 @@
 //! A fleet's `spec.json`: read whole or not at all.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use super::paths::SPEC;
 use crate::any_path;
 use crate::fleet::orphans::{GuestUsers, Mark};
 use crate::fleet::spec::{FleetSpec, Instance, SPEC_VERSION};
+use crate::plain;
 
 /// Most bytes of a `spec.json`: a fleet of 100,000 guests takes one MiB.
 const SPEC_MAX: u64 = 16 << 20;
@@ -107,7 +107,7 @@ pub(in crate::fleet) fn holds(state: &Path, instance: Instance) -> bool {
 /// part that shows it.
 fn bytes(state: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(state.join(SPEC))?
+    plain::open(&state.join(SPEC))?
         .take(SPEC_MAX + 1)
         .read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::fleet::guest::{Reason, Trouble};
 use crate::fleet::tap::TapError;
+use crate::vmm::qemu::EmulatorError;
 
 /// A guest's VMM that could not be started.
 #[derive(Debug, thiserror::Error)]

@@ -1,16 +1,17 @@
 //! The QEMU of a fleet, as it was when the fleet was launched: what it is known
 //! by for as long as the fleet lives.
 
-use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use super::answer_of;
+use crate::any_path;
 use crate::digest::Sha256;
 use crate::digest::memo::{Identity, Memo};
 use crate::interrupt::Interrupt;
@@ -21,6 +22,7 @@ use crate::process::ProcessError;
 #[serde(deny_unknown_fields)]
 pub struct Emulator {
     /// Its absolute path.
+    #[serde(with = "any_path")]
     pub path: PathBuf,
     /// The first line of its `--version`, where it told one.
     pub version: Option<String>,
@@ -152,7 +154,7 @@ impl Emulator {
 /// Watches the file of a QEMU from one start of a guest to the next.
 #[derive(Debug)]
 pub struct Watch {
-    last: Cell<Option<Identity>>,
+    last: Mutex<Option<Identity>>,
 }
 
 impl Watch {
@@ -160,7 +162,7 @@ impl Watch {
     #[must_use]
     pub fn new(emulator: &Emulator) -> Self {
         Self {
-            last: Cell::new(identity(&emulator.path).ok()),
+            last: Mutex::new(identity(&emulator.path).ok()),
         }
     }
 
@@ -168,7 +170,8 @@ impl Watch {
     /// reading all of it would hold up guests that live.
     pub fn look(&self, emulator: &Emulator) -> Result<Standing, EmulatorError> {
         let now = identity(&emulator.path).map_err(|source| emulator.gone(source))?;
-        match self.last.replace(Some(now)) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.replace(now) {
             Some(last) if last != now => Ok(Standing::Replaced),
             _ => Ok(Standing::Same),
         }

@@ -95,8 +95,7 @@ fn named(program: &Path, error: io::Error) -> io::Error {
     if !at_fault.contains(&Errno::from_io_error(&error)) {
         return error;
     }
-    let text = format!("{} cannot be started: {error}", program.display());
-    io::Error::new(error.kind(), text)
+    io::Error::new(error.kind(), format!("{}: {error}", program.display()))
 }
 
 /// Leaves no descriptor free among those that QEMU's files get: there `Command`

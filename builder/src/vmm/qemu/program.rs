@@ -49,9 +49,6 @@ pub enum ProgramError {
         /// What the system said.
         source: io::Error,
     },
-    /// It cannot be written down as text, which fleets do.
-    #[error("no QEMU at {}: imgbuild takes it only from a path in UTF-8; {NEXT}", .0.display())]
-    NotUtf8(PathBuf),
     /// It is a folder, a device or a pipe.
     #[error("no QEMU at {}: it is not a file; {NEXT}", .0.display())]
     NotAFile(PathBuf),
@@ -88,9 +85,6 @@ impl Program {
             source,
         };
         let path = absolute(path).map_err(absent)?;
-        if path.to_str().is_none() {
-            return Err(ProgramError::NotUtf8(path));
-        }
         let metadata = path.metadata().map_err(|source| ProgramError::Absent {
             path: path.clone(),
             source,
@@ -134,7 +128,6 @@ impl Program {
             .filter(|candidate| candidate.is_file())
             .find(|candidate| accessat(CWD, candidate, Access::EXEC_OK, AtFlags::EACCESS).is_ok())
             .and_then(|found| absolute(found).ok())
-            .filter(|path| path.to_str().is_some())
             .map(|path| Self { path })
     }
 
