@@ -20,19 +20,18 @@ impl Machine {
         let env = TestEnv::new();
         fs::copy(workspace().join("bootstrap"), env.path().join("bootstrap")).unwrap();
         let machine = Self { env };
+        fs::write(machine.installed(), installed.join("\n") + "\n").unwrap();
         // One that was removed keeps its record.
         machine.env.stand_in(
             "dpkg-query",
             &format!(
-                "for package; do case ' {} ' in\n\
-                 *\" $package \"*) echo \"$package ii \" ;;\n\
-                 *) [ $package != bc ] || echo 'bc rc ' ;;\n\
-                 esac; done; exit 1",
-                installed.join(" ")
+                "for package; do if grep -qx \"$package\" '{}'; then echo \"$package ii \"\n\
+                 else [ $package != bc ] || echo 'bc rc '; fi; done; exit 1",
+                machine.installed().display()
             ),
         );
         machine.env.stand_in("id", "echo 0");
-        machine.records("apt-get", "");
+        machine.installs("");
         machine.env.stand_in("apt-cache", "exit 0");
         machine.env.stand_in("cargo", "exit 1");
         machine.records("just", "");
@@ -48,6 +47,21 @@ impl Machine {
                 self.notes(program).display()
             ),
         );
+    }
+
+    /// Has apt-get install what it is told to, and run `script` then.
+    fn installs(&self, script: &str) {
+        let installed = self.installed();
+        let installed = installed.display();
+        self.records(
+            "apt-get",
+            &format!("for word; do echo \"$word\"; done >>'{installed}'\n{script}"),
+        );
+    }
+
+    /// The list of what is installed.
+    fn installed(&self) -> PathBuf {
+        self.env.path().join("installed")
     }
 
     fn notes(&self, program: &str) -> PathBuf {
@@ -166,6 +180,22 @@ fn installs_what_is_missing_then_runs_just() {
             "linux-source-6.12"
         ]
     );
+    assert_eq!(machine.arguments("just"), ["test"]);
+}
+
+#[test]
+fn what_an_installation_removes_is_installed_in_turn() {
+    let machine = all_but(&["qemu-system-x86"]);
+    let once = machine.env.path().join("once");
+    machine.installs(&format!(
+        "[ \"$1\" = update ] || [ -e '{0}' ] || {{ : >'{0}'; sed -i /qemu-utils/d '{1}'; }}",
+        once.display(),
+        machine.installed().display()
+    ));
+    run(&mut machine.bootstrap(&["test"])).succeeds();
+    let apt = machine.arguments("apt-get");
+    assert_eq!(apt.iter().filter(|word| *word == "install").count(), 2);
+    assert_eq!(apt.last().unwrap(), "qemu-utils");
     assert_eq!(machine.arguments("just"), ["test"]);
 }
 
