@@ -104,7 +104,7 @@ fn under_tcg_kvm_is_advice_and_no_artifacts_are_needed() {
     assert_eq!(
         fields,
         [
-            "schema", "ready", "verdict", "recipe", "want", "ceiling", "canary", "findings"
+            "schema", "ready", "verdict", "recipe", "qemu", "want", "ceiling", "canary", "findings"
         ]
     );
     assert_eq!(report["ready"], true);
