@@ -116,8 +116,8 @@ pub fn emulator(
     Ok(emulator.map_err(LaunchError::from)?)
 }
 
-/// Boots one guest on `qemu` from the artifacts in `folder`: under KVM where KVM runs it,
-/// else under TCG.
+/// Boots one guest on `emulator` from the artifacts in `folder`: under KVM where
+/// KVM runs it, else under TCG.
 pub fn verify(
     folder: &Path,
     emulator: &Emulator,
