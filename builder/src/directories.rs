@@ -45,6 +45,18 @@ pub enum DirectoriesError {
     },
 }
 
+impl DirectoriesError {
+    /// Whether somebody else may have made or changed a folder, by which it is
+    /// told from one that cannot be used at all.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let Self::NotOurs { source, .. } = self else {
+            return false;
+        };
+        matches!(source, PrivateError::Refused { .. })
+    }
+}
+
 impl Directories {
     /// From the environment: `XDG_CACHE_HOME`, `XDG_STATE_HOME` and
     /// `XDG_RUNTIME_DIR`, with their defaults.

@@ -227,7 +227,7 @@ fn a_launch_gets_by_without_a_cache_and_with_a_long_temporary_folder() {
 fn a_user_launches_without_a_word_on_settings_that_are_roots() {
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
-    run(env.command("chmod").args(["-R", "a+rwX", "."])).succeeds();
+    run(env.command("chown").args(["-R", "65534", "."])).succeeds();
     let mut imgbuild = env.imgbuild(["launch", "--accel", "tcg", "--count", "1"]);
     imgbuild.args(["--for", "0s"]).arg(&out);
     let mut launch = env.command("setpriv");

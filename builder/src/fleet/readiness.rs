@@ -229,8 +229,12 @@ fn tried(
     directories: &Directories,
     interrupt: &Interrupt,
 ) -> Result<Option<Outcome>, LaunchError> {
-    let cache = directories.open_cache().map_err(FolderError::from)?;
-    let cache = cache.path();
+    let cache = &directories.cache;
+    match directories.open_cache() {
+        Err(error) if error.is_refusal() => return Err(FolderError::from(error).into()),
+        // What cannot be made or read keeps no results, and is in nobody's way.
+        Ok(_) | Err(_) => {}
+    }
     let ksm = host.ksm.as_ref();
     let (
         Qemu::Found {
