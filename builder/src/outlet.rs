@@ -28,6 +28,8 @@ use lane::Lane;
 pub use queue::Stream;
 pub use terminal::Terminal;
 
+/// Most bytes that wait for a stream: some thousands of lines.
+const ROOM: usize = 4 << 20;
 /// How long a stream may take nothing at the end of a run that the user asked to
 /// stop.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -61,11 +63,11 @@ impl Outlets {
 
 /// Has threads write from here on. Until then what is said is written at once.
 pub fn start() -> io::Result<()> {
-    let stderr = Lane::start(write)?;
+    let stderr = Lane::start(ROOM, write)?;
     let stdout = if are_one_file() {
         Arc::clone(&stderr)
     } else {
-        Lane::start(write)?
+        Lane::start(ROOM, write)?
     };
     // Whoever started them before has them.
     let _ = OUTLETS.set(Outlets { stdout, stderr });

@@ -17,7 +17,6 @@ pub(super) struct Lane {
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     queue: Queue,
     /// A piece is taken and not written yet.
@@ -35,13 +34,19 @@ impl State {
 }
 
 impl Lane {
-    /// A lane whose pieces `write` takes, on a thread of its own, which lives as
-    /// long as the process.
+    /// A lane on which `room` bytes wait at most, and whose pieces `write` takes,
+    /// on a thread of its own, which lives as long as the process.
     pub fn start(
+        room: usize,
         write: impl Fn(Stream, &[u8]) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Arc<Self>> {
         let lane = Arc::new(Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                queue: Queue::new(room),
+                writes: false,
+                written: 0,
+                failures: Vec::new(),
+            }),
             changed: Condvar::new(),
         });
         let own = Arc::clone(&lane);
@@ -139,15 +144,16 @@ impl Lane {
 mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
-    use super::super::queue::BYTES_MAX;
     use super::*;
+
+    const ROOM: usize = 100;
 
     /// A lane whose file takes a piece for each `()` that is sent, and what it
     /// took.
     fn held() -> (Arc<Lane>, std::sync::mpsc::Sender<()>, Receiver<Vec<u8>>) {
         let (go, may) = channel();
         let (took, taken) = channel();
-        let lane = Lane::start(move |_, piece| {
+        let lane = Lane::start(ROOM, move |_, piece| {
             may.recv().map_err(io::Error::other)?;
             took.send(piece.to_vec()).map_err(io::Error::other)
         });
@@ -161,7 +167,7 @@ mod tests {
             Stream::Stdout,
             Box::new(|pieces| format!("{pieces} lost").into()),
         );
-        let half = || vec![b'x'; BYTES_MAX / 2];
+        let half = || vec![b'x'; ROOM / 2];
         lane.offer(Stream::Stdout, half());
         while !lane.state().writes {
             thread::yield_now();
@@ -193,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_first_failure_of_each_stream_is_kept() {
-        let lane = Lane::start(|stream, piece| {
+        let lane = Lane::start(ROOM, |stream, piece| {
             let what = format!("{stream:?} {}", piece[0]);
             Err(io::Error::other(what))
         })

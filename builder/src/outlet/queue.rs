@@ -2,9 +2,6 @@
 
 use std::collections::VecDeque;
 
-/// Most bytes that wait, beyond what was insisted on: some thousands of lines.
-pub const BYTES_MAX: usize = 4 << 20;
-
 /// Where something is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -33,19 +30,31 @@ impl Loss {
 }
 
 /// Pieces in the order in which they were said, to one file or two.
-#[derive(Default)]
 pub struct Queue {
     pieces: VecDeque<(Stream, Vec<u8>)>,
     bytes: usize,
+    /// Most bytes that wait, beyond what was insisted on.
+    room: usize,
     stdout: Loss,
     stderr: Loss,
 }
 
 impl Queue {
+    /// One with room for so many bytes.
+    pub fn new(room: usize) -> Self {
+        Self {
+            pieces: VecDeque::new(),
+            bytes: 0,
+            room,
+            stdout: Loss::default(),
+            stderr: Loss::default(),
+        }
+    }
+
     /// Adds a piece, or drops it: once one was dropped, the next are as well
     /// until half of the room is free, so that a gap is told once.
     pub fn offer(&mut self, stream: Stream, piece: Vec<u8>) {
-        let has_room = self.bytes + piece.len() <= BYTES_MAX;
+        let has_room = self.bytes + piece.len() <= self.room;
         let loss = self.loss(stream);
         if loss.pieces > 0 || !has_room {
             loss.pieces += 1;
@@ -65,7 +74,7 @@ impl Queue {
     pub fn take(&mut self) -> Option<(Stream, Vec<u8>)> {
         let (stream, piece) = self.pieces.pop_front()?;
         self.bytes -= piece.len();
-        if self.bytes <= BYTES_MAX / 2 {
+        if self.bytes <= self.room / 2 {
             self.tell_loss(Stream::Stdout);
             self.tell_loss(Stream::Stderr);
         }
@@ -105,7 +114,7 @@ impl Queue {
 mod tests {
     use super::*;
 
-    const PIECE: usize = BYTES_MAX / 4;
+    const PIECE: usize = 100;
 
     fn piece(byte: u8) -> Vec<u8> {
         vec![byte; PIECE]
@@ -127,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_told_once_and_where_it_is() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(4 * PIECE);
         told(&mut queue);
         for byte in *b"abcdEF" {
             queue.offer(Stream::Stdout, piece(byte));
@@ -142,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_insisted_on_is_kept_behind_the_gap() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(4 * PIECE);
         told(&mut queue);
         for byte in *b"abcdE" {
             queue.offer(Stream::Stdout, piece(byte));
@@ -153,7 +162,7 @@ mod tests {
 
     #[test]
     fn one_stream_s_gap_is_not_the_other_s() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(4 * PIECE);
         told(&mut queue);
         for byte in *b"abcdE" {
             queue.offer(Stream::Stdout, piece(byte));
