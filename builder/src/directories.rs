@@ -103,6 +103,12 @@ impl Directories {
         self.fleets_of_hosts().join(self.host.folder())
     }
 
+    /// The folder of sockets of a user who is not logged in.
+    #[must_use]
+    pub fn spare_runtime(&self) -> PathBuf {
+        spare_runtime(&self.state, &self.host)
+    }
+
     /// The folder that has one for the fleets of each host.
     #[must_use]
     pub fn fleets_of_hosts(&self) -> PathBuf {

@@ -40,9 +40,9 @@ pub fn site(
         memory: artifacts.manifest.recipe.memory,
         parameters: "",
     };
-    let folder = Folder::create(NAME, directories).expect("the folder is ours");
+    let mut folder = Folder::create(NAME, directories).expect("the folder is ours");
     folder.make_folders().expect("the folder is ours");
-    folder.make_runtime().expect("the folder is ours");
+    folder.make_new_runtime().expect("the folder is ours");
     let mut spec = setup.spec(&folder, directories, artifacts, count);
     spec.command_line = artifacts.command_line(parameters);
     spec.run_as_base = run_as_base;

@@ -9,8 +9,8 @@ use imgbuild_tests::{TestEnv, run};
 use serde_json::Value;
 
 /// Predicts and launches with commands that `confine` confines; the first limit
-/// must be `first`.
-fn compare(first: &str, confine: impl Fn(&TestEnv, Command) -> Command) {
+/// must be `first`, and `most` guests may come up where so many are predicted.
+fn compare(first: &str, most: fn(u64) -> u64, confine: impl Fn(&TestEnv, Command) -> Command) {
     let env = TestEnv::new();
     let out = env.artifacts("tty-burn");
     let command = |verb: &str, arguments: &[&str], out: &Path| {
@@ -41,7 +41,7 @@ fn compare(first: &str, confine: impl Fn(&TestEnv, Command) -> Command) {
     let reached = summary["ready"].as_u64().unwrap();
     println!("{first}: predicted {predicted}, reached {reached}");
     assert!(
-        reached.abs_diff(predicted) * 10 <= predicted,
+        reached * 10 >= predicted * 9 && reached <= most(predicted),
         "{first}: predicted {predicted}, reached {reached}"
     );
     env.assert_no_process_left();
@@ -51,17 +51,21 @@ fn compare(first: &str, confine: impl Fn(&TestEnv, Command) -> Command) {
 /// One after the other, since each takes all CPUs.
 #[test]
 fn a_fleet_reaches_what_was_predicted() {
+    let about = |predicted| predicted + predicted / 10;
+    // Of five threads that a guest has at first four stay: those who were held
+    // back come up in the place of the fifth ones.
+    let with_those_held_back = |predicted| (predicted + 1) * 5 / 4;
     let memory = Confined::new("memory", Limit::Memory(1200 << 20));
-    compare("memory-cgroup", |_, mut command| {
+    compare("memory-cgroup", about, |_, mut command| {
         memory.run(&mut command);
         command
     });
     let pids = Confined::new("pids", Limit::Pids(160));
-    compare("cgroup-pids", |_, mut command| {
+    compare("cgroup-pids", with_those_held_back, |_, mut command| {
         pids.run(&mut command);
         command
     });
-    compare("open-files", |env, command| {
+    compare("open-files", about, |env, command| {
         let mut limited = env.command("prlimit");
         limited
             .arg("--nofile=220:220")

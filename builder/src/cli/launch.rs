@@ -334,7 +334,7 @@ fn exit(summary: &Summary) -> Exit {
         || (tally.ready + tally.stopped == tally.count && tally.silent == 0)
     {
         Exit::Done
-    } else if tally.ready == 0 && tally.exited == 0 {
+    } else if tally.ready == 0 && tally.exited == 0 && summary.ending != Ending::Stuck {
         Exit::Failed
     } else {
         Exit::PartOfFleet

@@ -43,7 +43,7 @@ pub(super) use list::{is_locked, specs};
 use lock::Lock;
 pub use lock::Supervised;
 pub use paths::Paths;
-use paths::SOCKET_PATH_MAX;
+use paths::{SOCKET_PATH_MAX, SPEC};
 
 pub(super) const SSH_CONFIG: &str = "ssh_config";
 pub(super) const KNOWN_HOSTS: &str = "known_hosts";
@@ -64,6 +64,11 @@ pub struct Folder {
     fleets: Private,
     /// `None` once the folders are removed: others may have made them anew.
     lock: Option<Lock>,
+    /// The folder of sockets, once this process has made or judged it.
+    sockets: Option<Private>,
+    /// Whether that folder is the fleet's: one of a launch that has made none may
+    /// be another fleet's by now.
+    has_sockets: bool,
 }
 
 impl Deref for Folder {
@@ -103,20 +108,21 @@ impl Folder {
             state,
         };
         usable(&paths)?;
-        let folder = Self::in_folder(paths, runtime, name)?;
+        let mut folder = Self::in_folder(paths, runtime, name)?;
         folder.make_folders()?;
-        folder.make_runtime()?;
+        folder.make_new_runtime()?;
         Ok(folder)
     }
 
-    /// Removes the folder of guests on trial whose process is gone.
-    pub(super) fn sweep(name: &str, runtime: &Private) -> Result<(), FolderError> {
-        match Lock::claim(runtime, name) {
+    /// Removes a folder in this one whose process is gone before it told of a
+    /// fleet: of guests on trial, or of a launch.
+    pub(super) fn sweep(name: &str, within: &Private) -> Result<(), FolderError> {
+        let path = within.path().join(name);
+        match Lock::claim(within, name) {
             // It lives.
             Err(FolderError::Running { .. }) | Ok(None) => Ok(()),
-            Ok(Some(_lock)) => runtime
-                .remove(name)
-                .map_err(unwritable(&runtime.path().join(name))),
+            Ok(Some(_lock)) if path.join(SPEC).exists() => Ok(()),
+            Ok(Some(_lock)) => within.remove(name).map_err(unwritable(&path)),
             Err(error) => Err(error),
         }
     }
@@ -130,17 +136,19 @@ impl Folder {
                     paths,
                     fleets,
                     lock,
+                    sockets: None,
+                    has_sockets: false,
                 });
             }
         }
     }
 
-    /// Removes what a removal left that was cut short.
+    /// Removes all but what tells of the fleet.
     fn empty(&self) -> Result<(), FolderError> {
         let state = self.fleets.make_folder(self.name())?;
         for path in entries(&self.state)? {
             let name = path.file_name().unwrap_or_default();
-            if name != lock::LOCK {
+            if name != lock::LOCK && name != SPEC {
                 state.remove(name).map_err(unwritable(&path))?;
             }
         }
@@ -185,6 +193,7 @@ impl Folder {
         if let Place::Elsewhere { host } = &found.place {
             return Err(FolderError::Elsewhere {
                 name: name.to_owned(),
+                path: found.path().to_path_buf(),
                 host: host.clone(),
             });
         }
@@ -210,11 +219,14 @@ impl Folder {
         // Its sockets may have moved since it was found.
         let state = found.path().to_path_buf();
         let runtime = Remnant::of(&state).runtime;
-        let runtime = runtime.unwrap_or_else(|| found.paths.runtime.clone());
+        // Where nothing tells, there is nothing to remove or to talk to.
+        let runtime = runtime.unwrap_or_else(|| found.paths.spare_runtime());
         Ok(Self {
             paths: Paths { state, runtime },
             fleets,
             lock,
+            sockets: None,
+            has_sockets: true,
         })
     }
 
@@ -225,15 +237,34 @@ impl Folder {
             .try_for_each(|path| private_folder(path))
     }
 
+    /// Makes the folder of sockets of a new fleet, which is nobody's yet.
+    pub fn make_new_runtime(&mut self) -> Result<(), FolderError> {
+        let within = Private::make(folder_of(&self.runtime), Others::Look)?;
+        let name = self.runtime.file_name().unwrap_or_default();
+        DirBuilder::new()
+            .mode(0o700)
+            .create(within.within(name))
+            .map_err(unwritable(&self.runtime))?;
+        self.has_sockets = true;
+        self.make_runtime()
+    }
+
     /// Makes the folder of sockets if it is not there: it goes with a log-in, a
     /// restart of the host, or whoever tidies up.
-    pub fn make_runtime(&self) -> Result<(), FolderError> {
-        if self.runtime.is_dir() {
-            return Ok(());
-        }
+    pub fn make_runtime(&mut self) -> Result<(), FolderError> {
         Private::make(folder_of(&self.runtime), Others::Look)?;
-        Private::make(&self.runtime, Others::Look)?;
+        self.sockets = Some(Private::make(&self.runtime, Others::Look)?);
         Ok(())
+    }
+
+    /// Where to make a socket of this name: in the very folder that was judged,
+    /// whatever stands in its place by now.
+    #[must_use]
+    pub fn socket(&self, path: &Path) -> PathBuf {
+        match (&self.sockets, path.file_name()) {
+            (Some(sockets), Some(name)) => sockets.within(name),
+            _ => path.to_path_buf(),
+        }
     }
 
     /// The same, elsewhere if it cannot be where it was: below `/run/user` only
@@ -276,13 +307,16 @@ impl Folder {
     }
 
     /// The spec last but for the folder itself, so that a removal that is cut
-    /// short can be repeated; then the next launch clears what is left.
+    /// short can be repeated.
     fn clear(&mut self) -> Result<(), FolderError> {
         let Some(_lock) = self.lock.take() else {
             return Ok(());
         };
-        self.remove_sockets();
         let spec = self.spec_file();
+        if self.has_sockets {
+            self.remove_sockets();
+        }
+        self.empty()?;
         match fs::remove_file(&spec) {
             Err(error) if is_a_folder(&error) => fs::remove_dir_all(&spec),
             other => other,

@@ -310,7 +310,7 @@ fn prepared(
     emit: &mut dyn FnMut(LaunchEvent),
 ) -> Result<Journal, LaunchError> {
     site.folder().make_folders()?;
-    site.folder().make_runtime()?;
+    site.folder_mut().make_new_runtime()?;
     if let Some(pair) = pair {
         pair.write(site.folder())?;
     }

@@ -115,6 +115,11 @@ impl Site {
         &self.folder
     }
 
+    /// The same, to change them.
+    pub fn folder_mut(&mut self) -> &mut Folder {
+        &mut self.folder
+    }
+
     /// What the fleet is.
     #[must_use]
     pub fn spec(&self) -> &FleetSpec {
@@ -333,8 +338,8 @@ impl Site {
                 base: self.base.again()?,
             }),
             identity: Some(open(&identity, OpenOptions::new().read(true))?),
-            console: listen(&self.folder.console(guest))?,
-            monitor: listen(&self.folder.monitor(guest))?,
+            console: listen(&self.folder.socket(&self.folder.console(guest)))?,
+            monitor: listen(&self.folder.socket(&self.folder.monitor(guest)))?,
             errors: open(
                 &self.folder.error(guest),
                 OpenOptions::new().append(true).create(true).mode(0o600),

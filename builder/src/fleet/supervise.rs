@@ -30,6 +30,9 @@ use crate::outlet;
 /// disks are thrown away, so nothing is lost by force.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// Most requests that are taken before guests are heard: strangers may ask for
+/// numbers without end.
+const REQUESTS_A_TURN: usize = 64;
 /// How long after its sockets began to go they are made anew: who removes a
 /// folder removes what is in it first, and finds no new one there.
 const RENEW_AFTER: Duration = Duration::from_millis(500);
@@ -52,6 +55,8 @@ pub struct Fleet<'a> {
     up: bool,
     headway: Headway,
     told: (Stage, Option<String>),
+    /// There may be more requests than one turn takes.
+    has_requests: bool,
     /// When sockets that are gone are tried again to be made anew.
     renewal: Option<Instant>,
     emit: &'a mut dyn FnMut(&Event),
@@ -114,7 +119,8 @@ impl<'a> Fleet<'a> {
         let (outbox, inbox) = bridge(supervisor.waker()?);
         let spec = supervisor.site().spec();
         let metrics = spec.metrics;
-        let control = server::bind(&supervisor.site().folder().control())?;
+        let folder = supervisor.site().folder();
+        let control = server::bind(&folder.socket(&folder.control()))?;
         supervisor.watch_sockets()?;
         let metrics = match metrics {
             Some(address) => Some(
@@ -135,6 +141,7 @@ impl<'a> Fleet<'a> {
             headway: Headway::new(Instant::now()),
             journal,
             told: (Stage::Starting, None),
+            has_requests: false,
             renewal: None,
             emit,
         })
@@ -192,7 +199,13 @@ impl<'a> Fleet<'a> {
     /// When the start is given up by who has this patience, if it goes no further:
     /// not while a guest may be about to come up.
     fn is_stuck_from(&mut self, patience: Duration) -> Option<Instant> {
-        let under_way = [Phase::Planned, Phase::Starting, Phase::Booting];
+        // One that failed, and is tried again, has not come up either.
+        let under_way = [
+            Phase::Planned,
+            Phase::Starting,
+            Phase::Booting,
+            Phase::Restarting,
+        ];
         self.headway
             .see(Instant::now(), self.supervisor.count(&under_way));
         let members = self.supervisor.members();
@@ -279,9 +292,14 @@ impl<'a> Fleet<'a> {
     }
 
     fn take_requests(&mut self) {
-        while let Ok(request) = self.inbox.try_recv() {
-            self.take(request);
+        self.has_requests = false;
+        for _ in 0..REQUESTS_A_TURN {
+            match self.inbox.try_recv() {
+                Ok(request) => self.take(request),
+                Err(_) => return,
+            }
         }
+        self.has_requests = true;
     }
 
     fn take(&mut self, request: Request) {
@@ -337,7 +355,8 @@ impl<'a> Fleet<'a> {
 
     /// Waits for news, and takes it.
     fn turn(&mut self, until: Option<Instant>) -> Result<(), LaunchError> {
-        let next = [until, self.asks.due(), self.renewal];
+        let at_once = self.has_requests.then(Instant::now);
+        let next = [until, self.asks.due(), self.renewal, at_once];
         let notices = self.supervisor.turn(next.into_iter().flatten().min())?;
         let mut log = Log::default();
         for notice in notices {
@@ -362,9 +381,11 @@ impl<'a> Fleet<'a> {
         self.renewal = None;
         let renewed = self.supervisor.site_mut().renew_runtime();
         let renewed = renewed.and_then(|()| {
-            let control = self.supervisor.site().folder().control();
+            let folder = self.supervisor.site().folder();
+            let control = folder.control();
             if !control.exists() {
-                self.server.listen_on(server::bind(&control)?)?;
+                let bound = server::bind(&folder.socket(&control))?;
+                self.server.listen_on(bound)?;
                 tracing::warn!("{} was gone, and is made anew", control.display());
             }
             Ok(self.supervisor.watch_sockets()?)

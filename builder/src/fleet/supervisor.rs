@@ -766,7 +766,10 @@ impl Supervisor {
     fn judge_start(&mut self, which: usize, before: Phase, event: &Event<'_>) {
         let guest = self.members[which].guest();
         if guest.phase() == Phase::Ready {
-            self.starts.end_trouble();
+            // One that answers late again tells nothing of starts.
+            if matches!(before, Phase::Starting | Phase::Booting) {
+                self.starts.end_trouble();
+            }
             return;
         }
         if !before.lives() {

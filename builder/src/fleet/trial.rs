@@ -1,5 +1,6 @@
 //! Guests on trial: a fleet in a temporary folder, gone with its value.
 
+use std::path::Path;
 use std::{fs, io};
 
 use super::admission::Admission;
@@ -92,18 +93,29 @@ fn name() -> io::Result<String> {
     Ok(format!("{PREFIX}{}", hex::encode(&random[..4])))
 }
 
-/// Removes what trials left whose process was killed, as far as it can be.
+/// Removes what trials left whose process was killed, and launches that were
+/// before they told of a fleet, as far as it can be.
 pub fn sweep(directories: &Directories) {
-    let Ok(Some(runtime)) = Private::open(&directories.runtime, Others::Look) else {
+    // Sockets of a log-in without a session, such as cron's, are elsewhere.
+    for runtime in [&directories.runtime, &directories.spare_runtime()] {
+        sweep_in(runtime, PREFIX);
+    }
+    sweep_in(&directories.fleets(), "");
+}
+
+/// Removes what has a name that begins so, tells of no fleet, and is nobody's.
+fn sweep_in(place: &Path, prefix: &str) {
+    let Ok(Some(folder)) = Private::open(place, Others::Look) else {
         return;
     };
-    let entries = fs::read_dir(runtime.path()).into_iter().flatten().flatten();
+    let entries = fs::read_dir(place).into_iter().flatten().flatten();
     for name in entries.map(|entry| entry.file_name()) {
         if let Some(name) = name.to_str()
-            && name.starts_with(PREFIX)
-            && let Err(error) = Folder::sweep(name, &runtime)
+            && name.starts_with(prefix)
+            && !place.join(name).join("spec.json").exists()
+            && let Err(error) = Folder::sweep(name, &folder)
         {
-            tracing::warn!("a trial that was killed left a folder behind: {error}");
+            tracing::debug!("what a process left that was killed stays: {error}");
         }
     }
 }

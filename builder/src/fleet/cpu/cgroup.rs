@@ -28,10 +28,13 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
+
+use rustix::process::geteuid;
 
 use super::Class;
 use super::error::CpuError;
@@ -334,12 +337,17 @@ fn has(folder: &Path, file: &str, controller: Controller) -> bool {
 }
 
 /// The group `name` in the hierarchy of `controller`, wherever it is: who
-/// launched the fleet may have been in another group than this process.
+/// launched the fleet may have been in another group than this process. One of
+/// another user, who may have groups made below some, is not meant.
 fn existing(root: &Path, controller: Controller, name: &str) -> Option<Place> {
     let around = around(root, controller)?;
     let mut folders = vec![around.folders.last()?.clone()];
     while let Some(folder) = folders.pop() {
-        if folder.ends_with(name) {
+        let is_ours = || {
+            let owner = fs::metadata(&folder).map(|folder| folder.uid());
+            owner.is_ok_and(|owner| owner == geteuid().as_raw())
+        };
+        if folder.ends_with(name) && is_ours() {
             return Some(Place {
                 hierarchy: around.hierarchy,
                 folder,

@@ -33,10 +33,15 @@ pub enum FolderError {
         name: String,
     },
     /// It is another host's.
-    #[error("the fleet {name} is on host {host}: run imgbuild there")]
+    #[error(
+        "the fleet {name} is on host {host}: run imgbuild there; if that host is no more, remove {}",
+        path.display()
+    )]
     Elsewhere {
         /// The fleet.
         name: String,
+        /// Its folder.
+        path: PathBuf,
         /// The host.
         host: String,
     },

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::Remnant;
 use super::lock::{self, Supervised};
-use super::paths::{Paths, SPEC};
+use super::paths::{Paths, SOCKETS, SPEC};
 use super::{FolderError, document};
 use crate::directories::Directories;
 use crate::fleet::spec::FleetSpec;
@@ -127,7 +127,8 @@ fn look(host: &Private, path: &Path, directories: &Directories) -> Option<Found>
         name: name.to_owned(),
         paths: Paths {
             state: path.to_path_buf(),
-            runtime: runtime.unwrap_or_else(|| directories.runtime.join(name)),
+            // As for one that tells of none.
+            runtime: runtime.unwrap_or_else(|| path.join(SOCKETS)),
         },
         place,
     })

@@ -15,6 +15,8 @@ const IDENTITIES: &str = "identities";
 const OVERLAYS: &str = "overlays";
 const LOGS: &str = "logs";
 const ERRORS: &str = "errors";
+/// Sockets, where they cannot be in the runtime folder.
+pub(super) const SOCKETS: &str = "sockets";
 pub(in crate::fleet) const JOURNAL: &str = "journal";
 pub(super) const SPEC: &str = "spec.json";
 
@@ -48,7 +50,7 @@ impl Paths {
 
     /// Where its sockets may be when they cannot be where they were.
     pub(super) fn spare_runtime(&self) -> PathBuf {
-        self.state.join("sockets")
+        self.state.join(SOCKETS)
     }
 
     /// Whether a process of this host supervises the fleet now.

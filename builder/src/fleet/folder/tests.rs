@@ -85,7 +85,7 @@ pub(in crate::fleet) fn spec(name: &str, ports: usize) -> FleetSpec {
 
 /// Leaves a fleet as a launch does that dies before it starts a guest.
 fn unfinished(name: &str, directories: &Directories) -> Paths {
-    let folder = Folder::create(name, directories).unwrap();
+    let mut folder = Folder::create(name, directories).unwrap();
     let spec = FleetSpec {
         host: directories.host.clone(),
         runtime: folder.runtime.clone(),
@@ -94,7 +94,7 @@ fn unfinished(name: &str, directories: &Directories) -> Paths {
     };
     folder.write_spec(&spec).unwrap();
     folder.make_folders().unwrap();
-    folder.make_runtime().unwrap();
+    folder.make_new_runtime().unwrap();
     folder.paths.clone()
 }
 
@@ -115,9 +115,9 @@ fn orphaned(name: &str, directories: &Directories) -> Paths {
 #[test]
 fn without_a_spec_nothing_stays() {
     let (_temporary, directories) = directories();
-    let folder = Folder::create("web", &directories).unwrap();
+    let mut folder = Folder::create("web", &directories).unwrap();
     folder.make_folders().unwrap();
-    folder.make_runtime().unwrap();
+    folder.make_new_runtime().unwrap();
     let guest = GuestIndex::new(7).unwrap();
     let identity = folder.write_identity(guest, b"secret").unwrap();
     assert_eq!(identity, folder.identity(guest));
@@ -377,7 +377,8 @@ fn fleets_are_listed_in_order() {
         .collect();
     assert_eq!(seen, [("a", true), ("b", false)]);
     for found in &found {
-        assert_eq!(found.paths, Paths::of(&found.name, &directories));
+        let state = Paths::of(&found.name, &directories).state;
+        assert_eq!(found.path(), state);
     }
 
     for name in ["c", "no-fleet", "file"] {

@@ -19,12 +19,16 @@ pub enum Trouble {
 /// What strerror(3) says of a host that is short of something. By these words it
 /// is known whoever says them: QEMU, which has no other way to tell, and crates
 /// that keep no number of an error.
-const SHORT: [&str; 8] = [
+const SHORT: [&str; 11] = [
     // ENOSPC, EDQUOT
     "No space left on device",
     "Disk quota exceeded",
     // ENOMEM
     "Cannot allocate memory",
+    // EROFS and ESTALE of the fleet's folder, ETXTBSY of a QEMU that is replaced
+    "Read-only file system",
+    "Stale file handle",
+    "Text file busy",
     // EAGAIN, of fork(2) and clone(2)
     "Resource temporarily unavailable",
     // EMFILE, and ENFILE with two words more

@@ -11,7 +11,7 @@ use crate::fleet::guest::{TRY_ON, Trouble};
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How long the host may keep guests from starting until that is taken for good,
 /// as far as can be seen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Guests that wait to be started.
 #[derive(Debug)]
