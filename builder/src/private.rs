@@ -219,10 +219,11 @@ impl Private {
 }
 
 /// Whether a socket that was connected to is one that this user, or root,
-/// listens on (`SO_PEERCRED`, unix(7)): whatever stood where it was looked for.
-pub fn is_served_by_us(socket: impl AsFd) -> io::Result<()> {
+/// listens on (`SO_PEERCRED`, unix(7)), or the user id of a guest's own: whatever
+/// stood where it was looked for.
+pub fn is_served_by_us(socket: impl AsFd, guest: Option<u32>) -> io::Result<()> {
     let peer = rustix::net::sockopt::socket_peercred(socket)?.uid;
-    if peer == geteuid() || peer.is_root() {
+    if peer == geteuid() || peer.is_root() || Some(peer.as_raw()) == guest {
         return Ok(());
     }
     let peer = peer.as_raw();

@@ -219,8 +219,7 @@ impl Folder {
         // Its sockets may have moved since it was found.
         let state = found.path().to_path_buf();
         let runtime = Remnant::of(&state).runtime;
-        // Where nothing tells, there is nothing to remove or to talk to.
-        let runtime = runtime.unwrap_or_else(|| found.paths.spare_runtime());
+        let runtime = runtime.unwrap_or_else(|| found.paths.runtime.clone());
         Ok(Self {
             paths: Paths { state, runtime },
             fleets,

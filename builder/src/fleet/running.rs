@@ -173,15 +173,16 @@ impl Running {
         })
     }
 
-    /// Connects to an adopted VMM's console; `false` if that takes nobody for now.
+    /// Connects to the console of an adopted VMM that runs under this user id, if
+    /// it has one of its own; `false` if that takes nobody for now.
     ///
     /// QEMU lets two wait (it listens anew, with a backlog of 1). Those that
     /// supervisors left that died go once it runs again, if it is stopped or gets
     /// no CPU time now.
-    pub(super) fn connect(&mut self, path: &Path) -> io::Result<bool> {
+    pub(super) fn connect(&mut self, path: &Path, user: Option<u32>) -> io::Result<bool> {
         if !self.is_connected && !self.killed {
             match connect(&self.console, &SocketAddrUnix::new(path)?) {
-                Ok(()) => is_served_by_us(&self.console)?,
+                Ok(()) => is_served_by_us(&self.console, user)?,
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(errno) => return Err(errno.into()),
             }

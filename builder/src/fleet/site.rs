@@ -443,7 +443,7 @@ impl Site {
     ) -> io::Result<bool> {
         let by_vmm = Part::ConsoleFile.held_by(running.pid());
         reach(&self.folder.console(guest), &by_vmm, |path| {
-            running.connect(path)
+            running.connect(path, self.uid(guest))
         })
     }
 
@@ -451,7 +451,9 @@ impl Site {
     /// waiting for it.
     pub(super) fn connect_monitor(&self, guest: GuestIndex, pid: u32) -> io::Result<UnixStream> {
         let by_vmm = Part::MonitorFile.held_by(pid);
-        reach(&self.folder.monitor(guest), &by_vmm, connect)
+        reach(&self.folder.monitor(guest), &by_vmm, |path| {
+            connect(path, self.uid(guest))
+        })
     }
 
     /// Puts a guest's process into a CPU class.
@@ -523,10 +525,10 @@ fn reach<T>(
 }
 
 /// Connects to a socket without waiting for a VMM that accepts nobody.
-fn connect(path: &Path) -> io::Result<UnixStream> {
+fn connect(path: &Path, user: Option<u32>) -> io::Result<UnixStream> {
     let socket = socket()?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    is_served_by_us(&socket)?;
+    is_served_by_us(&socket, user)?;
     Ok(socket)
 }
 

@@ -264,7 +264,7 @@ impl Client {
         let mut control = self.paths.control();
         loop {
             let connected = UnixStream::connect(&control)
-                .and_then(|stream| is_served_by_us(&stream).map(|()| stream));
+                .and_then(|stream| is_served_by_us(&stream, None).map(|()| stream));
             let error = match connected {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::document::Remnant;
 use super::lock::{self, Supervised};
-use super::paths::{Paths, SOCKETS, SPEC};
+use super::paths::{CONTROL, Paths, SOCKETS, SPEC};
 use super::{FolderError, document};
 use crate::directories::Directories;
 use crate::fleet::spec::FleetSpec;
@@ -127,8 +128,7 @@ fn look(host: &Private, path: &Path, directories: &Directories) -> Option<Found>
         name: name.to_owned(),
         paths: Paths {
             state: path.to_path_buf(),
-            // As for one that tells of none.
-            runtime: runtime.unwrap_or_else(|| path.join(SOCKETS)),
+            runtime: runtime.unwrap_or_else(|| assumed(name, path, directories)),
         },
         place,
     })
@@ -147,6 +147,16 @@ pub(in crate::fleet) fn specs(fleets: &Path) -> Vec<FleetSpec> {
     let folders = entries(fleets).unwrap_or_default();
     let specs = folders.iter().map(|folder| document::read_spec(folder));
     specs.filter_map(Result::ok).collect()
+}
+
+/// Where the sockets may be of a fleet whose spec does not tell: where a new one
+/// of its name would have them, unless a fleet that lives has them there.
+fn assumed(name: &str, path: &Path, directories: &Directories) -> PathBuf {
+    let runtime = directories.runtime.join(name);
+    match UnixStream::connect(runtime.join(CONTROL)) {
+        Ok(_) => path.join(SOCKETS),
+        Err(_) => runtime,
+    }
 }
 
 /// What is in a folder; nothing in one that is not there.

@@ -15,6 +15,8 @@ const IDENTITIES: &str = "identities";
 const OVERLAYS: &str = "overlays";
 const LOGS: &str = "logs";
 const ERRORS: &str = "errors";
+/// The control socket among the others.
+pub(super) const CONTROL: &str = "control";
 /// Sockets, where they cannot be in the runtime folder.
 pub(super) const SOCKETS: &str = "sockets";
 pub(in crate::fleet) const JOURNAL: &str = "journal";
@@ -105,7 +107,7 @@ impl Paths {
     /// The socket of its control interface.
     #[must_use]
     pub fn control(&self) -> PathBuf {
-        self.runtime.join("control")
+        self.runtime.join(CONTROL)
     }
 
     /// Folder of the fleet's overlays.

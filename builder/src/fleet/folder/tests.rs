@@ -377,8 +377,7 @@ fn fleets_are_listed_in_order() {
         .collect();
     assert_eq!(seen, [("a", true), ("b", false)]);
     for found in &found {
-        let state = Paths::of(&found.name, &directories).state;
-        assert_eq!(found.path(), state);
+        assert_eq!(found.paths, Paths::of(&found.name, &directories));
     }
 
     for name in ["c", "no-fleet", "file"] {

@@ -29,7 +29,7 @@ fn left(directories: &Directories, spec: &str) -> Paths {
 }
 
 fn gone(paths: &Paths) -> bool {
-    !paths.path().exists()
+    !paths.path().exists() && !paths.runtime().exists()
 }
 
 #[test]
@@ -38,9 +38,19 @@ fn what_a_fleet_left_goes_with_all_its_folders() {
     let spec = r#"{"instance":"c1c1c1c1c1c1c1c1c1c1c1c1","runtime":"SOCKETS"}"#;
     let paths = left(&directories, spec);
     assert_eq!(remove("f", &directories, Survivors::Spare).unwrap(), 0);
-    assert!(gone(&paths) && !paths.runtime().exists());
+    assert!(gone(&paths));
     let error = remove("f", &directories, Survivors::Spare).unwrap_err();
     assert!(error.to_string().contains("no fleet named f"), "{error}");
+}
+
+#[test]
+fn sockets_that_another_fleet_may_have_stay() {
+    let (_temporary, directories) = directories();
+    let paths = left(&directories, "{");
+    fs::remove_file(paths.control()).unwrap();
+    let _another = UnixListener::bind(paths.control()).unwrap();
+    remove("f", &directories, Survivors::Kill).unwrap();
+    assert!(!paths.path().exists() && paths.control().exists());
 }
 
 #[test]
@@ -83,8 +93,7 @@ fn a_process_of_a_stranger_s_that_names_a_guest_is_none_and_stays() {
         // Under the id of another guest.
         let mut stranger = Waiting::start_as(3_000_004, &instance.uuid(3));
         assert_eq!(remove("f", &directories, Survivors::Kill).unwrap(), 0);
-        // Whose sockets those are that it does not tell of, nobody knows.
-        assert!(gone(&paths) && paths.runtime().exists());
+        assert!(gone(&paths));
         assert_eq!(stranger.0.try_wait().unwrap(), None);
     }
     let (_temporary, directories) = directories();
