@@ -236,7 +236,10 @@ fn is_done(supervisor: &Supervisor, act: Act, which: usize, before: Option<u32>)
         Act::Restart => {
             // Somebody may have stopped it since.
             let is_down = member.guest().desired() == Desired::Down;
-            (pid.is_some() && pid != before) || is_down || member.guest().phase() == Phase::Failed
+            let phase = member.guest().phase();
+            // A VMM that has said nothing may end at once, for the host's reasons.
+            let is_up = pid.is_some() && pid != before && phase != Phase::Starting;
+            is_up || is_down || phase == Phase::Failed
         }
     }
 }

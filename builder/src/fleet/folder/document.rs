@@ -74,9 +74,10 @@ impl Remnant {
         let bytes = bytes(state).unwrap_or_default();
         let spec: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let text = |key: &str| Some(spec.get(key)?.as_str()?.to_owned());
-        let base = spec.get("run_as_base").and_then(Value::as_u64);
         let mark = || {
-            let base = base.map(u32::try_from).transpose().ok()?;
+            // Under whose ids they run has to be told as well, or none is found.
+            let base: Option<u32> =
+                serde_json::from_value(spec.get("run_as_base")?.clone()).ok()?;
             Some(Mark {
                 instance: Instance::try_from(text("instance")?).ok()?,
                 users: GuestUsers::of(base, state).ok()?,

@@ -35,7 +35,7 @@ fn gone(paths: &Paths) -> bool {
 #[test]
 fn what_a_fleet_left_goes_with_all_its_folders() {
     let (_temporary, directories) = directories();
-    let spec = r#"{"instance":"c1c1c1c1c1c1c1c1c1c1c1c1","runtime":"SOCKETS"}"#;
+    let spec = r#"{"run_as_base":null,"instance":"c1c1c1c1c1c1c1c1c1c1c1c1","runtime":"SOCKETS"}"#;
     let paths = left(&directories, spec);
     assert_eq!(remove("f", &directories, Survivors::Spare).unwrap(), 0);
     assert!(gone(&paths));
@@ -56,7 +56,10 @@ fn sockets_that_another_fleet_may_have_stay() {
 #[test]
 fn guests_that_live_are_spared_unless_forced() {
     let (_temporary, directories) = directories();
-    let paths = left(&directories, r#"{"instance":"c2c2c2c2c2c2c2c2c2c2c2c2"}"#);
+    let paths = left(
+        &directories,
+        r#"{"run_as_base":null,"instance":"c2c2c2c2c2c2c2c2c2c2c2c2"}"#,
+    );
     let guest = Waiting::start(&Instance([0xc2; 12]).uuid(3));
     let other = Waiting::start(&Instance([0xc3; 12]).uuid(3));
     let error = remove("f", &directories, Survivors::Spare).unwrap_err();
@@ -116,7 +119,7 @@ fn a_spec_that_is_not_understood_needs_force() {
         "{",
         "{}",
         r#"{"instance":7}"#,
-        r#"{"instance":"c1"}"#,
+        r#"{"run_as_base":null,"instance":"c1"}"#,
         "[[[[",
     ] {
         let (_temporary, directories) = directories();
@@ -166,7 +169,10 @@ fn guests_of_a_fleet_without_a_spec_are_found_by_its_journal() {
 #[test]
 fn a_supervised_fleet_stays_even_if_forced() {
     let (_temporary, directories) = directories();
-    let paths = left(&directories, r#"{"instance":"c4c4c4c4c4c4c4c4c4c4c4c4"}"#);
+    let paths = left(
+        &directories,
+        r#"{"run_as_base":null,"instance":"c4c4c4c4c4c4c4c4c4c4c4c4"}"#,
+    );
     let lock = || {
         let mut options = File::options();
         options.read(true).write(true).create(true).mode(0o600);
