@@ -144,7 +144,7 @@ fn a_socket_that_another_user_listens_on_is_refused() {
         .arg(
             "import os, socket, sys\n\
              s = socket.socket(fileno=0)\n\
-             s.listen(1)\n",
+             s.listen(8)\n",
         )
         .stdin(std::os::fd::OwnedFd::from(listener.try_clone().unwrap()))
         .status();
