@@ -310,20 +310,21 @@ fn only_root_changes_settings() {
 fn restore_takes_nothing_from_the_guests_of_another_user() {
     let before = Before::look();
     let env = TestEnv::new();
-    let out = env.artifacts("tty-idle");
     run(&mut check(&env, &["--fix"])).succeeds();
     let ours = now();
-    run(env.command("chmod").args(["-R", "a+rwX", "."])).succeeds();
+    let theirs = TestEnv::new();
+    let out = theirs.artifacts("tty-idle");
+    run(theirs.command("chown").args(["-R", "65534", "."])).succeeds();
     let arguments = ["launch", "--accel", "tcg", "--count", "1", "--no-canary"];
-    let imgbuild = env.imgbuild(arguments);
-    let mut other = env.command("setpriv");
+    let imgbuild = theirs.imgbuild(arguments);
+    let mut other = theirs.command("setpriv");
     other
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(imgbuild.get_program())
         .args(imgbuild.get_args())
         .arg(&out);
     let launch = start(&mut other);
-    wait_until("a guest runs", || env.guests().len() == 1);
+    wait_until("a guest runs", || theirs.guests().len() == 1);
     run(&mut check(&env, &["--restore"]))
         .succeeds()
         .says(&["/sys/kernel/mm/ksm/run stays 1 for 1 guest of another fleet"]);
