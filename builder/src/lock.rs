@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -12,7 +12,7 @@ use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{interrupt::Interrupt, plain};
 
@@ -21,6 +21,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// A lock held until it is dropped, or its process dies.
 #[derive(Debug)]
 pub struct Lock {
+    path: PathBuf,
     _file: File,
 }
 
@@ -39,7 +40,10 @@ impl Lock {
         let mut said = false;
         while !interrupt.requested() {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Some(Self { _file: file })),
+                Ok(()) => {
+                    let path = path.to_owned();
+                    return Ok(Some(Self { path, _file: file }));
+                }
                 Err(Errno::WOULDBLOCK) => {}
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno.into()),
@@ -52,7 +56,41 @@ impl Lock {
         }
         Ok(None)
     }
+
+    /// Removes what killed processes left in `folder`: whatever is named
+    /// `KEY.tmp-…` while nobody but this holds `KEY.lock`, beside this lock.
+    pub fn sweep(&self, folder: &Path) {
+        let Ok(entries) = fs::read_dir(folder) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some((key, _)) = name.to_str().and_then(|name| name.split_once(TEMPORARY)) else {
+                continue;
+            };
+            let lock = self.path.with_file_name(format!("{key}.lock"));
+            let held = match plain::open(&lock) {
+                Ok(file) if lock != self.path => Some(file),
+                _ => None,
+            };
+            let is_used = held
+                .as_ref()
+                .is_some_and(|file| flock(file, FlockOperation::NonBlockingLockExclusive).is_err());
+            if is_used {
+                continue;
+            }
+            match fs::remove_dir_all(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    warn!("{} is left behind: {error}", entry.path().display());
+                }
+                _ => {}
+            }
+        }
+    }
 }
+
+/// What stands between the key and the rest in the name of what is being made.
+pub const TEMPORARY: &str = ".tmp-";
 
 #[cfg(test)]
 mod tests {
@@ -71,6 +109,35 @@ mod tests {
             drop(first);
             assert!(second.join().unwrap().unwrap().is_some());
         });
+    }
+
+    #[test]
+    fn what_killed_processes_left_goes_and_what_others_make_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let interrupt = Interrupt::never().unwrap();
+        let take = |name: &str| {
+            let path = folder.path().join(name);
+            Lock::acquire(&path, "it", &interrupt).unwrap().unwrap()
+        };
+        let ours = take("ours.lock");
+        let others = take("others.lock");
+        drop(take("free.lock"));
+        let made = [
+            "ours.tmp-1",
+            "others.tmp-2",
+            "free.tmp-3",
+            "none.tmp-4",
+            "whole",
+        ];
+        for name in made {
+            fs::create_dir_all(folder.path().join(name).join("sub")).unwrap();
+        }
+        ours.sweep(folder.path());
+        let left = made.map(|name| folder.path().join(name).exists());
+        assert_eq!(left, [false, true, false, false, true]);
+        drop(others);
+        ours.sweep(folder.path());
+        assert!(!folder.path().join("others.tmp-2").exists());
     }
 
     #[test]

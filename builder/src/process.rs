@@ -9,6 +9,7 @@ use std::{
     collections::VecDeque,
     ffi::OsStr,
     io,
+    ops::Range,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt as _,
@@ -22,8 +23,8 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     process::{
-        Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, kill_process_group, pidfd_open,
-        set_parent_process_death_signal, setrlimit,
+        Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process_group,
+        pidfd_open, set_parent_process_death_signal, setrlimit,
     },
 };
 
@@ -40,6 +41,8 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// The first descriptor after the standard streams.
 const FIRST_FILE: libc::c_uint = 3;
+/// Where it ends that files are looked for one by one: `fs.nr_open`'s default.
+const MOST_FILES: u32 = 1024 * 1024;
 
 /// Tools and the Debian packages that hold them, where the names differ.
 const PACKAGES: [(&str, &str); 11] = [
@@ -298,10 +301,11 @@ pub fn die_with_parent(command: &mut Command, signal: Signal) {
 /// Has `command` keep no file open but its standard streams, and those that it
 /// is handed after this: not what its starter inherited from a shell or a
 /// make(1), whose files need not be marked to be closed.
-///
-/// Linux 5.10 cannot do that at once (close_range(2)), and keeps them.
 pub fn close_inherited(command: &mut Command) {
-    let mark = || {
+    let limit = getrlimit(Resource::Nofile).current;
+    let end = limit.and_then(|limit| u32::try_from(limit).ok());
+    let end = end.map_or(MOST_FILES, |end| end.min(MOST_FILES));
+    let mark = move || {
         // SAFETY: the call takes no pointer, and marks files without closing any.
         let marked = unsafe {
             libc::syscall(
@@ -311,18 +315,24 @@ pub fn close_inherited(command: &mut Command) {
                 libc::CLOSE_RANGE_CLOEXEC,
             )
         };
-        if marked == 0 {
-            return Ok(());
+        if marked != 0 {
+            mark_each(FIRST_FILE..end);
         }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINVAL) => Ok(()),
-            _ => Err(error),
-        }
+        Ok(())
     };
-    // SAFETY: the closure runs between fork and exec and makes one system call;
+    // SAFETY: the closure runs between fork and exec and makes system calls only;
     // it takes no lock and allocates nothing.
     unsafe { command.pre_exec(mark) };
+}
+
+/// Marks files one by one, as Linux before 5.11 must (close_range(2)), and who may
+/// not call that; async-signal-safe.
+fn mark_each(files: Range<u32>) {
+    for file in files {
+        // SAFETY: the call takes no pointer, and marks a file without closing it;
+        // of a number that is no file's it says so.
+        unsafe { libc::fcntl(file.cast_signed(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
 }
 
 /// The command as a user would type it, for messages.

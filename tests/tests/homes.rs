@@ -1,13 +1,14 @@
 //! Where a fleet lives: found from anywhere, made in nobody else's folder, and
 //! what a death in the middle left is found again.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
+use std::time::Duration;
 
 use imgbuild::fleet::api::types::Stage;
 use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder};
-use imgbuild_tests::{TestEnv, run, start, wait_until};
+use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
 use serde_json::{Value, json};
 
 /// A user that this machine need not have.
@@ -239,4 +240,22 @@ fn root_acts_as_another_user() {
     run(&mut env.imgbuild(["--user", "nobody-of-that-name", "ps"]))
         .exits(2)
         .says(&["no user named nobody-of-that-name"]);
+}
+
+#[test]
+fn a_fleet_waits_for_others_that_choose_and_is_heard_meanwhile() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "f", 1, &[]);
+    let record = File::open("/run/imgbuild").unwrap();
+    record.lock().unwrap();
+    let mut scale = start(&mut fleet.imgbuild(["scale", "2"]));
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(300));
+        fleet.ssh("g00000", ["status"]).succeeds();
+    }
+    assert!(scale.try_wait().unwrap().is_none());
+    drop(record);
+    finish(scale).succeeds();
+    fleet.wait();
+    fleet.end();
 }

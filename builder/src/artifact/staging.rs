@@ -11,8 +11,11 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::id;
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use super::verify::list;
 use super::{MANIFEST, manifest};
@@ -53,6 +56,10 @@ pub enum StagingError {
     },
 }
 
+/// Stands between a target's name and its builder's process id while an output is
+/// replaced where folders cannot be exchanged.
+const PREVIOUS: &str = ".previous-";
+
 impl Staging {
     /// Starts a folder that will become `target`.
     pub fn new(target: &Path) -> Result<Self, StagingError> {
@@ -74,6 +81,7 @@ impl Staging {
             return Err(StagingError::NotOurs { path, reason });
         };
         fs::create_dir_all(parent).map_err(unwritable)?;
+        put_back(&target);
         let prefix = format!(".{}.staging-", name.to_string_lossy());
         remove_stale(parent, &prefix);
         let (folder, lock) = create_locked(parent, &prefix).map_err(unwritable)?;
@@ -99,10 +107,10 @@ impl Staging {
         durable::settle(&self.folder).map_err(unwritable)?;
         match renameat_with(CWD, &self.folder, CWD, &self.target, RenameFlags::NOREPLACE) {
             // Some file systems know no flags; an empty place needs none.
-            Err(rustix::io::Errno::INVAL) if !self.target.exists() => {
+            Err(Errno::INVAL) if !self.target.exists() => {
                 fs::rename(&self.folder, &self.target).map_err(unwritable)?;
             }
-            Err(rustix::io::Errno::EXIST | rustix::io::Errno::INVAL) => {
+            Err(Errno::EXIST | Errno::INVAL) => {
                 // Much may have happened to it since the build began.
                 if let Err(reason) = replaceable(&self.target) {
                     let path = self.target.clone();
@@ -123,11 +131,9 @@ impl Staging {
         match renameat_with(CWD, &self.folder, CWD, &self.target, RenameFlags::EXCHANGE) {
             // A file system that cannot exchange: for a moment there is no
             // output, and a kill or a power cut in it leaves the previous one
-            // under this name.
-            Err(rustix::io::Errno::INVAL) => {
-                let mut previous = self.target.clone().into_os_string();
-                previous.push(format!(".previous-{}", std::process::id()));
-                let previous = PathBuf::from(previous);
+            // under this name, see `put_back`.
+            Err(Errno::INVAL) => {
+                let previous = with_suffix(&self.target, &format!("{PREVIOUS}{}", id()));
                 fs::rename(&self.target, &previous)?;
                 fs::rename(&self.folder, &self.target)
                     .inspect_err(|_| drop(fs::rename(&previous, &self.target)))?;
@@ -201,6 +207,47 @@ fn replaceable(target: &Path) -> Result<(), String> {
     match found.difference(&listed).next() {
         None => Ok(()),
         Some(file) => Err(format!("holds {file}, which is not in its {MANIFEST}")),
+    }
+}
+
+/// The target's name with more behind it.
+fn with_suffix(target: &Path, suffix: &str) -> PathBuf {
+    let mut name = target.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Gives back its name to an output whose replacement was cut short, and removes
+/// one that was replaced.
+fn put_back(target: &Path) {
+    let Some(parent) = target.parent() else {
+        return;
+    };
+    let prefix = with_suffix(target, PREVIOUS);
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let owner = path
+            .as_os_str()
+            .as_encoded_bytes()
+            .strip_prefix(prefix.as_os_str().as_encoded_bytes())
+            .and_then(|pid| std::str::from_utf8(pid).ok()?.parse().ok())
+            .and_then(Pid::from_raw);
+        let Some(owner) = owner else {
+            continue;
+        };
+        let is_ours = || manifest::listed(&path).is_some() && replaceable(&path).is_ok();
+        if test_kill_process(owner) != Err(Errno::SRCH) || !is_ours() {
+            continue;
+        }
+        let left = path.display();
+        if !target.exists() && fs::rename(&path, target).is_ok() {
+            tracing::info!(
+                "{} has its name again: its replacement was cut short",
+                target.display()
+            );
+        } else if target.exists() && fs::remove_dir_all(&path).is_ok() {
+            tracing::info!("removed {left}, left by a build that was killed");
+        }
     }
 }
 
@@ -282,6 +329,35 @@ mod tests {
             assert_eq!(trace::take(), expected);
             assert_eq!(names(parent.path()), ["out"]);
         }
+    }
+
+    #[test]
+    fn an_output_whose_replacement_was_cut_short_has_its_name_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        let previous = |owner: u32, text: &str| {
+            let folder = parent.path().join(format!("out{PREVIOUS}{owner}"));
+            fs::create_dir(&folder).unwrap();
+            let manifest = format!(r#"{{"manifest_version": {text}, "files": {{}}}}"#);
+            fs::write(folder.join(MANIFEST), manifest).unwrap();
+            folder
+        };
+        let target = parent.path().join("out");
+        let ours = previous(id(), "1");
+        let left = previous(dead.id(), "1");
+        put_back(&target);
+        assert!(target.join(MANIFEST).exists() && ours.exists() && !left.exists());
+        // Replaced, and not removed yet.
+        let left = previous(dead.id(), "1");
+        put_back(&target);
+        assert!(target.exists() && ours.exists() && !left.exists());
+        // Somebody else's.
+        fs::write(left.with_file_name(format!("out{PREVIOUS}x")), "").unwrap();
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("file"), "mine").unwrap();
+        put_back(&target);
+        assert!(left.join("file").exists());
     }
 
     #[test]

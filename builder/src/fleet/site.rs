@@ -176,8 +176,7 @@ impl Site {
             .unwrap_or_else(|| host::memory::oom_kills(Path::new("/")))
     }
 
-    /// Writes the overlays and identities of guests that are new, and makes
-    /// their taps.
+    /// Sees that guests can run at all, and makes what each needs.
     pub fn prepare(&self, guests: GuestRange, interrupt: &Interrupt) -> Result<(), LaunchError> {
         let spec = &self.spec;
         self.look_at_qemu()?;
@@ -190,6 +189,17 @@ impl Site {
                 kvm_for_users()?;
             }
         }
+        self.furnish(guests, interrupt)
+    }
+
+    /// Writes the overlays and identities of guests that are new, and makes
+    /// their taps.
+    pub(super) fn furnish(
+        &self,
+        guests: GuestRange,
+        interrupt: &Interrupt,
+    ) -> Result<(), LaunchError> {
+        let spec = &self.spec;
         write_overlays(
             &self.folder.overlays(),
             guests,
@@ -456,13 +466,22 @@ impl Site {
         })
     }
 
-    /// Puts a guest's process into a CPU class.
-    pub(super) fn classify(&self, class: Class, pid: u32) {
-        if let Some(placement) = &self.placement
-            && let Err(error) = placement.classes().set(class, pid)
-        {
-            // It may have ended in between.
-            tracing::debug!("process {pid} is not in its CPU class: {error}");
+    /// Puts a guest's process into a CPU class, unless the kernel takes none for
+    /// now: then it is `false`, and this is to be tried again (see [`Classes::set`]).
+    ///
+    /// [`Classes::set`]: super::cpu::Classes::set
+    pub(super) fn classify(&self, class: Class, pid: u32) -> bool {
+        let Some(placement) = &self.placement else {
+            return true;
+        };
+        match placement.classes().set(class, pid) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) => {
+                // It may have ended in between.
+                tracing::debug!("process {pid} is not in its CPU class: {error}");
+                true
+            }
         }
     }
 

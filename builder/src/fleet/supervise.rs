@@ -356,7 +356,13 @@ impl<'a> Fleet<'a> {
     /// Waits for news, and takes it.
     fn turn(&mut self, until: Option<Instant>) -> Result<(), LaunchError> {
         let at_once = self.has_requests.then(Instant::now);
-        let next = [until, self.asks.due(), self.renewal, at_once];
+        let next = [
+            until,
+            self.asks.due(),
+            self.wishes.due(),
+            self.renewal,
+            at_once,
+        ];
         let notices = self.supervisor.turn(next.into_iter().flatten().min())?;
         let mut log = Log::default();
         for notice in notices {
@@ -370,7 +376,7 @@ impl<'a> Fleet<'a> {
             self.renew_sockets();
         }
         self.asks.go_on(&mut self.supervisor);
-        self.wishes.go_on(&mut self.supervisor);
+        self.wishes.go_on(&mut self.supervisor, &mut self.journal);
         Ok(())
     }
 

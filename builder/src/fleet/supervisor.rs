@@ -7,7 +7,7 @@
 //! only times at which it wakes by itself are those that a guest's state machine
 //! or the admission of the next start asks for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
@@ -68,6 +68,10 @@ const AT_WORK: [Phase; 5] = [
 /// Most guests started before what others have to say is heard.
 const STARTS_A_TURN: usize = 8;
 
+/// How far apart the kernel takes nice values of sessions from users without
+/// CAP_SYS_ADMIN: a tenth of a second (kernel/sched/autogroup.c), and a little.
+const CLASSIFY_AGAIN: Duration = Duration::from_millis(110);
+
 const INTERRUPT: Token = Token(usize::MAX);
 const ERRORS: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
@@ -125,6 +129,9 @@ pub struct Supervisor {
     first: Token,
     notices: Vec<Notice>,
     errors: Errors,
+    /// Guests whose CPU class the kernel did not take, and when to try again.
+    unclassed: VecDeque<usize>,
+    classify_at: Instant,
     /// The fleet's sockets are gone, and its caller was not told yet.
     sockets_gone: bool,
     oom_kills: OomKills,
@@ -163,6 +170,8 @@ impl Supervisor {
             first: Token(0),
             notices: Vec::new(),
             errors,
+            unclassed: VecDeque::new(),
+            classify_at: Instant::now(),
             sockets_gone: false,
             jitter: Jitter::new()?,
             interrupt,
@@ -341,8 +350,8 @@ impl Supervisor {
         // It may have gone with a smaller number of guests.
         if let Some(member) = self.members.get_mut(which) {
             member.leave();
-            self.classify(which);
         }
+        self.classify(which);
     }
 
     /// Starts what may be started, waits for news until `until` (for ever
@@ -359,6 +368,7 @@ impl Supervisor {
             until,
             self.times.next(),
             self.starts.look_again(),
+            (!self.unclassed.is_empty()).then_some(self.classify_at),
             self.unfinished
                 .values()
                 .map(|at| at.unwrap_or_else(Instant::now))
@@ -390,6 +400,7 @@ impl Supervisor {
             self.unfinished.insert(*token, None);
         }
         self.expire(now, &turn.unheard());
+        self.classify_again(now);
         Ok(std::mem::take(&mut self.notices))
     }
 
@@ -812,9 +823,26 @@ impl Supervisor {
 
     /// Puts a guest into its CPU class.
     fn classify(&mut self, which: usize) {
-        let member = &self.members[which];
-        if let Some(pid) = member.pid() {
-            self.site.classify(member.class(), pid);
+        // It may have gone with a smaller number of guests.
+        let Some(member) = self.members().get(which) else {
+            return;
+        };
+        if let Some(pid) = member.pid()
+            && !self.site.classify(member.class(), pid)
+            && !self.unclassed.contains(&which)
+        {
+            self.unclassed.push_back(which);
+            self.classify_at = Instant::now() + CLASSIFY_AGAIN;
+        }
+    }
+
+    /// Puts those into their CPU classes that have waited for it.
+    fn classify_again(&mut self, now: Instant) {
+        if self.classify_at <= now
+            && let Some(which) = self.unclassed.pop_front()
+        {
+            self.classify_at = now + CLASSIFY_AGAIN;
+            self.classify(which);
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::api::bridge::Act;
 use super::api::types::{ActAnswer, ActRequest, Desired, Refusal, Selection};
-use super::claims::{Claim, Register};
+use super::claims::{Claim, Register, Turn};
 use super::guest::{Event, Phase};
 use super::journal::{Journal, Record};
 use super::launch::LaunchError;
@@ -24,9 +24,10 @@ use crate::vmm::Net;
 /// Longest grace that makes sense, so that no sum of times overflows.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// How long other fleets are waited for that choose ports and user ids: guests that
-/// live are to be heard meanwhile.
-const TURN_WAIT: Duration = Duration::from_millis(500);
+/// How long other fleets that choose ports and user ids are waited for, and how
+/// often is looked whether they are done.
+const TURN_WAIT: Duration = Duration::from_secs(5);
+const TURN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Wishes that are not fulfilled yet.
 #[derive(Debug, Default)]
@@ -34,6 +35,8 @@ pub(super) struct Wishes {
     acts: Vec<Pending>,
     /// Fewer guests: those from this number on go.
     fewer: Option<(usize, oneshot::Sender<Result<ActAnswer, String>>)>,
+    /// More guests, once other fleets have chosen what they need.
+    more: Option<More>,
     /// What each `stop --all` gives guests to power off, and who waits for the
     /// end.
     ends: Vec<(Duration, ActAnswer, oneshot::Sender<ActAnswer>)>,
@@ -48,6 +51,15 @@ struct Pending {
     waiting: Vec<(usize, Option<u32>)>,
     answer: ActAnswer,
     reply: oneshot::Sender<ActAnswer>,
+}
+
+#[derive(Debug)]
+struct More {
+    count: u32,
+    reply: oneshot::Sender<Result<ActAnswer, String>>,
+    /// When to try again, and until when.
+    again: Instant,
+    until: Instant,
 }
 
 impl Wishes {
@@ -119,7 +131,7 @@ impl Wishes {
             answer: ActAnswer { done, refused },
             reply,
         });
-        self.go_on(supervisor);
+        self.go_on(supervisor, journal);
     }
 
     /// Changes the number of guests.
@@ -132,7 +144,7 @@ impl Wishes {
     ) {
         let busy = if self.ending {
             Some("the fleet ends")
-        } else if self.fewer.is_some() {
+        } else if self.fewer.is_some() || self.more.is_some() {
             Some("another change of the number of guests is under way")
         } else {
             None
@@ -144,8 +156,14 @@ impl Wishes {
         let now = supervisor.members().len();
         let wanted = count as usize;
         if wanted > now {
-            let more = more(supervisor, journal, count);
-            let _ = reply.send(more.map_err(|error| error.to_string()));
+            let again = Instant::now();
+            self.more = Some(More {
+                count,
+                reply,
+                again,
+                until: again + TURN_WAIT,
+            });
+            self.go_on(supervisor, journal);
             return;
         }
         let members = &supervisor.members()[wanted..];
@@ -160,11 +178,11 @@ impl Wishes {
             supervisor.wish(which, &Event::Stop(STOP_GRACE));
         }
         self.fewer = Some((wanted, reply));
-        self.go_on(supervisor);
+        self.go_on(supervisor, journal);
     }
 
     /// Answers those whose wishes are fulfilled.
-    pub(super) fn go_on(&mut self, supervisor: &mut Supervisor) {
+    pub(super) fn go_on(&mut self, supervisor: &mut Supervisor, journal: &mut Journal) {
         for pending in std::mem::take(&mut self.acts) {
             let Pending {
                 act,
@@ -196,6 +214,23 @@ impl Wishes {
         if let Some((count, reply)) = self.fewer.take_if(|(count, _)| gone(*count)) {
             let _ = reply.send(fewer(supervisor, count).map_err(|error| error.to_string()));
         }
+        let now = Instant::now();
+        if let Some(mut wish) = self.more.take_if(|wish| wish.again <= now) {
+            match more(supervisor, journal, wish.count) {
+                Err(LaunchError::Turn) if now < wish.until && !self.ending => {
+                    wish.again = now + TURN_PAUSE;
+                    self.more = Some(wish);
+                }
+                answer => {
+                    let _ = wish.reply.send(answer.map_err(|error| error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// When to go on, if nothing happens before.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.more.as_ref().map(|wish| wish.again)
     }
 
     /// From now on, nothing but the end of all guests is waited for.
@@ -220,6 +255,9 @@ impl Wishes {
         }
         for pending in self.acts {
             let _ = pending.reply.send(pending.answer);
+        }
+        if let Some(wish) = self.more {
+            let _ = wish.reply.send(Err("the fleet ends".to_owned()));
         }
     }
 }
@@ -273,6 +311,7 @@ fn more(
     let now = u32::try_from(supervisor.members().len()).unwrap_or(u32::MAX);
     let guests = GuestRange::new(now, count)?;
     let site = supervisor.site_mut();
+    let turn = turn_of(site)?;
     // What a change of the number left that was cut short: these are new.
     let new = guests.iter().collect::<Vec<_>>();
     site.forget(&new);
@@ -280,7 +319,7 @@ fn more(
     let wanted = guests.iter().map(|guest| Record::Wanted { guest });
     journal.append_durably(wanted)?;
     let before = site.spec().clone();
-    if let Err(error) = enlarge(site, guests, count) {
+    if let Err(error) = enlarge(site, turn, guests, count) {
         *site.spec_mut() = before;
         site.forget(&new);
         if let Err(error) = site.write_ssh_config() {
@@ -298,21 +337,24 @@ fn more(
 }
 
 /// Makes room for guests that are new.
-fn enlarge(site: &mut Site, guests: GuestRange, count: u32) -> Result<(), LaunchError> {
-    choose_more(site, count)?;
+fn enlarge(site: &mut Site, turn: Turn, guests: GuestRange, count: u32) -> Result<(), LaunchError> {
+    choose_more(site, turn, count)?;
     site.spec_mut().count = count;
-    site.prepare(guests, &Interrupt::never()?)?;
+    site.furnish(guests, &Interrupt::never()?)?;
     site.write_ssh_config()?;
     Ok(site.folder().write_spec(site.spec())?)
 }
 
+/// The right to choose, if no other fleet has it: guests that live are to be
+/// heard meanwhile.
+fn turn_of(site: &Site) -> Result<Turn, LaunchError> {
+    let turn = Register::beside(site.folder()).turn(site.folder().path(), || false)?;
+    turn.ok_or(LaunchError::Turn)
+}
+
 /// Takes what so many guests need that no other fleet may have.
-fn choose_more(site: &mut Site, count: u32) -> Result<(), LaunchError> {
+fn choose_more(site: &mut Site, turn: Turn, count: u32) -> Result<(), LaunchError> {
     let fleet = site.folder().path().to_path_buf();
-    let until = Instant::now() + TURN_WAIT;
-    let turn = Register::beside(site.folder())
-        .turn(&fleet, || Instant::now() < until)?
-        .ok_or(LaunchError::Turn)?;
     let spec = site.spec_mut();
     if spec.net == Net::User {
         spec.ports = ports::extend(&fleet, turn.others(), &spec.ports, count)?;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     digest::Sha256,
-    lock::Lock,
+    lock::{Lock, TEMPORARY},
     plain,
     process::{self, ProcessError},
     progress,
@@ -101,13 +101,14 @@ pub(super) fn build(request: &Request, env: &Env, source: &Source) -> Result<Ker
         debug!("kernel {key}: taken from the cache");
         return Ok(kernel);
     }
-    let _lock = Lock::acquire(&entry.lock_path(), "this kernel", &env.interrupt)
+    let lock = Lock::acquire(&entry.lock_path(), "this kernel", &env.interrupt)
         .map_err(cache_error(&env.cache))?
         .ok_or(BuildError::Interrupted)?;
+    entry.sweep(&lock);
     if let Some(kernel) = entry.load() {
         return Ok(kernel);
     }
-    let site = Site::prepare(request, env, source, &key)?;
+    let site = Site::prepare(request, env, source, &key, &lock)?;
     let make = site.make(request, env);
     let config = site.configure(&make, &settings)?;
     let image = site.compile(&make, &request.header)?;
@@ -142,10 +143,10 @@ pub(super) fn configure(
     let toolchain = Toolchain::detect(&env.interrupt).map_err(BuildError::Tool)?;
     let key = key(source, &settings, &request.header, &toolchain, env.epoch);
     let lock = Entry::new(&env.cache, &key).lock_path();
-    let _lock = Lock::acquire(&lock, "this kernel", &env.interrupt)
+    let lock = Lock::acquire(&lock, "this kernel", &env.interrupt)
         .map_err(cache_error(&env.cache))?
         .ok_or(BuildError::Interrupted)?;
-    let site = Site::prepare(request, env, source, &key)?;
+    let site = Site::prepare(request, env, source, &key, &lock)?;
     site.configure(&site.make(request, env), &settings)
 }
 
@@ -197,6 +198,7 @@ impl Site {
         env: &Env,
         source: &Source,
         key: &Sha256,
+        lock: &Lock,
     ) -> Result<Self, BuildError> {
         let tree = if source.path.is_dir() {
             source.path.clone()
@@ -211,12 +213,11 @@ impl Site {
         };
         let folder = env.cache.join("build");
         let log_path = folder.join(format!("{key}.log"));
-        let prefix = format!("{key}.tmp-");
         let open = || {
             fs::create_dir_all(&folder)?;
-            unpack::remove_leftovers(&folder, &prefix)?;
+            lock.sweep(&folder);
             let output = tempfile::Builder::new()
-                .prefix(&prefix)
+                .prefix(&format!("{key}{TEMPORARY}"))
                 .tempdir_in(&folder)?;
             let mut options = File::options();
             options.write(true).create(true).truncate(true);

@@ -8,7 +8,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Kernel, prebuilt::Format, source::SourceInfo, toolchain::Toolchain};
-use crate::{digest::Sha256, durable, plain};
+use crate::{
+    digest::Sha256,
+    durable,
+    lock::{Lock, TEMPORARY},
+    plain,
+};
 
 const IMAGE: &str = "vmlinux";
 const CONFIG: &str = "kernel.config";
@@ -40,6 +45,12 @@ impl Entry {
         self.folder.with_extension("lock")
     }
 
+    /// Removes what processes left that were killed while they put a kernel in
+    /// its place.
+    pub(super) fn sweep(&self, lock: &Lock) {
+        lock.sweep(self.folder.parent().unwrap_or(Path::new(".")));
+    }
+
     /// The kernel kept here, unless it is missing or damaged.
     pub(super) fn load(&self) -> Option<Kernel> {
         let record = plain::read(&self.folder.join(RECORD)).ok()?;
@@ -69,8 +80,9 @@ impl Entry {
     /// Puts a kernel here, all of it or nothing; the caller holds the lock.
     pub(super) fn store(&self, image: &Path, config: &str, record: &Record) -> io::Result<()> {
         let parent = self.folder.parent().unwrap_or(Path::new("."));
+        let key = self.folder.file_name().unwrap_or_default();
         let temporary = tempfile::Builder::new()
-            .prefix(".tmp-")
+            .prefix(&format!("{}{TEMPORARY}", key.display()))
             .tempdir_in(parent)?;
         let path = temporary.path();
         fs::copy(image, path.join(IMAGE))?;
@@ -132,7 +144,8 @@ mod tests {
         let [settled, renamed] = &trace::take()[..] else {
             panic!("other steps");
         };
-        assert!(settled.starts_with("settled .tmp-"), "{settled}");
+        let temporary = format!("settled {}.tmp-", Sha256::of_bytes("key"));
+        assert!(settled.starts_with(&temporary), "{settled}");
         assert!(renamed.starts_with("renamed "), "{renamed}");
         assert!(entry.load().is_some());
         assert_eq!(

@@ -22,7 +22,7 @@ use super::whole::Kept;
 use crate::{
     digest::Sha256,
     interrupt::Interrupt,
-    lock::Lock,
+    lock::{Lock, TEMPORARY},
     progress,
     text::{printable_bytes, printable_error},
 };
@@ -92,7 +92,7 @@ pub fn unpack(
     let interrupted = || UnpackError::Interrupted(archive.to_owned());
     let what = format!("unpacking {}", archive.display());
     let lock = Lock::acquire(&tree.with_extension("lock"), &what, interrupt).map_err(failed)?;
-    let _lock = lock.ok_or_else(interrupted)?;
+    let lock = lock.ok_or_else(interrupted)?;
     if kept.is_whole() {
         return Ok(tree);
     }
@@ -102,10 +102,9 @@ pub fn unpack(
             tree.display()
         );
     }
-    let prefix = format!("{sha256}.tmp-");
-    remove_leftovers(&folder, &prefix).map_err(failed)?;
+    lock.sweep(&folder);
     let temporary = tempfile::Builder::new()
-        .prefix(&prefix)
+        .prefix(&format!("{sha256}{TEMPORARY}"))
         .tempdir_in(&folder)
         .map_err(failed)?;
     tracing::info!("unpacking {}", archive.display());
@@ -129,21 +128,6 @@ pub fn unpack(
     // It is there no more.
     let _ = temporary.keep();
     Ok(tree)
-}
-
-/// Removes what a killed process left; the caller holds the lock for `prefix`.
-pub(super) fn remove_leftovers(folder: &Path, prefix: &str) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(prefix.as_bytes())
-        {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 enum Fault {

@@ -61,7 +61,12 @@ pub enum Classes {
         autogroups: bool,
     },
     /// Nothing: every guest has the nice value that was asked for.
-    Alike(i32),
+    Alike {
+        /// That value.
+        nice: i32,
+        /// Whether sessions share the CPU as groups.
+        autogroups: bool,
+    },
 }
 
 impl Classes {
@@ -77,11 +82,12 @@ impl Classes {
         if let Some(cgroup) = FleetCgroup::create(root, name, spec)? {
             return Ok(Self::Cgroup(cgroup));
         }
+        let autogroups = nice::has_autogroups(root);
         Ok(match spec.nice {
-            Some(nice) => Self::Alike(nice),
+            Some(nice) => Self::Alike { nice, autogroups },
             None => Self::Nice {
                 urgent: nice::own(),
-                autogroups: nice::has_autogroups(root),
+                autogroups,
             },
         })
     }
@@ -94,7 +100,15 @@ impl Classes {
     pub fn set(&self, class: Class, pid: u32) -> io::Result<()> {
         match (self, class) {
             (Self::Cgroup(cgroup), class) => cgroup.move_to(class, pid),
-            (Self::Alike(_), _) => Ok(()),
+            // Its process has it since the start; its session may not.
+            (
+                Self::Alike {
+                    nice,
+                    autogroups: true,
+                },
+                _,
+            ) => nice::set(pid, *nice, true),
+            (Self::Alike { .. }, _) => Ok(()),
             (Self::Nice { autogroups, .. }, Class::Running) => {
                 nice::set(pid, nice::LAST, *autogroups)
             }
@@ -115,7 +129,7 @@ impl Classes {
         match self {
             Self::Cgroup(cgroup) => format!("cpu {}", cgroup.kind()),
             Self::Nice { .. } => "nice".to_owned(),
-            Self::Alike(nice) => format!("none, all at nice {nice}"),
+            Self::Alike { nice, .. } => format!("none, all at nice {nice}"),
         }
     }
 
@@ -124,7 +138,7 @@ impl Classes {
     pub fn cgroup(&self) -> Option<&FleetCgroup> {
         match self {
             Self::Cgroup(cgroup) => Some(cgroup),
-            Self::Nice { .. } | Self::Alike(_) => None,
+            Self::Nice { .. } | Self::Alike { .. } => None,
         }
     }
 
@@ -132,7 +146,7 @@ impl Classes {
     pub fn close(self) -> io::Result<()> {
         match self {
             Self::Cgroup(cgroup) => cgroup.remove(),
-            Self::Nice { .. } | Self::Alike(_) => Ok(()),
+            Self::Nice { .. } | Self::Alike { .. } => Ok(()),
         }
     }
 }
@@ -237,10 +251,6 @@ impl Prepared {
     /// Does it, in the child between fork(2) and execve(2), after setsid(2) and
     /// before the user id is given up. It makes system calls only, all of them
     /// async-signal-safe (signal-safety(7)).
-    ///
-    /// A user without CAP_SYS_ADMIN who sets a nice value without a cgroup may
-    /// wait here for a tenth of a second, which the kernel wants between two
-    /// sessions.
     pub fn in_child(&self) -> io::Result<()> {
         if let Some(entries) = &self.entries {
             entries.enter()?;

@@ -15,18 +15,10 @@ use rustix::io::Errno;
 use rustix::process::{
     Pid, Resource, getpriority_process, getrlimit, setpriority_pgrp, setpriority_process,
 };
-use rustix::thread::{CapabilitySet, capabilities, nanosleep};
-use rustix::time::Timespec;
+use rustix::thread::{CapabilitySet, capabilities};
 
 /// The least urgent nice value.
 pub(super) const LAST: i32 = 19;
-/// How often a session's nice value is tried in a child, and how long apart:
-/// the kernel takes one a tenth of a second from users without CAP_SYS_ADMIN.
-const TRIES: usize = 50;
-const PAUSE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000_000,
-};
 
 /// Whether sessions share the CPU as groups. `root` stands for `/`.
 pub(super) fn has_autogroups(root: &Path) -> bool {
@@ -88,8 +80,9 @@ impl OwnNice {
         }
     }
 
-    /// Gives the calling process its nice value, and the session that it leads;
-    /// async-signal-safe.
+    /// Gives the calling process its nice value, and the session that it leads,
+    /// unless the kernel takes none for that now (see [`set`]): whoever starts it
+    /// is not to be held up. Async-signal-safe.
     pub(super) fn apply(&self) -> io::Result<()> {
         setpriority_process(None, self.nice)?;
         let Some(value) = &self.session else {
@@ -97,17 +90,10 @@ impl OwnNice {
         };
         let path = c"/proc/self/autogroup";
         let session = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let mut refused = Errno::AGAIN;
-        for _ in 0..TRIES {
-            match rustix::io::write(&session, value.as_bytes()) {
-                Ok(_) => return Ok(()),
-                Err(error) if error != Errno::AGAIN => return Err(error.into()),
-                Err(error) => refused = error,
-            }
-            // Woken early, it tries early.
-            let _ = nanosleep(&PAUSE);
+        match rustix::io::write(&session, value.as_bytes()) {
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        Err(refused.into())
     }
 }
 
