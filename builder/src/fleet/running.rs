@@ -107,6 +107,8 @@ pub(super) struct Running {
     second: (Instant, Amount),
     /// How much of the VMM's stderr has been read, in bytes.
     errors_read: u64,
+    /// What of it has not come to a line's end yet.
+    errors: LineBuffer,
     /// What its threads had got when [`Running::chance`] began to count.
     counts_from: Option<(Instant, Schedule)>,
     /// What its monitor is asked; boxed, since hardly any guest's is.
@@ -166,6 +168,7 @@ impl Running {
             outgoing: Vec::new(),
             second: (Instant::now(), Amount::default()),
             errors_read,
+            errors: LineBuffer::default(),
             counts_from: None,
             inspection: None,
             killed: false,
@@ -275,25 +278,27 @@ impl Running {
         (taken, lines.into())
     }
 
-    /// Reads what is new in the VMM's stderr, and cuts a file that grew too
-    /// long.
+    /// Reads the lines that have ended in the VMM's stderr since, and cuts a file
+    /// that grew too long. QEMU writes a message in pieces.
     pub(super) fn read_errors(&mut self, path: &Path) -> io::Result<Vec<Vec<u8>>> {
         let mut file = File::options().read(true).write(true).open(path)?;
-        let mut buffer = LineBuffer::default();
         let mut lines = Vec::new();
         file.seek(SeekFrom::Start(self.errors_read))?;
         let mut text = Vec::new();
         self.errors_read += (&file).take(TURN_MAX.bytes as u64).read_to_end(&mut text)? as u64;
-        buffer.push(&text, |line| lines.push(line.to_vec()));
-        if !buffer.rest().is_empty() {
-            lines.push(buffer.rest().to_vec());
-        }
+        self.errors.push(&text, |line| lines.push(line.to_vec()));
         if file.metadata()?.len() > ERRORS_MAX {
             // QEMU appends, so it goes on at the new end.
             file.set_len(0)?;
             self.errors_read = 0;
         }
         Ok(lines)
+    }
+
+    /// What the VMM wrote to stderr after the last line that ended, if anything.
+    pub(super) fn last_error(&self) -> Option<Vec<u8>> {
+        let rest = self.errors.rest();
+        (!rest.is_empty()).then(|| rest.to_vec())
     }
 
     /// How the VMM ended, once it has; `by_oom` tells whether the OOM killer sent

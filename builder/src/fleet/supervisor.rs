@@ -722,14 +722,24 @@ impl Supervisor {
             return;
         };
         for line in running.read_errors(&path).unwrap_or_default() {
-            let text = printable_bytes(&line);
-            self.apply(which, &Event::VmmText(&text));
+            self.take_error(which, &line);
         }
+    }
+
+    fn take_error(&mut self, which: usize, line: &[u8]) {
+        let text = printable_bytes(line);
+        self.apply(which, &Event::VmmText(&text));
     }
 
     /// Takes the end of a VMM, after the last words still in its streams.
     fn reap(&mut self, which: usize) -> Amount {
         self.take_errors(which);
+        let last = self.members[which]
+            .running()
+            .and_then(|running| running.last_error());
+        if let Some(line) = last {
+            self.take_error(which, &line);
+        }
         let Some(mut running) = self.members[which].ended() else {
             return Amount::default();
         };

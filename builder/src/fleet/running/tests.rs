@@ -79,3 +79,25 @@ fn lines_wait_for_a_console_in_bounds_and_ours_have_room_behind_them() {
     );
     drop(guest);
 }
+
+#[test]
+fn a_message_that_comes_in_pieces_is_one_line() {
+    let (mut running, _guest) = running();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("g00000");
+    let mut read = |written: &str| {
+        let mut options = File::options();
+        let mut file = options.append(true).create(true).open(&path).unwrap();
+        file.write_all(written.as_bytes()).unwrap();
+        let lines = running.read_errors(&path).unwrap();
+        (lines, running.last_error())
+    };
+    assert_eq!(read("qemu: "), (vec![], Some(b"qemu:".to_vec())));
+    assert_eq!(
+        read("-netdev user: "),
+        (vec![], Some(b"qemu: -netdev user:".to_vec()))
+    );
+    let whole = b"qemu: -netdev user: taken".to_vec();
+    assert_eq!(read("taken\n"), (vec![whole], None));
+    assert_eq!(read("dies"), (vec![], Some(b"dies".to_vec())));
+}
