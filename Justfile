@@ -47,6 +47,15 @@ soak: build
         cargo test --release --locked --package imgbuild-tests \
         --test hostile --test fleet --test placement --test soak -- --nocapture
 
+# Run what users do under real KVM, in a machine that QEMU emulates; --sharing: one with Linux 6.12
+kvm *FLAVOUR: build
+    IMGBUILD_KVM="{{ if FLAVOUR == "--sharing" { "sharing" } else { "stable" } }}" IMGBUILD_BIN="$PWD/{{imgbuild}}" \
+        cargo test --release --locked --package imgbuild-tests --test kvm -- --nocapture
+
+# A shell in that machine, with imgbuild in it; ends with `exit`
+kvm-shell *FLAVOUR: build
+    IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo run --release --locked --package imgbuild-tests --bin kvm-shell -- {{FLAVOUR}}
+
 # Run every fuzz target for so many seconds
 fuzz SECONDS="30":
     [ -x .tools/bin/cargo-fuzz ] || cargo install cargo-fuzz --version 0.13.2 --locked --root .tools

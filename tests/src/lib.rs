@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod guest;
 pub mod http;
 pub mod kex;
+pub mod machine;
 pub mod namespace;
 pub mod reachable;
 pub mod root;

@@ -78,11 +78,21 @@ impl Root {
     /// Packs it as a user would, beside its folder.
     #[must_use]
     pub fn pack(&self) -> PathBuf {
-        let packed = self.0.with_extension("cpio.gz");
+        self.packed("cpio.gz", "gzip -9")
+    }
+
+    /// Packs it without compression, which a CPU that is emulated would pay for.
+    #[must_use]
+    pub fn archive(&self) -> PathBuf {
+        self.packed("cpio", "cat")
+    }
+
+    fn packed(&self, extension: &str, compress: &str) -> PathBuf {
+        let packed = self.0.with_extension(extension);
         let status = Command::new("sh")
             .args([
                 "-c",
-                "find . | cpio --quiet -o -R 0:0 -H newc | gzip -9 >\"$0\"",
+                &format!("find . | cpio --quiet -o -R 0:0 -H newc | {compress} >\"$0\""),
             ])
             .arg(&packed)
             .current_dir(&self.0)

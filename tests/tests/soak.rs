@@ -5,55 +5,18 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
-use imgbuild_tests::root::Root;
-use imgbuild_tests::stand_in::QEMU;
-use imgbuild_tests::{TestEnv, binary, workspace};
+use imgbuild_tests::TestEnv;
+use imgbuild_tests::machine::{Emulated, Machine, Release};
 
 /// Asks for the tests that take minutes.
 const ASKED: &str = "IMGBUILD_SOAK";
-/// Where `./bootstrap soak` unpacks the kernel.
-const KERNELS: &str = ".tools/linux-image/boot";
-/// Seconds that the guest may take: it only keeps a hang from lasting for ever.
+/// Seconds that the machine may take.
 const PATIENCE: &str = "3600";
 
-/// What the tests and imgbuild call in the guest, and QEMU's firmware.
-const PROGRAMS: [&str; 8] = [
-    "/bin/busybox",
-    "/usr/bin/sh",
-    "/usr/bin/head",
-    "/usr/bin/tail",
-    "/usr/bin/sleep",
-    "/usr/bin/qemu-img",
-    "/usr/bin/qemu-system-x86_64",
-    // QEMU loads it once it is asked for TCG.
-    "/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so",
-];
-const FIRMWARE: [&str; 2] = ["usr/share/qemu/qboot.rom", "usr/share/qemu/pvh.bin"];
-
-/// The guest's first process: each step's exit code is told on the console.
-const INIT: &str = r#"#!/bin/busybox sh
-export PATH=/usr/bin:/bin HOME=/root TMPDIR=/tmp RUST_BACKTRACE=0
-export XDG_STATE_HOME=/root/state XDG_RUNTIME_DIR=/run
-busybox mount -t devtmpfs devtmpfs /dev
-busybox mount -t proc proc /proc
-busybox mount -t sysfs sysfs /sys
-busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
-busybox mount -t tmpfs tmpfs /tmp
-busybox ln -s /proc/self/fd /dev/fd
-exec </dev/null >/dev/ttyS0 2>&1
-busybox ifconfig lo 127.0.0.1 up
-
-step() {
-    name=$1
-    shift
-    "$@"
-    echo "step $name: $?"
-}
-
-# Sets the clock so many seconds forward.
+/// What it runs.
+const SCRIPT: &str = r#"# Sets the clock so many seconds forward.
 jump() { busybox date -s "@$(($(busybox date +%s) + $1))"; }
 
 # The supervisor, and what a guest does not keep if it is started again.
@@ -105,8 +68,6 @@ step back jump -172800
 unmoved 2
 step stop imgbuild stop --all
 step removed [ ! -e "$group" ]
-step over true
-busybox reboot -f
 "#;
 
 /// The steps, in order.
@@ -144,37 +105,21 @@ fn placement_and_a_fleet_hold_under_cgroup_v2_and_jumps_of_the_clock() {
         return;
     }
     let env = TestEnv::new();
-    let root = Root::new(env.path().join("root"));
-    for program in PROGRAMS {
-        root.program(program);
-    }
-    for file in FIRMWARE {
-        root.copy(&Path::new("/").join(file), file);
-    }
-    add_stripped(&root, binary(), "usr/bin/imgbuild");
-    add_stripped(&root, &placement(), "test/placement");
+    let emulated = Emulated {
+        release: Release::Own,
+        accel: "tcg",
+        cpu: "max",
+        append: "cgroup_no_v1=all",
+    };
+    let machine = Machine::new(&env.path().join("root"), emulated);
+    machine.add_stripped(&placement(), "test/placement");
     // An emulated CPU that emulates one takes its time.
     let patient = ("[guest]", "[guest]\nboot_timeout = \"20m\"");
-    root.copy(&env.changed_artifacts(&[patient]), "test/out");
-    root.script("init", INIT);
-
-    let output = env
-        .command("timeout")
-        .args([PATIENCE, QEMU, "-machine", "q35", "-accel", "tcg"])
-        .args(["-cpu", "max", "-smp", "2", "-m", "3G", "-nodefaults"])
-        .args(["-display", "none", "-no-reboot", "-serial", "stdio"])
-        .args(["-append", "console=ttyS0 quiet cgroup_no_v1=all panic=-1"])
-        .arg("-kernel")
-        .arg(kernel())
-        .arg("-initrd")
-        .arg(root.pack())
-        .output()
-        .unwrap();
-    let console = String::from_utf8_lossy(&output.stdout);
-    println!("{console}");
-    let told = |step: &&str| console.contains(&format!("step {step}: 0\r\n"));
-    let failed: Vec<_> = STEPS.iter().filter(|step| !told(step)).collect();
-    assert!(failed.is_empty(), "{failed:?} failed");
+    let out = env.changed_artifacts(&[patient]);
+    machine.root().copy(&out, "test/out");
+    let console = machine.run(SCRIPT, PATIENCE);
+    println!("{}", console.text);
+    console.assert_steps(&STEPS.map(|step| (step, 0)));
 }
 
 /// The test of placement, which cargo has put beside this one.
@@ -187,26 +132,4 @@ fn placement() -> PathBuf {
     });
     let newest = built.max_by_key(|path| path.metadata().unwrap().modified().unwrap());
     newest.expect("`just soak` builds it")
-}
-
-/// The newest of the distribution's kernels that were unpacked.
-fn kernel() -> PathBuf {
-    let entries = fs::read_dir(workspace().join(KERNELS))
-        .into_iter()
-        .flatten();
-    let paths = entries.flatten().map(|entry| entry.path());
-    let kernels = paths.filter(|path| {
-        let name = path.file_name().unwrap().to_string_lossy();
-        name.starts_with("vmlinuz-")
-    });
-    kernels.max().expect("./bootstrap soak unpacks one")
-}
-
-/// Adds a program without what a debugger wants, which is most of it.
-fn add_stripped(root: &Root, program: &Path, path: &str) {
-    root.copy(program, path);
-    let place = root.place(path);
-    let stripped = Command::new("strip").arg(&place).status().unwrap();
-    assert!(stripped.success(), "{stripped}");
-    root.libraries(path);
 }
