@@ -73,9 +73,14 @@ impl Hypervisor {
             .any(|leaf| leaf.function == 1 && feature.in_leaf_1(leaf.ecx))
     }
 
+    /// An empty machine.
+    pub(super) fn create_vm(&self) -> Result<VmFd, CallError> {
+        named("KVM_CREATE_VM", uninterrupted(|| self.kvm.create_vm()))
+    }
+
     /// A machine about to run `program`, whose CPU has `feature` switched on.
     pub(super) fn machine(&self, program: &[u8], feature: Feature) -> Result<Machine, CallError> {
-        let vm = named("KVM_CREATE_VM", uninterrupted(|| self.kvm.create_vm()))?;
+        let vm = self.create_vm()?;
         named("KVM_SET_TSS_ADDR", vm.set_tss_address(TSS_ADDRESS))?;
         let mut memory = Image::new(program);
         let region = kvm_userspace_memory_region {

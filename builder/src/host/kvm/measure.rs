@@ -1,11 +1,11 @@
 //! The probe's programs, run one after another.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::code::{self, Feature, PORT, PROGRAMS, Program, RIGHT, WRONG};
 use super::deadline::{Watch, cpu_time};
 use super::machine::{CallError, Exit, Hypervisor};
-use super::probe::{Execution, Instruction, Probe, is_emulated};
+use super::probe::{Execution, Extremes, Instruction, Probe, is_emulated};
 
 /// All of it, in real time. The limits below are of CPU time, and less than
 /// this together: only a virtual CPU that cannot be interrupted, or a very busy
@@ -33,6 +33,9 @@ const LOOPS: usize = 3;
 /// How much longer the loop is that decides.
 const LONGER: u64 = 10;
 
+/// Machines that are made to see how long that takes.
+const CREATIONS: usize = 3;
+
 /// Runs everything.
 pub(super) fn probe(watch: &Watch) -> Result<Probe, CallError> {
     let hypervisor = Hypervisor::open()?;
@@ -53,7 +56,22 @@ pub(super) fn probe(watch: &Watch) -> Result<Probe, CallError> {
         host_ns,
         exits_per_second: exits(&hypervisor, watch)?,
         instructions,
+        vm_create_ns: vm_create(&hypervisor)?,
     })
+}
+
+/// Nanoseconds that making a machine takes. What makes it slow sleeps: in the
+/// kernel a new machine's threads join their maker's control groups.
+fn vm_create(hypervisor: &Hypervisor) -> Result<Option<Extremes>, CallError> {
+    let times = (0..CREATIONS)
+        .map(|_| {
+            let start = Instant::now();
+            let _vm = hypervisor.create_vm()?;
+            Ok(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        })
+        .collect::<Result<Vec<_>, CallError>>()?;
+    let extremes = times.iter().min().zip(times.iter().max());
+    Ok(extremes.map(|(&least, &most)| Extremes { least, most }))
 }
 
 /// Nanoseconds an instruction of the counting loop in the guest.

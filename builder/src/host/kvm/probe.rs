@@ -45,6 +45,19 @@ pub struct Probe {
     pub exits_per_second: Option<f64>,
     /// Instructions that an early kernel needs, each with what became of it.
     pub instructions: Vec<Instruction>,
+    /// Nanoseconds that `KVM_CREATE_VM` takes, waiting included; `None` if it was
+    /// not timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm_create_ns: Option<Extremes>,
+}
+
+/// The least and the most of a few measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extremes {
+    /// The least.
+    pub least: u64,
+    /// The most.
+    pub most: u64,
 }
 
 /// A loop this much slower in ring 0 than on the host is emulated, and not only
@@ -149,6 +162,7 @@ mod tests {
                     result: result.clone(),
                 })
                 .collect(),
+            vm_create_ns: None,
         }
     }
 
