@@ -21,6 +21,7 @@ pub mod interrupt;
 pub mod kernel;
 mod lines;
 pub mod lock;
+pub mod notes;
 pub mod outlet;
 mod plain;
 pub mod private;

@@ -21,14 +21,18 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
+    io::{Errno, retry_on_intr},
     process::{
         Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process_group,
         pidfd_open, set_parent_process_death_signal, setrlimit,
     },
 };
 
+use self::clock::{Clock, Limit, Overdue};
 use crate::{interrupt::Interrupt, lines::LineBuffer};
+
+mod clock;
+pub mod schedule;
 
 /// Output lines kept for the message of a tool that fails.
 const TAIL_LINES: usize = 30;
@@ -96,13 +100,26 @@ pub enum ProcessError {
         /// What the system said.
         source: io::Error,
     },
-    /// The tool did not end in time; it was killed.
+    /// The tool had its time, by its own clock ([`clock`]); it was killed.
     #[error("`{program}` did not end within {limit:?} and was killed; try it by hand")]
     TooSlow {
         /// The tool.
         program: String,
         /// The time it had.
         limit: Duration,
+    },
+    /// The tool hardly got the CPU; it was killed.
+    #[error(
+        "`{program}` was killed after {wall:.0?}, of which it waited for a CPU all but {had:.1?}: \
+         this host is too busy; try again when it is idle"
+    )]
+    Starved {
+        /// The tool.
+        program: String,
+        /// The time that passed.
+        wall: Duration,
+        /// The part of it that was the tool's.
+        had: Duration,
     },
     /// The user asked to stop; the tool was ended.
     #[error("interrupted while `{program}` was running; it was stopped")]
@@ -177,9 +194,30 @@ pub fn start_error(command: &Command, source: io::Error) -> ProcessError {
 /// Runs `command` to its end in the C locale, with nothing on its standard input,
 /// and hands each line it writes to `on_line`.
 ///
-/// Whatever the outcome, no process of its group is left when this returns.
+/// Whatever the outcome, no process of its group is left when this returns, but
+/// one that is overdue and that the kernel does not let end either.
 pub fn run(
+    command: Command,
+    interrupt: &Interrupt,
+    on_line: impl FnMut(Stream, &str),
+) -> Result<(), ProcessError> {
+    follow(command, None, interrupt, on_line)
+}
+
+/// Runs `command` as [`run`] does, and kills it and all it started once it said
+/// nothing for `limit` of its own clock.
+pub fn run_while_heard(
+    command: Command,
+    limit: Duration,
+    interrupt: &Interrupt,
+    on_line: impl FnMut(Stream, &str),
+) -> Result<(), ProcessError> {
+    follow(command, Some(Limit::Silence(limit)), interrupt, on_line)
+}
+
+fn follow(
     mut command: Command,
+    limit: Option<Limit>,
     interrupt: &Interrupt,
     mut on_line: impl FnMut(Stream, &str),
 ) -> Result<(), ProcessError> {
@@ -193,7 +231,7 @@ pub fn run(
         tail.push_back(line.into_owned());
     };
     let mut partial = [LineBuffer::default(), LineBuffer::default()];
-    let status = watch(&mut command, None, interrupt, |stream, bytes| {
+    let status = watch(&mut command, limit, interrupt, |stream, bytes| {
         partial[stream as usize].push(bytes, |line| take(stream, line));
     })?;
     for stream in [Stream::Stdout, Stream::Stderr] {
@@ -219,18 +257,18 @@ pub fn capture(command: Command, interrupt: &Interrupt) -> Result<Captured, Proc
 }
 
 /// Runs `command` as [`capture`] does, and kills it and all it started once
-/// `limit` has passed.
+/// `limit` has passed by its own clock.
 pub fn capture_within(
     command: Command,
     limit: Duration,
     interrupt: &Interrupt,
 ) -> Result<Captured, ProcessError> {
-    captured(command, Some(limit), interrupt)
+    captured(command, Some(Limit::Whole(limit)), interrupt)
 }
 
 fn captured(
     mut command: Command,
-    limit: Option<Duration>,
+    limit: Option<Limit>,
     interrupt: &Interrupt,
 ) -> Result<Captured, ProcessError> {
     let mut kept = [Vec::new(), Vec::new()];
@@ -253,7 +291,7 @@ fn captured(
 /// Runs `command` to its end and hands on what it writes, as it comes.
 fn watch(
     command: &mut Command,
-    limit: Option<Duration>,
+    limit: Option<Limit>,
     interrupt: &Interrupt,
     mut on_output: impl FnMut(Stream, &[u8]),
 ) -> Result<ExitStatus, ProcessError> {
@@ -261,7 +299,12 @@ fn watch(
     match Group::spawn(command)?.watch(limit, interrupt, &mut on_output) {
         Err(source) => Err(ProcessError::Watch { program, source }),
         Ok(Ending::Interrupted) => Err(ProcessError::Interrupted { program }),
-        Ok(Ending::TooSlow(limit)) => Err(ProcessError::TooSlow { program, limit }),
+        Ok(Ending::Overdue(Overdue::HadItsTime(limit))) => {
+            Err(ProcessError::TooSlow { program, limit })
+        }
+        Ok(Ending::Overdue(Overdue::Starved { wall, had })) => {
+            Err(ProcessError::Starved { program, wall, had })
+        }
         Ok(Ending::Exited(status)) => Ok(status),
     }
 }
@@ -348,7 +391,7 @@ pub fn shown(command: &Command) -> String {
 enum Ending {
     Exited(ExitStatus),
     Interrupted,
-    TooSlow(Duration),
+    Overdue(Overdue),
 }
 
 /// A running tool and all it started; dropped, it is killed and reaped.
@@ -392,15 +435,14 @@ impl Group {
     }
 
     /// Passes output on until the child ends, by itself or by the interrupt, or
-    /// `limit` has passed.
+    /// is overdue.
     fn watch(
         mut self,
-        limit: Option<Duration>,
+        limit: Option<Limit>,
         interrupt: &Interrupt,
         on_output: &mut dyn FnMut(Stream, &[u8]),
     ) -> io::Result<Ending> {
-        // A time beyond what a clock holds is for ever.
-        let deadline = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
+        let mut clock = limit.map(|limit| Clock::start(limit, self.pid));
         let stdout = self.child.stdout.take().map(OwnedFd::from);
         let stderr = self.child.stderr.take().map(OwnedFd::from);
         let mut pipes = [
@@ -410,10 +452,14 @@ impl Group {
         let mut kill_at = None;
         loop {
             let heeded = kill_at.is_none().then_some(interrupt);
-            let until = kill_at.or(deadline.map(|(_, at)| at));
+            let until = kill_at.or(clock.as_ref().and_then(Clock::next_look));
             let [exited, interrupted] = self.wait_for_news(&pipes, heeded, until)?;
             for pipe in &mut pipes {
-                pipe.drain(on_output)?;
+                if pipe.drain(on_output)?
+                    && let Some(clock) = &mut clock
+                {
+                    clock.hear();
+                }
             }
             if exited {
                 break;
@@ -424,11 +470,10 @@ impl Group {
             } else if interrupted {
                 kill_process_group(self.pid, Signal::TERM)?;
                 kill_at = Some(Instant::now() + GRACE);
-            } else if let Some((limit, at)) = deadline
-                && kill_at.is_none()
-                && Instant::now() >= at
+            } else if kill_at.is_none()
+                && let Some(overdue) = clock.as_mut().and_then(Clock::look)
             {
-                return Ok(Ending::TooSlow(limit));
+                return Ok(Ending::Overdue(overdue));
             }
         }
         for pipe in &mut pipes {
@@ -480,7 +525,15 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if !self.reaped {
+        if self.reaped {
+            return;
+        }
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        // One that waits in the kernel for what does not come is left to init(1).
+        let grace = Timespec::try_from(GRACE).ok();
+        let mut exited = [PollFd::new(&self.exited, PollFlags::IN)];
+        let ended = retry_on_intr(|| poll(&mut exited, grace.as_ref()));
+        if ended.is_ok_and(|ready| ready > 0) {
             let _ = self.reap();
         }
     }
@@ -506,20 +559,24 @@ impl Pipe {
     }
 
     /// Reads what is there, up to what a pipe holds, so that no stream starves
-    /// the other.
-    fn drain(&mut self, on_output: &mut dyn FnMut(Stream, &[u8])) -> io::Result<()> {
+    /// the other; gives whether there was anything.
+    fn drain(&mut self, on_output: &mut dyn FnMut(Stream, &[u8])) -> io::Result<bool> {
+        let mut any = false;
         let mut buffer = [0; 16 * 1024];
         for _ in 0..PIPE_CAPACITY / buffer.len() {
             let Some(fd) = &self.fd else { break };
             match rustix::io::read(fd, &mut buffer) {
                 Ok(0) => self.fd = None,
-                Ok(read) => on_output(self.stream, &buffer[..read]),
+                Ok(read) => {
+                    any = true;
+                    on_output(self.stream, &buffer[..read]);
+                }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
-        Ok(())
+        Ok(any)
     }
 }
 

@@ -123,7 +123,7 @@ impl Common {
                 Boot::Skip
             } else {
                 Boot::Verify {
-                    qemu: self.qemu.program(&context.interrupt)?,
+                    qemu: (self.qemu).program(&context.directories.cache, &context.interrupt)?,
                     directories: context.directories.clone(),
                 }
             },

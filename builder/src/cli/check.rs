@@ -150,7 +150,7 @@ impl Check {
                 &Places::of(
                     &context.directories,
                     KvmProbe::Run,
-                    self.how.qemu.program(&context.interrupt)?,
+                    (self.how.qemu).program(&context.directories.cache, &context.interrupt)?,
                 ),
                 self.tap_subnet(context)?,
                 &context.interrupt,

@@ -23,7 +23,6 @@ use crate::fleet::readiness::Canaries;
 use crate::fleet::spec::{BurnAt, Restart, Subnet};
 use crate::fleet::supervise::Ending;
 use crate::fleet::users::Users;
-use crate::interrupt::Interrupt;
 use crate::outlet::{self, Stream};
 use crate::progress;
 use crate::recipe;
@@ -257,7 +256,7 @@ impl Launch {
         let launched = if let Some(name) = &self.resume {
             resume(name, attachment, directories, interrupt, &mut emit)?
         } else {
-            let options = self.options(interrupt)?;
+            let options = self.options(context)?;
             launch(&options, attachment, directories, interrupt, &mut emit)?
         };
         outlet::finish(interrupt)?;
@@ -272,7 +271,7 @@ impl Launch {
         })
     }
 
-    fn options(self, interrupt: &Interrupt) -> Result<LaunchOptions, Failure> {
+    fn options(self, context: &Context) -> Result<LaunchOptions, Failure> {
         let (supervision, network) = (self.supervision, self.network);
         if network.net_outbound && self.how.net != Net::User {
             return Err(Failure::usage("--net-outbound goes with --net user".into()));
@@ -284,7 +283,7 @@ impl Launch {
             count: self.count.unwrap_or(1),
             name: self.name,
             keep: self.keep,
-            qemu: self.how.qemu.program(interrupt)?,
+            qemu: (self.how.qemu).program(&context.directories.cache, &context.interrupt)?,
             accel: self.how.accel,
             sharing: self.how.sharing,
             net: self.how.net,

@@ -1,6 +1,6 @@
 //! The flag that says which QEMU runs guests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -18,10 +18,15 @@ pub(super) struct QemuArgs {
 
 impl QemuArgs {
     /// The QEMU asked for, or else the installed one; `None` where there is none.
-    pub fn program(&self, interrupt: &Interrupt) -> Result<Option<Program>, ProgramError> {
+    /// What it answers is noted in the cache folder `cache`.
+    pub fn program(
+        &self,
+        cache: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Program>, ProgramError> {
         match &self.qemu {
-            Some(path) => Ok(Some(Program::given(path, interrupt)?)),
-            None => Ok(Program::installed()),
+            Some(path) => Ok(Some(Program::given(path, cache, interrupt)?)),
+            None => Ok(Program::installed().map(|program| program.remembered(cache))),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::host::{concern, kvm};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::text::{self, printable_bytes};
-use crate::vmm::qemu::{self, Emulator, Program};
+use crate::vmm::qemu::{Emulator, Program};
 use crate::vmm::{Accel, Net, Sharing};
 
 /// How long the guest burns between two looks at its counter.
@@ -104,8 +104,7 @@ pub fn emulator(
         other => LaunchError::from(other).into(),
     };
     let version = program.version(interrupt).map_err(failed)?;
-    let machines = qemu::machines(program.path(), interrupt).map_err(failed)?;
-    let microvm = machines.contains(qemu::MACHINE);
+    let microvm = program.has_microvm(interrupt).map_err(failed)?;
     let seen = Qemu::by_answers(program.path(), Ok(version.clone()), Ok(microvm));
     let mut findings = concern::qemu::judge(&seen).into_iter();
     if let Some(blocker) = findings.find(|finding| finding.severity == Severity::Blocker) {

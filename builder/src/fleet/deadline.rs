@@ -2,12 +2,6 @@
 
 use std::time::Duration;
 
-use crate::vmm::Accel;
-
-/// Least time to report ready under KVM. A guest that KVM really runs takes well
-/// under a second.
-const KVM_BOOT: Duration = Duration::from_secs(10);
-
 /// Least time, on a host with CPUs to spare.
 const MIN: Duration = Duration::from_secs(10);
 /// CPU time within which a guest answers, or lets a client log in.
@@ -16,19 +10,6 @@ const CPU: Duration = Duration::from_millis(100);
 /// So many times as long as an answer may take a log-in and a command: a log-in
 /// alone may take as long as one (`ssh_config`).
 const COMMAND: u32 = 6;
-
-/// So many times as long takes a boot under software emulation, at least.
-const EMULATED: u32 = 6;
-
-/// How long a guest may take to report ready, if its recipe gives it `recipe`
-/// under software emulation.
-#[must_use]
-pub fn boot(accel: Accel, recipe: Duration) -> Duration {
-    match accel {
-        Accel::Kvm => KVM_BOOT.max(recipe / EMULATED),
-        Accel::Tcg => recipe,
-    }
-}
 
 /// How long one of `guests` burning on `cpus` CPUs may take to answer:
 /// max(10 s, 4 × guests ÷ CPUs × 0.1 s of CPU).
@@ -48,16 +29,6 @@ pub fn command(guests: u32, cpus: usize) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_recipe_may_give_a_boot_more_time() {
-        let minute = Duration::from_secs(60);
-        assert_eq!(boot(Accel::Tcg, MIN / 5), MIN / 5);
-        assert_eq!(boot(Accel::Kvm, MIN / 5), KVM_BOOT);
-        assert_eq!(boot(Accel::Tcg, minute), minute);
-        assert_eq!(boot(Accel::Kvm, minute), KVM_BOOT);
-        assert_eq!(boot(Accel::Kvm, 60 * minute), 10 * minute);
-    }
 
     #[test]
     fn grows_with_guests_to_a_cpu() {

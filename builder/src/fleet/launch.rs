@@ -355,7 +355,7 @@ fn emulator(
     let program = program.ok_or_else(Program::missing)?;
     let version = match seen {
         Qemu::Found { version, .. } => Some(version.as_str()),
-        Qemu::Missing | Qemu::Broken { .. } => None,
+        Qemu::Missing | Qemu::Broken { .. } | Qemu::Overdue { .. } => None,
     };
     let memo = Memo::in_cache(&directories.cache);
     Ok(Emulator::of(program.path(), version, &memo)?)

@@ -25,7 +25,6 @@ pub mod ports;
 pub mod readiness;
 pub mod remove;
 mod running;
-mod schedule;
 pub mod select;
 pub mod site;
 pub mod spec;

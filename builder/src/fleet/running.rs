@@ -18,9 +18,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::guest::{Chance, End};
 use super::inspection::{Inspection, InspectionError};
-use super::schedule::Schedule;
 use crate::lines::LineBuffer;
 use crate::private::is_served_by_us;
+use crate::process::schedule::Schedule;
 use crate::vmm::Machine;
 
 /// Most taken from one stream in a turn, so that a flood starves nobody; a read
@@ -378,10 +378,8 @@ impl Running {
             self.counts_from = Some((now, schedule));
         }
         Chance {
-            cpu: schedule.cpu.saturating_sub(before.cpu),
-            waited: schedule.waited.saturating_sub(before.waited),
+            got: schedule.since(before),
             wall: now.duration_since(since),
-            stopped: schedule.stopped,
         }
     }
 

@@ -71,7 +71,7 @@ impl Trial {
         let admission = Admission::new(&spec.admission, count as usize);
         let policy = Policy {
             restart: spec.restart,
-            boot_timeout: deadline::boot(setup.accel, spec.boot_timeout),
+            boot_timeout: spec.boot_timeout,
             answer_within: deadline::scaled(count, host::cpus()),
             health: spec.health,
             backoff: Backoff::default(),

@@ -398,6 +398,11 @@ pub enum Qemu {
         /// What was tried, and what came of it.
         why: String,
     },
+    /// The host was too busy for it to answer.
+    Overdue {
+        /// What was tried, and what came of it.
+        why: String,
+    },
 }
 
 #[cfg(test)]

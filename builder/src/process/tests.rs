@@ -181,6 +181,55 @@ fn a_tool_that_hangs_is_killed_at_its_deadline_with_all_it_started() {
     assert!(started.lines().all(ends), "{started}");
 }
 
+/// A loop of the shell at the lowest priority there is, beside one on the same
+/// CPU that leaves it about a thousandth of that.
+#[test]
+fn a_tool_that_others_keep_from_the_cpu_is_not_taken_for_one_that_hangs() {
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+    let cpu = (0..rustix::thread::CpuSet::MAX_CPU)
+        .find(|cpu| allowed.is_set(*cpu))
+        .unwrap()
+        .to_string();
+    let mut burner = Command::new("taskset")
+        .args(["-c", &cpu, "sh", "-c", "while :; do :; done"])
+        .spawn()
+        .unwrap();
+    let mut starved = Command::new("taskset");
+    let script = "while :; do :; done";
+    starved.args(["-c", &cpu, "chrt", "--idle", "0", "sh", "-c", script]);
+    let limit = Duration::from_millis(300);
+    let result = capture_within(starved, limit, &quiet());
+    burner.kill().unwrap();
+    burner.wait().unwrap();
+    let error = result.unwrap_err();
+    let ProcessError::Starved { wall, had, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(*had < limit && *wall > 5 * limit, "{error}");
+    assert!(error.to_string().contains("too busy"), "{error}");
+}
+
+#[test]
+fn a_tool_that_burns_the_cpu_and_one_that_a_script_started_have_their_limit_too() {
+    for script in ["while :; do :; done", "sh -c 'while :; do :; done'; true"] {
+        let error = capture_within(sh(script), Duration::from_millis(100), &quiet()).unwrap_err();
+        assert!(matches!(error, ProcessError::TooSlow { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_tool_that_goes_on_talking_has_its_limit_from_line_to_line() {
+    let mut lines = Vec::new();
+    let script = "for i in 1 2 3 4; do sleep 0.2; echo $i; done; sleep 100";
+    let limit = Duration::from_millis(500);
+    let error = run_while_heard(sh(script), limit, &quiet(), |_, line| {
+        lines.push(line.to_owned());
+    })
+    .unwrap_err();
+    assert!(matches!(error, ProcessError::TooSlow { .. }), "{error}");
+    assert_eq!(lines, ["1", "2", "3", "4"]);
+}
+
 #[test]
 fn a_tool_that_ends_before_its_deadline_is_captured() {
     let captured = capture_within(sh("echo a; exit 3"), Duration::from_secs(60), &quiet()).unwrap();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Reason;
 use crate::fleet::spec::Restart;
+use crate::process::schedule::Schedule;
 
 /// How long a guest must have been ready for its next end to count as the first.
 pub const SETTLED: Duration = Duration::from_secs(10);
@@ -20,8 +21,8 @@ const CHANCE_IDLE: Duration = Duration::from_secs(1);
 pub struct Policy {
     /// Which guests are started again once they ended.
     pub restart: Restart,
-    /// How long a guest may take to report ready, or longer if its VMM did not
-    /// get the CPU time for it.
+    /// How long a guest may take to report ready, what its VMM waited for a CPU
+    /// not counted.
     pub boot_timeout: Duration,
     /// How long it may take to answer.
     pub answer_within: Duration,
@@ -98,14 +99,10 @@ impl Backoff {
 /// of life, or since its start if it boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chance {
-    /// CPU time that it got.
-    pub cpu: Duration,
-    /// Time that it waited on a run queue.
-    pub waited: Duration,
+    /// What its VMM got of the CPU.
+    pub got: Schedule,
     /// Time that passed.
     pub wall: Duration,
-    /// Whether the VMM is stopped by a signal (state `T` of proc_pid_stat(5)).
-    pub stopped: bool,
 }
 
 impl Chance {
@@ -113,14 +110,12 @@ impl Chance {
     /// or had nothing to run for.
     #[must_use]
     pub fn was_had(&self) -> bool {
-        let idle = self.wall.saturating_sub(self.cpu + self.waited);
-        !self.stopped && (self.cpu >= CHANCE_CPU || idle >= CHANCE_IDLE)
+        let idle = self.had().saturating_sub(self.got.cpu);
+        !self.got.stopped && (self.got.cpu >= CHANCE_CPU || idle >= CHANCE_IDLE)
     }
 
-    /// Whether a guest that works would have reported ready within `time`: it ran
-    /// for as long, or did not wait for a CPU for most of the time that passed.
-    #[must_use]
-    pub fn was_had_to_boot(&self, time: Duration) -> bool {
-        !self.stopped && (self.cpu >= time || self.waited <= self.wall / 2)
+    /// What of the time was the guest's own, which is what it boots in.
+    pub(super) fn had(&self) -> Duration {
+        self.got.had(self.wall)
     }
 }

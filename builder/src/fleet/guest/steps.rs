@@ -19,6 +19,8 @@ pub(super) const LINE_WIDTH: usize = 160;
 /// A VMM has this part of the time for an answer to say what its guest does not:
 /// nothing keeps it but the want of CPU time.
 const INSPECTION: u32 = 4;
+/// How often a guest is looked at, at most, in the time that it has to boot.
+const LOOKS: u32 = 10;
 /// A longer time is as good as none, and one that a clock can still take.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
@@ -183,7 +185,7 @@ impl Guest {
             self.phase = Phase::Unresponsive;
             self.unresponsive += 1;
         }
-        if chance.stopped {
+        if chance.got.stopped {
             self.reason = Some(Reason::VmmStopped);
             return None;
         }
@@ -206,24 +208,28 @@ impl Guest {
     }
 
     /// Tells a guest that does not come up from one that could not: that one has
-    /// its time once more.
+    /// what is left of its time.
     fn judge_boot(&mut self, now: Instant, chance: Chance, policy: &Policy) -> Option<Action> {
         let time = self.started.map_or(Duration::ZERO, |started| {
             now.saturating_duration_since(started)
         });
         // What it did not do while it was stopped does not count.
         let was_stopped = self.reason == Some(Reason::VmmStopped);
-        if !was_stopped && chance.was_had_to_boot(policy.boot_timeout) {
+        if chance.got.stopped {
+            self.reason = Some(Reason::VmmStopped);
+            return None;
+        }
+        let left = policy.boot_timeout.saturating_sub(chance.had());
+        if !was_stopped && left.is_zero() {
             return Some(self.fail(match self.phase {
                 Phase::Starting => Reason::Silent(time),
                 _ => Reason::NotReady(time),
             }));
         }
-        self.reason = Some(if chance.stopped {
-            Reason::VmmStopped
-        } else {
-            Reason::SlowBoot(time)
-        });
+        if !was_stopped {
+            self.due = Some(after(now, left.max(policy.boot_timeout / LOOKS)));
+        }
+        self.reason = Some(Reason::SlowBoot(time));
         None
     }
 

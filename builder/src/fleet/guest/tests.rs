@@ -7,6 +7,7 @@ use tty_init::protocol::Message;
 use super::steps::{LINE_WIDTH, TAIL_LINES};
 use super::*;
 use crate::fleet::spec::Restart;
+use crate::process::schedule::Schedule;
 use crate::vmm::Machine;
 
 const READY: &str = r#"{"event":"ready","id":"g00000","ms":700,"seq":1,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":0,"threads":1,"rounds":0}}"#;
@@ -46,30 +47,41 @@ fn message(line: &str) -> Message<String> {
     parse(line.as_bytes()).unwrap()
 }
 
-const HUNG: Chance = Chance {
-    cpu: Duration::from_millis(100),
-    waited: Duration::from_secs(14),
-    wall: ANSWER,
-    stopped: false,
-};
-const STARVED: Chance = Chance {
-    cpu: Duration::from_millis(99),
-    waited: Duration::from_secs(14),
-    wall: ANSWER,
-    stopped: false,
-};
+/// Of the time for an answer, the vCPU got and waited so many milliseconds.
+const fn chance(cpu: u64, waited: u64) -> Chance {
+    Chance {
+        got: Schedule {
+            cpu: Duration::from_millis(cpu),
+            waited: Duration::from_millis(waited),
+            ..Schedule::NONE
+        },
+        wall: ANSWER,
+    }
+}
+
+const HUNG: Chance = chance(100, 14_000);
+const STARVED: Chance = chance(99, 14_000);
 const STOPPED: Chance = Chance {
-    cpu: Duration::from_secs(1),
-    waited: Duration::ZERO,
+    got: Schedule {
+        cpu: Duration::from_secs(1),
+        stopped: true,
+        ..Schedule::NONE
+    },
     wall: ANSWER,
-    stopped: true,
 };
-const IDLE: Chance = Chance {
-    cpu: Duration::ZERO,
-    waited: Duration::ZERO,
-    wall: ANSWER,
-    stopped: false,
-};
+const IDLE: Chance = chance(0, 0);
+
+/// The same, of a vCPU that could run just now.
+fn runnable(chance: Chance) -> Chance {
+    let runnable = true;
+    Chance {
+        got: Schedule {
+            runnable,
+            ..chance.got
+        },
+        ..chance
+    }
+}
 const RUNNING: Event<'static> = Event::Machine(Machine::Running);
 const OOM: End = End::Signal {
     signal: 9,
@@ -438,9 +450,10 @@ fn booting_again() -> Bench {
 #[test]
 fn a_guest_that_starves_while_it_boots_is_left_to_boot() {
     let mut bench = booting_again();
+    let starved = runnable(IDLE);
     for turn in 1..100_u32 {
         assert_eq!(bench.ticks_after(BOOT), Some(Action::Measure));
-        assert_eq!(bench.does(&Event::Chance(STARVED)), None);
+        assert_eq!(bench.does(&Event::Chance(starved)), None);
         assert_eq!(bench.guest.phase(), Phase::Booting);
         assert_eq!(*bench.reason(), Reason::SlowBoot(BOOT * turn));
     }
@@ -761,20 +774,23 @@ fn a_kill_by_the_user_is_not_held_against_a_guest() {
 
 #[test]
 fn what_a_vcpu_got_tells_a_hung_guest() {
-    let chance = |cpu: f64, waited: f64, wall: f64| Chance {
-        cpu: seconds(cpu),
-        waited: seconds(waited),
-        wall: seconds(wall),
-        stopped: false,
-    };
     let table = [
-        (chance(0.1, 14.9, 15.0), true),
-        (chance(0.099, 14.0, 15.0), false),
-        (chance(0.0, 14.0, 15.0), true),
-        (chance(0.0, 0.0, 15.0), true),
+        (chance(100, 14_900), true),
+        (chance(99, 14_000), false),
+        (chance(0, 14_000), true),
+        (chance(0, 0), true),
         // Counters read one after another need not add up.
-        (chance(0.05, 15.1, 15.0), false),
-        (chance(0.0, 0.0, 0.5), false),
+        (chance(50, 15_100), false),
+        // It waits just now, nobody knows for how long.
+        (runnable(chance(0, 0)), false),
+        (runnable(chance(100, 0)), true),
+        (
+            Chance {
+                wall: seconds(0.5),
+                ..IDLE
+            },
+            false,
+        ),
         (STOPPED, false),
     ];
     for (chance, had) in table {
@@ -783,24 +799,30 @@ fn what_a_vcpu_got_tells_a_hung_guest() {
 }
 
 #[test]
-fn what_a_vcpu_got_tells_a_guest_that_does_not_come_up() {
-    let chance = |cpu: f64, waited: f64| Chance {
-        cpu: seconds(cpu),
-        waited: seconds(waited),
-        wall: 2 * BOOT,
-        stopped: false,
-    };
-    let table = [
-        (chance(0.0, 0.0), true),
-        (chance(0.0, 5.0), true),
-        (chance(4.9, 5.1), false),
-        (chance(0.0, 9.9), false),
+fn a_boot_is_given_up_once_its_vcpu_had_all_its_time_and_looked_at_when_it_may_have() {
+    // Of what passed, it waited some; what it is given after that.
+    for (chance, left) in [
+        (chance(0, 0), None),
+        (chance(0, 10_000), None),
+        (chance(4_900, 10_100), Some(seconds(0.5))),
+        (chance(0, 12_000), Some(seconds(2.0))),
+        (chance(0, 14_900), Some(seconds(4.9))),
         // Of several threads, one that waits.
-        (chance(5.0, 9.9), true),
-        (STOPPED, false),
-    ];
-    for (chance, had) in table {
-        assert_eq!(chance.was_had_to_boot(BOOT), had, "{chance:?}");
+        (chance(5_000, 14_900), None),
+        (runnable(chance(1_000, 0)), Some(seconds(4.0))),
+        (runnable(chance(5_000, 0)), None),
+    ] {
+        let mut bench = booting_again();
+        assert_eq!(bench.ticks_after(BOOT), Some(Action::Measure));
+        let action = bench.does(&Event::Chance(chance));
+        match left {
+            None => assert_eq!(action, Some(Action::Kill), "{chance:?}"),
+            Some(left) => {
+                assert_eq!(action, None, "{chance:?}");
+                assert_eq!(*bench.reason(), Reason::SlowBoot(BOOT));
+                assert_eq!(bench.ticks_after(left), Some(Action::Measure));
+            }
+        }
     }
 }
 

@@ -89,7 +89,7 @@ pub(super) fn supervise(
     let patience = deadline::scaled(spec.count, host::cpus());
     let policy = Policy {
         restart: spec.restart,
-        boot_timeout: deadline::boot(spec.accel, spec.boot_timeout),
+        boot_timeout: spec.boot_timeout,
         answer_within: patience,
         health: spec.health,
         backoff: Backoff::default(),

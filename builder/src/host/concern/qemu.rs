@@ -39,6 +39,18 @@ pub fn judge(qemu: &Qemu) -> Vec<Finding> {
             format!("does not work: {why}"),
             "A QEMU that cannot even tell its version runs no guest.",
         ),
+        Qemu::Overdue { why } => vec![
+            QEMU.finds(
+                Severity::Advice,
+                why,
+                &need,
+                "Whether it runs guests was not found out; a canary guest tells.",
+            )
+            .mended_by(Fix::manual(
+                Needs::Choice,
+                "try again when the host is idle",
+            )),
+        ],
         Qemu::Found {
             path,
             version,

@@ -18,7 +18,7 @@ use crate::host::kvm::probe;
 use crate::host::{self, ksm, kvm, memory, user_ids};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
-use crate::vmm::qemu::{self, Program};
+use crate::vmm::qemu::Program;
 
 /// Most of a tool's complaint that is kept, in characters.
 const COMPLAINT: usize = 400;
@@ -90,8 +90,8 @@ pub(super) struct System {
 
 impl Host {
     /// Reads the host. This never fails: what cannot be seen is noted in
-    /// [`Host::unseen`], and tools that do not answer are ended after two
-    /// seconds, or by `interrupt`.
+    /// [`Host::unseen`], and tools that do not answer are ended in time, or by
+    /// `interrupt`.
     #[must_use]
     pub fn read(places: &Places, interrupt: &Interrupt) -> Self {
         let mut unseen = Vec::new();
@@ -203,7 +203,7 @@ fn aside<'scope, T: Send + 'scope>(
 }
 
 impl Qemu {
-    /// Asks `program`, of which at most two seconds are taken.
+    /// Asks `program`, or takes what it answered before.
     #[must_use]
     pub fn ask(program: Option<&Program>, interrupt: &Interrupt) -> Self {
         let Some(program) = program else {
@@ -211,8 +211,7 @@ impl Qemu {
         };
         thread::scope(|scope| {
             let version = aside(scope, || program.version(interrupt));
-            let machines = qemu::machines(program.path(), interrupt);
-            let microvm = machines.map(|types| types.contains(qemu::MACHINE));
+            let microvm = program.has_microvm(interrupt);
             Self::by_answers(program.path(), version(), microvm)
         })
     }
@@ -241,8 +240,10 @@ impl Qemu {
             },
             (Err(error), _) | (Ok(_), Err(error)) => {
                 let lines = error.to_string().replace('\n', " ");
-                Self::Broken {
-                    why: lines.chars().take(COMPLAINT).collect(),
+                let why = lines.chars().take(COMPLAINT).collect();
+                match error {
+                    ProcessError::Starved { .. } => Self::Overdue { why },
+                    _ => Self::Broken { why },
                 }
             }
         }
@@ -286,14 +287,28 @@ mod tests {
         assert_eq!(Qemu::ask(None, &interrupt), Qemu::Missing);
         let slow = || ProcessError::TooSlow {
             program: PATH.to_owned(),
-            limit: Duration::from_secs(2),
+            limit: Duration::from_secs(10),
         };
         for qemu in [
             judged(Err(slow()), Ok(true)),
             judged(version(), Err(slow())),
         ] {
             let why = why(qemu);
-            assert!(why.contains("did not end within 2s"), "{why}");
+            assert!(why.contains("did not end within 10s"), "{why}");
+        }
+        let starved = || ProcessError::Starved {
+            program: PATH.to_owned(),
+            wall: Duration::from_secs(60),
+            had: Duration::from_millis(40),
+        };
+        for qemu in [
+            judged(Err(starved()), Ok(true)),
+            judged(version(), Err(starved())),
+        ] {
+            let Qemu::Overdue { why } = qemu else {
+                panic!("{qemu:?}");
+            };
+            assert!(why.contains("too busy"), "{why}");
         }
         let why = why(judged(Ok(String::new()), Ok(true)));
         assert_eq!(why, format!("`{PATH} --version` printed nothing"));

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::answer_of;
 use crate::any_path;
 use crate::digest::Sha256;
-use crate::digest::memo::{Identity, Memo};
+use crate::digest::memo::Memo;
 use crate::interrupt::Interrupt;
+use crate::notes::Identity;
 use crate::process::ProcessError;
 
 /// A QEMU, by its path and what it was.
@@ -129,12 +130,13 @@ impl Emulator {
     }
 
     /// Whether it can be run by the user `uid`, which takes more than a look at
-    /// modes: folders above it, access lists, and its libraries.
+    /// modes: folders above it, access lists, and its libraries. One that the
+    /// host was too busy to tell of is tried by the guests themselves.
     pub fn runs_as(&self, uid: u32, interrupt: &Interrupt) -> Result<(), EmulatorError> {
         let mut command = Command::new(&self.path);
         command.arg("--version").current_dir("/").gid(uid).uid(uid);
         match answer_of(command, interrupt) {
-            Ok(_) => Ok(()),
+            Ok(_) | Err(ProcessError::Starved { .. }) => Ok(()),
             Err(source) => Err(EmulatorError::Closed {
                 path: self.path.clone(),
                 uid,

@@ -44,8 +44,9 @@ pub const TAKEN: [&str; 2] = ["Could not set up host forwarding rule", "Failed t
 /// what strerror(3) has: GLib's words for want of memory.
 pub const SHORT: [&str; 1] = ["failed to allocate "];
 
-/// What QEMU gets to answer a question about itself, which takes it 20 ms.
-const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// What QEMU gets of its own clock to answer a question about itself, which takes
+/// it 20 to 50 ms, and a hundred times as long where a CPU is emulated.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Last lines kept of what it says when it fails to.
 const COMPLAINT_LINES: usize = 5;
@@ -109,12 +110,6 @@ fn take_low_descriptors(file: &impl AsFd) -> io::Result<Vec<OwnedFd>> {
         }
         taken.push(descriptor);
     }
-}
-
-/// The machine types that the QEMU at `program` has, by `-machine help`.
-pub fn machines(program: &Path, interrupt: &Interrupt) -> Result<BTreeSet<String>, ProcessError> {
-    let list = answer(program, &["-machine", "help"], interrupt)?;
-    Ok(machine_types(&list))
 }
 
 /// The machine types in a list that has one a line, its name first, under a
@@ -182,16 +177,13 @@ mod tests {
         let program = Program::installed().unwrap();
         let version = program.version(&interrupt).unwrap();
         assert!(Version::parse(&version) >= Some(OLDEST), "{version}");
-        let machines = machines(program.path(), &interrupt).unwrap();
-        assert!(machines.contains(MACHINE));
+        assert!(program.has_microvm(&interrupt).unwrap());
     }
 
     #[test]
-    fn an_emulator_that_hangs_fails_or_is_missing_is_an_error() {
+    fn an_emulator_that_fails_or_is_missing_is_an_error() {
         let interrupt = Interrupt::never().unwrap();
         let answer = |program, arguments| answer(Path::new(program), arguments, &interrupt);
-        let error = answer("sleep", &["100"]).unwrap_err();
-        assert!(matches!(error, ProcessError::TooSlow { .. }), "{error}");
         let error = answer("ls", &["/no/such/file"]).unwrap_err();
         assert!(error.to_string().contains("/no/such/file"), "{error}");
         let error = answer("no-such-tool", &[]).unwrap_err();

@@ -3,13 +3,17 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf, absolute};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::answer;
+use super::{MACHINE, answer, machine_types};
 use crate::interrupt::Interrupt;
+use crate::notes::Notes;
 use crate::process::{ProcessError, debian_package};
 
 /// What PATH is searched for: the name that QEMU gives it, then the one of
@@ -32,6 +36,8 @@ const GREETING: &str = "QEMU emulator version ";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     path: PathBuf,
+    /// What it answered before.
+    notes: Option<Notes>,
 }
 
 /// A version of QEMU: major and minor.
@@ -78,8 +84,9 @@ const NEXT: &str = "give --qemu (IMGBUILD_QEMU) the path of a QEMU for x86-64, s
                     /usr/bin/qemu-system-x86_64";
 
 impl Program {
-    /// The program at `path`, which must tell QEMU's version.
-    pub fn given(path: &Path, interrupt: &Interrupt) -> Result<Self, ProgramError> {
+    /// The program at `path`, which must tell QEMU's version, or have told it
+    /// before: its answers are noted in the cache folder `cache`.
+    pub fn given(path: &Path, cache: &Path, interrupt: &Interrupt) -> Result<Self, ProgramError> {
         let absent = |source| ProgramError::Absent {
             path: path.to_path_buf(),
             source,
@@ -96,9 +103,11 @@ impl Program {
             let source = errno.into();
             return Err(ProgramError::NotExecutable { path, source });
         }
-        let program = Self { path };
+        let program = Self { path, notes: None }.remembered(cache);
         match program.version(interrupt) {
             Ok(line) if is_qemu(&line) => Ok(program),
+            // What it is will be told when the host has time for it.
+            Err(ProcessError::Starved { .. }) => Ok(program),
             Ok(line) => Err(ProgramError::NotQemu {
                 why: format!("its --version is {:?}", shortened(&line)),
                 path: program.path,
@@ -128,7 +137,16 @@ impl Program {
             .filter(|candidate| candidate.is_file())
             .find(|candidate| accessat(CWD, candidate, Access::EXEC_OK, AtFlags::EACCESS).is_ok())
             .and_then(|found| absolute(found).ok())
-            .map(|path| Self { path })
+            .map(|path| Self { path, notes: None })
+    }
+
+    /// The same, whose answers are noted in the cache folder `cache`.
+    #[must_use]
+    pub fn remembered(self, cache: &Path) -> Self {
+        Self {
+            notes: Some(Notes::kept_in(cache.join("qemu"))),
+            ..self
+        }
     }
 
     /// The error that none is installed.
@@ -149,9 +167,39 @@ impl Program {
 
     /// The first line of its `--version`.
     pub fn version(&self, interrupt: &Interrupt) -> Result<String, ProcessError> {
-        let text = answer(&self.path, &["--version"], interrupt)?;
-        Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+        self.noted("version", || {
+            let text = answer(&self.path, &["--version"], interrupt)?;
+            Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+        })
     }
+
+    /// Whether it has the machine type that guests use, by `-machine help`.
+    pub fn has_microvm(&self, interrupt: &Interrupt) -> Result<bool, ProcessError> {
+        self.noted(MACHINE, || {
+            let list = answer(&self.path, &["-machine", "help"], interrupt)?;
+            Ok(machine_types(&list).contains(MACHINE))
+        })
+    }
+
+    /// What `ask` gives, or gave before the program's file last changed. A script
+    /// is asked each time: it does not change with the QEMU that it starts.
+    fn noted<T: Serialize + DeserializeOwned>(
+        &self,
+        about: &str,
+        ask: impl FnOnce() -> Result<T, ProcessError>,
+    ) -> Result<T, ProcessError> {
+        match &self.notes {
+            Some(notes) if is_elf(&self.path) => notes.recall(&self.path, about, |_| ask()),
+            _ => ask(),
+        }
+    }
+}
+
+/// Whether a file begins as programs do that are not scripts (elf(5)).
+fn is_elf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && &magic == b"\x7fELF"
 }
 
 impl Version {
@@ -246,7 +294,9 @@ pub(super) mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("mine");
         let refused = |part: &str| {
-            let error = Program::given(&path, &interrupt).unwrap_err().to_string();
+            let error = Program::given(&path, root.path(), &interrupt)
+                .unwrap_err()
+                .to_string();
             let path = path.display().to_string();
             for said in [path.as_str(), part, "--qemu", "IMGBUILD_QEMU"] {
                 assert!(error.contains(said), "{said}: {error}");
@@ -272,11 +322,54 @@ pub(super) mod tests {
             refused(part);
         }
         program(&path, "echo QEMU emulator version 9.1.0", 0o755);
-        let given = Program::given(&path, &interrupt).unwrap();
+        let given = Program::given(&path, root.path(), &interrupt).unwrap();
         assert_eq!(given.path(), path);
         assert_eq!(
             given.version(&interrupt).unwrap(),
             "QEMU emulator version 9.1.0"
         );
+    }
+    #[test]
+    fn a_qemu_that_did_not_change_is_asked_once() {
+        let interrupt = Interrupt::never().unwrap();
+        let cache = tempfile::tempdir().unwrap();
+        let installed = Program::installed().unwrap().remembered(cache.path());
+        let version = installed.version(&interrupt).unwrap();
+        assert!(is_qemu(&version) && installed.has_microvm(&interrupt).unwrap());
+        // What is told from now on is what is noted.
+        let notes: Vec<_> = fs::read_dir(cache.path().join("qemu")).unwrap().collect();
+        assert_eq!(notes.len(), 2);
+        for note in notes {
+            let path = note.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let forged = text.replace(&version, "QEMU emulator version 99.9");
+            fs::write(&path, forged.replace("true", "false")).unwrap();
+        }
+        let again = installed.version(&interrupt).unwrap();
+        assert_eq!(again, "QEMU emulator version 99.9");
+        assert!(!installed.has_microvm(&interrupt).unwrap());
+        // Of a note that makes no sense, nothing is believed.
+        for note in fs::read_dir(cache.path().join("qemu")).unwrap() {
+            fs::write(note.unwrap().path(), "\0").unwrap();
+        }
+        assert_eq!(installed.version(&interrupt).unwrap(), version);
+    }
+
+    #[test]
+    fn a_script_is_asked_each_time() {
+        let interrupt = Interrupt::never().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("qemu");
+        let script = format!(
+            "echo x >> {0}/asked; echo QEMU emulator version 9.$(wc -l < {0}/asked).0",
+            root.path().display()
+        );
+        program(&path, &script, 0o755);
+        let notes = Some(Notes::kept_in(root.path().join("notes")));
+        let script = Program { path, notes };
+        for times in 1..3 {
+            let version = script.version(&interrupt).unwrap();
+            assert_eq!(Version::parse(&version), Some(Version(9, times)));
+        }
     }
 }
