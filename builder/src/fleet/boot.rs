@@ -1,5 +1,6 @@
 //! Boot verification: one guest from the built artifacts must come up.
 
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use tty_init::protocol::DeviceState;
 
 use super::launch::LaunchError;
 use super::plan::Artifacts;
-use super::supervisor::Observation;
+use super::supervisor::{Observation, Supervisor};
 use super::trial::{Setup, Trial};
 use crate::digest::memo::Memo;
 use crate::directories::Directories;
@@ -18,6 +19,7 @@ use crate::host::snapshot::Qemu;
 use crate::host::{concern, kvm};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
+use crate::process::schedule::Schedule;
 use crate::text::{self, printable_bytes};
 use crate::vmm::qemu::{Emulator, Program};
 use crate::vmm::{Accel, Net, Sharing};
@@ -26,7 +28,8 @@ use crate::vmm::{Accel, Net, Sharing};
 const BURN: Duration = Duration::from_millis(300);
 /// Most lines of text that are kept of what it says.
 const WORDS_MAX: usize = 64;
-/// How long it may take to answer.
+/// How long its counter may stand still, and how long it may take to answer once;
+/// what it waited for a CPU is not counted ([`Schedule::had`]).
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may take to power off.
 const GRACE: Duration = Duration::from_secs(5);
@@ -176,20 +179,10 @@ fn attempt(
         }
         _ => {}
     };
-    let mut rounds = [0; 2];
     supervisor
         .start_all(&mut listen)
         .map_err(LaunchError::from)?;
-    for look in &mut rounds {
-        if supervisor.members()[0].is_ready() {
-            supervisor
-                .hold(Some(Instant::now() + BURN), &mut |_, _| {})
-                .and_then(|()| supervisor.ask_all(Instant::now() + ANSWER, &mut |_, _| {}))
-                .map_err(LaunchError::from)?;
-            let status = supervisor.members()[0].guest().status();
-            *look = status.map_or(0, |status| status.burn.rounds);
-        }
-    }
+    let rounds = watch_burn(supervisor, recipe.burn.duty, interrupt).map_err(LaunchError::from)?;
     let member = &supervisor.members()[0];
     let failure = (!member.is_ready()).then(|| {
         let reason = member.guest().reason().map(ToString::to_string);
@@ -231,4 +224,35 @@ fn attempt(
         rounds,
         words,
     })
+}
+
+/// Looks at the counter of a guest that burns for `duty` percent: twice, and on
+/// until it has grown or the guest had its time for that.
+fn watch_burn(
+    supervisor: &mut Supervisor,
+    duty: u8,
+    interrupt: &Interrupt,
+) -> io::Result<[u64; 2]> {
+    let member = &supervisor.members()[0];
+    let Some(pid) = member.pid().filter(|_| member.is_ready()) else {
+        return Ok([0; 2]);
+    };
+    let (began, before) = (Instant::now(), Schedule::of(pid));
+    let first = look(supervisor)?;
+    loop {
+        let rounds = [first, look(supervisor)?];
+        let had = Schedule::of(pid).since(before).had(began.elapsed());
+        let is_over = had >= ANSWER || !supervisor.members()[0].is_ready();
+        if rounds[1] > first || duty == 0 || is_over || interrupt.requested() {
+            return Ok(rounds);
+        }
+    }
+}
+
+/// What a guest's counter stands at, a while from now.
+fn look(supervisor: &mut Supervisor) -> io::Result<u64> {
+    supervisor.hold(Some(Instant::now() + BURN), &mut |_, _| {})?;
+    supervisor.ask_all(Instant::now() + ANSWER, &mut |_, _| {})?;
+    let status = supervisor.members()[0].guest().status();
+    Ok(status.map_or(0, |status| status.burn.rounds))
 }
