@@ -12,6 +12,7 @@ use crate::fleet::plan::Artifacts;
 use crate::fleet::readiness::{self, Canaries, Question, Report};
 use crate::fleet::spec::Subnet;
 use crate::fleet::{mend, tap};
+use crate::host::kvm::Prober;
 use crate::host::settings::Holder;
 use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::report::{Colour, readiness::render};
@@ -149,7 +150,7 @@ impl Check {
             None => readiness::look(
                 &Places::of(
                     &context.directories,
-                    KvmProbe::Run,
+                    KvmProbe::Run(Prober::this_program()),
                     (self.how.qemu).program(&context.directories.cache, &context.interrupt)?,
                 ),
                 self.tap_subnet(context)?,

@@ -28,6 +28,7 @@ mod logs;
 mod man;
 mod output;
 mod placement;
+mod probe_kvm;
 mod ps;
 mod qemu;
 mod rm;
@@ -137,6 +138,9 @@ enum Verb {
     Completions(completions::Completions),
     /// Write the man pages
     Man(man::Man),
+    /// Try KVM, for `check` and `launch`
+    #[command(hide = true)]
+    ProbeKvm(probe_kvm::ProbeKvm),
 }
 
 /// What every verb is given.
@@ -148,6 +152,9 @@ struct Context {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = read(env::args_os()).unwrap_or_else(|error| end(&error));
+    if let Verb::ProbeKvm(command) = cli.verb {
+        return command.run();
+    }
     logging::install(&cli.talk);
     if let Some(user) = &cli.talk.user
         && let Err(error) = user::act_as(user)
@@ -238,5 +245,6 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::ApiSchema => api_schema::run(),
         Verb::Completions(command) => command.run(),
         Verb::Man(command) => command.run(),
+        Verb::ProbeKvm(_) => unreachable!("it ran before anything was set up"),
     }
 }

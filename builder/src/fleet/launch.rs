@@ -30,6 +30,7 @@ use crate::any_path;
 use crate::digest::memo::Memo;
 use crate::directories::Directories;
 use crate::host;
+use crate::host::kvm::Prober;
 use crate::host::snapshot::{KvmProbe, Places, Qemu};
 use crate::host::user_ids::IdRange;
 use crate::interrupt::Interrupt;
@@ -461,7 +462,7 @@ fn prepare(
     interrupt: &Interrupt,
 ) -> Result<(Report, Option<Hold>), LaunchError> {
     let probe = match options.accel {
-        Accel::Kvm => KvmProbe::Run,
+        Accel::Kvm => KvmProbe::Run(Prober::this_program()),
         // What KVM does with a guest's kernel is of no matter, and takes time.
         Accel::Tcg => KvmProbe::Skip,
     };

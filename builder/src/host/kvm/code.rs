@@ -25,7 +25,7 @@ pub(super) const EFER_LMA: u64 = 1 << 10;
 
 /// A program for one instruction.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Program {
+pub(crate) struct Program {
     /// The instruction.
     pub(super) name: &'static str,
     /// What a CPU must have for it.

@@ -1,8 +1,6 @@
 //! A virtual machine with one virtual CPU, in 64-bit ring 0 from its first
 //! instruction (kernel document virt/kvm/api).
 
-use std::time::{Duration, Instant};
-
 use kvm_bindings::{
     CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
     kvm_xcr, kvm_xcrs,
@@ -11,7 +9,6 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use vmm_sys_util::errno;
 
 use super::code::{EFER_LMA, EFER_LME, Feature};
-use super::deadline::Watch;
 use super::image::{self, Image};
 
 /// A system call that failed.
@@ -197,8 +194,6 @@ pub(super) enum Exit {
     },
     /// `KVM_EXIT_SHUTDOWN`.
     Shutdown,
-    /// It used up its time.
-    TimedOut,
     /// Another exit, by name, or what the system call said.
     Other(String),
 }
@@ -226,11 +221,10 @@ impl Machine {
         named("KVM_SET_REGS", self.vcpu.set_regs(&registers))
     }
 
-    /// Runs the CPU until it exits; `None` at the deadline, if a [`Watch`]
-    /// knows of it.
-    fn run(&mut self, deadline: Instant) -> Option<Exit> {
-        while Instant::now() < deadline {
-            return Some(match self.vcpu.run() {
+    /// Runs the CPU until it exits, which it may never do.
+    pub(super) fn run(&mut self) -> Exit {
+        loop {
+            return match self.vcpu.run() {
                 Err(error) if error.errno() == libc::EINTR => continue,
                 Err(error) => Exit::Other(format!("KVM_RUN: {error}")),
                 Ok(VcpuExit::IoOut(port, &[value])) => Exit::Out { port, value },
@@ -239,36 +233,8 @@ impl Machine {
                     suberror: self.suberror(),
                 },
                 Ok(exit) => Exit::Other(name(&exit)),
-            });
+            };
         }
-        None
-    }
-
-    /// Runs the CPU until it exits, for at most `limit` of CPU time.
-    pub(super) fn run_for(&mut self, watch: &Watch, name: &'static str, limit: Duration) -> Exit {
-        watch
-            .limited(name, limit, |deadline| self.run(deadline))
-            .unwrap_or(Exit::TimedOut)
-    }
-
-    /// Runs the CPU again and again for `limit` of CPU time, and gives the
-    /// number of its writes to ports, or any other exit.
-    pub(super) fn count_writes(
-        &mut self,
-        watch: &Watch,
-        name: &'static str,
-        limit: Duration,
-    ) -> Result<u64, Exit> {
-        let mut writes = 0;
-        let other = watch.limited(name, limit, |deadline| {
-            loop {
-                match self.run(deadline)? {
-                    Exit::Out { .. } => writes += 1,
-                    exit => return Some(exit),
-                }
-            }
-        });
-        other.map_or(Ok(writes), Err)
     }
 
     fn suberror(&mut self) -> u32 {

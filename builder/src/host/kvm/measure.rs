@@ -1,122 +1,124 @@
-//! The probe's programs, run one after another.
+//! The probe's steps, taken one after another by a process of their own: KVM may
+//! hang in any of them, and whoever waits for it ends that process then.
 
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::code::{self, Feature, PORT, PROGRAMS, Program, RIGHT, WRONG};
-use super::deadline::{Watch, cpu_time};
-use super::machine::{CallError, Exit, Hypervisor};
-use super::probe::{Execution, Extremes, Instruction, Probe, is_emulated};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// All of it, in real time. The limits below are of CPU time, and less than
-/// this together: only a virtual CPU that cannot be interrupted, or a very busy
-/// host, takes longer.
-pub(super) const BOUND: Duration = Duration::from_millis(1500);
-/// The first turns of the loop, on a CPU that emulates each instruction.
-const FIRST_LOOP_LIMIT: Duration = Duration::from_millis(300);
-/// The loop whose length is chosen by the first.
-const LOOP_LIMIT: Duration = Duration::from_millis(50);
-/// The longer loop that decides whether a slow one is emulated.
-const LONG_LOOP_LIMIT: Duration = Duration::from_millis(150);
-/// How long exits are counted.
-const EXITS_TIME: Duration = Duration::from_millis(5);
-/// A program for one instruction.
-const PROGRAM_LIMIT: Duration = Duration::from_millis(80);
+use super::code::{self, Feature, PORT, Program, RIGHT, WRONG};
+use super::machine::{CallError, Exit, Hypervisor};
+use super::probe::{EMULATED_NS, Execution, Extremes};
+use super::step::{Shown, Step};
 
 /// First turns of the counting loop: few enough for a CPU that emulates.
-const FIRST_TURNS: u64 = 1_000;
-/// Most turns: on a real CPU, the way in and out is less than a hundredth.
-const MOST_TURNS: u64 = 1_000_000;
+const FIRST_TURNS: u64 = 500;
+/// Most turns: a real CPU runs them in a tenth of a millisecond.
+const MOST_TURNS: u64 = 200_000;
 /// What the loop should take at most.
-const LOOP_TIME: Duration = Duration::from_millis(5);
-/// Runs of the loop of which the best counts.
+const LOOP_TIME: Duration = Duration::from_millis(1);
+/// Runs of a loop of which the best counts.
 const LOOPS: usize = 3;
 /// How much longer the loop is that decides.
 const LONGER: u64 = 10;
 
+/// Exits before they are counted: the first ones fill caches and tables, and take
+/// many times as long.
+const WARM_UP: u32 = 20;
+/// Exits that are counted at least.
+const EXITS: u32 = 50;
+/// How long they are counted at least.
+const EXITS_TIME: Duration = Duration::from_millis(2);
+
 /// Machines that are made to see how long that takes.
 const CREATIONS: usize = 3;
 
-/// Runs everything.
-pub(super) fn probe(watch: &Watch) -> Result<Probe, CallError> {
-    let hypervisor = Hypervisor::open()?;
-    let host_ns = host();
-    let ring0_ns = ring0(&hypervisor, watch, host_ns)?;
-    let instructions = PROGRAMS
-        .iter()
-        .map(|program| {
-            Ok(Instruction {
-                name: program.name.into(),
-                result: execute(&hypervisor, watch, program)?,
-            })
-        })
-        .collect::<Result<_, CallError>>()?;
-    Ok(Probe {
-        api: hypervisor.api(),
-        ring0_ns,
-        host_ns,
-        exits_per_second: exits(&hypervisor, watch)?,
-        instructions,
-        vm_create_ns: vm_create(&hypervisor)?,
+/// Takes `steps` in the control group at `cgroup`, or else in its own, and writes
+/// a line as each of them ends.
+pub(crate) fn take(steps: &[Step], cgroup: Option<&Path>, out: &mut impl Write) -> io::Result<()> {
+    if let Some(cgroup) = cgroup {
+        fs::write(cgroup.join("cgroup.procs"), "0")?;
+    }
+    let mut say = |shown: &Shown| {
+        writeln!(out, "{}", serde_json::to_string(shown)?)?;
+        out.flush()
+    };
+    let failed = |error: CallError| Shown::Failed(error.to_string());
+    let hypervisor = match Hypervisor::open() {
+        Ok(hypervisor) => hypervisor,
+        Err(error) => return say(&failed(error)),
+    };
+    say(&Shown::Opened(hypervisor.api()))?;
+    for step in steps {
+        let shown = try_out(*step, &hypervisor).unwrap_or_else(failed);
+        say(&shown)?;
+        if matches!(shown, Shown::Failed(_)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn try_out(step: Step, hypervisor: &Hypervisor) -> Result<Shown, CallError> {
+    Ok(match step {
+        Step::HostLoop => Shown::HostLoop(host_loop()),
+        Step::GuestLoop => Shown::GuestLoop(guest_loop(hypervisor)?),
+        Step::VmCreate => Shown::VmCreate(vm_create(hypervisor)?),
+        Step::Exits => Shown::Exits(exits(hypervisor)?),
+        Step::Instruction(program) => Shown::Instruction(execute(hypervisor, program)?),
     })
 }
 
-/// Nanoseconds that making a machine takes. What makes it slow sleeps: in the
-/// kernel a new machine's threads join their maker's control groups.
-fn vm_create(hypervisor: &Hypervisor) -> Result<Option<Extremes>, CallError> {
-    let times = (0..CREATIONS)
-        .map(|_| {
-            let start = Instant::now();
-            let _vm = hypervisor.create_vm()?;
-            Ok(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
-        })
-        .collect::<Result<Vec<_>, CallError>>()?;
-    let extremes = times.iter().min().zip(times.iter().max());
-    Ok(extremes.map(|(&least, &most)| Extremes { least, most }))
-}
-
 /// Nanoseconds an instruction of the counting loop in the guest.
-fn ring0(hypervisor: &Hypervisor, watch: &Watch, host_ns: f64) -> Result<Option<f64>, CallError> {
+fn guest_loop(hypervisor: &Hypervisor) -> Result<Option<f64>, CallError> {
     let mut machine = hypervisor.machine(code::counting_loop(), Feature::Baseline)?;
-    best_loop(host_ns, |turns, limit| {
+    best_loop(|turns| {
         machine.restart(turns)?;
         let start = cpu_time();
-        let exit = machine.run_for(watch, "the counting loop", limit);
+        let exit = machine.run();
         let time = cpu_time().saturating_sub(start);
         Ok((verdict(exit) == Execution::Ran).then_some(time))
     })
 }
 
-/// Nanoseconds an instruction of the loop that `run` runs so many turns of, for
-/// at most so long: the best of several runs, since a host that is itself a
-/// guest is stopped now and then, and is charged for it.
-fn best_loop<E>(
-    host_ns: f64,
-    mut run: impl FnMut(u64, Duration) -> Result<Option<Duration>, E>,
-) -> Result<Option<f64>, E> {
-    let Some(first) = run(FIRST_TURNS, FIRST_LOOP_LIMIT)? else {
+/// Nanoseconds an instruction of the loop that `run` runs so many turns of: the
+/// best of several runs, since a host that is itself a guest is stopped now and
+/// then, and is charged for it; and without the way in and out, which takes such
+/// a host as long as thousands of instructions.
+fn best_loop<E>(mut run: impl FnMut(u64) -> Result<Option<Duration>, E>) -> Result<Option<f64>, E> {
+    let mut best_of = |turns, runs| -> Result<Option<Duration>, E> {
+        let times = (0..runs)
+            .map(|_| run(turns))
+            .collect::<Result<Option<Vec<_>>, E>>()?;
+        Ok(times.and_then(|times| times.into_iter().min()))
+    };
+    // The first run also fills the TLB and whatever tables map the guest's memory.
+    let Some(way) = best_of(1, LOOPS)? else {
         return Ok(None);
     };
-    // The first run also filled the TLB and whatever tables map the guest's
-    // memory: it may have been long, and leave few turns.
-    let turns = affordable_turns(first);
-    let mut figures = Vec::new();
-    for _ in 0..LOOPS {
-        let time = run(turns, LOOP_LIMIT)?;
-        figures.extend(time.map(|time| nanoseconds_an_instruction(time, turns)));
+    let Some(first) = best_of(FIRST_TURNS, 1)? else {
+        return Ok(None);
+    };
+    let turns = affordable_turns(first.saturating_sub(way));
+    let mut figure = |turns, runs| -> Result<Option<f64>, E> {
+        let time = best_of(turns, runs)?;
+        Ok(time.map(|time| nanoseconds_an_instruction(time.saturating_sub(way), turns)))
+    };
+    let Some(figures) = figure(turns, LOOPS)? else {
+        return Ok(None);
+    };
+    if figures <= EMULATED_NS {
+        return Ok(Some(figures));
     }
-    let best = |figures: &[f64]| figures.iter().copied().reduce(f64::min);
-    // In more turns, what way in and out cost is less of the whole.
-    if is_emulated(best(&figures), host_ns) {
-        let turns = turns * LONGER;
-        let time = run(turns, LONG_LOOP_LIMIT)?;
-        figures.extend(time.map(|time| nanoseconds_an_instruction(time, turns)));
-    }
-    Ok(best(&figures))
+    // In more turns, what stops it now and then is less of the whole.
+    Ok(figure(turns * LONGER, 1)?.map(|longer| longer.min(figures)))
 }
 
 /// Nanoseconds an instruction of the counting loop here: the best of several
 /// runs, as caches and clocks warm up.
-fn host() -> f64 {
+fn host_loop() -> f64 {
     (0..LOOPS)
         .map(|_| {
             let start = cpu_time();
@@ -140,29 +142,62 @@ fn nanoseconds_an_instruction(time: Duration, turns: u64) -> f64 {
 }
 
 /// Exits a second of a loop of port writes.
-#[expect(clippy::cast_precision_loss, reason = "there are few exits")]
-fn exits(hypervisor: &Hypervisor, watch: &Watch) -> Result<Option<f64>, CallError> {
+fn exits(hypervisor: &Hypervisor) -> Result<Option<f64>, CallError> {
     let mut machine = hypervisor.machine(code::exit_loop(), Feature::Baseline)?;
-    let start = cpu_time();
-    let writes = machine.count_writes(watch, "the loop of port writes", EXITS_TIME);
-    let time = cpu_time().saturating_sub(start);
-    Ok(match writes {
-        Ok(0) | Err(_) => None,
-        Ok(writes) => Some(writes as f64 / time.as_secs_f64()),
-    })
+    Ok(count_exits(cpu_time, || {
+        matches!(machine.run(), Exit::Out { .. })
+    }))
+}
+
+/// How often `exit` ends in a second by this clock, once it is warm; `None` if
+/// that once fails.
+fn count_exits(clock: impl Fn() -> Duration, mut exit: impl FnMut() -> bool) -> Option<f64> {
+    for _ in 0..WARM_UP {
+        exit().then_some(())?;
+    }
+    let start = clock();
+    let mut exits = 0_u32;
+    loop {
+        exit().then_some(())?;
+        exits += 1;
+        let time = clock().saturating_sub(start);
+        if exits >= EXITS && time >= EXITS_TIME {
+            return Some(f64::from(exits) / time.as_secs_f64());
+        }
+    }
+}
+
+/// Nanoseconds that making a machine takes. What makes it slow sleeps: in the
+/// kernel a new machine's threads join their maker's control groups.
+fn vm_create(hypervisor: &Hypervisor) -> Result<Extremes, CallError> {
+    let mut extremes = Extremes {
+        least: u64::MAX,
+        most: 0,
+    };
+    for _ in 0..CREATIONS {
+        let start = Instant::now();
+        let vm = hypervisor.create_vm()?;
+        let time = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        drop(vm);
+        extremes.least = extremes.least.min(time);
+        extremes.most = extremes.most.max(time);
+    }
+    Ok(extremes)
 }
 
 /// Runs the program for one instruction on a machine of its own.
-fn execute(
-    hypervisor: &Hypervisor,
-    watch: &Watch,
-    program: &Program,
-) -> Result<Execution, CallError> {
+fn execute(hypervisor: &Hypervisor, program: &Program) -> Result<Execution, CallError> {
     if !hypervisor.has(program.feature) {
         return Ok(Execution::Unsupported);
     }
     let mut machine = hypervisor.machine((program.code)(), program.feature)?;
-    Ok(verdict(machine.run_for(watch, program.name, PROGRAM_LIMIT)))
+    Ok(verdict(machine.run()))
+}
+
+/// CPU time of this thread, guest code included.
+fn cpu_time() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::from_secs(tv_sec.cast_unsigned()) + Duration::from_nanos(tv_nsec.cast_unsigned())
 }
 
 /// What an exit says of the program.
@@ -181,30 +216,25 @@ fn verdict(exit: Exit) -> Execution {
         },
         Exit::InternalError { suberror } => Execution::InternalError { suberror },
         Exit::Shutdown => Execution::TripleFault,
-        Exit::TimedOut => Execution::TimedOut,
         Exit::Other(exit) => Execution::OtherExit { exit },
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
+pub(super) mod tests {
+    use std::cell::Cell;
 
     use super::*;
     use crate::host::kvm::access;
     use crate::host::kvm::code::assemble;
-    use crate::host::kvm::deadline::watched;
 
     /// How this host's KVM runs a program; `None` where it has no KVM.
-    fn run(code: fn() -> &'static [u8]) -> Option<Exit> {
-        let result = watched(Duration::from_secs(60), move |watch| {
-            let hypervisor = Hypervisor::open()?;
+    pub(in super::super) fn run(code: fn() -> &'static [u8]) -> Option<Exit> {
+        let ran = Hypervisor::open().and_then(|hypervisor| {
             let mut machine = hypervisor.machine(code(), Feature::Baseline)?;
-            let limit = Duration::from_millis(50);
-            Ok::<_, CallError>(machine.run_for(watch, "a test", limit))
-        })
-        .unwrap();
-        match (result, access(Path::new("/"))) {
+            Ok(machine.run())
+        });
+        match (ran, access(Path::new("/"))) {
             (Ok(exit), Ok(())) => Some(exit),
             (Err(CallError { call, .. }), Err(_)) => {
                 assert_eq!(call, "open of /dev/kvm");
@@ -212,12 +242,6 @@ mod tests {
             }
             odd => panic!("{odd:?}"),
         }
-    }
-
-    #[test]
-    fn endless_program_is_ended() {
-        let exit = run(|| assemble!("22:", "jmp 22b"));
-        assert!(matches!(exit, Some(Exit::TimedOut) | None), "{exit:?}");
     }
 
     #[test]
@@ -259,72 +283,102 @@ mod tests {
             Execution::InternalError { suberror }
         );
         assert_eq!(verdict(Exit::Shutdown), Execution::TripleFault);
-        assert_eq!(verdict(Exit::TimedOut), Execution::TimedOut);
     }
 
     #[test]
     fn loop_is_as_long_as_time_allows() {
         let turns = |nanoseconds| affordable_turns(Duration::from_nanos(nanoseconds));
         assert_eq!(turns(0), MOST_TURNS);
-        assert_eq!(turns(30_000), 166_666);
-        assert_eq!(turns(2_000_000), 2_500);
+        assert_eq!(turns(6_000), 83_333);
+        assert_eq!(turns(400_000), 1_250);
         assert_eq!(turns(300_000_000), FIRST_TURNS);
     }
 
     /// Nanoseconds an instruction of runs that take `ns` an instruction, and so
     /// many microseconds more each (the last figure holds for all others too);
     /// and their CPU time.
-    fn looped(ns: f64, more: &[u64]) -> (Option<f64>, Duration) {
+    fn looped(ns: f64, more: &[u64]) -> (f64, Duration) {
         let (mut runs, mut all) = (0, Duration::ZERO);
-        let figure = best_loop(0.3, |turns, limit| {
+        let figure = best_loop(|turns| {
             let more = Duration::from_micros(more[runs.min(more.len() - 1)]);
             let instructions = f64::from(u32::try_from(turns * code::LOOP_INSTRUCTIONS).unwrap());
             let time = Duration::from_secs_f64(instructions * ns / 1e9) + more;
             runs += 1;
-            all += time.min(limit);
-            Ok::<_, CallError>((time <= limit).then_some(time))
+            all += time;
+            Ok::<_, CallError>(Some(time))
         });
-        (figure.unwrap(), all)
+        (figure.unwrap().unwrap(), all)
     }
 
     #[test]
     fn stolen_time_does_not_look_like_emulation() {
         for more in [
-            // A long first run leaves few turns, each of which is stopped.
+            // A long first run, and each of the others is stopped.
             &[5_000, 100][..],
             &[200_000, 100],
             &[20_000, 40],
             // All but one are stopped.
-            &[3_000, 10_000, 10_000, 2, 10_000],
-            &[3_000, 60_000, 60_000, 60_000, 200],
+            &[3_000, 2, 2, 10_000, 10_000, 10_000, 2, 10_000],
+            &[60_000, 2, 2, 60_000, 60_000, 60_000, 60_000, 100],
         ] {
             let (figure, _) = looped(0.3, more);
-            assert!(figure.is_some(), "{more:?}");
-            assert!(!is_emulated(figure, 0.3), "{more:?}: {figure:?}");
+            assert!(figure <= EMULATED_NS, "{more:?}: {figure:?}");
         }
     }
 
     #[test]
-    fn emulation_is_told_within_a_tenth_of_a_second() {
-        for more in [&[2][..], &[2_000, 2], &[50_000, 2]] {
-            let (figure, all) = looped(360.0, more);
-            assert!(figure.is_some_and(|ns| ns > 359.0), "{figure:?}");
-            assert!(is_emulated(figure, 0.3), "{more:?}");
-            assert!(all < Duration::from_millis(100), "{more:?}: {all:?}");
+    fn the_way_in_and_out_is_not_the_loop_s() {
+        for way in [2, 260, 2_000] {
+            let (figure, _) = looped(3.0, &[50_000, way]);
+            assert!((2.9..3.1).contains(&figure), "{way} µs: {figure}");
         }
     }
 
     #[test]
-    fn loop_that_never_ends_has_no_figure() {
-        assert_eq!(looped(0.3, &[400_000]).0, None);
-        assert_eq!(looped(0.3, &[2, 400_000]).0, None);
+    fn emulation_is_told_within_a_hundredth_of_a_second() {
+        for more in [&[2][..], &[2_000, 2], &[2, 2, 2, 5_000, 2]] {
+            let (figure, all) = looped(700.0, more);
+            assert!(figure > 690.0, "{more:?}: {figure:?}");
+            assert!(all < Duration::from_millis(16), "{more:?}: {all:?}");
+        }
     }
 
     #[test]
-    fn limits_together_fit_into_the_bound() {
-        let programs = u32::try_from(PROGRAMS.len()).unwrap();
-        let loops = LOOP_LIMIT * u32::try_from(LOOPS).unwrap() + LONG_LOOP_LIMIT;
-        let all = FIRST_LOOP_LIMIT + loops + EXITS_TIME + PROGRAM_LIMIT * programs;
-        assert!(all < BOUND, "{all:?}");
+    fn loop_that_ends_otherwise_has_no_figure() {
+        for good in 0..8 {
+            let mut runs = 0;
+            let figure = best_loop(|turns| {
+                runs += 1;
+                let time = Duration::from_micros(turns);
+                Ok::<_, CallError>((runs <= good).then_some(time))
+            });
+            assert_eq!(figure.unwrap(), None, "{good}");
+        }
+    }
+
+    /// Exits a second where the first ones take 4 ms and all others 200 µs, as
+    /// on a CPU that is emulated.
+    #[test]
+    fn exits_are_counted_once_they_are_warm() {
+        let (now, exits) = (Cell::new(Duration::ZERO), Cell::new(0));
+        let exit = || {
+            exits.set(exits.get() + 1);
+            let time = if exits.get() <= 5 { 4_000 } else { 200 };
+            now.set(now.get() + Duration::from_micros(time));
+            true
+        };
+        let rate = count_exits(|| now.get(), exit).unwrap();
+        assert!((4_999.0..5_001.0).contains(&rate), "{rate}");
+        assert!(now.get() < Duration::from_millis(50));
+        // Where they are fast there are enough of them, too.
+        let (now, exits) = (Cell::new(Duration::ZERO), Cell::new(0));
+        let exit = || {
+            exits.set(exits.get() + 1);
+            now.set(now.get() + Duration::from_micros(1));
+            true
+        };
+        assert!(count_exits(|| now.get(), exit).is_some());
+        assert!(exits.get() > 2_000, "{exits:?}");
+        assert_eq!(count_exits(|| Duration::ZERO, || false), None);
     }
 }

@@ -10,16 +10,20 @@ use super::snapshot::Unseen;
 
 mod access;
 mod code;
-mod deadline;
 mod image;
 mod loaded;
 mod machine;
 mod measure;
 pub mod probe;
+mod prober;
+mod step;
 #[cfg(test)]
 mod tcg;
 
 pub use access::{KvmError, access};
+pub(crate) use measure::take;
+pub use prober::Prober;
+pub(crate) use step::Step;
 
 /// Looks at KVM below `root`, with what came of a probe.
 #[must_use]

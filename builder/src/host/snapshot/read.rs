@@ -14,7 +14,7 @@ use super::{
     kernel, merge, mounts, network, storage, tables, users,
 };
 use crate::directories::Directories;
-use crate::host::kvm::probe;
+use crate::host::kvm::{Prober, probe};
 use crate::host::{self, ksm, kvm, memory, user_ids};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
@@ -39,11 +39,11 @@ pub struct Places {
     pub qemu: Option<Program>,
 }
 
-/// Whether KVM is made to run ring-0 code, which takes up to 1.5 s.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether KVM is made to run ring-0 code.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KvmProbe {
     /// It is.
-    Run,
+    Run(Prober),
     /// It is not.
     Skip,
 }
@@ -167,8 +167,12 @@ impl System {
             missing_capabilities: user_ids::missing_capabilities(),
             storage: storage::read(&mut source, places, &mounts),
             memory_merge: merge::probe(interrupt),
-            probe: (places.kvm == KvmProbe::Run && kvm::access(&places.root).is_ok())
-                .then(probe::run),
+            probe: match &places.kvm {
+                KvmProbe::Run(prober) if kvm::access(&places.root).is_ok() => {
+                    Some(prober.run(interrupt))
+                }
+                KvmProbe::Run(_) | KvmProbe::Skip => None,
+            },
         }
     }
 }
