@@ -34,6 +34,10 @@ const EXITS: Check = Check {
 /// this, a guest hypervisor a fraction of it.
 const FEW_EXITS: f64 = 100_000.0;
 
+/// So many times as slow as the host's own code, a guest's does not run on the
+/// CPU itself: there it takes as long, but for how the two are clocked.
+const SLOWER: f64 = 3.0;
+
 /// What a `/dev/kvm` that opens rests on; each needs the one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Link {
@@ -249,8 +253,19 @@ fn ring0(host: &Host, want: &Want, probe: &Probe) -> Finding {
             .finds(want.under_kvm(Severity::Blocker), value, need, meaning)
             .mended_by(another())
     } else {
-        let meaning = "Guests' kernels run on the CPU itself.";
-        RING0.finds(Severity::Ok, value, need, meaning)
+        RING0.finds(Severity::Ok, value, need, speed(probe))
+    }
+}
+
+/// What it means that ring 0 is as fast as it is.
+fn speed(probe: &Probe) -> String {
+    match probe.ring0_ns.map(|ns| ns / probe.host_ns) {
+        Some(times) if times > SLOWER => format!(
+            "Guests' kernels run, though {} slower than what runs here: this host is a guest \
+             itself, or its CPU is emulated.",
+            multiple(times)
+        ),
+        _ => "Guests' kernels run on the CPU itself.".to_owned(),
     }
 }
 
