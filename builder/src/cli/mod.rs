@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use self::probe_kvm::ProbeKvm;
 use crate::directories::Directories;
 use crate::interrupt::Interrupt;
 use crate::text::{is_printable, printable_lines};
@@ -138,9 +139,6 @@ enum Verb {
     Completions(completions::Completions),
     /// Write the man pages
     Man(man::Man),
-    /// Try KVM, for `check` and `launch`
-    #[command(hide = true)]
-    ProbeKvm(probe_kvm::ProbeKvm),
 }
 
 /// What every verb is given.
@@ -151,10 +149,10 @@ struct Context {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = read(env::args_os()).unwrap_or_else(|error| end(&error));
-    if let Verb::ProbeKvm(command) = cli.verb {
+    if let Some(command) = ProbeKvm::of(env::args_os()) {
         return command.run();
     }
+    let cli = read(env::args_os()).unwrap_or_else(|error| end(&error));
     logging::install(&cli.talk);
     if let Some(user) = &cli.talk.user
         && let Err(error) = user::act_as(user)
@@ -245,6 +243,5 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::ApiSchema => api_schema::run(),
         Verb::Completions(command) => command.run(),
         Verb::Man(command) => command.run(),
-        Verb::ProbeKvm(_) => unreachable!("it ran before anything was set up"),
     }
 }

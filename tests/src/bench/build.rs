@@ -151,7 +151,7 @@ fn build_cpu(kernel_config: Option<&Path>) -> f64 {
 }
 
 /// User and system time of all children that ended (getrusage(2)).
-fn children_cpu() -> Duration {
+pub(super) fn children_cpu() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").expect("/proc is mounted");
     let (_, fields) = stat.rsplit_once(") ").expect("proc_pid_stat(5)");
     let ticks: u64 = fields

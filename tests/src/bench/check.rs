@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Instant;
 
-use super::build::milliseconds;
+use super::build::{children_cpu, milliseconds};
 use super::{Budget, Row, Samples};
 use crate::guest::{Guest, Way};
 use crate::{TestEnv, finish, start};
@@ -56,30 +56,44 @@ pub fn all() -> Vec<Row> {
     let out = env.artifacts("tty-burn");
     // The canaries' result is kept for the launches.
     let canaries = canaries(&env, &out);
+    let [alone, cpu] = alone(&env, &out);
     vec![
-        alone(&env, &out),
+        alone,
+        cpu,
         in_launch(&env, &out, &TCG),
         in_launch(&env, &out, &DEFAULT),
         canaries,
     ]
 }
 
-/// `check` of a host and an output folder, with the probe of KVM.
-fn alone(env: &TestEnv, out: &Path) -> Row {
-    let (mut ours, mut others) = (Vec::new(), Vec::new());
+/// `check` of a host and an output folder, with the probe of KVM: how long it
+/// takes, and how much of a CPU with all that it starts.
+fn alone(env: &TestEnv, out: &Path) -> [Row; 2] {
+    let check = || answers(env.imgbuild(["check"]).arg(out), &[0, 3]);
+    // QEMU's answers are noted.
+    check();
+    let (mut ours, mut others) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     // By turns, so that both meet the same noise.
     for _ in 0..CHECKS {
-        ours.push(answers(env.imgbuild(["check"]).arg(out), &[0, 3]));
-        others.push(validate(env));
+        let before = children_cpu();
+        ours[0].push(check());
+        let between = children_cpu();
+        others[0].push(validate(env));
+        ours[1].push(milliseconds(between.saturating_sub(before)));
+        others[1].push(milliseconds(children_cpu().saturating_sub(between)));
     }
-    Row {
-        what: "imgbuild check OUT",
-        unit: "ms",
-        ours: Samples::of(&ours),
-        other: Samples::of(&others),
+    let row = |what, unit, column: usize, budget| Row {
+        what,
+        unit,
+        ours: Samples::of(&ours[column]),
+        other: Samples::of(&others[column]),
         other_is: VALIDATE,
-        budget: Some(Budget::AtMost(2000.0)),
-    }
+        budget: Some(Budget::AtMost(budget)),
+    };
+    [
+        row("imgbuild check OUT", "ms", 0, 2000.0),
+        row("imgbuild check OUT, CPU", "CPU ms", 1, 100.0),
+    ]
 }
 
 /// A launch from its start to the event that the host was checked.

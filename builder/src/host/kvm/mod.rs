@@ -22,6 +22,7 @@ mod tcg;
 
 pub use access::{KvmError, access};
 pub(crate) use measure::take;
+pub(crate) use prober::PROBE_VERB;
 pub use prober::Prober;
 pub(crate) use step::Step;
 

@@ -12,6 +12,9 @@ use super::step::{Shown, Step};
 use crate::interrupt::Interrupt;
 use crate::process::{self, ProcessError, Stream};
 
+/// The verb of this program that takes steps.
+pub(crate) const PROBE_VERB: &str = "probe-kvm";
+
 /// What a step gets of the process's own clock. It takes a few milliseconds, and
 /// some ten times as long on a CPU that is emulated.
 const STEP_LIMIT: Duration = Duration::from_millis(500);
@@ -44,7 +47,7 @@ impl Prober {
     /// leads to it even where its file was replaced.
     #[must_use]
     pub fn this_program() -> Self {
-        Self::started_by(["/proc/self/exe", "probe-kvm"])
+        Self::started_by(["/proc/self/exe", PROBE_VERB])
     }
 
     fn started_by<const N: usize>(words: [&str; N]) -> Self {
