@@ -153,7 +153,7 @@ mod tests {
         let since = with_child.since(own);
         assert_eq!(
             (since.cpu, since.waited),
-            (Duration::from_nanos(1000), Duration::from_nanos(850))
+            (Duration::from_micros(1), Duration::from_nanos(850))
         );
     }
 
