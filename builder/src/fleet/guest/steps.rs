@@ -10,7 +10,7 @@ use super::{
 use crate::fleet::api::types::Desired;
 use crate::text::printable;
 use crate::vmm::Machine;
-use crate::vmm::qemu::KVM_INTERNAL_ERROR;
+use crate::vmm::qemu::{self, KVM_INTERNAL_ERROR};
 
 /// Console lines that are kept for the message about a guest that fails.
 pub(super) const TAIL_LINES: usize = 4;
@@ -121,6 +121,10 @@ impl Guest {
     }
 
     pub(super) fn complain(&mut self, line: &str) -> Option<Action> {
+        // What is no complaint would be shown as what its guest said last.
+        if !qemu::complains(line) {
+            return None;
+        }
         self.keep(line);
         if self.is_booting()
             && let Some(trouble) = Trouble::told_by(&excerpt(line))

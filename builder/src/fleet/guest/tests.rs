@@ -94,6 +94,7 @@ const KILLED: End = End::Signal {
 
 const PORT: &str = "qemu: Could not set up host forwarding rule 'tcp:127.0.0.1:2999-:22'";
 const NO_THREAD: &str = "qemu: qemu_thread_create: Resource temporarily unavailable";
+const WAITS: &str = "qemu: -chardev socket,id=console: info: QEMU waiting for connection on: unix:";
 const ABORTED: End = End::Signal {
     signal: 6,
     by_oom: false,
@@ -1108,6 +1109,19 @@ fn a_flood_of_text_is_kept_in_bounds() {
     assert!(bench.guest.tail().all(|line| line.len() == LINE_WIDTH));
     bench.does(&Event::Ended(End::Code(0)));
     assert!(bench.reason().to_string().len() < 2 * LINE_WIDTH);
+}
+
+#[test]
+fn what_its_vmm_says_of_itself_is_not_what_a_guest_said_last() {
+    let mut bench = Bench::new(Restart::Never);
+    bench.does(&Event::Start);
+    bench.does(&Event::VmmText(WAITS));
+    assert_eq!(bench.guest.tail().count(), 0);
+    bench.says("Linux version 6.12");
+    bench.does(&Event::VmmText(WAITS));
+    assert!(bench.guest.tail().eq(["Linux version 6.12"]));
+    bench.does(&Event::VmmText(NO_THREAD));
+    assert_eq!(bench.guest.tail().last(), Some(NO_THREAD));
 }
 
 #[test]

@@ -44,6 +44,11 @@ pub const TAKEN: [&str; 2] = ["Could not set up host forwarding rule", "Failed t
 /// what strerror(3) has: GLib's words for want of memory.
 pub const SHORT: [&str; 1] = ["failed to allocate "];
 
+/// How a line of QEMU's begins, behind its name and the option that it is about,
+/// which tells what it does and of no trouble (`info_report()` of its
+/// util/error-report.c), such as that it waits for a console to be connected.
+const PROGRESS: &str = ": info: ";
+
 /// What QEMU gets of its own clock to answer a question about itself, which takes
 /// it 20 to 50 ms, and a hundred times as long where a CPU is emulated.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -112,6 +117,12 @@ fn take_low_descriptors(file: &impl AsFd) -> io::Result<Vec<OwnedFd>> {
     }
 }
 
+/// Whether a line that QEMU wrote to stderr may tell why its guest failed.
+#[must_use]
+pub fn complains(line: &str) -> bool {
+    !line.contains(PROGRESS)
+}
+
 /// The machine types in a list that has one a line, its name first, under a
 /// headline that ends in a colon.
 fn machine_types(list: &str) -> BTreeSet<String> {
@@ -161,6 +172,22 @@ mod tests {
         let _taken = take_low_descriptors(&null).unwrap();
         let next = null.try_clone().unwrap();
         assert!(next.as_raw_fd() > Part::LAST.descriptor());
+    }
+
+    #[test]
+    fn that_it_waits_is_no_complaint() {
+        let waits = "qemu-system-x86_64: -chardev socket,id=console,fd=3,server=on,wait=on: info: \
+                     QEMU waiting for connection on: disconnected:unix:,server=on";
+        assert!(!complains(waits));
+        for line in [
+            "qemu-system-x86_64: -accel kvm: failed to initialize kvm: Permission denied",
+            "qemu-system-x86_64: warning: host doesn't support requested feature: CPUID.80000001H",
+            "qemu-system-x86_64: terminating on signal 15 from pid 1",
+            "KVM internal error. Suberror: 1",
+            "extra data[0]: info",
+        ] {
+            assert!(complains(line), "{line}");
+        }
     }
 
     #[test]
