@@ -29,6 +29,8 @@ pub use fragment::{Fragment, FragmentError, Place, Setting, Value};
 pub use prebuilt::{Fault, Format, Prebuilt, PrebuiltError, inspect};
 pub use source::{Origin, Source, SourceError, SourceInfo};
 pub use sources::{Distribution, Pinned, Sources, SourcesError};
+#[cfg(test)]
+pub(crate) use toolchain::TOOLS;
 pub use toolchain::Toolchain;
 pub use unpack::UnpackError;
 

@@ -32,7 +32,10 @@ use self::clock::{Clock, Limit, Overdue};
 use crate::{interrupt::Interrupt, lines::LineBuffer};
 
 mod clock;
+mod package;
 pub mod schedule;
+
+pub use package::debian_package;
 
 /// Output lines kept for the message of a tool that fails.
 const TAIL_LINES: usize = 30;
@@ -47,21 +50,6 @@ const GRACE: Duration = Duration::from_secs(2);
 const FIRST_FILE: libc::c_uint = 3;
 /// Where it ends that files are looked for one by one: `fs.nr_open`'s default.
 const MOST_FILES: u32 = 1024 * 1024;
-
-/// Tools and the Debian packages that hold them, where the names differ.
-const PACKAGES: [(&str, &str); 11] = [
-    ("ld", "binutils"),
-    ("mke2fs", "e2fsprogs"),
-    ("modprobe", "kmod"),
-    ("objcopy", "binutils"),
-    ("qemu-img", "qemu-utils"),
-    ("qemu-io", "qemu-utils"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("scp", "openssh-client"),
-    ("ssh", "openssh-client"),
-    ("ssh-keygen", "openssh-client"),
-    ("strip", "binutils"),
-];
 
 /// Why a tool did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -149,15 +137,6 @@ pub struct Captured {
     pub stderr: Vec<u8>,
     /// Whether it wrote more than that to either.
     pub cut: bool,
-}
-
-/// The Debian package that holds `program`.
-#[must_use]
-pub fn debian_package(program: &str) -> &str {
-    PACKAGES
-        .iter()
-        .find(|(tool, _)| *tool == program)
-        .map_or(program, |(_, package)| package)
 }
 
 /// Keeps this process's memory from core files for good, those of a handler

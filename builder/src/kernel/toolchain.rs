@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What a kernel build calls, apart from what every Debian system has.
-const TOOLS: [&str; 8] = [
+pub(crate) const TOOLS: [&str; 8] = [
     "make", "gcc", "ld", "objcopy", "strip", "flex", "bison", "bc",
 ];
 

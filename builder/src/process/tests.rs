@@ -68,8 +68,6 @@ fn cuts_an_endless_line_short() {
 
 #[test]
 fn a_missing_tool_names_its_package() {
-    assert_eq!(debian_package("qemu-img"), "qemu-utils");
-    assert_eq!(debian_package("flex"), "flex");
     let error = run(Command::new("no-such-tool"), &quiet(), |_, _| {}).unwrap_err();
     assert!(
         error.to_string().contains("apt install no-such-tool"),
