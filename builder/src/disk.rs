@@ -3,6 +3,7 @@
 
 pub mod base;
 pub mod convert;
+pub mod e2fsprogs;
 pub mod ext4;
 pub mod fill;
 pub mod overlay;

@@ -32,9 +32,11 @@ use self::clock::{Clock, Limit, Overdue};
 use crate::{interrupt::Interrupt, lines::LineBuffer};
 
 mod clock;
+mod find;
 mod package;
 pub mod schedule;
 
+pub use find::{find, may_run};
 pub use package::debian_package;
 
 /// Output lines kept for the message of a tool that fails.

@@ -25,6 +25,14 @@ impl TestEnv {
             .expect("the file is ours");
     }
 
+    /// Puts a script in the place of a program of e2fsprogs, whose version it
+    /// tells.
+    pub fn stand_in_e2fsprogs(&self, program: &str, script: &str) {
+        let version =
+            format!("case $1 in -V|-l) echo '{program} 1.47.0 (5-Feb-2023)'; exit ;; esac");
+        self.stand_in(program, &format!("{version}\n{script}"));
+    }
+
     /// Has `command` boot guests under TCG without waiting for a KVM that may
     /// be there and not run them.
     pub fn without_kvm(&self, command: &mut Command) {

@@ -66,7 +66,10 @@ fn launch_fails(env: &TestEnv, said: &str) {
         let reason = failed.unwrap()["reason"].as_str().unwrap();
         assert!(reason.contains(said), "{guest}: {reason}");
         // That QEMU waits for its console is not what the guest said last.
-        assert!(!reason.contains("waiting"), "{guest}: {reason}");
+        assert!(
+            !reason.contains("waiting for connection"),
+            "{guest}: {reason}"
+        );
     }
     let summary = events.last().unwrap();
     assert_eq!([&summary["failed"], &summary["ready"]], [2, 0]);
@@ -120,7 +123,7 @@ fn the_least_memory_is_enough() {
 fn a_disk_that_cannot_be_mounted_is_no_boot() {
     let env = with_recipe(&recipe("64MiB", "60s", "", ""));
     for tool in ["mke2fs", "tune2fs"] {
-        env.stand_in(tool, "exit 0");
+        env.stand_in_e2fsprogs(tool, "exit 0");
     }
     build_fails(&env, &mut build(&env, &[]))
         .says(&["cannot mount its disk", "/dev/vda: mount on /disk"]);

@@ -80,9 +80,29 @@ fn a_tool_that_fails_is_quoted() {
     let env = TestEnv::new();
     let out = env.artifacts("tty-burn");
     let before = Tree::of(out.parent().unwrap());
-    env.stand_in("mke2fs", "echo 'the moon is full' >&2; exit 3");
+    env.stand_in_e2fsprogs("mke2fs", "echo 'the moon is full' >&2; exit 3");
     run(tty_burn(&env, &out, &["--no-boot"]).env("PATH", env.path_with_stand_ins()))
         .exits(1)
         .says(&["mke2fs", "exit status: 3", "the moon is full"]);
     assert_eq!(Tree::of(out.parent().unwrap()), before);
+}
+
+/// They take options that they ignore, and make other bytes without a word.
+#[test]
+fn another_program_of_a_tool_s_name_is_refused_with_its_path() {
+    let env = TestEnv::new();
+    let out = env.artifacts("tty-burn");
+    let before = Tree::of(out.parent().unwrap());
+    for (tool, said) in [
+        ("mke2fs", "BusyBox v1.35.0 multi-call binary."),
+        ("tune2fs", "tune2fs: invalid option"),
+    ] {
+        env.stand_in(tool, &format!("echo '{said}' >&2; exit 0"));
+        let path = env.stand_ins().join(tool);
+        run(tty_burn(&env, &out, &["--no-boot"]).env("PATH", env.path_with_stand_ins()))
+            .exits(1)
+            .says(&[path.to_str().unwrap(), said, "apt install e2fsprogs"]);
+        assert_eq!(Tree::of(out.parent().unwrap()), before, "{tool}");
+        std::fs::remove_file(path).unwrap();
+    }
 }

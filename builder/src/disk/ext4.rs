@@ -4,16 +4,12 @@
 //! take from the clock, a random number or the host's `/etc/mke2fs.conf`, and
 //! what a guest that lives for minutes does not need.
 
-use std::{ffi::OsString, fmt, path::Path, process::Command, str::FromStr};
+use std::{ffi::OsString, fmt, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    digest::Hasher,
-    interrupt::Interrupt,
-    process::{self, ProcessError},
-    units::ByteSize,
-};
+use super::e2fsprogs::{E2fs, E2fsError};
+use crate::{digest::Hasher, interrupt::Interrupt, units::ByteSize};
 
 /// Longest label of a file system, in bytes: `s_volume_name` of the superblock.
 pub const MAX_LABEL: usize = 16;
@@ -52,7 +48,7 @@ pub enum Ext4Error {
         /// How large it was to be.
         size: ByteSize,
         /// What the tool said.
-        source: ProcessError,
+        source: E2fsError,
     },
 }
 
@@ -109,19 +105,19 @@ pub fn format(raw: &Path, ext4: &Ext4, interrupt: &Interrupt) -> Result<(), Ext4
     if ext4.size.bytes() < MIN_SIZE {
         return Err(Ext4Error::TooSmall(ext4.size));
     }
-    let run = |program: &str, args: &[String]| {
-        let mut command = Command::new(program);
-        command.args(args).arg(raw).env_clear();
-        command.envs(environment(ext4.epoch));
-        process::run(command, interrupt, |_, _| {}).map_err(|source| Ext4Error::Tool {
-            size: ext4.size,
-            source,
-        })
+    let environment = environment(ext4.epoch);
+    let run = |program: E2fs, args: &[String]| {
+        program
+            .run(args, raw, &environment, interrupt)
+            .map_err(|source| Ext4Error::Tool {
+                size: ext4.size,
+                source,
+            })
     };
-    run("mke2fs", &mke2fs_args(ext4))?;
+    run(E2fs::Mke2fs, &mke2fs_args(ext4))?;
     // mke2fs 1.47 cannot set mount options itself.
     run(
-        "tune2fs",
+        E2fs::Tune2fs,
         &["-E", &format!("mount_opts={MOUNT_OPTIONS}")].map(str::to_owned),
     )
 }

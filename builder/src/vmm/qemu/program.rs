@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::{MACHINE, answer, machine_types};
 use crate::interrupt::Interrupt;
 use crate::notes::Notes;
-use crate::process::{ProcessError, debian_package};
+use crate::process::{ProcessError, debian_package, find, may_run};
 
 /// What PATH is searched for: the name that QEMU gives it, then the one of
 /// distributions that have no other emulator.
@@ -129,13 +129,15 @@ impl Program {
     }
 
     fn among(path: &OsStr, places: &[&Path]) -> Option<Self> {
-        let named = NAMES
+        NAMES
             .iter()
-            .flat_map(|name| env::split_paths(path).map(move |folder| folder.join(name)));
-        named
-            .chain(places.iter().map(|place| place.to_path_buf()))
-            .filter(|candidate| candidate.is_file())
-            .find(|candidate| accessat(CWD, candidate, Access::EXEC_OK, AtFlags::EACCESS).is_ok())
+            .find_map(|name| find(name, path))
+            .or_else(|| {
+                places
+                    .iter()
+                    .find(|place| may_run(place))
+                    .map(|place| place.to_path_buf())
+            })
             .and_then(|found| absolute(found).ok())
             .map(|path| Self { path, notes: None })
     }
