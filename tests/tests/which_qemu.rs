@@ -115,11 +115,13 @@ fn a_fleet_runs_on_the_qemu_that_was_named_until_its_end() {
 fn a_qemu_that_guests_users_cannot_reach_is_told_before_any_is_started() {
     let (env, copy) = with_copy("vmm");
     fs::set_permissions(env.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let closed = format!("the folder {} has mode 0700", env.path().display());
     run(fleet::launch(&env, "f", 1).arg("--qemu").arg(&copy))
         .exits(3)
         .says(&[
             copy.to_str().unwrap(),
             "which a guest is to run as",
+            &closed,
             "chmod o+x",
             "--run-as-base 0",
         ]);

@@ -80,7 +80,8 @@ impl Artifact {
 
     /// The file opened once more, with a position and locks of its own.
     fn again(&self) -> io::Result<File> {
-        File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+        let opened = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        opened.map_err(|error| named(&self.path, error))
     }
 }
 
@@ -301,9 +302,6 @@ impl Site {
 
     /// Opens what a guest is handed. Its console listens from here on.
     pub fn files(&self, guest: GuestIndex) -> Result<Files, SpawnError> {
-        let named = |path: &Path, error: io::Error| {
-            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-        };
         let overlay = self.folder.overlay(guest);
         if !overlay.exists() {
             tracing::warn!(
@@ -366,7 +364,8 @@ impl Site {
     pub(super) fn spawn(&self, guest: GuestIndex) -> Result<Running, SpawnError> {
         self.look_at_qemu()?;
         let files = self.files(guest)?;
-        let console = UnixStream::connect(self.folder.console(guest))?;
+        let socket = self.folder.console(guest);
+        let console = UnixStream::connect(&socket).map_err(|error| named(&socket, error))?;
         let prepared = self
             .placement
             .as_ref()
@@ -515,6 +514,11 @@ impl Site {
     fn uid(&self, guest: GuestIndex) -> Option<u32> {
         Some(self.spec.run_as_base? + guest.get())
     }
+}
+
+/// The same error, with what it is about.
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// A socket of a guest's in the place of an earlier life's, closed to others.

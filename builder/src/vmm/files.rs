@@ -129,6 +129,9 @@ impl Files {
     }
 }
 
+/// The right to read, in a class of a mode (inode(7)).
+const READ: u32 = 0o4;
+
 /// A file that a guest's VMM cannot read under its user.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
@@ -167,7 +170,7 @@ pub fn readable_by(file: &File, path: &Path, uid: u32) -> Result<(), Unreadable>
         source,
     })?;
     let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
-    if may_read(mode, owner, metadata.gid(), uid) {
+    if rights(mode, owner, metadata.gid(), uid) & READ != 0 {
         return Ok(());
     }
     Err(Unreadable::Mode {
@@ -178,9 +181,10 @@ pub fn readable_by(file: &File, path: &Path, uid: u32) -> Result<(), Unreadable>
     })
 }
 
-/// Whether user and group `uid` may read a file of this mode, owner and group
-/// (inode(7)): the first class that fits decides.
-fn may_read(mode: u32, owner: u32, group: u32, uid: u32) -> bool {
+/// What user and group `uid` may do with a file of this mode, owner and group
+/// (inode(7)), as the last three bits of a mode: the first class that fits
+/// decides.
+pub(super) fn rights(mode: u32, owner: u32, group: u32, uid: u32) -> u32 {
     let class = if owner == uid {
         6
     } else if group == uid {
@@ -188,7 +192,7 @@ fn may_read(mode: u32, owner: u32, group: u32, uid: u32) -> bool {
     } else {
         0
     };
-    mode >> class & 4 != 0
+    mode >> class & 0o7
 }
 
 /// Lets a VMM that runs as user and group `uid` read the file at `path`, which
@@ -234,18 +238,18 @@ mod tests {
     }
 
     #[test]
-    fn the_first_class_that_fits_decides_who_may_read() {
+    fn the_first_class_that_fits_decides_what_a_user_may() {
         for (mode, owner, group, may) in [
-            (0o444, 0, 0, true),
-            (0o440, 0, 0, false),
-            (0o440, 0, 7, true),
-            (0o404, 0, 7, false),
-            (0o400, 7, 0, true),
-            (0o044, 7, 7, false),
-            (0o111, 0, 0, false),
+            (0o444, 0, 0, 0o4),
+            (0o440, 0, 0, 0),
+            (0o440, 0, 7, 0o4),
+            (0o404, 0, 7, 0),
+            (0o400, 7, 0, 0o4),
+            (0o044, 7, 7, 0),
+            (0o4751, 0, 0, 0o1),
         ] {
             assert_eq!(
-                may_read(mode, owner, group, 7),
+                rights(mode, owner, group, 7),
                 may,
                 "{mode:o} {owner} {group}"
             );
@@ -277,7 +281,7 @@ mod tests {
         hand_over(&path, own).unwrap();
         let metadata = path.metadata().unwrap();
         assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o640, own));
-        assert!(may_read(0o640, 0, 70_000, 70_000));
+        assert_eq!(rights(0o640, 0, 70_000, 70_000), READ);
         // What a link leads to is not touched.
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::answer_of;
+use super::reach::Barrier;
 use crate::any_path;
 use crate::digest::Sha256;
 use crate::digest::memo::Memo;
@@ -59,18 +60,32 @@ pub enum EmulatorError {
     },
     /// The user that a guest runs as may not run it.
     #[error(
-        "user {uid}, which a guest is to run as, cannot run {}: {source}; `chmod o+x` that file \
-         and the folders above it, or run guests under your own user (--run-as-base 0)",
-        path.display()
+        "user {uid}, which a guest is to run as, cannot run {}: {source}; {}, or run guests under \
+         your own user (--run-as-base 0)",
+        path.display(),
+        mend(barrier.as_ref())
     )]
     Closed {
         /// Its path.
         path: PathBuf,
         /// The user.
         uid: u32,
+        /// What keeps it from that, where a mode tells.
+        barrier: Option<Barrier>,
         /// What came of it.
         source: ProcessError,
     },
+}
+
+/// What lets a user run a program.
+fn mend(barrier: Option<&Barrier>) -> String {
+    barrier.map_or_else(
+        || {
+            "see that it may read that file and its libraries, and pass the folders above"
+                .to_owned()
+        },
+        Barrier::to_string,
+    )
 }
 
 /// Where it stands, since somebody wrote another in its place.
@@ -140,6 +155,7 @@ impl Emulator {
             Err(source) => Err(EmulatorError::Closed {
                 path: self.path.clone(),
                 uid,
+                barrier: Barrier::before(&self.path, uid),
                 source,
             }),
         }
@@ -249,7 +265,8 @@ mod tests {
         fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
         let error = emulator.runs_as(2_000_000, &interrupt).unwrap_err();
         let error = error.to_string();
-        for part in ["2000000", "chmod o+x", "--run-as-base 0"] {
+        let closed = format!("the folder {} has mode 0700", folder.path().display());
+        for part in ["2000000", &closed, "chmod o+x", "--run-as-base 0"] {
             assert!(error.contains(part), "{part}: {error}");
         }
     }

@@ -1,6 +1,7 @@
 //! QEMU: the only place that names one of its options.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::Path;
@@ -18,9 +19,11 @@ pub mod argv;
 mod emulator;
 mod program;
 pub mod qmp;
+mod reach;
 
 pub use emulator::{Emulator, EmulatorError, Standing, Watch};
 pub use program::{Program, ProgramError, Version};
+use reach::Barrier;
 
 /// The oldest version that imgbuild is tested with. Before 7.1 none takes all
 /// the options that it gives, such as `main-loop,thread-pool-max=`.
@@ -91,17 +94,26 @@ pub fn spawn(
         .fd_mappings(mappings)
         .map_err(io::Error::other)?;
     confinement.apply(&mut command, guest.accel)?;
-    command.spawn().map_err(|error| named(program, error))
+    command
+        .spawn()
+        .map_err(|error| named(program, confinement.uid, error))
 }
 
-/// Names the program where that, and not the host, keeps it from being started.
-/// Any other error stays as it is for those who tell them apart.
-fn named(program: &Path, error: io::Error) -> io::Error {
+/// Names the program where that, and not the host, keeps it from being started,
+/// and what keeps the user `uid` from it. Any other error stays as it is for those
+/// who tell them apart.
+fn named(program: &Path, uid: Option<u32>, error: io::Error) -> io::Error {
     let at_fault = [Errno::NOENT, Errno::ACCESS, Errno::NOEXEC].map(Some);
     if !at_fault.contains(&Errno::from_io_error(&error)) {
         return error;
     }
-    io::Error::new(error.kind(), format!("{}: {error}", program.display()))
+    let mut told = format!("{}: {error}", program.display());
+    if let Some(uid) = uid
+        && let Some(barrier) = Barrier::before(program, uid)
+    {
+        let _ = write!(told, ": it is to run as user {uid}, and {barrier}");
+    }
+    io::Error::new(error.kind(), told)
 }
 
 /// Leaves no descriptor free among those that QEMU's files get: there `Command`
@@ -164,6 +176,9 @@ fn answer_of(mut command: Command, interrupt: &Interrupt) -> Result<String, Proc
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -172,6 +187,28 @@ mod tests {
         let _taken = take_low_descriptors(&null).unwrap();
         let next = null.try_clone().unwrap();
         assert!(next.as_raw_fd() > Part::LAST.descriptor());
+    }
+
+    #[test]
+    fn a_folder_that_a_guest_s_user_cannot_pass_is_named_when_it_is_not_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("qemu");
+        std::fs::write(&program, "").unwrap();
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
+        let folder = folder.path().display();
+        let told = |uid, errno: Errno| named(&program, uid, errno.into()).to_string();
+        let said = told(Some(2_000_000), Errno::ACCESS);
+        let barrier = format!("user 2000000, and the folder {folder} has mode 0700");
+        assert!(said.contains("qemu: Permission denied"), "{said}");
+        assert!(
+            said.contains(&barrier) && said.contains("chmod o+x"),
+            "{said}"
+        );
+        assert!(!told(None, Errno::ACCESS).contains("the folder"));
+        assert_eq!(
+            told(Some(2_000_000), Errno::NOMEM),
+            io::Error::from(Errno::NOMEM).to_string()
+        );
     }
 
     #[test]
