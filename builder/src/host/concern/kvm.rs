@@ -17,6 +17,9 @@ const MODULE: Check = Check {
     id: "kvm-module",
     document: "https://docs.kernel.org/admin-guide/kernel-parameters.html",
 };
+/// The module of PVM, and what it is.
+const PVM: &str = "kvm_pvm";
+const PVM_PROJECT: &str = "https://github.com/virt-pvm/linux";
 const RING0: Check = Check {
     id: "kvm-ring0",
     document: "https://docs.kernel.org/virt/kvm/api.html#kvm-run",
@@ -164,6 +167,9 @@ fn module(host: &Host, want: &Want) -> Finding {
         let meaning = "It runs guests on the CPU's own VT-x or SVM.";
         return MODULE.finds(Severity::Ok, value, need, meaning);
     }
+    if modules.contains(&PVM) {
+        return pvm(value, want);
+    }
     if !modules.is_empty() {
         return MODULE
             .finds(
@@ -189,6 +195,29 @@ fn module(host: &Host, want: &Want) -> Finding {
             "There is no /dev/kvm without it, and no guest under KVM.",
         )
         .mended_by(Fix::Module(cpu::vendor_module(host)))
+}
+
+/// A host that has PVM in the place of a vendor's module.
+fn pvm(value: String, want: &Want) -> Finding {
+    let found = MODULE.finds(
+        want.under_kvm(Severity::Advice),
+        value,
+        "kvm_intel or kvm_amd",
+        "It is PVM (Pagetable Virtual Machine), which does without VT-x and SVM: it runs guests \
+         whose kernel has CONFIG_PVM_GUEST, which no released kernel has, and emulates the \
+         kernels of others, such as imgbuild's.",
+    );
+    let found = Finding {
+        document: PVM_PROJECT,
+        ..found
+    };
+    found.mended_by(Fix::manual(
+        Needs::Choice,
+        format!(
+            "use --accel tcg, or a host with kvm_intel or kvm_amd; guests with the patched kernel \
+             of {PVM_PROJECT} run there, and imgbuild builds none"
+        ),
+    ))
 }
 
 /// What the probe found, if there was one.
