@@ -15,6 +15,7 @@ use crate::fleet::{mend, tap};
 use crate::host::kvm::Prober;
 use crate::host::settings::Holder;
 use crate::host::snapshot::{Host, KvmProbe, Places};
+use crate::host::want::GuestUsers;
 use crate::report::{Colour, readiness::render};
 use crate::vmm::Net;
 
@@ -185,6 +186,7 @@ impl Check {
             sharing: self.how.sharing,
             net: self.how.net,
             memory: self.how.memory,
+            users: GuestUsers::Apart,
             canaries,
         };
         Ok(readiness::check(

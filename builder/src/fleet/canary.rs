@@ -17,8 +17,8 @@ use crate::host::footprint::{self, Footprint, PAGE};
 use crate::host::snapshot::Ksm;
 use crate::host::want::{Basis, Cost, Want};
 use crate::interrupt::Interrupt;
-use crate::vmm::Sharing;
 use crate::vmm::qemu::Emulator;
+use crate::vmm::{Accel, Sharing};
 
 pub mod kept;
 
@@ -34,6 +34,9 @@ const PASSES: u64 = 3;
 const PAGES: u64 = 5_000;
 /// How often KSM's counters are looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// Most that KVM's page tables for two guests take, in bytes: those of 512 MiB in
+/// pages of 4 KiB.
+const NESTED: u64 = 1 << 20;
 /// What KSM keeps for a page that it looks at, in bytes (`struct
 /// ksm_rmap_item`).
 const RMAP_ITEM: u64 = 64;
@@ -60,6 +63,7 @@ pub fn run(
         memory: want.memory,
         parameters: "tty.burn=0",
     };
+    let tables = footprint::nested_tables();
     let mut trial = Trial::new(artifacts, &setup, 2, directories, interrupt)?;
     trial.supervisor.start_all(&mut |_, _| {})?;
     trial
@@ -68,7 +72,7 @@ pub fn run(
     let measured = match trial.supervisor.members() {
         _ if interrupt.requested() => return Ok(None),
         [first, second] => match (first.pid(), second.pid()) {
-            (Some(first), Some(second)) => measure(&mut trial, [first, second], want, ksm),
+            (Some(first), Some(second)) => measure(&mut trial, [first, second], want, ksm, tables),
             _ => Err(io::ErrorKind::NotFound.into()),
         },
         _ => Err(io::ErrorKind::NotFound.into()),
@@ -94,24 +98,31 @@ pub fn run(
     })))
 }
 
-/// What one of two guests costs, and what KSM did with them.
+/// What one of two guests costs, before which KVM had so many bytes of `tables` for
+/// all of the host's, and what KSM did with them.
 fn measure(
     trial: &mut Trial,
     [first, second]: [u32; 2],
     want: &Want,
     ksm: Option<&Ksm>,
+    tables: Option<u64>,
 ) -> io::Result<(Cost, Merging)> {
     let index = trial.supervisor.members()[1].index();
     let disk =
         fs::metadata(trial.supervisor.site().folder().overlay(index))?.blocks() * 512 + IDENTITY;
     let footprints = [unmerged(first)?, unmerged(second)?];
     let most = |part: fn(&Footprint) -> u64| footprints.iter().map(part).max().unwrap_or(0);
+    let kernel_threads = [first, second].map(footprint::kernel_threads);
     let cost = Cost {
         basis: Basis::Measured,
-        memory: most(|footprint| footprint.private),
+        memory: most(|footprint| footprint.private)
+            + footprint::kernel(want.accel)
+            + nested(want.accel, tables),
         memory_merged: None,
         memory_once: most(|footprint| footprint.shared),
         threads: most(|footprint| footprint.threads),
+        kernel_threads: (kernel_threads.into_iter().flatten().max())
+            .unwrap_or(want.cost.kernel_threads),
         files: most(|footprint| footprint.files),
         disk,
     };
@@ -137,6 +148,15 @@ fn measure(
         _ => Merging::KsmStopped,
     };
     Ok((cost, merging))
+}
+
+/// Page tables that KVM has for one of two guests, in bytes, where it had so many
+/// before; other guests of the host may have come or gone meanwhile.
+fn nested(accel: Accel, before: Option<u64>) -> u64 {
+    match (accel, before, footprint::nested_tables()) {
+        (Accel::Kvm, Some(before), Some(now)) => now.saturating_sub(before).min(NESTED) / 2,
+        _ => 0,
+    }
 }
 
 /// What a guest costs while nothing of it is merged, however fast KSM was.

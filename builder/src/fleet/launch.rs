@@ -33,6 +33,7 @@ use crate::host;
 use crate::host::kvm::Prober;
 use crate::host::snapshot::{KvmProbe, Places, Qemu};
 use crate::host::user_ids::IdRange;
+use crate::host::want::GuestUsers;
 use crate::interrupt::Interrupt;
 use crate::units::{ByteSize, GuestRange};
 use crate::vmm::qemu::{Emulator, Program};
@@ -474,6 +475,10 @@ fn prepare(
         sharing: options.sharing,
         net: options.net,
         memory: options.memory,
+        users: match options.users {
+            Users::Own => GuestUsers::Own,
+            Users::From(_) | Users::Apart => GuestUsers::Apart,
+        },
         canaries: options.canaries,
     };
     let ask = |canaries| {

@@ -21,7 +21,7 @@ use crate::host::concern;
 use crate::host::finding::{Finding, Fix, Severity};
 use crate::host::settings::Applied;
 use crate::host::snapshot::{Host, Places, Qemu, Taps, Unseen};
-use crate::host::want::{Basis, Cost, Want};
+use crate::host::want::{Basis, Cost, GuestUsers, Want};
 use crate::interrupt::Interrupt;
 use crate::lock::Lock;
 use crate::units::{ByteSize, counted, grouped};
@@ -49,6 +49,8 @@ pub struct Question<'a> {
     pub net: Net,
     /// RAM of a guest; the recipe's by default.
     pub memory: Option<ByteSize>,
+    /// Under which users guests run.
+    pub users: GuestUsers,
     /// Whether guests are tried.
     pub canaries: Canaries,
 }
@@ -171,6 +173,7 @@ pub fn check(
         sharing: question.sharing,
         net: question.net,
         memory,
+        users: question.users,
         cost: assumed(question.accel),
     };
     let outcome = match question.artifacts {
@@ -295,14 +298,15 @@ fn tried(
     Ok(outcome)
 }
 
-/// What the reference guest cost on one host, by memory cgroup; an assumption
-/// anywhere else.
+/// What the reference guest cost on one host under TCG, and on another under KVM,
+/// by memory cgroup; an assumption anywhere else.
 fn assumed(accel: Accel) -> Cost {
     // Only under TCG has a guest 8 MiB of translated code, and only under KVM are
-    // its machine, its vCPU and their counters and events open files.
-    let (memory, files) = match accel {
-        Accel::Kvm => (21 << 20, 27),
-        Accel::Tcg => (29 << 20, 19),
+    // its machine, its vCPU and their counters and events open files, and has it a
+    // thread that joins its huge pages.
+    let (memory, kernel_threads, files) = match accel {
+        Accel::Kvm => (19 << 20, 1, 27),
+        Accel::Tcg => (29 << 20, 0, 19),
     };
     Cost {
         basis: Basis::Assumed,
@@ -310,6 +314,7 @@ fn assumed(accel: Accel) -> Cost {
         memory_merged: Some(memory - (6 << 20)),
         memory_once: 26 << 20,
         threads: 5,
+        kernel_threads,
         files,
         disk: 20 << 10,
     }

@@ -81,7 +81,7 @@ impl Artifact {
     /// The file opened once more, with a position and locks of its own.
     fn again(&self) -> io::Result<File> {
         let opened = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-        opened.map_err(|error| named(&self.path, error))
+        opened.map_err(|error| named(&self.path, &error))
     }
 }
 
@@ -325,17 +325,17 @@ impl Site {
             .write_identity(guest, next.encode().as_slice())
             .map_err(io::Error::other)?;
         if let Some(uid) = self.uid(guest) {
-            hand_over(&identity, uid).map_err(|error| named(&identity, error))?;
+            hand_over(&identity, uid).map_err(|error| named(&identity, &error))?;
         }
         let open = |path: &Path, options: &OpenOptions| {
-            options.open(path).map_err(|error| named(path, error))
+            options.open(path).map_err(|error| named(path, &error))
         };
         let listen = |path: &Path| {
             listener(path).map_err(|error| match (error.kind(), path.parent()) {
                 (io::ErrorKind::NotFound, Some(folder)) => SpawnError::NoRuntimeFolder {
                     path: folder.to_path_buf(),
                 },
-                _ => named(path, error).into(),
+                _ => named(path, &error).into(),
             })
         };
         Ok(Files {
@@ -365,7 +365,7 @@ impl Site {
         self.look_at_qemu()?;
         let files = self.files(guest)?;
         let socket = self.folder.console(guest);
-        let console = UnixStream::connect(&socket).map_err(|error| named(&socket, error))?;
+        let console = UnixStream::connect(&socket).map_err(|error| named(&socket, &error))?;
         let prepared = self
             .placement
             .as_ref()
@@ -517,7 +517,7 @@ impl Site {
 }
 
 /// The same error, with what it is about.
-fn named(path: &Path, error: io::Error) -> io::Error {
+fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 

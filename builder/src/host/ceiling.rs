@@ -159,6 +159,10 @@ fn set(host: &mut Host, Setting { knob, value }: Setting) {
         Knob::ThreadsMax => host.processes.threads_max = Some(value),
         Knob::OvercommitMemory => host.memory.overcommit = Some(value),
         Knob::FileMax => host.files.file_max = Some(value),
+        Knob::KvmHaltPollNs => {
+            let parameters = &mut host.kvm.parameters;
+            parameters.insert("halt_poll_ns".to_owned(), value.to_string());
+        }
         Knob::KsmMaxPageSharing => ksm(host, |ksm| &mut ksm.max_page_sharing),
         Knob::KsmUseZeroPages => ksm(host, |ksm| &mut ksm.use_zero_pages),
         Knob::KsmMergeAcrossNodes => ksm(host, |ksm| &mut ksm.merge_across_nodes),

@@ -16,7 +16,9 @@ mod files;
 mod kernel;
 mod ksm;
 mod kvm;
+mod kvm_costs;
 mod memory;
+mod nested;
 mod network;
 mod numa;
 mod processes;
@@ -31,9 +33,11 @@ mod users;
 mod tests;
 
 /// All concerns, in the order in which findings that matter alike are told.
-const CONCERNS: [fn(&Host, &Want) -> Vec<Finding>; 15] = [
+const CONCERNS: [fn(&Host, &Want) -> Vec<Finding>; 17] = [
     kvm::judge,
+    kvm_costs::judge,
     cpu::judge,
+    nested::judge,
     qemu::judge_host,
     memory::judge,
     ksm::judge,

@@ -112,6 +112,10 @@ pub struct Cpu {
     /// `flags` and `vmx flags` of `/proc/cpuinfo`, of those that checks look
     /// at; the latter with `vmx:` before them, as in `vmx:ept`.
     pub flags: BTreeSet<String>,
+    /// What the kernel says of `itlb_multihit`, such as `Not affected`; `None`
+    /// where it does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub itlb_multihit: Option<String>,
 }
 
 /// Memory, in bytes.
@@ -210,6 +214,11 @@ pub struct Cgroup {
     pub version: Option<CgroupVersion>,
     /// Whether this process may make groups below its own, for CPU weights.
     pub delegated: bool,
+    /// Whether the hierarchy of CPU time is mounted with `favordynmods`, by which
+    /// processes and machines are moved and made at once; `None` where that was
+    /// not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub favours_moves: Option<bool>,
     /// This process's group and its ancestors as far as they can be seen,
     /// the innermost first, for each controller that limits guests.
     pub groups: Vec<Group>,
@@ -288,6 +297,9 @@ pub struct UserIds {
     pub missing: Vec<String>,
     /// Whether the user namespace denies setgroups(2).
     pub groups_denied: bool,
+    /// What keeps users who are nobody else's from running QEMU, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qemu_barrier: Option<String>,
 }
 
 /// Open files and other tables of the kernel.

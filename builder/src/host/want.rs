@@ -27,8 +27,20 @@ pub struct Want {
     pub net: Net,
     /// RAM of a guest.
     pub memory: ByteSize,
+    /// Under which users guests run.
+    pub users: GuestUsers,
     /// What a guest costs the host.
     pub cost: Cost,
+}
+
+/// Under which users guests run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestUsers {
+    /// All under the one that launches them.
+    Own,
+    /// Each under one of its own, where root launches them and there are such.
+    Apart,
 }
 
 impl Want {
@@ -44,6 +56,15 @@ impl Want {
         match self.accel {
             Accel::Kvm => severity,
             Accel::Tcg => severity.max(Severity::Advice),
+        }
+    }
+
+    /// How much something matters that is felt under KVM alone.
+    #[must_use]
+    pub fn felt_under_kvm(&self, severity: Severity) -> Severity {
+        match self.accel {
+            Accel::Kvm => severity,
+            Accel::Tcg => Severity::Ok,
         }
     }
 
@@ -87,8 +108,11 @@ pub struct Cost {
     pub memory_merged: Option<u64>,
     /// Host memory that all guests share and that counts once, in bytes.
     pub memory_once: u64,
-    /// Threads.
+    /// Threads of its VMM.
     pub threads: u64,
+    /// Threads that the kernel has for it, which count for the host alone.
+    #[serde(default)]
+    pub kernel_threads: u64,
     /// Open files of its VMM.
     pub files: u64,
     /// Its files on the disk of the fleet's folder, in bytes.

@@ -173,7 +173,7 @@ fn device_for_users(device: &Path) -> Result<Option<u32>, KvmClosed> {
 /// where everybody may.
 ///
 /// Root's group is refused: it opens more than that.
-fn kvm_group(mode: u32, group: u32) -> Result<Option<u32>, KvmClosed> {
+pub fn kvm_group(mode: u32, group: u32) -> Result<Option<u32>, KvmClosed> {
     if mode & 0o006 == 0o006 {
         Ok(None)
     } else if mode & 0o060 == 0o060 && group != 0 {

@@ -10,7 +10,7 @@ mod confinement;
 mod files;
 pub mod qemu;
 
-pub use confinement::{Confinement, KvmClosed, Lifetime, kvm_for_users};
+pub use confinement::{Confinement, KvmClosed, Lifetime, kvm_for_users, kvm_group};
 pub use files::{Disk, Files, Listening, Part, Unreadable, hand_over, out_of_the_way, readable_by};
 
 /// Where a guest's SSH server listens.

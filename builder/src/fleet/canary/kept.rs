@@ -17,7 +17,7 @@ use crate::vmm::{GuestSpec, Outbound, Part};
 use crate::{durable, plain};
 
 /// Shape of a kept result.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 /// Largest file that is read, in bytes.
 const FILE_MAX: u64 = 64 << 10;
 
@@ -148,7 +148,7 @@ fn read(path: &Path) -> Option<Entry> {
 mod tests {
     use super::*;
     use crate::host::canary::Merging;
-    use crate::host::want::{Basis, Cost};
+    use crate::host::want::{Basis, Cost, GuestUsers};
     use crate::vmm::{Accel, Net, Sharing};
 
     fn want() -> Want {
@@ -158,6 +158,7 @@ mod tests {
             memory_merged: Some(22 << 20),
             memory_once: 26 << 20,
             threads: 4,
+            kernel_threads: 0,
             files: 14,
             disk: 20_480,
         };
@@ -167,6 +168,7 @@ mod tests {
             sharing: Sharing::Guest,
             net: Net::User,
             memory: "64M".parse().unwrap(),
+            users: GuestUsers::Apart,
             cost,
         }
     }

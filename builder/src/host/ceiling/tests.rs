@@ -1,5 +1,5 @@
 use super::*;
-use crate::host::want::Cost;
+use crate::host::want::{Cost, GuestUsers};
 use crate::units::ByteSize;
 use crate::vmm::{Accel, Net};
 
@@ -36,12 +36,14 @@ fn want(sharing: Sharing) -> Want {
         sharing,
         net: Net::User,
         memory: ByteSize::new(64 << 20).unwrap(),
+        users: GuestUsers::Apart,
         cost: Cost {
             basis: Basis::Measured,
             memory: 24 << 20,
             memory_merged: Some(4 << 20),
             memory_once: 64 << 20,
             threads: 3,
+            kernel_threads: 0,
             files: 24,
             disk: 64 << 10,
         },
@@ -210,6 +212,7 @@ fn costs_that_make_no_sense_are_counted_all_the_same() {
             memory_merged: Some(each),
             memory_once: each,
             threads: each,
+            kernel_threads: each,
             files: each,
             disk: each,
         };

@@ -29,10 +29,6 @@ const APICV: Check = Check {
     id: "apicv",
     document: PARAMETERS,
 };
-const NESTED: Check = Check {
-    id: "nested",
-    document: "https://docs.kernel.org/virt/kvm/x86/running-nested-guests.html",
-};
 
 const PARAMETERS: &str = "https://docs.kernel.org/admin-guide/kernel-parameters.html";
 
@@ -48,7 +44,6 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
             apicv(host, want),
         ]);
     }
-    findings.push(nested(host, want));
     findings
 }
 
@@ -72,7 +67,8 @@ pub fn is_guest(host: &Host) -> bool {
     has(host, "hypervisor")
 }
 
-fn is_amd(host: &Host) -> bool {
+/// Whether its virtualization is AMD's.
+pub fn is_amd(host: &Host) -> bool {
     let vendor = host.cpu.vendor.as_deref();
     has(host, "svm") || matches!(vendor, Some("AuthenticAMD" | "HygonGenuine"))
 }
@@ -81,14 +77,21 @@ fn has(host: &Host, flag: &str) -> bool {
     host.cpu.flags.contains(flag)
 }
 
+/// Whether a parameter of the vendor's module is on; `None` if that could not be
+/// seen.
+pub fn is_set(host: &Host, parameter: &str) -> Option<bool> {
+    match host.kvm.parameters.get(parameter)?.as_str() {
+        "Y" | "y" | "1" => Some(true),
+        "N" | "n" | "0" => Some(false),
+        _ => None,
+    }
+}
+
 /// Whether KVM uses something: what `parameter` says, or else whether the CPU
 /// has one of `flags`; `None` if neither could be seen.
 fn used(host: &Host, parameter: &str, flags: &[&str]) -> Option<bool> {
-    let set = host.kvm.parameters.get(parameter);
-    match set.map(String::as_str) {
-        Some("Y" | "y" | "1") => return Some(true),
-        Some("N" | "n" | "0") => return Some(false),
-        _ => {}
+    if let Some(set) = is_set(host, parameter) {
+        return Some(set);
     }
     // Kernels before 5.8 list no VMX flags, so that their absence says nothing.
     let listed = is_amd(host) || host.cpu.flags.iter().any(|flag| flag.starts_with("vmx:"));
@@ -126,8 +129,11 @@ fn vt(host: &Host, want: &Want) -> Finding {
             let fix = if is_guest(host) {
                 Fix::manual(
                     Needs::Choice,
-                    "have the outer host nest (kvm_intel.nested=1, this VM with -cpu host), or \
-                     use --accel tcg",
+                    format!(
+                        "have the outer host nest ({}.nested=1, this VM with -cpu host), or use \
+                         --accel tcg",
+                        vendor_module(host)
+                    ),
                 )
             } else {
                 Fix::manual(
@@ -260,20 +266,14 @@ fn unrestricted_guest(host: &Host, want: &Want) -> Finding {
 }
 
 fn apicv(host: &Host, want: &Want) -> Finding {
-    let (name, parameter, flags): (_, _, &[_]) = if is_amd(host) {
-        ("AVIC", "avic", &["avic"])
-    } else {
-        (
-            "APICv with posted interrupts",
-            "enable_apicv",
-            &["vmx:apicv"],
-        )
-    };
+    if is_amd(host) {
+        return avic(host, want);
+    }
     let feature = Feature {
         check: APICV,
-        name,
-        parameter,
-        flags,
+        name: "APICv with posted interrupts",
+        parameter: "enable_apicv",
+        flags: &["vmx:apicv"],
         with: "Interrupts reach a running guest without an exit.",
         without: "Each interrupt of a guest, timers included, costs exits, which thousands of \
                   ticking guests multiply.",
@@ -281,43 +281,30 @@ fn apicv(host: &Host, want: &Want) -> Finding {
     feature.judge(host, want)
 }
 
-fn nested(host: &Host, want: &Want) -> Finding {
-    let word = |used| match used {
-        Some(true) => "on",
-        Some(false) => "off",
-        None => "not seen",
-    };
-    let nesting = word(used(host, "nested", &[]));
-    let shadowing = if is_amd(host) {
-        String::new()
-    } else {
-        let used = used(host, "enable_shadow_vmcs", &["vmx:shadow_vmcs"]);
-        format!(", VMCS shadowing {}", word(used))
-    };
-    let (severity, place, meaning) = if is_guest(host) {
-        (
-            want.under_kvm(Severity::Advice),
-            "a guest itself",
-            "Each exit of a guest passes through the outer hypervisor, several times over without \
-             VMCS shadowing there: guests boot and answer later, and fewer are worth their CPU.",
-        )
-    } else {
-        (
+/// AMD's APICv. A guest with a PIT as QEMU makes it gets none
+/// (`APICV_INHIBIT_REASON_PIT_REINJ` of Linux's kvm_host.h), and no KVM passes it
+/// on to a host that is its guest.
+fn avic(host: &Host, want: &Want) -> Finding {
+    let with = "Interrupts reach a running guest without an exit, since imgbuild's have no PIT, \
+                with which KVM would not use it. x2AVIC matters to guests of more than 255 \
+                virtual CPUs alone.";
+    if !has(host, "avic") && is_set(host, "avic") != Some(true) {
+        return APICV.finds(
             Severity::Ok,
-            "bare metal",
-            "Guests exit to this host and no further; nesting matters only to guests that run \
-             guests, and these run none.",
-        )
+            "no AVIC",
+            "AVIC used, where the CPU has it",
+            "Each interrupt of a running guest costs an exit; no setting changes that here, and \
+             no host outside of this one passes AVIC on.",
+        );
+    }
+    let feature = Feature {
+        check: APICV,
+        name: "AVIC",
+        parameter: "avic",
+        flags: &["avic"],
+        with,
+        without: "Each interrupt of a running guest costs an exit, which AVIC saves: imgbuild's \
+                  guests have no PIT, with which KVM would not use it.",
     };
-    NESTED
-        .finds(
-            severity,
-            format!("{place}; nesting {nesting}{shadowing}"),
-            "a host that is not a guest",
-            meaning,
-        )
-        .mended_by(Fix::manual(
-            Needs::Choice,
-            "use a bare-metal host for figures that are to be compared",
-        ))
+    feature.judge(host, want)
 }

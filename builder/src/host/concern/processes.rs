@@ -84,6 +84,13 @@ fn each(want: &Want) -> String {
     )
 }
 
+/// The same wish, of guests whose threads in the kernel count as theirs.
+fn with_the_kernel_s(want: &Want) -> Want {
+    let mut want = *want;
+    want.cost.threads = (want.cost.threads).saturating_add(want.cost.kernel_threads);
+    want
+}
+
 /// A limit of the whole host's.
 fn system(host: &Host, want: &Want, check: Check, knob: Knob, limit: Option<u64>) -> Finding {
     let (Some(limit), Some(threads)) = (limit, host.processes.threads) else {
@@ -93,6 +100,7 @@ fn system(host: &Host, want: &Want, check: Check, knob: Knob, limit: Option<u64>
         );
     };
     let beside = threads.saturating_add(RESERVE);
+    let want = &with_the_kernel_s(want);
     let needed = needed(want, beside);
     let raised = needed.checked_next_power_of_two().unwrap_or(MOST).min(MOST);
     let fix = if raised > limit {

@@ -1,5 +1,6 @@
 //! QEMU.
 
+use super::users;
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::snapshot::{Host, Qemu};
 use crate::host::want::Want;
@@ -9,14 +10,49 @@ const QEMU: Check = Check {
     id: "qemu",
     document: "https://www.qemu.org/docs/master/system/index.html",
 };
+const REACH: Check = Check {
+    id: "qemu-users",
+    document: "path_resolution(7)",
+};
 const MICROVM: Check = Check {
     id: "microvm",
     document: "https://www.qemu.org/docs/master/system/i386/microvm.html",
 };
 
 /// Judges the QEMU of a host.
-pub(super) fn judge_host(host: &Host, _want: &Want) -> Vec<Finding> {
-    judge(&host.qemu)
+pub(super) fn judge_host(host: &Host, want: &Want) -> Vec<Finding> {
+    let mut findings = judge(&host.qemu);
+    if matches!(host.qemu, Qemu::Found { .. }) {
+        findings.push(judge_reach(host, want));
+    }
+    findings
+}
+
+/// Whether guests' users can run it.
+fn judge_reach(host: &Host, want: &Want) -> Finding {
+    let need = "can be run by guests' users";
+    if !users::are_apart(host, want) {
+        let meaning = "Guests run under this process's id, and run it as that does.";
+        return REACH.finds(Severity::Ok, "not looked for", need, meaning);
+    }
+    let Some(barrier) = &host.users.qemu_barrier else {
+        let meaning = "Each guest runs it under a user id of its own.";
+        return REACH.finds(Severity::Ok, "in reach", need, meaning);
+    };
+    REACH
+        .finds(
+            Severity::Blocker,
+            "out of reach",
+            need,
+            "Guests that root launches run under user ids of their own, which cannot run it.",
+        )
+        .mended_by(Fix::manual(
+            Needs::Command,
+            format!(
+                "{barrier}; or install it elsewhere, or run guests under your own user (launch \
+                 --run-as-base 0)"
+            ),
+        ))
 }
 
 /// Judges a QEMU.

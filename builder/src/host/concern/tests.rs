@@ -50,6 +50,7 @@ fn wish() -> Value {
         "sharing": "guest",
         "net": "user",
         "memory": "64M",
+        "users": "apart",
         "cost": {
             "basis": "measured",
             "memory": 24 << 20,
@@ -266,6 +267,23 @@ fn every_finding_says_what_it_means_and_what_to_do() {
             }
             if finding.severity == Severity::Limit {
                 assert!(finding.guests.is_some(), "{name}: {finding:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn amd_s_processors_are_not_told_of_what_only_vt_x_has() {
+    let of_amd: Vec<_> = variants()
+        .into_iter()
+        .filter(|(_, variant)| variant.base == "bare-metal-amd")
+        .collect();
+    assert!(of_amd.len() > 3);
+    for (name, variant) in of_amd {
+        for finding in found_on(&variant) {
+            let said = all_text(&finding);
+            for term in ["VMCS", "EPT", "VPID", "APICv", "kvm_intel."] {
+                assert!(!said.contains(term), "{name}: {term}: {said}");
             }
         }
     }

@@ -1,10 +1,16 @@
-//! User ids for guests.
+//! User ids for guests, and what those may not open.
 
+use super::kvm;
 use super::text::{count, counted};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::snapshot::Host;
-use crate::host::want::Want;
+use crate::host::want::{GuestUsers, Want};
+use crate::vmm::kvm_group;
 
+const KVM_USERS: Check = Check {
+    id: "kvm-users",
+    document: "udev(7)",
+};
 const USER_IDS: Check = Check {
     id: "user-ids",
     document: "user_namespaces(7)",
@@ -14,13 +20,67 @@ const USER_IDS: Check = Check {
 const SHARED: &str = "all guests run under this process's id, and one that has taken over its \
                       QEMU reaches the others";
 
-/// Judges whether guests have user ids of their own.
+/// Judges whether guests have user ids of their own, and what those may open.
 pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+    let mut findings = vec![user_ids(host, want)];
+    if kvm::broken(host).is_none() {
+        findings.push(kvm_users(host, want));
+    }
+    findings
+}
+
+/// Whether guests would run under user ids of their own.
+pub fn are_apart(host: &Host, want: &Want) -> bool {
+    let users = &host.users;
+    want.users == GuestUsers::Apart
+        && host.privileged
+        && users.missing.is_empty()
+        && users.guests >= want.wanted()
+        && !users.groups_denied
+}
+
+/// Whether guests' users may open a `/dev/kvm` that this process opens.
+fn kvm_users(host: &Host, want: &Want) -> Finding {
+    let need = "opens for guests' users";
+    let Some(access) = host.kvm.access else {
+        let meaning = "Who may open the device is not known; a launch finds out.";
+        return KVM_USERS.not_seen(need, meaning);
+    };
+    let value = format!("mode {:04o}, group {}", access.mode, access.group);
+    if !are_apart(host, want) {
+        let meaning = "Guests run under this process's id, and open it as that does.";
+        return KVM_USERS.finds(Severity::Ok, value, need, meaning);
+    }
+    if kvm_group(access.mode, access.group).is_ok() {
+        let meaning = "Each guest opens it under a user id of its own.";
+        return KVM_USERS.finds(Severity::Ok, value, need, meaning);
+    }
+    KVM_USERS
+        .finds(
+            want.under_kvm(Severity::Blocker),
+            value,
+            need,
+            "Guests that root launches run under user ids of their own, which cannot open it: no \
+             guest starts under KVM.",
+        )
+        .mended_by(Fix::manual(
+            Needs::File,
+            "give it to a group other than root's by a udev rule: KERNEL==\"kvm\", \
+             GROUP=\"kvm\", MODE=\"0660\", or for now: chgrp kvm /dev/kvm; chmod 0660 \
+             /dev/kvm; or run guests under your own user (launch --run-as-base 0)",
+        ))
+}
+
+fn user_ids(host: &Host, want: &Want) -> Finding {
     let users = &host.users;
     let need = format!("one for each of {}", counted(want.wanted(), "guest"));
     if !host.privileged {
         let meaning = "Guests run under your id: only root can give them others.";
-        return vec![USER_IDS.finds(Severity::Ok, "this user's", need, meaning)];
+        return USER_IDS.finds(Severity::Ok, "this user's", need, meaning);
+    }
+    if want.users == GuestUsers::Own {
+        let meaning = "Guests run under this process's id, as asked for.";
+        return USER_IDS.finds(Severity::Ok, "this process's", need, meaning);
     }
     let advice = |value: String, why: &str, fix: &str| {
         USER_IDS
@@ -33,7 +93,7 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
             .mended_by(Fix::manual(Needs::Choice, fix))
     };
     let namespace = counted(users.mapped, "id");
-    vec![if !users.missing.is_empty() {
+    if !users.missing.is_empty() {
         advice(
             format!("without {}", users.missing.join(", ")),
             "This process cannot run guests under other ids",
@@ -64,5 +124,5 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
             need,
             meaning,
         )
-    }]
+    }
 }

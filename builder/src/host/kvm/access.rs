@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::Device;
+use super::{Access, Device};
 
 /// Where the device stands below a root.
 const DEVICE: &str = "dev/kvm";
@@ -63,6 +63,15 @@ pub(super) fn device(root: &Path) -> Device {
             group: owning_group(root),
         },
     }
+}
+
+/// Who may open the device below `root`; `None` where that is not to be had.
+pub(super) fn given(root: &Path) -> Option<Access> {
+    let metadata = fs::metadata(root.join(DEVICE)).ok()?;
+    Some(Access {
+        mode: metadata.mode() & 0o7777,
+        group: metadata.gid(),
+    })
 }
 
 /// The group that owns the device, by its name below `root`, or by number.

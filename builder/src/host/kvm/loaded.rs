@@ -12,6 +12,8 @@ use crate::host::snapshot::Unseen;
 
 /// Where modules are, below a root; built-in ones with parameters too.
 const MODULES: &str = "sys/module";
+/// What all vendors' modules rest on.
+const SHARED: &str = "kvm";
 /// Most of a parameter or of another small file that is read, in bytes; sysfs
 /// has no more than a page.
 const MOST: u64 = 4096;
@@ -47,14 +49,15 @@ fn other_vendors_module(root: &Path) -> Option<&'static str> {
     })
 }
 
-/// The parameters of these modules below `root`.
+/// The parameters of these modules below `root`, and of the one that they share.
 pub(super) fn parameters(
     root: &Path,
     modules: &[String],
     unseen: &mut Vec<Unseen>,
 ) -> BTreeMap<String, String> {
     let mut parameters = BTreeMap::new();
-    for module in modules {
+    let shared = root.join(MODULES).join(SHARED).is_dir().then_some(SHARED);
+    for module in shared.into_iter().chain(modules.iter().map(String::as_str)) {
         let folder = Path::new(MODULES).join(module).join("parameters");
         for name in names(root, &folder, unseen) {
             let path = folder.join(&name);
@@ -175,7 +178,7 @@ mod tests {
         let modules = modules(root.path(), &mut unseen);
         assert_eq!(modules, ["kvm_intel", "kvm_odd"]);
         let parameters = parameters(root.path(), &modules, &mut unseen);
-        let expected = [("ept", "Y"), ("vpid", "N")];
+        let expected = [("ept", "Y"), ("halt_poll_ns", "200000"), ("vpid", "N")];
         assert_eq!(
             parameters,
             expected

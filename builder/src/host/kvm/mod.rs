@@ -32,9 +32,12 @@ pub fn read(root: &Path, probe: Option<probe::Outcome>, unseen: &mut Vec<Unseen>
     let modules = loaded::modules(root, unseen);
     Kvm {
         device: access::device(root),
+        access: access::given(root),
         parameters: loaded::parameters(root, &modules, unseen),
         modules,
         probe,
+        vm_create_in_fleet: None,
+        pit_threads: None,
     }
 }
 
@@ -46,11 +49,32 @@ pub struct Kvm {
     /// Vendor modules that are loaded or built in: `kvm_intel`, `kvm_amd`,
     /// others. Of these two, where both are built in, the CPU's own.
     pub modules: Vec<String>,
-    /// Parameters of those modules, such as `ept` = `Y`.
+    /// Who may open the device; `None` where it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+    /// Parameters of those modules, such as `ept` = `Y`, and of `kvm`, such as
+    /// `halt_poll_ns` = `200000`.
     pub parameters: BTreeMap<String, String>,
     /// What it did with ring-0 code; `None` if it was not tried, since the
     /// device does not open.
     pub probe: Option<probe::Outcome>,
+    /// Nanoseconds that `KVM_CREATE_VM` takes in a control group like a fleet's;
+    /// `None` if it was not timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm_create_in_fleet: Option<probe::Extremes>,
+    /// Kernel threads now that stand for a guest's PIT (`kvm-pit/PID`); `None` in
+    /// snapshots of before they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pit_threads: Option<u64>,
+}
+
+/// Who may open `/dev/kvm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// Its permission bits.
+    pub mode: u32,
+    /// The group that owns it.
+    pub group: u32,
 }
 
 /// `/dev/kvm`.
@@ -90,11 +114,16 @@ mod tests {
         }
         let mut unseen = Vec::new();
         let kvm = read(root.path(), None, &mut unseen);
+        let access = kvm.access.unwrap();
+        assert_eq!(access.mode & 0o600, 0o600);
         let expected = Kvm {
             device: Device::Open,
+            access: Some(access),
             modules: vec!["kvm_amd".into()],
             parameters: [("npt".to_owned(), "1".to_owned())].into(),
             probe: None,
+            vm_create_in_fleet: None,
+            pit_threads: None,
         };
         assert_eq!(kvm, expected);
         assert_eq!(unseen.len(), 1);

@@ -24,6 +24,8 @@ pub enum Knob {
     OvercommitMemory,
     /// `fs.file-max`
     FileMax,
+    /// `/sys/module/kvm/parameters/halt_poll_ns`
+    KvmHaltPollNs,
     /// `/sys/kernel/mm/ksm/max_page_sharing`
     KsmMaxPageSharing,
     /// `/sys/kernel/mm/ksm/use_zero_pages`
@@ -49,6 +51,7 @@ impl Knob {
             Self::ThreadsMax => "proc/sys/kernel/threads-max",
             Self::OvercommitMemory => "proc/sys/vm/overcommit_memory",
             Self::FileMax => "proc/sys/fs/file-max",
+            Self::KvmHaltPollNs => "sys/module/kvm/parameters/halt_poll_ns",
             Self::KsmMaxPageSharing => "sys/kernel/mm/ksm/max_page_sharing",
             Self::KsmUseZeroPages => "sys/kernel/mm/ksm/use_zero_pages",
             Self::KsmMergeAcrossNodes => "sys/kernel/mm/ksm/merge_across_nodes",
@@ -67,6 +70,7 @@ impl Knob {
             Self::ThreadsMax => "most threads of the host",
             Self::OvercommitMemory => "whether memory may be promised that is not there",
             Self::FileMax => "most open files of the host",
+            Self::KvmHaltPollNs => "nanoseconds that a sleeping guest keeps its CPU",
             Self::KsmMaxPageSharing => "most mappings of one merged page",
             Self::KsmUseZeroPages => "whether empty pages become the zero page",
             Self::KsmMergeAcrossNodes => "whether pages of different NUMA nodes merge",
@@ -84,6 +88,7 @@ impl Knob {
         match self {
             Self::PidMax | Self::ThreadsMax | Self::FileMax => true,
             Self::OvercommitMemory
+            | Self::KvmHaltPollNs
             | Self::KsmMaxPageSharing
             | Self::KsmUseZeroPages
             | Self::KsmMergeAcrossNodes
@@ -94,7 +99,8 @@ impl Knob {
         }
     }
 
-    /// The values it can have: what Linux's sysctls and mm/ksm.c take.
+    /// The values it can have: what Linux's sysctls, mm/ksm.c and
+    /// virt/kvm/kvm_main.c take.
     pub(super) fn range(self) -> RangeInclusive<u64> {
         match self {
             // RESERVED_PIDS + 1, and PID_MAX_LIMIT.
@@ -103,7 +109,7 @@ impl Knob {
             Self::ThreadsMax => 1..=0x3fff_ffff,
             Self::FileMax => 0..=LONG,
             Self::KsmMaxPageSharing => 2..=INT,
-            Self::KsmPagesToScan | Self::KsmSleepMillisecs => 0..=UNSIGNED,
+            Self::KvmHaltPollNs | Self::KsmPagesToScan | Self::KsmSleepMillisecs => 0..=UNSIGNED,
             Self::OvercommitMemory | Self::KsmRun => 0..=2,
             Self::KsmUseZeroPages | Self::KsmMergeAcrossNodes | Self::KsmSmartScan => 0..=1,
         }

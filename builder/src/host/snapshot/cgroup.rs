@@ -59,8 +59,15 @@ pub(super) fn read(source: &mut Source, mounts: &[Mount]) -> Cgroup {
     Cgroup {
         version: Some(version),
         delegated,
+        favours_moves: Some(mounts.iter().any(favours_moves)),
         groups,
     }
+}
+
+/// Whether a hierarchy favours moves; one that does does it for all of them
+/// (Linux's `cgroup_favor_dynmods()`: there is one lock).
+fn favours_moves(mount: &Mount) -> bool {
+    mount.kind.starts_with("cgroup") && mount.options.contains("favordynmods")
 }
 
 /// A controller's hierarchy, and where this process is in it.

@@ -11,6 +11,9 @@ const CPUINFO: &str = "proc/cpuinfo";
 /// Most bytes of the part of `/proc/cpuinfo` that is about one processor.
 const ONE_PROCESSOR: u64 = 64 << 10;
 const ONLINE: &str = "sys/devices/system/cpu/online";
+/// Whether a guest can hang a CPU by huge pages that it runs code from (kernel
+/// document admin-guide/hw-vuln/multihit).
+const MULTIHIT: &str = "sys/devices/system/cpu/vulnerabilities/itlb_multihit";
 const NODES: &str = "sys/devices/system/node";
 
 /// `flags` that checks look at.
@@ -53,6 +56,7 @@ pub(super) fn read(source: &mut Source, allowed: u64) -> Cpu {
             .parsed(ONLINE, "a list of processors, such as `0-3,8`", count)
             .unwrap_or(allowed),
         allowed,
+        itlb_multihit: source.text(MULTIHIT).map(|text| text.trim().to_owned()),
         ..Cpu::default()
     };
     // The processors are alike in all that is looked at; only the first counts.

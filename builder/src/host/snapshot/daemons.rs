@@ -1,4 +1,5 @@
-//! Running programs that change what imgbuild would.
+//! Running programs that change what imgbuild would, and threads that KVM has for
+//! guests.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,9 +15,22 @@ const NAMES: [&str; 4] = ["ksmtuned", "libvirtd", "uksmd", "virtqemud"];
 /// kernel thread (proc_pid_comm(5)).
 const COMM: u64 = 65;
 
-/// Those of [`NAMES`] that run as root: a process of anybody's may bear such a
-/// name, and only root's may set what those set.
-pub(super) fn read(source: &mut Source) -> BTreeSet<String> {
+/// How the kernel names a thread that stands for a guest's PIT, before its VMM's
+/// process id (Linux's `kvm_create_pit()`).
+const PIT: &str = "kvm-pit/";
+
+/// What runs on the host.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Running {
+    /// Those of [`NAMES`].
+    pub daemons: BTreeSet<String>,
+    /// Threads that stand for a guest's PIT.
+    pub pit_threads: u64,
+}
+
+/// Those of these names that run as root: a process of anybody's may bear such a
+/// name, and only root's may set what daemons set.
+pub(super) fn read(source: &mut Source) -> Running {
     let names = source.names("proc");
     let processes: Vec<_> = names
         .iter()
@@ -26,16 +40,21 @@ pub(super) fn read(source: &mut Source) -> BTreeSet<String> {
         let why = "other users' processes are hidden (hidepid, proc(5))";
         source.note("proc", why);
     }
-    let mut found = BTreeSet::new();
+    let mut found = Running::default();
     let mut hidden: Option<(PathBuf, String)> = None;
     for process in processes {
         let path = Path::new("proc").join(process).join("comm");
         match comm(&source.place(&path)) {
-            Ok(name) if NAMES.contains(&name.trim_end()) => {
+            Ok(name) if NAMES.contains(&name.trim_end()) || name.starts_with(PIT) => {
                 let status = path.with_file_name("status");
                 let ids = source.parsed(status, "a process's status", Ids::parse);
-                if ids.is_some_and(|ids| ids.are_of(0)) {
-                    found.insert(name.trim_end().to_owned());
+                if !ids.is_some_and(|ids| ids.are_of(0)) {
+                    continue;
+                }
+                if name.starts_with(PIT) {
+                    found.pit_threads += 1;
+                } else {
+                    found.daemons.insert(name.trim_end().to_owned());
                 }
             }
             Ok(_) => {}

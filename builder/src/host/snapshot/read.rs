@@ -14,12 +14,14 @@ use super::{
     kernel, merge, mounts, network, storage, tables, users,
 };
 use crate::directories::Directories;
-use crate::host::kvm::{Prober, probe};
+use crate::host::kvm::{Kvm, Prober, probe};
 use crate::host::{self, ksm, kvm, memory, user_ids};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
-use crate::vmm::qemu::Program;
+use crate::vmm::qemu::{Barrier, Program};
 
+/// A user who owns nothing, as those of guests do.
+const STRANGER: u32 = u32::MAX - 1;
 /// Most of a tool's complaint that is kept, in characters.
 const COMPLAINT: usize = 400;
 
@@ -97,9 +99,13 @@ impl Host {
         let mut unseen = Vec::new();
         let system = System::ask(places, interrupt, &mut unseen);
         // Last, so that what is counted does not count the tools.
-        Self::below(&places.root, system, unseen, || {
+        let mut host = Self::below(&places.root, system, unseen, || {
             Qemu::ask(places.qemu.as_ref(), interrupt)
-        })
+        });
+        let program = places.qemu.as_ref().map(Program::path);
+        let barrier = program.and_then(|program| Barrier::before(program, STRANGER));
+        host.users.qemu_barrier = barrier.as_ref().map(Barrier::to_string);
+        host
     }
 
     /// The host whose files are below `root`; `qemu` is called last.
@@ -114,6 +120,7 @@ impl Host {
         let ksm = ksm::read(root, &mut unseen);
         let mut source = Source::new(root, &mut unseen);
         let mounts = mounts::read(&mut source);
+        let running = daemons::read(&mut source);
         let mut host = Self {
             schema: SCHEMA,
             imgbuild: env!("CARGO_PKG_VERSION").to_owned(),
@@ -121,7 +128,10 @@ impl Host {
             boot_id: boot_id(&mut source),
             kernel: kernel::read(&mut source, system.release),
             cpu: cpu::read(&mut source, system.allowed),
-            kvm,
+            kvm: Kvm {
+                pit_threads: Some(running.pit_threads),
+                ..kvm
+            },
             memory,
             nodes: cpu::nodes(&mut source),
             ksm,
@@ -136,7 +146,7 @@ impl Host {
             },
             network: network::read(&mut source),
             storage: system.storage,
-            daemons: daemons::read(&mut source),
+            daemons: running.daemons,
             qemu: qemu(),
             unseen: Vec::new(),
         };

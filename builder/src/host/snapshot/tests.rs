@@ -142,6 +142,10 @@ const DEVICES_AND_PROC: &[(&str, &str)] = &[
     ("proc/77/status", ROOT_S),
     ("proc/78/comm", "uksmd\n"),
     ("proc/78/status", A_USER_S),
+    ("proc/379/comm", "kvm-pit/1234\n"),
+    ("proc/379/status", ROOT_S),
+    ("proc/380/comm", "kvm-pit/1235\n"),
+    ("proc/380/status", A_USER_S),
     ("proc/cpuinfo", CPUINFO),
     ("proc/loadavg", "0.67 0.40 0.84 3/1289 3897\n"),
     ("proc/meminfo", MEMINFO),
@@ -175,6 +179,10 @@ const DEVICES_AND_PROC: &[(&str, &str)] = &[
 
 const SYS: &[(&str, &str)] = &[
     ("sys/devices/system/cpu/online", "0-3,8,10-11\n"),
+    (
+        "sys/devices/system/cpu/vulnerabilities/itlb_multihit",
+        "KVM: Mitigation: VMX disabled\n",
+    ),
     ("sys/devices/system/node/node0/cpulist", "0-3\n"),
     (
         "sys/devices/system/node/node0/meminfo",
@@ -338,6 +346,7 @@ fn processors_and_nodes_are_read() {
             "vpid",
             "xsave",
         ]),
+        itlb_multihit: Some("KVM: Mitigation: VMX disabled".to_owned()),
     };
     assert_eq!(host.cpu, expected);
     let node = |id, total, free, cpus: &str| Node {
@@ -480,6 +489,7 @@ fn user_ids_that_there_are_and_nobody_has_are_counted() {
         guests: 39_000,
         missing: vec!["CAP_KILL".to_owned()],
         groups_denied: true,
+        qemu_barrier: None,
     };
     assert_eq!(seen(&tree(&full())).users, expected);
 }

@@ -13,5 +13,6 @@ pub(super) fn read(source: &mut Source, missing: Vec<String>) -> UserIds {
         guests: mapped.most(&given).into(),
         missing,
         groups_denied: user_ids::denies_groups(source),
+        qemu_barrier: None,
     }
 }

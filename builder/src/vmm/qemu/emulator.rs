@@ -63,7 +63,7 @@ pub enum EmulatorError {
         "user {uid}, which a guest is to run as, cannot run {}: {source}; {}, or run guests under \
          your own user (--run-as-base 0)",
         path.display(),
-        mend(barrier.as_ref())
+        mend(barrier.as_deref())
     )]
     Closed {
         /// Its path.
@@ -71,7 +71,7 @@ pub enum EmulatorError {
         /// The user.
         uid: u32,
         /// What keeps it from that, where a mode tells.
-        barrier: Option<Barrier>,
+        barrier: Option<Box<Barrier>>,
         /// What came of it.
         source: ProcessError,
     },
@@ -155,7 +155,7 @@ impl Emulator {
             Err(source) => Err(EmulatorError::Closed {
                 path: self.path.clone(),
                 uid,
-                barrier: Barrier::before(&self.path, uid),
+                barrier: Barrier::before(&self.path, uid).map(Box::new),
                 source,
             }),
         }

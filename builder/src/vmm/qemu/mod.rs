@@ -23,7 +23,7 @@ mod reach;
 
 pub use emulator::{Emulator, EmulatorError, Standing, Watch};
 pub use program::{Program, ProgramError, Version};
-use reach::Barrier;
+pub use reach::Barrier;
 
 /// The oldest version that imgbuild is tested with. Before 7.1 none takes all
 /// the options that it gives, such as `main-loop,thread-pool-max=`.

@@ -10,11 +10,12 @@ use super::super::{Applied, Holder, Knob, Owner, Report, Setting, file};
 pub const BOOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
 /// Where a host begins.
-pub const DEFAULTS: [(Knob, u64); 11] = [
+pub const DEFAULTS: [(Knob, u64); 12] = [
     (Knob::PidMax, 32768),
     (Knob::ThreadsMax, 192_730),
     (Knob::OvercommitMemory, 0),
     (Knob::FileMax, i64::MAX as u64),
+    (Knob::KvmHaltPollNs, 200_000),
     (Knob::KsmMaxPageSharing, 256),
     (Knob::KsmUseZeroPages, 0),
     (Knob::KsmMergeAcrossNodes, 1),

@@ -1,0 +1,275 @@
+//! What KVM costs beside running guests' code: time to make one, CPU time while it
+//! sleeps, and threads of the kernel.
+
+use super::kvm::broken;
+use super::text::{count, counted};
+use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
+use crate::host::kvm::probe::{Extremes, Outcome};
+use crate::host::settings::Knob;
+use crate::host::snapshot::Host;
+use crate::host::want::Want;
+
+const VM_CREATE: Check = Check {
+    id: "vm-create",
+    document: "https://docs.kernel.org/admin-guide/cgroup-v2.html#mounting",
+};
+const HALT_POLL: Check = Check {
+    id: "halt-poll",
+    document: "https://docs.kernel.org/virt/kvm/halt-polling.html",
+};
+const PIT: Check = Check {
+    id: "kvm-pit",
+    document: "https://docs.kernel.org/virt/kvm/api.html#kvm-create-pit2",
+};
+const NX_HUGE_PAGES: Check = Check {
+    id: "nx-huge-pages",
+    document: "https://docs.kernel.org/admin-guide/hw-vuln/multihit.html",
+};
+
+/// Nanoseconds to make a machine above which a fleet's start is held up. It takes
+/// a third of a millisecond where the kernel waits for nothing, and 10 to 30 where
+/// it waits for all CPUs to pass by.
+const SLOW: u64 = 5_000_000;
+
+/// Where a parameter of the module `kvm` is written.
+const PARAMETERS: &str = "/sys/module/kvm/parameters";
+
+/// Judges what guests under KVM cost the kernel, where they can be had.
+pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+    if broken(host).is_some() {
+        return Vec::new();
+    }
+    vec![
+        vm_create(host, want),
+        halt_poll(host, want),
+        pit(host, want),
+        nx_huge_pages(host, want),
+    ]
+}
+
+/// Of several machines made in a row the first may be the only one that waits, so
+/// that the slowest counts.
+fn vm_create(host: &Host, want: &Want) -> Finding {
+    let here = match &host.kvm.probe {
+        Some(Outcome::Ran(probe)) => probe.vm_create_ns,
+        Some(Outcome::Failed(_) | Outcome::Overdue(_)) | None => None,
+    };
+    let need = format!("at most {}", milliseconds(SLOW));
+    let places = [
+        ("here", here),
+        ("in a fleet's control group", host.kvm.vm_create_in_fleet),
+    ];
+    let seen: Vec<_> = places
+        .into_iter()
+        .filter_map(|(place, time)| Some((place, time?)))
+        .collect();
+    let Some(slowest) = seen.iter().map(|(_, time)| time.most).max() else {
+        let meaning = "How long a guest's start waits for the kernel was not tried.";
+        return VM_CREATE.not_seen(need, meaning);
+    };
+    let value: Vec<_> = seen
+        .into_iter()
+        .map(|(place, time)| format!("{} {place}", span(time)))
+        .collect();
+    let value = value.join(", ");
+    if slowest <= SLOW {
+        let meaning = "The kernel makes a machine without waiting.";
+        return VM_CREATE.finds(Severity::Ok, value, need, meaning);
+    }
+    let all = milliseconds(slowest.saturating_mul(want.wanted()));
+    VM_CREATE
+        .finds(
+            want.felt_under_kvm(Severity::Advice),
+            value,
+            need,
+            format!(
+                "The kernel waits that long for each guest's machine, one after the other: {all} \
+                 for {}. A thread of its own joins the maker's control groups, under a lock that \
+                 others hold up.",
+                counted(want.wanted(), "guest")
+            ),
+        )
+        .mended_by(at_once(host))
+}
+
+/// What has the kernel make machines at once, by what is not so already.
+fn at_once(host: &Host) -> Fix {
+    let dynmods = "mount -o remount,favordynmods /sys/fs/cgroup (Linux 6.0 and later)";
+    let thread = format!(
+        "have KVM make no thread for huge pages: echo never > {PARAMETERS}/nx_huge_pages, while \
+         no guest runs"
+    );
+    if host.cgroup.favours_moves != Some(true) {
+        let more = if is_safe(host) && !has_no_recovery(host) {
+            format!("; or {thread}")
+        } else {
+            String::new()
+        };
+        Fix::manual(Needs::Command, format!("{dynmods}{more}"))
+    } else if is_safe(host) && !has_no_recovery(host) {
+        Fix::manual(Needs::Command, thread)
+    } else {
+        let busy = "try again when the host is idle: what is known to hold it up is not so here";
+        Fix::manual(Needs::Choice, busy)
+    }
+}
+
+fn halt_poll(host: &Host, want: &Want) -> Finding {
+    let Some(nanoseconds) = number(host, "halt_poll_ns") else {
+        let meaning = "Whether a guest that sleeps keeps a CPU for a while is not known.";
+        return HALT_POLL.not_seen("0 for a fleet", meaning);
+    };
+    let few = want
+        .guests
+        .is_some_and(|guests| u64::from(guests) <= host.cpu.allowed);
+    let (severity, meaning) = if nanoseconds == 0 {
+        (
+            Severity::Ok,
+            "A guest that sleeps gives its CPU away at once.",
+        )
+    } else if few {
+        (
+            Severity::Ok,
+            "A guest that sleeps keeps its CPU for so long at most, and wakes sooner; the fleet \
+             has no more guests than there are CPUs.",
+        )
+    } else {
+        (
+            want.felt_under_kvm(Severity::Advice),
+            "A guest that sleeps keeps its CPU for so long at most, in case it wakes: guests that \
+             wake often burn CPU time that others could have. Every machine of the host is \
+             affected.",
+        )
+    };
+    HALT_POLL
+        .finds(
+            severity,
+            format!("{} ns", count(nanoseconds)),
+            "0 for a fleet",
+            meaning,
+        )
+        .mended_by(Fix::setting(Knob::KvmHaltPollNs, 0))
+}
+
+fn pit(host: &Host, want: &Want) -> Finding {
+    let need = "none: imgbuild's guests have no PIT";
+    match host.kvm.pit_threads {
+        None => PIT.not_seen(
+            need,
+            "Whether other machines' PITs take threads is not known.",
+        ),
+        Some(0) => PIT.finds(
+            Severity::Ok,
+            "no kernel thread",
+            need,
+            "KVM has a thread for each machine with a PIT, and on AMD's CPUs uses no AVIC for it.",
+        ),
+        Some(threads) => PIT
+            .finds(
+                want.felt_under_kvm(Severity::Advice),
+                counted(threads, "kernel thread"),
+                need,
+                "Each is a machine's that was given a PIT, by an earlier imgbuild or something \
+                 else; it takes a process number, and on AMD's CPUs KVM uses no AVIC for it.",
+            )
+            .mended_by(Fix::manual(
+                Needs::Command,
+                "end fleets that an earlier imgbuild launched, and launch them anew; other \
+                 machines keep what they need",
+            )),
+    }
+}
+
+fn nx_huge_pages(host: &Host, want: &Want) -> Finding {
+    let need = "never, where the CPU is not affected";
+    let Some(set) = host.kvm.parameters.get("nx_huge_pages") else {
+        let meaning = "Whether KVM has a thread for each guest's huge pages is not known.";
+        return NX_HUGE_PAGES.not_seen(need, meaning);
+    };
+    let multihit = host.cpu.itlb_multihit.as_deref().unwrap_or("not told");
+    let value = format!("{set}, itlb_multihit: {multihit}");
+    if has_no_recovery(host) {
+        let meaning = "KVM has no thread for huge pages that it split.";
+        return NX_HUGE_PAGES.finds(Severity::Ok, value, need, meaning);
+    }
+    if !is_safe(host) {
+        let meaning = "KVM splits huge pages that guests run code from, or a guest could hang a \
+                       CPU, and has a thread a guest to join them again: the price of that.";
+        return NX_HUGE_PAGES.finds(Severity::Ok, value, need, meaning);
+    }
+    NX_HUGE_PAGES
+        .finds(
+            want.felt_under_kvm(Severity::Advice),
+            value,
+            need,
+            "KVM makes a thread a guest to join huge pages again that it never splits here: it \
+             takes a process number, and its making may hold up each start (`vm-create`).",
+        )
+        .mended_by(Fix::manual(
+            Needs::Command,
+            format!(
+                "echo never > {PARAMETERS}/nx_huge_pages while no guest runs, or boot with \
+                 kvm.nx_huge_pages=never"
+            ),
+        ))
+}
+
+/// Whether KVM has no thread for huge pages at all.
+fn has_no_recovery(host: &Host) -> bool {
+    let set = host.kvm.parameters.get("nx_huge_pages");
+    set.is_some_and(|value| value == "never")
+}
+
+/// Whether no guest can hang a CPU by its huge pages.
+fn is_safe(host: &Host) -> bool {
+    host.cpu.itlb_multihit.as_deref() == Some("Not affected")
+}
+
+fn number(host: &Host, parameter: &str) -> Option<u64> {
+    host.kvm.parameters.get(parameter)?.parse().ok()
+}
+
+/// The least and the most, in milliseconds.
+fn span(Extremes { least, most }: Extremes) -> String {
+    let (least, most) = (milliseconds(least), milliseconds(most));
+    if least == most {
+        most
+    } else {
+        format!("{least} to {most}")
+    }
+}
+
+/// A time, to two digits below a second and to whole seconds above.
+fn milliseconds(nanoseconds: u64) -> String {
+    let microseconds = nanoseconds / 1_000;
+    if microseconds >= 10_000_000 {
+        format!("{} s", count(microseconds / 1_000_000))
+    } else if microseconds >= 10_000 {
+        format!("{} ms", count(microseconds / 1_000))
+    } else {
+        format!("{}.{:02} ms", microseconds / 1_000, microseconds / 10 % 100)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_keep_what_tells_them_apart() {
+        for (nanoseconds, text) in [
+            (0, "0.00 ms"),
+            (352_000, "0.35 ms"),
+            (9_994_000, "9.99 ms"),
+            (27_123_000, "27 ms"),
+            (9_000_000_000, "9,000 ms"),
+            (27_000_000_000, "27 s"),
+        ] {
+            assert_eq!(milliseconds(nanoseconds), text);
+        }
+        for (most, text) in [(27_000_000, "0.35 ms to 27 ms"), (352_000, "0.35 ms")] {
+            let least = 352_000;
+            assert_eq!(span(Extremes { least, most }), text);
+        }
+    }
+}
