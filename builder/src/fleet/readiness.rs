@@ -3,11 +3,13 @@
 //! Joins the host's own checks with canaries from the artifacts.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::canary;
 use super::canary::kept::Key;
+use super::cpu::TrialGroup;
 use super::folder::FolderError;
 use super::launch::LaunchError;
 use super::plan::Artifacts;
@@ -19,8 +21,9 @@ use crate::host::canary::{Canary, Outcome};
 use crate::host::ceiling::{self, Ceiling};
 use crate::host::concern;
 use crate::host::finding::{Finding, Fix, Severity};
+use crate::host::kvm::{Prober, probe};
 use crate::host::settings::Applied;
-use crate::host::snapshot::{Host, Places, Qemu, Taps, Unseen};
+use crate::host::snapshot::{Host, KvmProbe, Places, Qemu, Taps, Unseen};
 use crate::host::want::{Basis, Cost, GuestUsers, Want};
 use crate::interrupt::Interrupt;
 use crate::lock::Lock;
@@ -119,6 +122,9 @@ fn is_obstacle(finding: &Finding) -> bool {
 #[must_use]
 pub fn look(places: &Places, subnet: Option<Subnet>, interrupt: &Interrupt) -> Host {
     let mut host = Host::read(places, interrupt);
+    if let KvmProbe::Run(prober) = &places.kvm {
+        time_in_a_group(&mut host, prober, interrupt);
+    }
     let Some(subnet) = subnet else {
         return host;
     };
@@ -151,6 +157,22 @@ pub fn look(places: &Places, subnet: Option<Subnet>, interrupt: &Interrupt) -> H
         }
     }
     host
+}
+
+/// Times how long KVM takes to make a machine in a group as fleets have, where it
+/// runs a guest's kernel at all and this process may make such a group.
+fn time_in_a_group(host: &mut Host, prober: &Prober, interrupt: &Interrupt) {
+    let works = matches!(&host.kvm.probe, Some(probe::Outcome::Ran(probe)) if !probe.emulates());
+    let Some(group) = works.then(|| TrialGroup::make(Path::new("/"))).flatten() else {
+        return;
+    };
+    match prober.vm_create_in(group.folder(), interrupt) {
+        Ok(times) => host.kvm.vm_create_in_fleet = Some(times),
+        Err(why) => host.unseen.push(Unseen {
+            what: "KVM_CREATE_VM in a control group".to_owned(),
+            why,
+        }),
+    }
 }
 
 /// Answers a question about a host; `None` when the user interrupts.

@@ -45,7 +45,7 @@ use crate::vmm;
 
 /// How often a folder that is still busy is tried again, and how long apart:
 /// the kernel takes a moment to forget a process that ended.
-const TRIES: u32 = 20;
+pub(super) const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A fleet's cgroup.
@@ -394,7 +394,7 @@ fn remove_all(cpu: &Path, memory: Option<&Path>, tries: u32) -> io::Result<()> {
     Ok(())
 }
 
-fn remove_folder(folder: &Path, tries: u32) -> io::Result<()> {
+pub(super) fn remove_folder(folder: &Path, tries: u32) -> io::Result<()> {
     for _ in 1..tries {
         match fs::remove_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => sleep(PAUSE),

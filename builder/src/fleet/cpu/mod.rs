@@ -18,8 +18,10 @@ mod numa;
 pub mod pin;
 mod settings;
 pub mod topology;
+mod trial_group;
 
 pub use error::CpuError;
+pub use trial_group::TrialGroup;
 
 use self::cgroup::{Entries, FleetCgroup};
 use self::nice::OwnNice;
