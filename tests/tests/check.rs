@@ -385,7 +385,8 @@ fn hosts_of_others_are_judged_from_their_snapshots() {
     let allowed = finding(&many, "pid-max").unwrap()["guests"]
         .as_u64()
         .unwrap();
-    assert!((7_000..8_192).contains(&allowed), "{allowed}");
+    // A thread of the kernel's counts, which a guest under KVM has.
+    assert!((6_000..6_554).contains(&allowed), "{allowed}");
 }
 
 /// The host of a fixture: a base, or one with a patch (RFC 7396).

@@ -118,13 +118,17 @@ fn a_qemu_that_guests_users_cannot_reach_is_told_before_any_is_started() {
     let closed = format!("the folder {} has mode 0700", env.path().display());
     run(fleet::launch(&env, "f", 1).arg("--qemu").arg(&copy))
         .exits(3)
-        .says(&[
-            copy.to_str().unwrap(),
-            "which a guest is to run as",
-            &closed,
-            "chmod o+x",
-            "--run-as-base 0",
-        ]);
+        .says(&["qemu-users", &closed, "chmod o+x", "--run-as-base 0"]);
+    run(fleet::launch(&env, "f", 1)
+        .arg("--force")
+        .arg("--qemu")
+        .arg(&copy))
+    .exits(3)
+    .says(&[
+        copy.to_str().unwrap(),
+        "which a guest is to run as",
+        &closed,
+    ]);
     env.assert_no_fleet_left();
 }
 

@@ -425,7 +425,7 @@ impl Site {
     }
 
     /// Refuses a QEMU that is gone, and tells once of one that is another by now.
-    fn look_at_qemu(&self) -> Result<(), EmulatorError> {
+    pub(super) fn look_at_qemu(&self) -> Result<(), EmulatorError> {
         let qemu = &self.spec.qemu;
         if self.qemu.look(qemu)? == Standing::Replaced {
             tracing::warn!("{}: {}", self.spec.name, qemu.replaced());

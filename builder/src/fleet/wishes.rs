@@ -340,6 +340,7 @@ fn more(
 fn enlarge(site: &mut Site, turn: Turn, guests: GuestRange, count: u32) -> Result<(), LaunchError> {
     choose_more(site, turn, count)?;
     site.spec_mut().count = count;
+    site.look_at_qemu()?;
     site.furnish(guests, &Interrupt::never()?)?;
     site.write_ssh_config()?;
     Ok(site.folder().write_spec(site.spec())?)
