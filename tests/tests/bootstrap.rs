@@ -1,7 +1,7 @@
 //! `./bootstrap`, on machines that stand-ins make up: no package is installed.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use imgbuild_tests::{TestEnv, run, workspace};
@@ -233,24 +233,34 @@ fn just_does_not_run_when_an_installation_fails() {
 }
 
 #[test]
-fn soak_has_a_kernel_unpacked_once_and_none_installed() {
+fn an_emulated_machine_has_a_kernel_unpacked_once_and_none_installed() {
     let machine = all_but(&[]);
-    machine.env.stand_in("mkdir", "exec /bin/mkdir \"$@\"");
+    for tool in ["mkdir", "mv", "rm"] {
+        machine
+            .env
+            .stand_in(tool, &format!("exec /bin/{tool} \"$@\""));
+    }
     machine.env.stand_in(
         "apt-cache",
         "printf '%s\\n' linux-image-cloud-amd64 '  Depends: linux-image-7-amd64'",
     );
     machine.records("apt-get", ": >linux-image-7-amd64_7.1_amd64.deb");
-    machine.records("dpkg-deb", "/bin/mkdir boot");
-    for _ in 0..2 {
-        run(&mut machine.bootstrap(&["soak"])).succeeds();
+    machine.records("dpkg-deb", "/bin/mkdir \"$3/boot\"");
+    // One that was killed left a part.
+    let kernels = machine.env.path().join(".tools/linux-image");
+    let part = kernels.with_extension("part");
+    fs::create_dir_all(part.join("half")).unwrap();
+    for verb in ["soak", "kvm", "kvm-shell"] {
+        run(&mut machine.bootstrap(&[verb])).succeeds();
     }
     let apt = machine.arguments("apt-get");
     assert_eq!(apt, ["download", "linux-image-7-amd64"]);
-    let unpacked = ["-x", "linux-image-7-amd64_7.1_amd64.deb", "."];
-    assert_eq!(machine.arguments("dpkg-deb"), unpacked);
-    assert!(machine.env.path().join(".tools/linux-image/boot").is_dir());
-    assert_eq!(machine.arguments("just"), ["soak", "soak"]);
+    let part = part.display().to_string();
+    let package = format!("{part}/linux-image-7-amd64_7.1_amd64.deb");
+    assert_eq!(machine.arguments("dpkg-deb"), ["-x", &package, &part]);
+    assert_eq!(fs::read_dir(&kernels).unwrap().count(), 1);
+    assert!(kernels.join("boot").is_dir() && !Path::new(&part).exists());
+    assert_eq!(machine.arguments("just"), ["soak", "kvm", "kvm-shell"]);
 
     let machine = all_but(&[]);
     run(&mut machine.bootstrap(&["soak"]))

@@ -196,6 +196,7 @@ impl Reachable {
                         let outcome = match process::capture_within(command, within, interrupt) {
                             Ok(captured) => Ok(Outcome::Ended(captured)),
                             Err(ProcessError::TooSlow { limit, .. }) => Ok(Outcome::Late(limit)),
+                            Err(ProcessError::Starved { wall, .. }) => Ok(Outcome::Late(wall)),
                             Err(error) => Err(error),
                         };
                         let failed = outcome.is_err();
