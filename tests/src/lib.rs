@@ -18,7 +18,7 @@ pub mod tree;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -293,11 +293,17 @@ pub fn run(command: &mut Command) -> Finished {
 
 /// Starts a command, its output kept for [`finish`].
 pub fn start(command: &mut Command) -> Child {
-    command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    loop {
+        match command.spawn() {
+            // A test wrote it just now, and a child that another test started
+            // meanwhile has it open until it is another program.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            started => return started.unwrap_or_else(|error| panic!("{command:?}: {error}")),
+        }
+    }
 }
 
 /// Waits for a command, killing it when it takes beyond all patience.
