@@ -25,9 +25,10 @@ pub type Pages = BTreeMap<u64, Page>;
 /// What the kernel keeps for a guest besides its pages and page tables, in
 /// bytes: thread stacks, tasks, mappings, sockets; under KVM its machine and
 /// virtual CPU as well. A memory cgroup with 5 and with 15 guests under TCG
-/// differed by 268 KiB a guest more than they did, and one under KVM by 594 KiB.
+/// differed by 268 KiB a guest more than they did, and one with 2 and with 5 under
+/// KVM by 543 KiB.
 const KERNEL_TCG: u64 = 268 << 10;
-const KERNEL_KVM: u64 = 594 << 10;
+const KERNEL_KVM: u64 = 543 << 10;
 
 const MEMINFO: &str = "/proc/meminfo";
 /// What a thread of the kernel's for a machine is called, before the process id

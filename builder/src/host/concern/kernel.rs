@@ -48,6 +48,17 @@ pub fn has_kvm(host: &Host) -> Option<bool> {
     Some(missing(config, &kvm_options(host)).is_empty())
 }
 
+/// Its version, the first two numbers of its release.
+pub fn version(host: &Host) -> Option<(u32, u32)> {
+    let mut numbers = host
+        .kernel
+        .release
+        .as_deref()?
+        .split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    Some((number()?, number()?))
+}
+
 /// Judges the kernel's configuration.
 pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let release = host.kernel.release.as_deref().unwrap_or("not seen");

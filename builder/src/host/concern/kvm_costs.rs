@@ -1,6 +1,7 @@
 //! What KVM costs beside running guests' code: time to make one, CPU time while it
 //! sleeps, and threads of the kernel.
 
+use super::kernel;
 use super::kvm::broken;
 use super::text::{count, counted};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
@@ -31,8 +32,12 @@ const NX_HUGE_PAGES: Check = Check {
 /// it waits for all CPUs to pass by.
 const SLOW: u64 = 5_000_000;
 
-/// Where a parameter of the module `kvm` is written.
-const PARAMETERS: &str = "/sys/module/kvm/parameters";
+/// Since when the thread for huge pages is the VMM's own, and moved nowhere.
+const NO_MOVE: (u32, u32) = (6, 13);
+
+/// What has KVM make no thread for huge pages.
+const NO_THREAD: &str = "echo never > /sys/module/kvm/parameters/nx_huge_pages while no guest \
+                         runs, or boot with kvm.nx_huge_pages=never";
 
 /// Judges what guests under KVM cost the kernel, where they can be had.
 pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
@@ -76,42 +81,45 @@ fn vm_create(host: &Host, want: &Want) -> Finding {
         let meaning = "The kernel makes a machine without waiting.";
         return VM_CREATE.finds(Severity::Ok, value, need, meaning);
     }
-    let all = milliseconds(slowest.saturating_mul(want.wanted()));
+    if !waits_for_cpus(host) {
+        let meaning = "Nothing that is known to hold the kernel up is so here: this host is busy, \
+                       or slow.";
+        return VM_CREATE.finds(Severity::Ok, value, need, meaning);
+    }
+    let all = want.guests.map_or_else(String::new, |guests| {
+        let all = milliseconds(slowest.saturating_mul(guests.into()));
+        format!(", {all} for {}", counted(guests.into(), "guest"))
+    });
+    let or_no_thread = if is_safe(host) {
+        format!("; or {NO_THREAD}")
+    } else {
+        String::new()
+    };
     VM_CREATE
         .finds(
             want.felt_under_kvm(Severity::Advice),
             value,
             need,
             format!(
-                "The kernel waits that long for each guest's machine, one after the other: {all} \
-                 for {}. A thread of its own joins the maker's control groups, under a lock that \
-                 others hold up.",
-                counted(want.wanted(), "guest")
+                "The kernel waits that long for each guest's machine, one after the other{all}: \
+                 its thread for huge pages joins the maker's control groups, for which all CPUs \
+                 have to take notice."
             ),
         )
-        .mended_by(at_once(host))
+        .mended_by(Fix::manual(
+            Needs::Command,
+            format!(
+                "mount -o remount,favordynmods /sys/fs/cgroup (Linux 6.0 and later){or_no_thread}"
+            ),
+        ))
 }
 
-/// What has the kernel make machines at once, by what is not so already.
-fn at_once(host: &Host) -> Fix {
-    let dynmods = "mount -o remount,favordynmods /sys/fs/cgroup (Linux 6.0 and later)";
-    let thread = format!(
-        "have KVM make no thread for huge pages: echo never > {PARAMETERS}/nx_huge_pages, while \
-         no guest runs"
-    );
-    if host.cgroup.favours_moves != Some(true) {
-        let more = if is_safe(host) && !has_no_recovery(host) {
-            format!("; or {thread}")
-        } else {
-            String::new()
-        };
-        Fix::manual(Needs::Command, format!("{dynmods}{more}"))
-    } else if is_safe(host) && !has_no_recovery(host) {
-        Fix::manual(Needs::Command, thread)
-    } else {
-        let busy = "try again when the host is idle: what is known to hold it up is not so here";
-        Fix::manual(Needs::Choice, busy)
-    }
+/// Whether the kernel waits for all CPUs before a machine is made: where it makes a
+/// thread for that, which it moves into the maker's control groups, and does not
+/// favour moves.
+fn waits_for_cpus(host: &Host) -> bool {
+    let moves_a_thread = kernel::version(host).is_none_or(|version| version < NO_MOVE);
+    moves_a_thread && !has_no_recovery(host) && host.cgroup.favours_moves != Some(true)
 }
 
 fn halt_poll(host: &Host, want: &Want) -> Finding {
@@ -205,13 +213,7 @@ fn nx_huge_pages(host: &Host, want: &Want) -> Finding {
             "KVM makes a thread a guest to join huge pages again that it never splits here: it \
              takes a process number, and its making may hold up each start (`vm-create`).",
         )
-        .mended_by(Fix::manual(
-            Needs::Command,
-            format!(
-                "echo never > {PARAMETERS}/nx_huge_pages while no guest runs, or boot with \
-                 kvm.nx_huge_pages=never"
-            ),
-        ))
+        .mended_by(Fix::manual(Needs::Command, NO_THREAD))
 }
 
 /// Whether KVM has no thread for huge pages at all.
