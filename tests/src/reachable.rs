@@ -131,7 +131,8 @@ impl<'a> Guest<'a> {
         match self.console.read(&mut chunk) {
             Ok(0) => panic!("the guest ended: {:?}", self.said.last()),
             Ok(length) => self.unread.extend(&chunk[..length]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(error) => panic!("console: {error}"),
         }
         while let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') {
