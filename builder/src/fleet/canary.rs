@@ -117,7 +117,7 @@ fn measure(
         basis: Basis::Measured,
         memory: most(|footprint| footprint.private)
             + footprint::kernel(want.accel)
-            + nested(want.accel, tables),
+            + nested(want.accel, [tables, footprint::nested_tables()]),
         memory_merged: None,
         memory_once: most(|footprint| footprint.shared),
         threads: most(|footprint| footprint.threads),
@@ -150,11 +150,11 @@ fn measure(
     Ok((cost, merging))
 }
 
-/// Page tables that KVM has for one of two guests, in bytes, where it had so many
-/// before; other guests of the host may have come or gone meanwhile.
-fn nested(accel: Accel, before: Option<u64>) -> u64 {
-    match (accel, before, footprint::nested_tables()) {
-        (Accel::Kvm, Some(before), Some(now)) => now.saturating_sub(before).min(NESTED) / 2,
+/// Page tables that KVM has for one of two guests, in bytes, where it had so many for
+/// all before they came and since; others may have come or gone meanwhile.
+fn nested(accel: Accel, tables: [Option<u64>; 2]) -> u64 {
+    match (accel, tables) {
+        (Accel::Kvm, [Some(before), Some(now)]) => now.saturating_sub(before).min(NESTED) / 2,
         _ => 0,
     }
 }
@@ -224,6 +224,16 @@ fn patience(ksm: &Ksm) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_has_half_of_the_page_tables_that_came_with_two() {
+        let of = |before, now| nested(Accel::Kvm, [Some(before), Some(now)]);
+        assert_eq!(of(4096, 110_592), 53_248);
+        // Others went meanwhile, or came.
+        assert_eq!((of(110_592, 4096), of(0, 1 << 30)), (0, NESTED / 2));
+        assert_eq!(nested(Accel::Kvm, [None, Some(4096)]), 0);
+        assert_eq!(nested(Accel::Tcg, [Some(0), Some(110_592)]), 0);
+    }
 
     #[test]
     fn ksm_is_given_the_time_that_its_pace_takes() {
