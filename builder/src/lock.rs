@@ -14,7 +14,7 @@ use rustix::{
 };
 use tracing::{info, warn};
 
-use crate::{interrupt::Interrupt, plain};
+use crate::{interrupt::Interrupt, plain, private};
 
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -34,7 +34,7 @@ impl Lock {
     /// of the same name.
     pub fn acquire(path: &Path, what: &str, interrupt: &Interrupt) -> io::Result<Option<Self>> {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+            private::make_all(folder)?;
         }
         let file = plain::open_with(File::options().create(true).append(true), path)?;
         let mut said = false;

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256;
-use crate::plain;
+use crate::{plain, private};
 
 /// A file changed this recently may change again within one tick of the file
 /// system's clock, with no trace in its times.
@@ -118,7 +118,7 @@ impl Notes {
     }
 
     fn write<T: Serialize>(&self, place: &Path, note: &Note<T>) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
+        private::make_all(&self.folder)?;
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
         file.write_all(&serde_json::to_vec(note)?)?;
         // Not forced to the disk: what a power cut leaves of it is whole, or no

@@ -66,6 +66,16 @@ pub enum PrivateError {
     },
 }
 
+/// Makes a folder, and those that it is in, for this user alone whatever the umask:
+/// one that others may write to would be refused by the next who opens it.
+pub fn make_all(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(FOLDER.bits())
+        .create(folder)
+}
+
 impl Private {
     /// Opens a folder; `None` if there is none.
     pub fn open(path: &Path, others: Others) -> Result<Option<Self>, PrivateError> {
@@ -81,12 +91,7 @@ impl Private {
         if let Some(folder) = path.parent()
             && !folder.exists()
         {
-            use std::os::unix::fs::DirBuilderExt as _;
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(FOLDER.bits())
-                .create(folder)
-                .map_err(|error| failed(folder, error))?;
+            make_all(folder).map_err(|error| failed(folder, error))?;
         }
         let Some((parent, name)) = parent(path)? else {
             return Err(failed(path, io::ErrorKind::NotFound.into()));

@@ -257,7 +257,7 @@ impl Machine {
         let image = format!("boot/vmlinuz-{}", emulated.release.kernel());
         let mut command = emulated.release.qemu();
         command
-            .args(["-machine", "q35", "-accel", emulated.accel])
+            .args(["-machine", "q35,mem-merge=off", "-accel", emulated.accel])
             .args(["-cpu", emulated.cpu, "-smp", "2", "-m", "3G"])
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
             .arg("-append")

@@ -420,12 +420,14 @@ fn equal_archives_give_equal_disks_whoever_builds() {
     fs::copy(binary(), &program).unwrap();
     for folder in ["other", "other/cache", "other/tmp"] {
         fs::create_dir(env.path().join(folder)).unwrap();
-        let mode = fs::Permissions::from_mode(0o777);
-        fs::set_permissions(env.path().join(folder), mode).unwrap();
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        run(env.command("chown").args(["-R", "65534", "other"])).succeeds();
     }
     fs::set_permissions(env.path(), fs::Permissions::from_mode(0o755)).unwrap();
     // Another user, where this one may become one, and another umask.
-    let mut other = if rustix::process::geteuid().is_root() {
+    let mut other = if is_root {
         let mut other = env.command("setpriv");
         other.args([
             "--reuid",

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     digest::Sha256,
     lock::{Lock, TEMPORARY},
-    plain,
+    plain, private,
     process::{self, ProcessError},
     progress,
 };
@@ -214,7 +214,7 @@ impl Site {
         let folder = env.cache.join("build");
         let log_path = folder.join(format!("{key}.log"));
         let open = || {
-            fs::create_dir_all(&folder)?;
+            private::make_all(&folder)?;
             lock.sweep(&folder);
             let output = tempfile::Builder::new()
                 .prefix(&format!("{key}{TEMPORARY}"))

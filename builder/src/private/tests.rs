@@ -203,3 +203,14 @@ fn a_folder_of_sockets_goes_only_if_it_holds_nothing_else() {
     private.remove_sockets("f").unwrap();
     assert!(!sockets.path().exists());
 }
+
+#[test]
+fn folders_are_made_for_this_user_alone_with_those_around_them() {
+    let temporary = temporary();
+    let folder = temporary.path().join("a/b");
+    make_all(&folder).unwrap();
+    for made in [&*folder, folder.parent().unwrap()] {
+        assert_eq!(fs::metadata(made).unwrap().mode() & 0o777, 0o700);
+    }
+    make_all(&folder).unwrap();
+}
