@@ -324,10 +324,10 @@ fn tried(
 /// by memory cgroup; an assumption anywhere else.
 fn assumed(accel: Accel) -> Cost {
     // Only under TCG has a guest 8 MiB of translated code, and only under KVM are
-    // its machine, its vCPU and their counters and events open files, and has it a
-    // thread that joins its huge pages.
+    // its machine, its vCPU and their counters and events open files, and has it
+    // threads of the kernel: for its PIT, and to join its huge pages.
     let (memory, kernel_threads, files) = match accel {
-        Accel::Kvm => (19 << 20, 1, 27),
+        Accel::Kvm => (19 << 20, 2, 27),
         Accel::Tcg => (29 << 20, 0, 19),
     };
     Cost {

@@ -18,9 +18,7 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 /// docs/system/i386/microvm): with ACPI on, a kernel without ACPI would not
 /// find the virtio-mmio devices, which the board adds to the command line.
 /// Without a clock chip the kernel waits for one in vain, for a second of CPU
-/// under TCG. Under KVM a guest needs no PIT, since the host tells it how fast its
-/// clocks are, and with one KVM has a kernel thread for it (`kvm-pit/PID`); under
-/// TCG the kernel hangs without.
+/// under TCG.
 #[must_use]
 pub fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
     let merge = match guest.sharing {
@@ -33,14 +31,10 @@ pub fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
         argv.option("-uuid", uuid);
     }
     argv.option("-sandbox", SANDBOX);
-    let pit = match guest.accel {
-        Accel::Kvm => ",pit=off",
-        Accel::Tcg => "",
-    };
     argv.option(
         "-machine",
         // A core file would hold what the guest's RAM does.
-        format!("microvm,acpi=off,rtc=on{pit},dump-guest-core=off,mem-merge={merge}"),
+        format!("microvm,acpi=off,rtc=on,dump-guest-core=off,mem-merge={merge}"),
     );
     match guest.accel {
         Accel::Kvm => {
@@ -238,7 +232,7 @@ mod tests {
             line(&guest, &CONSOLE_ALONE),
             "-name g00007 \
              -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
-             -machine microvm,acpi=off,rtc=on,pit=off,dump-guest-core=off,mem-merge=on \
+             -machine microvm,acpi=off,rtc=on,dump-guest-core=off,mem-merge=on \
              -accel kvm -cpu host -m 64M -nodefaults -no-user-config -no-reboot \
              -display none -kernel /dev/fd/4 -initrd /dev/fd/5 \
              -append console=ttyS0 tty.burn=100 \
