@@ -45,7 +45,8 @@ impl Identity {
         }
     }
 
-    fn at(path: &Path) -> io::Result<Self> {
+    /// That of the file at `path`.
+    pub fn at(path: &Path) -> io::Result<Self> {
         Ok(Self::of(&fs::metadata(path)?))
     }
 

@@ -562,4 +562,4 @@ impl Pipe {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

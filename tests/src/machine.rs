@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::root::Root;
 use crate::stand_in::{QEMU, find};
-use crate::{binary, workspace};
+use crate::{TestEnv, binary, workspace};
 
 /// What the scripts, the tests and imgbuild call there.
 const PROGRAMS: [&str; 9] = [
@@ -183,14 +183,16 @@ impl Machine {
     }
 
     /// One whose kernel has KVM, to be loaded by `kvm_module`, and with what the
-    /// commands of users call there.
+    /// commands of users call there; a guest's kernel is `/test/vmlinux`.
     #[must_use]
-    pub fn with_kvm(folder: &Path, release: Release) -> Self {
-        let machine = Self::new(folder, release.with_kvm());
+    pub fn with_kvm(env: &TestEnv, release: Release) -> Self {
+        let machine = Self::new(&env.path().join("root"), release.with_kvm());
         for program in MORE_PROGRAMS {
             machine.root.program(program);
         }
         machine.add_modules(&MODULES);
+        let vmlinux = env.artifacts("tty-burn").join("vmlinux");
+        machine.root.copy(&vmlinux, "test/vmlinux");
         machine.root.file("etc/group", "root:x:0:\nkvm:x:104:\n");
         machine.root.file(
             "etc/passwd",

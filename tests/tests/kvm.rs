@@ -134,9 +134,7 @@ fn a_fleet_lives_under_kvm() {
         }
     };
     let env = TestEnv::new();
-    let machine = Machine::with_kvm(&env.path().join("root"), release);
-    let vmlinux = env.artifacts("tty-burn").join("vmlinux");
-    machine.root().copy(&vmlinux, "test/vmlinux");
+    let machine = Machine::with_kvm(&env, release);
     let console = machine.run(SCRIPT, PATIENCE);
     println!("{}", console.text);
     console.assert_steps(&STEPS);

@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use rustix::process::Pid;
 use tty_init::identity::Identity;
 
-use super::claims::{Claim, Register};
+use super::claims::{Claim, Register, Turn};
 use super::cpu::cgroup::FleetCgroup;
 use super::cpu::{self, Class, Placement, Prepared};
 use super::folder::Folder;
@@ -405,11 +405,16 @@ impl Site {
         }
     }
 
+    /// The right to choose what no other fleet has, if none has that right now:
+    /// guests that live are to be heard meanwhile, so nobody is waited for.
+    pub(super) fn turn(&self) -> Result<Turn, LaunchError> {
+        let turn = Register::beside(&self.folder).turn(self.folder.path(), || false)?;
+        turn.ok_or(LaunchError::Turn)
+    }
+
     fn choose_another_port(&mut self, which: usize) -> Result<u16, LaunchError> {
         let fleet = self.folder.path().to_path_buf();
-        // Guests that live are to be heard meanwhile, so nobody is waited for.
-        let turn = Register::beside(&self.folder).turn(&fleet, || false)?;
-        let turn = turn.ok_or(LaunchError::Turn)?;
+        let turn = self.turn()?;
         let port = ports::another(&fleet, turn.others(), &self.spec.ports)?;
         let users = turn.own(self.spec.instance).and_then(|own| own.users);
         let lost = std::mem::replace(&mut self.spec.ports[which], port);

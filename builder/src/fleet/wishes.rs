@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::api::bridge::Act;
 use super::api::types::{ActAnswer, ActRequest, Desired, Refusal, Selection};
-use super::claims::{Claim, Register, Turn};
+use super::claims::{Claim, Turn};
 use super::guest::{Event, Phase};
 use super::journal::{Journal, Record};
 use super::launch::LaunchError;
@@ -311,7 +311,7 @@ fn more(
     let now = u32::try_from(supervisor.members().len()).unwrap_or(u32::MAX);
     let guests = GuestRange::new(now, count)?;
     let site = supervisor.site_mut();
-    let turn = turn_of(site)?;
+    let turn = site.turn()?;
     // What a change of the number left that was cut short: these are new.
     let new = guests.iter().collect::<Vec<_>>();
     site.forget(&new);
@@ -344,13 +344,6 @@ fn enlarge(site: &mut Site, turn: Turn, guests: GuestRange, count: u32) -> Resul
     site.furnish(guests, &Interrupt::never()?)?;
     site.write_ssh_config()?;
     Ok(site.folder().write_spec(site.spec())?)
-}
-
-/// The right to choose, if no other fleet has it: guests that live are to be
-/// heard meanwhile.
-fn turn_of(site: &Site) -> Result<Turn, LaunchError> {
-    let turn = Register::beside(site.folder()).turn(site.folder().path(), || false)?;
-    turn.ok_or(LaunchError::Turn)
 }
 
 /// Takes what so many guests need that no other fleet may have.

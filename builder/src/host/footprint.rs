@@ -98,13 +98,14 @@ pub fn kernel_threads(pid: u32) -> Option<u64> {
 
 /// How many of these processes are threads for the machine of `pid`.
 fn count_threads(names: impl Iterator<Item = String>, pid: u32) -> Option<u64> {
+    let pid = pid.to_string();
     let (mut threads, mut are_seen) = (0, false);
     for name in names {
         let name = name.trim_end();
         are_seen |= name == "kthreadd";
         let end = name.strip_prefix(FOR_MACHINE);
         let of = end.and_then(|end| end.rsplit(['-', '/']).next());
-        threads += u64::from(of == Some(&pid.to_string()));
+        threads += u64::from(of == Some(&pid));
     }
     are_seen.then_some(threads)
 }

@@ -31,6 +31,7 @@ mod tests {
     use std::{env, fs};
 
     use super::*;
+    use crate::process::find;
 
     /// How this crate's source runs a program by its name.
     const CALLS: [&str; 3] = ["Command::new(\"", "clean(\"", "run(\""];
@@ -62,8 +63,8 @@ mod tests {
     fn installed(program: &str) -> Option<PathBuf> {
         let path = env::var_os("PATH").unwrap_or_default();
         let others = ["/sbin", "/bin", "/usr/sbin", "/usr/bin"].map(PathBuf::from);
-        let mut folders = others.into_iter().chain(env::split_paths(&path));
-        folders.find_map(|folder| Some(folder.join(program)).filter(|file| file.is_file()))
+        let folders = others.into_iter().chain(env::split_paths(&path));
+        find(program, &env::join_paths(folders).unwrap())
     }
 
     /// The packages that `path` belongs to, as dpkg(1) has it; `None` where no

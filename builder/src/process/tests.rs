@@ -179,26 +179,36 @@ fn a_tool_that_hangs_is_killed_at_its_deadline_with_all_it_started() {
     assert!(started.lines().all(ends), "{started}");
 }
 
-/// A loop of the shell at the lowest priority there is, beside one on the same
-/// CPU that leaves it about a thousandth of that.
-#[test]
-fn a_tool_that_others_keep_from_the_cpu_is_not_taken_for_one_that_hangs() {
+/// Runs what is given the words of a command: a loop of the shell at the lowest
+/// priority there is, beside one on the same CPU that leaves it about a thousandth
+/// of that.
+pub(crate) fn starved<T>(run: impl FnOnce([&str; 9]) -> T) -> T {
     let allowed = rustix::thread::sched_getaffinity(None).unwrap();
     let cpu = (0..rustix::thread::CpuSet::MAX_CPU)
         .find(|cpu| allowed.is_set(*cpu))
         .unwrap()
         .to_string();
+    let burn = "while :; do :; done";
     let mut burner = Command::new("taskset")
-        .args(["-c", &cpu, "sh", "-c", "while :; do :; done"])
+        .args(["-c", &cpu, "sh", "-c", burn])
         .spawn()
         .unwrap();
-    let mut starved = Command::new("taskset");
-    let script = "while :; do :; done";
-    starved.args(["-c", &cpu, "chrt", "--idle", "0", "sh", "-c", script]);
-    let limit = Duration::from_millis(300);
-    let result = capture_within(starved, limit, &quiet());
+    let result = run([
+        "taskset", "-c", &cpu, "chrt", "--idle", "0", "sh", "-c", burn,
+    ]);
     burner.kill().unwrap();
     burner.wait().unwrap();
+    result
+}
+
+#[test]
+fn a_tool_that_others_keep_from_the_cpu_is_not_taken_for_one_that_hangs() {
+    let limit = Duration::from_millis(300);
+    let result = starved(|words| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        capture_within(command, limit, &quiet())
+    });
     let error = result.unwrap_err();
     let ProcessError::Starved { wall, had, .. } = &error else {
         panic!("{error}");

@@ -33,9 +33,7 @@ fn main() -> ExitCode {
         Release::Own
     };
     let env = TestEnv::new();
-    let machine = Machine::with_kvm(&env.path().join("root"), release);
-    let vmlinux = env.artifacts("tty-burn").join("vmlinux");
-    machine.root().copy(&vmlinux, "test/vmlinux");
+    let machine = Machine::with_kvm(&env, release);
     let mut qemu = machine.boots(SCRIPT);
     let status = qemu.args(["-serial", "mon:stdio"]).status();
     if status.is_ok_and(|status| status.success()) {

@@ -188,7 +188,14 @@ impl Placement {
         };
         let root = Path::new("/");
         let classes = Classes::of(spec, name, root)?;
-        let autogroups = classes.cgroup().is_none() && nice::has_autogroups(root);
+        // In a cgroup a session's nice value has no effect.
+        let autogroups = matches!(
+            classes,
+            Classes::Alike {
+                autogroups: true,
+                ..
+            }
+        );
         let charged = around(root, Controller::Memory).map(|own| {
             let group = classes.cgroup().and_then(FleetCgroup::charged);
             match group {

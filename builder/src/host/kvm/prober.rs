@@ -214,8 +214,6 @@ impl Gathered {
 mod tests {
     use std::env::current_exe;
 
-    use rustix::thread::{CpuSet, sched_getaffinity};
-
     use super::*;
     use crate::host::kvm::code::assemble;
     use crate::host::kvm::{access, measure};
@@ -299,22 +297,11 @@ mod tests {
         assert!(why.starts_with("opening /dev/kvm does not end"), "{why}");
     }
 
-    /// At the lowest priority there is, beside a loop on the same CPU.
     #[test]
     fn a_host_without_a_cpu_for_it_is_too_busy_to_tell() {
-        let allowed = sched_getaffinity(None).unwrap();
-        let mut cpus = (0..CpuSet::MAX_CPU).rev();
-        let cpu = cpus.find(|cpu| allowed.is_set(*cpu)).unwrap().to_string();
-        let burn = "while :; do :; done";
-        let mut burner = Command::new("taskset")
-            .args(["-c", &cpu, "sh", "-c", burn])
-            .spawn()
-            .unwrap();
-        let starved = format!("exec taskset -c {cpu} chrt --idle 0 sh -c '{burn}'");
-        let prober = Prober::started_by(["sh", "-c", &starved]);
-        let outcome = prober.run(&Interrupt::never().unwrap());
-        burner.kill().unwrap();
-        burner.wait().unwrap();
+        let outcome = process::tests::starved(|words| {
+            Prober::started_by(words).run(&Interrupt::never().unwrap())
+        });
         let Outcome::Overdue(why) = outcome else {
             panic!("{outcome:?}");
         };

@@ -1,7 +1,6 @@
 //! The QEMU of a fleet, as it was when the fleet was launched: what it is known
 //! by for as long as the fleet lives.
 
-use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -180,14 +179,14 @@ impl Watch {
     #[must_use]
     pub fn new(emulator: &Emulator) -> Self {
         Self {
-            last: Mutex::new(identity(&emulator.path).ok()),
+            last: Mutex::new(Identity::at(&emulator.path).ok()),
         }
     }
 
     /// Where it stands since this was asked last; by its file's times, since
     /// reading all of it would hold up guests that live.
     pub fn look(&self, emulator: &Emulator) -> Result<Standing, EmulatorError> {
-        let now = identity(&emulator.path).map_err(|source| emulator.gone(source))?;
+        let now = Identity::at(&emulator.path).map_err(|source| emulator.gone(source))?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match last.replace(now) {
             Some(last) if last != now => Ok(Standing::Replaced),
@@ -196,13 +195,9 @@ impl Watch {
     }
 }
 
-fn identity(path: &Path) -> io::Result<Identity> {
-    Ok(Identity::of(&fs::metadata(path)?))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs::Permissions;
+    use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt as _;
 
     use rustix::process::geteuid;
