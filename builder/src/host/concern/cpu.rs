@@ -285,9 +285,8 @@ fn apicv(host: &Host, want: &Want) -> Finding {
 /// (`APICV_INHIBIT_REASON_PIT_REINJ` of Linux's kvm_host.h), and no KVM passes it
 /// on to a host that is its guest.
 fn avic(host: &Host, want: &Want) -> Finding {
-    let with = "Interrupts reach a running guest without an exit, since imgbuild's have no PIT, \
-                with which KVM would not use it. x2AVIC matters to guests of more than 255 \
-                virtual CPUs alone.";
+    let with = "Interrupts reach a running guest without an exit, but not one with a PIT, as \
+                imgbuild's are. x2AVIC matters to guests of more than 255 virtual CPUs alone.";
     if !has(host, "avic") && is_set(host, "avic") != Some(true) {
         return APICV.finds(
             Severity::Ok,
@@ -303,8 +302,8 @@ fn avic(host: &Host, want: &Want) -> Finding {
         parameter: "avic",
         flags: &["avic"],
         with,
-        without: "Each interrupt of a running guest costs an exit, which AVIC saves: imgbuild's \
-                  guests have no PIT, with which KVM would not use it.",
+        without: "Each interrupt of a running guest costs an exit, which AVIC saves those without \
+                  a PIT; imgbuild's have one.",
     };
     feature.judge(host, want)
 }

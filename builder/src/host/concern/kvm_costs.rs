@@ -159,8 +159,8 @@ fn halt_poll(host: &Host, want: &Want) -> Finding {
         .mended_by(Fix::setting(Knob::KvmHaltPollNs, 0))
 }
 
-/// For information: imgbuild's guests keep their PIT. Without one, some hung for
-/// want of a timer's interrupt in the machine in which KVM is tested.
+/// For information: imgbuild's guests keep their PIT. Without one, more of them hung
+/// in the machine in which KVM is tested, for a reason that is not known.
 fn pit(host: &Host) -> Finding {
     let need = "at most one for each guest";
     match host.kvm.pit_threads {
