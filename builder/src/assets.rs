@@ -4,8 +4,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::recipe::{Recipe, RecipeError};
-
 mod embedded {
     include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 }
@@ -40,25 +38,10 @@ pub enum AssetError {
 /// Text files by name, without their extension.
 pub type Texts = Vec<(String, String)>;
 
-/// The built-in recipes, in order of name.
-pub fn recipes() -> Result<Vec<Recipe>, RecipeError> {
-    embedded::RECIPES
-        .iter()
-        .map(|(file, text)| Recipe::parse(&Path::new("images").join(file), text))
-        .collect()
-}
-
-/// A built-in recipe.
-pub fn recipe(name: &str) -> Result<Recipe, RecipeError> {
-    let recipes = recipes()?;
-    let known = recipes.iter().map(|recipe| recipe.name.clone()).collect();
-    recipes
-        .into_iter()
-        .find(|recipe| recipe.name == name)
-        .ok_or_else(|| RecipeError::Unknown {
-            name: name.to_owned(),
-            known,
-        })
+/// The built-in recipes, by the names of their files.
+#[must_use]
+pub fn recipes() -> Texts {
+    texts(embedded::RECIPES)
 }
 
 /// The kernel fragments: every `*.config` of `folder`, or the embedded ones.
@@ -140,35 +123,6 @@ fn stem(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn built_in_recipes_are_valid_and_named_like_their_files() {
-        let names: Vec<String> = recipes()
-            .unwrap()
-            .into_iter()
-            .map(|recipe| recipe.name)
-            .collect();
-        let files: Vec<String> = texts(embedded::RECIPES)
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
-        assert_eq!(names, files);
-        assert!(names.contains(&"tty-burn".to_owned()));
-    }
-
-    #[test]
-    fn built_in_recipes_name_fragments_that_are_there() {
-        let known: Vec<String> = fragments(None)
-            .unwrap()
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
-        for recipe in recipes().unwrap() {
-            for fragment in &recipe.kernel.fragments {
-                assert!(known.contains(fragment), "{}: {fragment}", recipe.name);
-            }
-        }
-    }
 
     #[test]
     fn init_is_a_small_static_elf() {

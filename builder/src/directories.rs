@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
 
-use crate::host::id::HostId;
+use crate::host_id::HostId;
 use crate::private::{Others, Private, PrivateError};
 
 /// The folders of this user, on this host.

@@ -7,20 +7,15 @@
 //! format is "newc" of Linux's
 //! `Documentation/driver-api/early-userspace/buffer-format.rst`.
 
-pub(crate) mod error;
-pub(crate) mod node;
 mod pack;
-mod path;
 mod rootfs;
-mod spool;
-pub(crate) mod tree;
 
-pub use error::{Problem, TreeError};
 pub use pack::{PackError, Stats, pack};
 pub use rootfs::RootfsError;
-pub use tree::Tree;
 
-use node::{Attributes, Device, DeviceClass};
+use crate::tree::Tree;
+use crate::tree::error::TreeError;
+use crate::tree::node::{Attributes, Device, DeviceClass};
 
 /// What init mounts things on, with modes as a distribution has them.
 const BASE_DIRECTORIES: [(&str, u16); 4] = [

@@ -34,7 +34,6 @@ use crate::{interrupt::Interrupt, lines::LineBuffer};
 mod clock;
 mod find;
 mod package;
-pub mod schedule;
 
 pub use find::{find, may_run};
 pub use package::debian_package;

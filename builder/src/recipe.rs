@@ -13,6 +13,7 @@ use crate::any_path;
 use crate::disk::ext4::Label;
 use crate::units::ByteSize;
 
+pub mod built_in;
 mod file;
 
 use file::RecipeFile;

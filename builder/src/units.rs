@@ -4,6 +4,10 @@ use std::{fmt, num::NonZeroU64, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+mod instance;
+
+pub use instance::Instance;
+
 /// Most guests a fleet may have, and so most overlays a folder may hold: what
 /// five digits can name.
 pub const MAX_GUESTS: u32 = 100_000;

@@ -4,15 +4,16 @@
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 
+use imgbuild::artifact::opened::Artifacts;
 use imgbuild::digest::memo::Memo;
 use imgbuild::directories::Directories;
-use imgbuild::fleet::claims::Register;
-use imgbuild::fleet::folder::Folder;
-use imgbuild::fleet::plan::Artifacts;
 use imgbuild::fleet::site::Site;
-use imgbuild::fleet::trial::Setup;
-use imgbuild::fleet::{key, ports};
 use imgbuild::interrupt::Interrupt;
+use imgbuild::net::ports;
+use imgbuild::store::claims::Register;
+use imgbuild::store::folder::Folder;
+use imgbuild::store::key;
+use imgbuild::trial::Setup;
 use imgbuild::units::{GuestIndex, GuestRange};
 use imgbuild::vmm::qemu::{Emulator, Program};
 use imgbuild::vmm::{Accel, Confinement, Files, GuestSpec, Lifetime, Net, Sharing, qemu};
@@ -53,7 +54,7 @@ pub fn site(
         spec.authorized_key = Some(key.public);
         spec.identity_file = Some(key.file);
         let others = Register::of(directories).look();
-        spec.ports = ports::choose(folder.path(), &others, count).expect("few guests");
+        spec.ports = ports::choose(folder.path(), &others.ports(), count).expect("few guests");
     }
     let site = Site::new(folder, spec, artifacts, Lifetime::WithParent).expect("built for this");
     let guests = GuestRange::first(count).expect("few guests");

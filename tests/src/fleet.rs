@@ -7,8 +7,8 @@ use std::process::Command;
 use std::thread::{panicking, sleep};
 use std::time::{Duration, Instant};
 
-use imgbuild::fleet::api::types;
-use imgbuild::fleet::guest::Phase;
+use imgbuild::control::types;
+use imgbuild::guest::Phase;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

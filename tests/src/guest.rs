@@ -12,11 +12,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use imgbuild::artifact::INITRAMFS;
+use imgbuild::artifact::opened::Artifacts;
 use imgbuild::directories::Directories;
-use imgbuild::fleet::plan::Artifacts;
 use imgbuild::fleet::site::Site;
-use imgbuild::host::footprint::{self, PAGE, Pages};
-use imgbuild::host::id::HostId;
+use imgbuild::host_id::HostId;
+use imgbuild::sample::footprint::{self, PAGE, Pages};
 use imgbuild::units::GuestRange;
 use imgbuild::vmm::{Lifetime, Net};
 use tempfile::TempDir;

@@ -25,7 +25,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use imgbuild::host::id::HostId;
+use imgbuild::host_id::HostId;
 use tempfile::TempDir;
 
 /// How long a command may take before the test gives it up. Far beyond what

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use imgbuild::artifact::opened::Artifacts;
 use imgbuild::directories::Directories;
-use imgbuild::fleet::plan::Artifacts;
 use imgbuild::fleet::site::Site;
-use imgbuild::host::id::HostId;
+use imgbuild::host_id::HostId;
 use imgbuild::vmm::{Lifetime, Net};
 use tty_init::fields::{number, word};
 use tty_init::host;

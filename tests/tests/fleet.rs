@@ -11,11 +11,12 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use imgbuild::fleet::api::types::{self, Desired, Stage};
-use imgbuild::fleet::claims::Others;
-use imgbuild::fleet::guest::Phase;
-use imgbuild::fleet::journal::{Journal, Record};
-use imgbuild::fleet::{orphans, ports};
+use imgbuild::control::types::{self, Stage};
+use imgbuild::guest::{Desired, Phase};
+use imgbuild::net::ports;
+use imgbuild::store::claims::Others;
+use imgbuild::store::journal::{Journal, Record};
+use imgbuild::store::orphans;
 use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, kill, launch, number, signal};
 use imgbuild_tests::namespace::Namespace;
 use imgbuild_tests::{TestEnv, run, wait_until};
@@ -106,7 +107,7 @@ fn fleets_launched_at_one_moment_share_no_port_and_no_user() {
     let names = (0..).find_map(|number| {
         let which = number % 2;
         let name = format!("f{number}");
-        let ports = ports::choose(&folder(&envs[which], &name), &others, 2).unwrap();
+        let ports = ports::choose(&folder(&envs[which], &name), &others.ports(), 2).unwrap();
         let meets = ports.into_iter().find_map(|port| {
             owners
                 .insert(port, (which, name.clone()))

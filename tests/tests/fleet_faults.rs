@@ -16,12 +16,13 @@ use std::process::{Command, Stdio};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use imgbuild::fleet::api::types::{self, Desired, Stage};
-use imgbuild::fleet::cpu::cgroup::FleetCgroup;
-use imgbuild::fleet::guest::{GIVE_UP, Phase};
-use imgbuild::fleet::orphans;
-use imgbuild::fleet::spec::{Instance, PlacementSpec};
+use imgbuild::control::types::{self, Stage};
+use imgbuild::guest::{Desired, GIVE_UP, Phase};
+use imgbuild::placement::PlacementSpec;
+use imgbuild::placement::cgroup::FleetCgroup;
+use imgbuild::store::orphans;
 use imgbuild::units::ByteSize;
+use imgbuild::units::Instance;
 use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder, kill, launch, signal, with_shell};
 use imgbuild_tests::stand_in::{QEMU, find};
 use imgbuild_tests::{Finished, TestEnv, finish, run, start, wait_until};

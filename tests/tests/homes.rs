@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::time::Duration;
 
-use imgbuild::fleet::api::types::Stage;
+use imgbuild::control::types::Stage;
 use imgbuild_tests::fleet::{Fleet, all_ready, detached, folder};
 use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
 use serde_json::{Value, json};

@@ -10,10 +10,10 @@ use std::process::{Child, Command};
 use std::thread;
 
 use imgbuild::artifact;
+use imgbuild::artifact::opened::Artifacts;
 use imgbuild::directories::Directories;
-use imgbuild::fleet::plan::Artifacts;
 use imgbuild::fleet::site;
-use imgbuild::host::id::HostId;
+use imgbuild::host_id::HostId;
 use imgbuild::vmm::{self, Lifetime, Net};
 use imgbuild_tests::fleet::{Fleet, detached};
 use imgbuild_tests::guest::READY;

@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use imgbuild::fleet::api::types;
-use imgbuild::host::id::HostId;
+use imgbuild::control::types;
+use imgbuild::host_id::HostId;
 use imgbuild_tests::fleet::kill;
 use imgbuild_tests::{Finished, TestEnv, run, wait_until};
 use serde_json::Value;

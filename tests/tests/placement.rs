@@ -9,10 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use imgbuild::fleet::cpu::cgroup::{FleetCgroup, group_name};
-use imgbuild::fleet::cpu::{Class, CpuError, Placement};
-use imgbuild::fleet::spec::{Instance, Pin, PlacementSpec};
+use imgbuild::placement::cgroup::{FleetCgroup, group_name};
+use imgbuild::placement::{Class, CpuError, Placement};
+use imgbuild::placement::{Pin, PlacementSpec};
 use imgbuild::units::ByteSize;
+use imgbuild::units::Instance;
 
 /// A fleet of ordinary processes, ended and removed when dropped.
 struct Fleet {

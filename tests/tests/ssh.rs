@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
-use imgbuild::fleet::identity;
+use imgbuild::store::identity;
 use imgbuild_tests::kex::{self, Exchange};
 use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
 use rustix::process::{Pid, Signal, kill_process};

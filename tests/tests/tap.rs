@@ -9,9 +9,10 @@ use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use imgbuild::fleet::spec::{Instance, Subnet};
-use imgbuild::fleet::tap;
+use imgbuild::net::tap;
+use imgbuild::net::tap::Subnet;
 use imgbuild::units::GuestRange;
+use imgbuild::units::Instance;
 use imgbuild::vmm::mac;
 use imgbuild_tests::fleet::{Fleet, detached, with_shell};
 use imgbuild_tests::{TestEnv, run};

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use imgbuild::fleet::guest::Phase;
+use imgbuild::guest::Phase;
 use imgbuild_tests::fleet::{self, Fleet, detached};
 use imgbuild_tests::stand_in::{QEMU, find, without_kvm};
 use imgbuild_tests::{TestEnv, binary, run};

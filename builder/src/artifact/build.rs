@@ -11,20 +11,19 @@ use super::staging::{Staging, StagingError};
 use super::{BASE, INITRAMFS, KERNEL_CONFIG, ManifestError, OVERLAYS};
 use crate::assets;
 use crate::digest::Sha256;
-use crate::directories::Directories;
 use crate::disk::base::{BaseError, write_base};
 use crate::disk::ext4::Ext4;
 use crate::disk::overlay::{Overlay, OverlayError, write_overlays};
 use crate::disk::qcow2::{Backing, BackingFormat, Qcow2Error};
-use crate::fleet::boot::{self, BootError};
-use crate::initramfs::{PackError, RootfsError, Tree, TreeError, pack};
+use crate::initramfs::{PackError, RootfsError, pack};
 use crate::interrupt::Interrupt;
 use crate::kernel::{self, KernelError};
 use crate::progress;
 use crate::recipe::Recipe;
 use crate::text::printable;
+use crate::tree::Tree;
+use crate::tree::error::TreeError;
 use crate::units::{ByteSize, GuestRange};
-use crate::vmm::qemu::Program;
 
 /// What to build besides the recipe.
 #[derive(Debug)]
@@ -39,24 +38,8 @@ pub struct BuildOptions {
     pub disk_size: Option<ByteSize>,
     /// Where the kernel comes from.
     pub kernel: kernel::Request,
-    /// Whether a guest must boot from the artifacts before they are put in place.
-    pub boot: Boot,
     /// Timestamp of everything that carries one, in seconds since 1970.
     pub source_date_epoch: u32,
-}
-
-/// Whether to boot a guest from what was built.
-#[derive(Debug, Clone)]
-pub enum Boot {
-    /// It must come up.
-    Verify {
-        /// The QEMU that it runs on; `None` where there is none.
-        qemu: Option<Program>,
-        /// Its sockets stand in the runtime folder.
-        directories: Directories,
-    },
-    /// Not even tried.
-    Skip,
 }
 
 /// What a build made.
@@ -68,8 +51,6 @@ pub struct Built {
     pub manifest: Manifest,
     /// Whether the kernel came from the cache.
     pub kernel_cached: bool,
-    /// What the guest showed, if one was booted.
-    pub boot: Option<boot::Report>,
 }
 
 /// A build that failed; the previous output is untouched.
@@ -123,9 +104,6 @@ pub enum BuildError {
     /// The output folder.
     #[error(transparent)]
     Staging(#[from] StagingError),
-    /// The guest does not come up.
-    #[error(transparent)]
-    Boot(#[from] BootError),
     /// A file named by the recipe cannot be read.
     #[error("recipe {recipe}: {key} = {}: {source}", path.display())]
     Input {
@@ -151,23 +129,15 @@ pub enum BuildError {
     Interrupted,
 }
 
-/// Builds `recipe` into `options.out`.
+/// Builds `recipe` for `options.out`, where [`Staged::commit`] puts it.
 pub fn build(
     recipe: &Recipe,
     options: &BuildOptions,
     environment: &kernel::Env,
-) -> Result<Built, BuildError> {
+) -> Result<Staged, BuildError> {
     let interrupt = &environment.interrupt;
-    // First, so that no kernel is built for an unwritable folder, nor for a QEMU
-    // that cannot run guests.
+    // First, so that no kernel is built for an unwritable folder.
     let staging = Staging::new(&options.out)?;
-    let verification = match &options.boot {
-        Boot::Verify { qemu, directories } => {
-            let qemu = boot::emulator(qemu.as_ref(), directories, interrupt)?;
-            Some((qemu, directories))
-        }
-        Boot::Skip => None,
-    };
     let kernel = kernel::obtain(&options.kernel, environment)?;
     if let Some(needed) = kernel.memory.filter(|needed| *needed > recipe.memory) {
         tracing::warn!(
@@ -220,18 +190,40 @@ pub fn build(
         files: output.files,
     };
     manifest.store(staging.path())?;
-    let boot = verification
-        .map(|(qemu, directories)| boot::verify(staging.path(), &qemu, directories, interrupt))
-        .transpose()?;
     if interrupt.requested() {
         return Err(BuildError::Interrupted);
     }
-    Ok(Built {
-        folder: staging.commit()?,
+    Ok(Staged {
+        staging,
         manifest,
         kernel_cached: kernel.cached,
-        boot,
     })
+}
+
+/// What a build made, not yet in its place: dropped, it leaves the previous output
+/// as it was.
+#[derive(Debug)]
+pub struct Staged {
+    staging: Staging,
+    manifest: Manifest,
+    kernel_cached: bool,
+}
+
+impl Staged {
+    /// Where it is now; a guest may be booted from there.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.staging.path()
+    }
+
+    /// Puts it in place of the previous output.
+    pub fn commit(self) -> Result<Built, StagingError> {
+        Ok(Built {
+            folder: self.staging.commit()?,
+            manifest: self.manifest,
+            kernel_cached: self.kernel_cached,
+        })
+    }
 }
 
 /// What a guest finds, and where it came from.

@@ -216,7 +216,7 @@ impl Manifest {
 
 /// The files of an output folder by its manifest, of whatever version; `None`
 /// where it has none that imgbuild wrote.
-pub(super) fn listed(folder: &Path) -> Option<BTreeSet<String>> {
+pub(crate) fn listed(folder: &Path) -> Option<BTreeSet<String>> {
     #[derive(Deserialize)]
     struct Listed {
         #[serde(rename = "manifest_version")]

@@ -131,7 +131,7 @@ fn compare(
 }
 
 /// Lists the files below `folder`, by path in it.
-pub(super) fn list(folder: &Path) -> Result<BTreeSet<String>, VerifyError> {
+pub(crate) fn list(folder: &Path) -> Result<BTreeSet<String>, VerifyError> {
     let mut found = BTreeSet::new();
     list_below(folder, Path::new(""), &mut found)?;
     Ok(found)

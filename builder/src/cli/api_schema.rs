@@ -2,7 +2,7 @@
 
 use super::output::print_as_it_is;
 use super::{Exit, Failure};
-use crate::fleet::api::schema::schema;
+use crate::control::schema::schema;
 use crate::text;
 
 pub fn run() -> Result<Exit, Failure> {

@@ -9,9 +9,10 @@ use super::kernel::KernelArgs;
 use super::output::{print, print_json};
 use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
-use crate::artifact::{self, Boot, BuildOptions, Built};
-use crate::assets;
+use crate::artifact::{self, BuildOptions, Built};
+use crate::recipe::built_in;
 use crate::recipe::{Place, Recipe, disk_size, is_name};
+use crate::trial::boot;
 use crate::units::ByteSize;
 
 /// Arguments of `tty-burn`.
@@ -77,7 +78,7 @@ struct Common {
 
 impl TtyBurn {
     pub fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let recipe = assets::recipe("tty-burn")?;
+        let recipe = built_in::recipe("tty-burn")?;
         self.common
             .build(&recipe, Path::new("."), self.out, context)
     }
@@ -97,7 +98,7 @@ impl Build {
 /// A recipe by name or path, and the folder that its paths are relative to.
 pub fn find_recipe(named: &Path) -> Result<(Recipe, PathBuf), Failure> {
     match named.to_str() {
-        Some(name) if is_name(name) => Ok((assets::recipe(name)?, PathBuf::from("."))),
+        Some(name) if is_name(name) => Ok((built_in::recipe(name)?, PathBuf::from("."))),
         _ => {
             let folder = named.parent().unwrap_or(Path::new("."));
             Ok((Recipe::load(named)?, folder.to_path_buf()))
@@ -119,24 +120,28 @@ impl Common {
             overlays: self.overlays,
             disk_size: self.disk_size,
             kernel: self.kernel.request(&recipe.kernel.fragments)?,
-            boot: if self.no_boot {
-                Boot::Skip
-            } else {
-                Boot::Verify {
-                    qemu: (self.qemu).program(&context.directories.cache, &context.interrupt)?,
-                    directories: context.directories.clone(),
-                }
-            },
             source_date_epoch: source_date_epoch()?,
         };
         let environment = self
             .kernel
             .environment(context, options.source_date_epoch)?;
-        let built = artifact::build(recipe, &options, &environment)?;
-        if self.json {
-            print_json(&json(&built))?;
+        let (directories, interrupt) = (&context.directories, &context.interrupt);
+        // First, so that no kernel is built for a QEMU that cannot run guests.
+        let emulator = if self.no_boot {
+            None
         } else {
-            for line in sentences(&built) {
+            let program = self.qemu.program(&directories.cache, interrupt)?;
+            Some(boot::emulator(program.as_ref(), directories, interrupt)?)
+        };
+        let staged = artifact::build(recipe, &options, &environment)?;
+        let boot = emulator
+            .map(|emulator| boot::verify(staged.path(), &emulator, directories, interrupt))
+            .transpose()?;
+        let built = staged.commit()?;
+        if self.json {
+            print_json(&json(&built, boot.as_ref()))?;
+        } else {
+            for line in sentences(&built, boot.as_ref()) {
                 print(&line)?;
             }
         }
@@ -158,17 +163,17 @@ pub fn source_date_epoch() -> Result<u32, Failure> {
     }
 }
 
-fn json(built: &Built) -> Value {
+fn json(built: &Built, boot: Option<&boot::Report>) -> Value {
     json!({
         "out": built.folder.to_string_lossy(),
         "kernel_cached": built.kernel_cached,
-        "boot": built.boot,
+        "boot": boot,
         "manifest": built.manifest,
     })
 }
 
 /// What was built, for people.
-fn sentences(built: &Built) -> Vec<String> {
+fn sentences(built: &Built, boot: Option<&boot::Report>) -> Vec<String> {
     let kernel = &built.manifest.kernel;
     let mut lines = vec![format!(
         "kernel     Linux {}, {}{}",
@@ -193,7 +198,7 @@ fn sentences(built: &Built) -> Vec<String> {
         "{:>9}  overlays of {}",
         built.manifest.options.overlays, built.manifest.options.disk_size
     ));
-    if let Some(boot) = &built.boot {
+    if let Some(boot) = boot {
         lines.extend(boot.words.iter().map(|line| format!("guest      {line}")));
         lines.push(format!(
             "booted     under {} in {:.2} s on {}; burn counter {} → {} rounds",

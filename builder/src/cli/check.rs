@@ -7,16 +7,17 @@ use clap::Args;
 use super::launch::Guests;
 use super::output::{print, print_as_it_is, print_json, print_text};
 use super::{Context, DEFAULT_OUT, Exit, Failure};
-use crate::fleet::claims::Register;
-use crate::fleet::plan::Artifacts;
-use crate::fleet::readiness::{self, Canaries, Question, Report};
-use crate::fleet::spec::Subnet;
-use crate::fleet::{mend, tap};
+use crate::artifact::opened::Artifacts;
 use crate::host::kvm::Prober;
 use crate::host::settings::Holder;
 use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::host::want::GuestUsers;
+use crate::net::tap;
+use crate::net::tap::Subnet;
 use crate::report::{Colour, readiness::render};
+use crate::store::claims::Register;
+use crate::trial::mend;
+use crate::trial::readiness::{self, Canaries, Question, Report};
 use crate::vmm::Net;
 
 /// Arguments of `check`.
@@ -167,7 +168,7 @@ impl Check {
             chosen.unwrap_or_else(|| {
                 // Where there are none, what is in the way is told.
                 let others = Register::of(&context.directories).look();
-                tap::choose(&others, 1).unwrap_or(Subnet::FOR_TAPS)
+                tap::choose(others.taps(), 1).unwrap_or(Subnet::FOR_TAPS)
             })
         }))
     }

@@ -13,8 +13,8 @@ use tty_init::protocol::Message;
 use super::output::{self, Verbatim, is_reader_gone};
 use super::target::Target;
 use super::{Context, Exit, Failure};
-use crate::fleet::api::client::{self, Client, ClientError, Next};
-use crate::fleet::logs;
+use crate::control::client::{self, Client, ClientError, Next};
+use crate::store::logs;
 use crate::units::GuestIndex;
 
 /// What a terminal sends for Ctrl-].

@@ -4,17 +4,19 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use crate::artifact::BuildError;
-use crate::fleet::api::client::ClientError;
-use crate::fleet::boot::BootError;
-use crate::fleet::find::FindError;
-use crate::fleet::launch::LaunchError;
-use crate::fleet::select::SelectError;
+use crate::control::client::ClientError;
+use crate::control::select::SelectError;
+use crate::fleet::site::SiteError;
 use crate::fleet::ssh::SshError;
-use crate::fleet::ssh_config::SshConfigError;
-use crate::fleet::users::UsersError;
 use crate::interrupt::{self, Interrupt};
 use crate::kernel::{KernelError, SourceError};
+use crate::launch::LaunchError;
 use crate::recipe::RecipeError;
+use crate::store::find::FindError;
+use crate::store::ssh_config::SshConfigError;
+use crate::store::users::UsersError;
+use crate::trial::TrialError;
+use crate::trial::boot::BootError;
 use crate::vmm::qemu::ProgramError;
 
 /// How a run of imgbuild ends.
@@ -87,7 +89,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
             Some(LaunchError::Interrupted) => Exit::Interrupted,
             Some(
                 LaunchError::Key(_)
-                | LaunchError::SshConfig(SshConfigError::Path(_))
+                | LaunchError::Site(SiteError::SshConfig(SshConfigError::Path(_)))
                 | LaunchError::Users(UsersError::Taken { .. } | UsersError::Unmapped { .. }),
             ) => Exit::Usage,
             _ if asks_for_a_choice(&error) => Exit::Usage,
@@ -117,13 +119,25 @@ fn asks_for_a_choice(error: &anyhow::Error) -> bool {
 
 /// Whether guests were to run on a QEMU that cannot run them.
 fn lacks_a_fit_qemu(error: &anyhow::Error) -> bool {
-    let launch = match error.downcast_ref() {
-        Some(BuildError::Boot(BootError::Launch(launch))) => Some(launch),
+    let trial = match error.downcast_ref() {
+        Some(BootError::Launch(trial)) => Some(trial),
         _ => error.downcast_ref(),
     };
+    let launch = error.downcast_ref();
+    let trial = match launch {
+        Some(LaunchError::Trial(trial)) => Some(trial),
+        _ => trial,
+    };
     matches!(
+        trial,
+        Some(
+            TrialError::Unfit(_)
+                | TrialError::Emulator(_)
+                | TrialError::Site(SiteError::Emulator(_))
+        )
+    ) || matches!(
         launch,
-        Some(LaunchError::Unfit(_) | LaunchError::Emulator(_))
+        Some(LaunchError::Emulator(_) | LaunchError::Site(SiteError::Emulator(_)))
     )
 }
 

@@ -14,19 +14,20 @@ use indicatif::ProgressBar;
 use super::placement::Placement;
 use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
-use crate::fleet::api::types::{Event, Guest, Stage};
-use crate::fleet::guest::Phase;
-use crate::fleet::launch::{
-    Attachment, LaunchEvent, LaunchOptions, Launched, Milestone, Summary, launch, resume,
-};
-use crate::fleet::readiness::Canaries;
-use crate::fleet::spec::{BurnAt, Restart, Subnet};
+use crate::control::types::{Event, Guest, Stage};
+use crate::fleet::supervise::Attachment;
 use crate::fleet::supervise::Ending;
-use crate::fleet::users::Users;
+use crate::guest::BurnAt;
+use crate::guest::Phase;
+use crate::guest::Restart;
+use crate::launch::{LaunchEvent, LaunchOptions, Launched, Milestone, Summary, launch, resume};
+use crate::net::tap::Subnet;
 use crate::outlet::{self, Stream};
 use crate::progress;
 use crate::recipe;
+use crate::store::users::Users;
 use crate::text::{self, printable};
+use crate::trial::readiness::Canaries;
 use crate::units::{ByteSize, counted};
 use crate::vmm::{Accel, Net, Sharing};
 
@@ -160,7 +161,7 @@ const LAST_BASE: i64 = 0xffff_fffe - 100_000;
 
 /// How guests are run.
 #[derive(Debug, Args)]
-pub(super) struct Guests {
+pub(crate) struct Guests {
     #[command(flatten)]
     pub qemu: QemuArgs,
 
@@ -210,7 +211,7 @@ const UNWATCHED: Duration = Duration::from_secs(10 * 60);
 
 /// Refuses what is given beside `--resume` and would change the fleet. What the
 /// environment says is for fleets that are launched.
-pub(super) fn refuse_beside_resume(
+pub(crate) fn refuse_beside_resume(
     command: &mut Command,
     matches: &ArgMatches,
 ) -> Result<(), clap::Error> {
@@ -501,7 +502,7 @@ fn told(guest: &Guest) -> String {
 }
 
 /// A fleet's name, as a recipe's.
-pub(super) fn fleet_name(text: &str) -> Result<String, String> {
+pub(crate) fn fleet_name(text: &str) -> Result<String, String> {
     if recipe::is_name(text) {
         Ok(text.to_owned())
     } else {

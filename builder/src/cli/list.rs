@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::output::{print, print_as_it_is};
 use super::{Exit, Failure};
-use crate::assets;
+use crate::recipe::built_in;
 use crate::text;
 
 /// Arguments of `list`.
@@ -17,7 +17,7 @@ pub struct List {
 
 impl List {
     pub fn run(self) -> Result<Exit, Failure> {
-        let recipes = assets::recipes()?;
+        let recipes = built_in::recipes()?;
         if self.json {
             print_as_it_is(&text::json_pretty(&recipes)?)?;
         } else {

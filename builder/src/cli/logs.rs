@@ -8,8 +8,8 @@ use clap::Args;
 use super::output::{Verbatim, is_reader_gone};
 use super::target::Target;
 use super::{Context, Exit, Failure};
-use crate::fleet::logs;
 use crate::interrupt::Interrupt;
+use crate::store::logs;
 use crate::units::GuestIndex;
 
 /// Arguments of `logs`.

@@ -11,23 +11,23 @@ use crate::progress;
 use crate::text::{self, printable, printable_lines};
 
 /// Prints a line for people.
-pub(super) fn print(line: &str) -> Result<(), Failure> {
+pub(crate) fn print(line: &str) -> Result<(), Failure> {
     print_as_it_is(&printable(line))
 }
 
 /// Prints several lines for people or tools.
-pub(super) fn print_text(text: &str) -> Result<(), Failure> {
+pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
     print_as_it_is(&printable_lines(text))
 }
 
 /// Prints a document in one line of JSON.
-pub(super) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     print_as_it_is(&text::json(document)?)
 }
 
 /// Prints text of which every part that is not ours was made printable, such as
 /// one with colours.
-pub(super) fn print_as_it_is(text: &str) -> Result<(), Failure> {
+pub(crate) fn print_as_it_is(text: &str) -> Result<(), Failure> {
     let written = progress::suspend(|| writeln!(io::stdout().lock(), "{text}"));
     match written {
         Err(error) if is_reader_gone(&error) => Ok(()),
@@ -36,13 +36,13 @@ pub(super) fn print_as_it_is(text: &str) -> Result<(), Failure> {
 }
 
 /// Whether nobody reads what was to be written any more.
-pub(super) fn is_reader_gone(error: &io::Error) -> bool {
+pub(crate) fn is_reader_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
 
 /// Waits until nobody reads stdout any more, which is for ever where it is a
 /// file.
-pub(super) fn wait_until_unread() {
+pub(crate) fn wait_until_unread() {
     // The end comes unasked.
     let stdout = io::stdout();
     let mut stdout = [PollFd::new(&stdout, PollFlags::empty())];
@@ -52,7 +52,7 @@ pub(super) fn wait_until_unread() {
 /// Prints what a guest said: byte for byte, but on a terminal, where whole lines
 /// are shown, made printable.
 #[derive(Debug)]
-pub(super) struct Verbatim {
+pub(crate) struct Verbatim {
     stdout: StdoutLock<'static>,
     is_terminal: bool,
     /// The beginning of a line whose end has not come.
@@ -60,7 +60,7 @@ pub(super) struct Verbatim {
 }
 
 impl Verbatim {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let stdout = io::stdout().lock();
         Self {
             is_terminal: stdout.is_terminal(),
@@ -69,7 +69,7 @@ impl Verbatim {
         }
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.is_terminal {
             self.partial.extend_from_slice(bytes);
             let end = self.partial.iter().rposition(|byte| *byte == b'\n');
@@ -83,7 +83,7 @@ impl Verbatim {
     }
 
     /// Shows a last line without an end, too.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    pub(crate) fn finish(mut self) -> io::Result<()> {
         let rest = std::mem::take(&mut self.partial);
         self.show(&rest)?;
         self.stdout.flush()

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::fleet::cpu::pin;
-use crate::fleet::spec::{Pin, PlacementSpec};
+use crate::placement::pin;
+use crate::placement::{Pin, PlacementSpec};
 use crate::units::ByteSize;
 
 /// Least and most CPUs of `--cpu-max`: the least quota that the kernel takes,
@@ -13,7 +13,7 @@ const CPUS: std::ops::RangeInclusive<f64> = 0.01..=65_536.0;
 /// Where guests run, and with what share of the host.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Placement")]
-pub(super) struct Placement {
+pub(crate) struct Placement {
     /// Give each guest one CPU, all of its VMM's threads: a core for each in
     /// turn (spread), core after core (compact), or in turn from a list such as
     /// 0-3,8 [default: any]

@@ -7,9 +7,9 @@ use clap::Args;
 use super::output::{print, print_json, print_text};
 use super::target::{Target, chosen};
 use super::{Context, Exit, Failure};
-use crate::fleet::guest::Phase;
-use crate::fleet::select::Selector;
-use crate::fleet::unsupervised::unsupervised;
+use crate::control::select::Selector;
+use crate::control::unsupervised::unsupervised;
+use crate::guest::Phase;
 use crate::report::fleet::{Width, headline, table};
 
 /// Arguments of `ps`.

@@ -9,7 +9,7 @@ use crate::vmm::qemu::{Program, ProgramError};
 
 /// Which QEMU runs guests.
 #[derive(Debug, Args)]
-pub(super) struct QemuArgs {
+pub(crate) struct QemuArgs {
     /// Run guests on this QEMU [default: qemu-system-x86_64 or qemu-kvm in PATH,
     /// or where distributions put it]
     #[arg(long, value_name = "PATH", env = "IMGBUILD_QEMU")]

@@ -4,16 +4,16 @@ use clap::Args;
 
 use super::launch::fleet_name;
 use super::{Context, Failure};
-use crate::fleet::api::client::Client;
-use crate::fleet::api::types::Fleet;
-use crate::fleet::find::{FindError, find, find_anywhere};
-use crate::fleet::folder::{Found, Paths};
-use crate::fleet::select::{Selector, select};
+use crate::control::client::Client;
+use crate::control::select::{Selector, select};
+use crate::control::types::Fleet;
+use crate::store::find::{FindError, find, find_anywhere};
+use crate::store::folder::{Found, Paths};
 use crate::units::GuestIndex;
 
 /// The fleet.
 #[derive(Debug, Args)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// The fleet [default: the only one]
     #[arg(long, value_name = "FLEET", env = "IMGBUILD_FLEET", value_parser = fleet_name)]
     fleet: Option<String>,
@@ -36,13 +36,13 @@ impl Target {
 }
 
 impl Context {
-    pub(super) fn client(&self, fleet: &str, paths: &Paths) -> Client {
+    pub(crate) fn client(&self, fleet: &str, paths: &Paths) -> Client {
         Client::new(fleet, paths, &self.interrupt)
     }
 }
 
 /// The guests of a fleet that the selectors name; all without any.
-pub(super) fn chosen(selectors: &[Selector], fleet: &Fleet) -> Result<Vec<GuestIndex>, Failure> {
+pub(crate) fn chosen(selectors: &[Selector], fleet: &Fleet) -> Result<Vec<GuestIndex>, Failure> {
     let ids: Result<Vec<_>, _> = fleet.guests.iter().map(|guest| guest.id.parse()).collect();
     Ok(select(selectors, ids?.into_iter())?)
 }

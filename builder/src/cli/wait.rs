@@ -7,11 +7,11 @@ use indicatif::ProgressBar;
 
 use super::target::{Target, chosen};
 use super::{Context, Exit, Failure};
-use crate::fleet::api::client::{Client, Next};
-use crate::fleet::api::types::Event;
-use crate::fleet::guest::Phase;
-use crate::fleet::select::Selector;
-use crate::fleet::waiting::{Outcome, Waiting};
+use crate::control::client::{Client, Next};
+use crate::control::select::Selector;
+use crate::control::types::Event;
+use crate::control::waiting::{Outcome, Waiting};
+use crate::guest::Phase;
 use crate::progress;
 
 /// Arguments of `wait`.

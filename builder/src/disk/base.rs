@@ -7,16 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    disk::{
-        convert::{ConvertError, convert},
-        ext4::{self, Ext4, Ext4Error},
-        fill::{FillError, fill},
-        qcow2::{Geometry, Qcow2Error},
-    },
-    initramfs::Tree,
-    interrupt::Interrupt,
-};
+use crate::disk::convert::{ConvertError, convert};
+use crate::disk::ext4::{self, Ext4, Ext4Error};
+use crate::disk::fill::{FillError, fill};
+use crate::disk::qcow2::{Geometry, Qcow2Error};
+use crate::interrupt::Interrupt;
+use crate::tree::Tree;
 
 /// Overlays rely on a base that never changes.
 const MODE: u32 = 0o444;

@@ -44,7 +44,7 @@ pub enum E2fsError {
 
 /// A program of e2fsprogs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum E2fs {
+pub(crate) enum E2fs {
     /// Makes a file system.
     Mke2fs,
     /// Changes one.
@@ -82,7 +82,7 @@ impl E2fs {
 
     /// Runs it on the file `target` with `args` and no environment but this, of
     /// which the PATH says where it is.
-    pub(super) fn run(
+    pub(crate) fn run(
         self,
         args: &[String],
         target: &Path,

@@ -19,16 +19,11 @@ use super::{
     },
     volume::{LOST_FOUND, ROOT, Volume},
 };
-use crate::{
-    initramfs::{
-        Tree,
-        node::{Attributes, Kind, Node},
-        tree::NodeId,
-    },
-    interrupt::Interrupt,
-    text::printable,
-    units::ByteSize,
-};
+use crate::interrupt::Interrupt;
+use crate::text::printable;
+use crate::tree::node::{Attributes, Kind, Node};
+use crate::tree::{NodeId, Tree};
+use crate::units::ByteSize;
 
 /// Blocks of content that are carried at a time.
 const CHUNK: u32 = 256;
@@ -357,7 +352,7 @@ fn put(volume: &mut Volume<'_>, content: &mut dyn Read, size: u64) -> io::Result
 mod tests {
     use super::*;
     use crate::disk::{ext4::format, tool};
-    use crate::initramfs::node::{Device, DeviceClass};
+    use crate::tree::node::{Device, DeviceClass};
 
     fn ext4(size: &str) -> Ext4 {
         Ext4 {

@@ -20,13 +20,13 @@ pub const MAX_BACKING_NAME: usize = 1023;
 
 /// "This cluster's reference count is exactly one", in L1 and L2 entries: QEMU
 /// may then write to it in place.
-pub(super) const COPIED: u64 = 1 << 63;
+pub(crate) const COPIED: u64 = 1 << 63;
 
 /// Entries of L1, L2 and refcount tables are 64 bits.
-pub(super) const ENTRY_BYTES: u64 = 8;
+pub(crate) const ENTRY_BYTES: u64 = 8;
 
 /// Reference counts are 16 bits, `refcount_order` 4.
-pub(super) const REFCOUNT_BYTES: u64 = 2;
+pub(crate) const REFCOUNT_BYTES: u64 = 2;
 
 const REFCOUNT_ORDER: u32 = 4;
 
@@ -190,15 +190,15 @@ impl Geometry {
     }
 
     /// The size of a cluster as a buffer's length.
-    pub(super) const fn cluster_len(self) -> usize {
+    pub(crate) const fn cluster_len(self) -> usize {
         1 << self.cluster_bits
     }
 
-    pub(super) const fn entries_per_cluster(self) -> u64 {
+    pub(crate) const fn entries_per_cluster(self) -> u64 {
         self.cluster_size() / ENTRY_BYTES
     }
 
-    pub(super) const fn refcounts_per_cluster(self) -> u64 {
+    pub(crate) const fn refcounts_per_cluster(self) -> u64 {
         self.cluster_size() / REFCOUNT_BYTES
     }
 
@@ -211,13 +211,13 @@ impl Geometry {
 
 /// Where an image's tables begin, in clusters from the start of the file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tables {
-    pub(super) l1: u64,
-    pub(super) refcount_table: u64,
+pub(crate) struct Tables {
+    pub(crate) l1: u64,
+    pub(crate) refcount_table: u64,
 }
 
 /// The content of an image's first cluster, as far as it is used.
-pub(super) fn header(geometry: Geometry, tables: Tables, backing: Option<&Backing>) -> Vec<u8> {
+pub(crate) fn header(geometry: Geometry, tables: Tables, backing: Option<&Backing>) -> Vec<u8> {
     let mut extensions = Vec::new();
     if let Some(backing) = backing {
         push_extension(

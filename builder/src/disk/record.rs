@@ -1,23 +1,23 @@
 //! ext4's records on disk, as bytes: inodes, extents, directory entries and
 //! the checksum of a group (kernel document `filesystems/ext4`).
 
-use crate::initramfs::node::{Attributes, Device, DeviceClass};
+use crate::tree::node::{Attributes, Device, DeviceClass};
 
 /// Bytes of a block.
-pub(super) const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 /// Bytes of an inode.
-pub(super) const INODE: usize = 256;
+pub(crate) const INODE: usize = 256;
 /// Blocks of a group, and the most of an extent.
-pub(super) const GROUP: u32 = 32768;
+pub(crate) const GROUP: u32 = 32768;
 /// Most bytes of a target that is kept in the inode itself.
-pub(super) const FAST_SYMLINK_MAX: usize = 59;
+pub(crate) const FAST_SYMLINK_MAX: usize = 59;
 /// Most links of an inode: `EXT4_LINK_MAX` of Linux's `fs/ext4/ext4.h`.
-pub(super) const LINKS_MAX: u32 = 65000;
+pub(crate) const LINKS_MAX: u32 = 65000;
 
 /// Bytes of `i_block`, and the extents that fit there and in a block.
 const I_BLOCK: usize = 60;
-pub(super) const INLINE_EXTENTS: usize = 4;
-pub(super) const BLOCK_EXTENTS: usize = (BLOCK - EXTENT) / EXTENT;
+pub(crate) const INLINE_EXTENTS: usize = 4;
+pub(crate) const BLOCK_EXTENTS: usize = (BLOCK - EXTENT) / EXTENT;
 /// Bytes of an extent, an index entry, and the header before them.
 const EXTENT: usize = 12;
 
@@ -27,7 +27,7 @@ const EXTRA_ISIZE: u16 = 32;
 
 /// The types of a file, in a directory's entry and in an inode's mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FileType {
+pub(crate) enum FileType {
     Regular = 1,
     Directory = 2,
     Character = 3,
@@ -49,18 +49,18 @@ impl FileType {
 
 /// Blocks of a file that lie one behind the other on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Extent {
+pub(crate) struct Extent {
     /// The first block within the file.
-    pub(super) logical: u32,
+    pub(crate) logical: u32,
     /// How many there are.
-    pub(super) length: u32,
+    pub(crate) length: u32,
     /// The first block on the disk.
-    pub(super) start: u32,
+    pub(crate) start: u32,
 }
 
 /// What an inode holds in `i_block`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Data {
+pub(crate) struct Data {
     bytes: [u8; I_BLOCK],
     flags: u32,
     /// Blocks on the disk.
@@ -69,7 +69,7 @@ pub(super) struct Data {
 
 impl Data {
     /// Extents that fit in the inode; `blocks` on the disk.
-    pub(super) fn extents(extents: &[Extent], blocks: u32) -> Self {
+    pub(crate) fn extents(extents: &[Extent], blocks: u32) -> Self {
         let mut bytes = [0; I_BLOCK];
         put_extents(&mut bytes, INLINE_EXTENTS, extents);
         Self {
@@ -80,7 +80,7 @@ impl Data {
     }
 
     /// Extents that lie in the block `leaf`; `blocks` on the disk besides.
-    pub(super) fn leaf(leaf: u32, blocks: u32) -> Self {
+    pub(crate) fn leaf(leaf: u32, blocks: u32) -> Self {
         let mut bytes = [0; I_BLOCK];
         put_header(&mut bytes, 1, INLINE_EXTENTS, 1);
         put32(&mut bytes, EXTENT + 4, leaf);
@@ -92,7 +92,7 @@ impl Data {
     }
 
     /// A target of at most [`FAST_SYMLINK_MAX`] bytes.
-    pub(super) fn symlink(target: &str) -> Self {
+    pub(crate) fn symlink(target: &str) -> Self {
         let mut bytes = [0; I_BLOCK];
         bytes[..target.len()].copy_from_slice(target.as_bytes());
         Self {
@@ -103,7 +103,7 @@ impl Data {
     }
 
     /// A device's number, in the old form where it fits, as Linux writes it.
-    pub(super) fn device(device: Device) -> Self {
+    pub(crate) fn device(device: Device) -> Self {
         let Device { major, minor, .. } = device;
         let mut bytes = [0; I_BLOCK];
         if major < 256 && minor < 256 {
@@ -124,7 +124,7 @@ impl Data {
 }
 
 /// A block full of extents.
-pub(super) fn leaf(extents: &[Extent]) -> Vec<u8> {
+pub(crate) fn leaf(extents: &[Extent]) -> Vec<u8> {
     let mut block = vec![0; BLOCK];
     put_extents(&mut block, BLOCK_EXTENTS, extents);
     block
@@ -149,22 +149,22 @@ fn put_header(bytes: &mut [u8], entries: usize, max: usize, depth: u16) {
 }
 
 /// An inode.
-pub(super) struct Inode {
-    pub(super) kind: FileType,
-    pub(super) attributes: Attributes,
-    pub(super) size: u64,
-    pub(super) links: u32,
-    pub(super) data: Data,
+pub(crate) struct Inode {
+    pub(crate) kind: FileType,
+    pub(crate) attributes: Attributes,
+    pub(crate) size: u64,
+    pub(crate) links: u32,
+    pub(crate) data: Data,
     /// All its times, in seconds since 1970.
-    pub(super) time: u32,
+    pub(crate) time: u32,
 }
 
 impl Inode {
-    pub(super) fn is_directory(&self) -> bool {
+    pub(crate) fn is_directory(&self) -> bool {
         self.kind == FileType::Directory
     }
 
-    pub(super) fn bytes(&self) -> [u8; INODE] {
+    pub(crate) fn bytes(&self) -> [u8; INODE] {
         const SECTORS: u32 = 8;
         const TIMES: [usize; 4] = [0x08, 0x0c, 0x10, 0x90];
 
@@ -192,14 +192,14 @@ impl Inode {
 
 /// A directory in the making: blocks of entries, in the order they are added.
 #[derive(Default)]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     bytes: Vec<u8>,
     /// Where the last entry of the last block begins.
     last: usize,
 }
 
 impl Directory {
-    pub(super) fn add(&mut self, name: &[u8], inode: u32, kind: FileType) {
+    pub(crate) fn add(&mut self, name: &[u8], inode: u32, kind: FileType) {
         let length = entry_length(name);
         let room = self.bytes.len().next_multiple_of(BLOCK) - self.bytes.len();
         if length > room {
@@ -230,7 +230,7 @@ impl Directory {
     }
 
     /// Its blocks.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.end_block();
         self.bytes
     }
@@ -241,7 +241,7 @@ const fn entry_length(name: &[u8]) -> usize {
 }
 
 /// The type of a device's class.
-pub(super) const fn device_type(device: Device) -> FileType {
+pub(crate) const fn device_type(device: Device) -> FileType {
     match device.class {
         DeviceClass::Block => FileType::Block,
         DeviceClass::Character => FileType::Character,
@@ -250,7 +250,7 @@ pub(super) const fn device_type(device: Device) -> FileType {
 
 /// The checksum of a group's descriptor, of which `bytes` are those before it
 /// (kernel document `filesystems/ext4/checksums`).
-pub(super) fn group_checksum(uuid: &[u8], group: u32, bytes: &[u8]) -> u16 {
+pub(crate) fn group_checksum(uuid: &[u8], group: u32, bytes: &[u8]) -> u16 {
     const POLYNOMIAL: u16 = 0xa001;
     let mut crc = u16::MAX;
     for byte in uuid.iter().chain(&group.to_le_bytes()).chain(bytes) {
@@ -266,19 +266,19 @@ pub(super) fn group_checksum(uuid: &[u8], group: u32, bytes: &[u8]) -> u16 {
     crc
 }
 
-pub(super) fn put16(bytes: &mut [u8], place: usize, value: u16) {
+pub(crate) fn put16(bytes: &mut [u8], place: usize, value: u16) {
     bytes[place..place + 2].copy_from_slice(&value.to_le_bytes());
 }
 
-pub(super) fn put32(bytes: &mut [u8], place: usize, value: u32) {
+pub(crate) fn put32(bytes: &mut [u8], place: usize, value: u32) {
     bytes[place..place + 4].copy_from_slice(&value.to_le_bytes());
 }
 
-pub(super) fn get16(bytes: &[u8], place: usize) -> u16 {
+pub(crate) fn get16(bytes: &[u8], place: usize) -> u16 {
     u16::from_le_bytes([bytes[place], bytes[place + 1]])
 }
 
-pub(super) fn get32(bytes: &[u8], place: usize) -> u32 {
+pub(crate) fn get32(bytes: &[u8], place: usize) -> u32 {
     u32::from(get16(bytes, place)) | u32::from(get16(bytes, place + 2)) << 16
 }
 

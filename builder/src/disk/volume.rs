@@ -10,9 +10,9 @@ use std::{fs::File, io, os::unix::fs::FileExt as _};
 use super::record::{BLOCK, GROUP, INODE, Inode, get16, get32, group_checksum, put16, put32};
 
 /// The root's inode.
-pub(super) const ROOT: u32 = 2;
+pub(crate) const ROOT: u32 = 2;
 /// The inode of `lost+found`, and the first that is not ext4's own.
-pub(super) const LOST_FOUND: u32 = 11;
+pub(crate) const LOST_FOUND: u32 = 11;
 
 const SUPERBLOCK: u64 = 1024;
 const SUPERBLOCK_BYTES: usize = 1024;
@@ -25,7 +25,7 @@ const INODE_UNINIT: u16 = 1;
 const BLOCK_UNINIT: u16 = 2;
 
 /// An ext4 file system in a file.
-pub(super) struct Volume<'a> {
+pub(crate) struct Volume<'a> {
     raw: &'a File,
     superblock: Vec<u8>,
     inodes_per_group: u32,
@@ -44,7 +44,7 @@ struct Group {
 }
 
 impl<'a> Volume<'a> {
-    pub(super) fn open(raw: &'a File) -> io::Result<Self> {
+    pub(crate) fn open(raw: &'a File) -> io::Result<Self> {
         let mut superblock = vec![0; SUPERBLOCK_BYTES];
         raw.read_exact_at(&mut superblock, SUPERBLOCK)?;
         let blocks = get32(&superblock, 0x04);
@@ -81,18 +81,18 @@ impl<'a> Volume<'a> {
     }
 
     /// How many inodes it has.
-    pub(super) fn inodes(&self) -> u32 {
+    pub(crate) fn inodes(&self) -> u32 {
         get32(&self.superblock, 0)
     }
 
     /// How many blocks are free.
-    pub(super) fn free_blocks(&self) -> u32 {
+    pub(crate) fn free_blocks(&self) -> u32 {
         get32(&self.superblock, 0x0c)
     }
 
     /// Takes up to `wanted` free blocks that lie one behind the other: the first
     /// one, and how many. `None` on a full disk.
-    pub(super) fn take(&mut self, wanted: u32) -> io::Result<Option<(u32, u32)>> {
+    pub(crate) fn take(&mut self, wanted: u32) -> io::Result<Option<(u32, u32)>> {
         loop {
             let index = (self.cursor / GROUP) as usize;
             let Some(group) = self.groups.get(index) else {
@@ -119,12 +119,12 @@ impl<'a> Volume<'a> {
     }
 
     /// Writes to blocks that were taken, from `start` on.
-    pub(super) fn write(&self, start: u32, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, start: u32, bytes: &[u8]) -> io::Result<()> {
         self.raw.write_all_at(bytes, offset(start))
     }
 
     /// Writes an inode.
-    pub(super) fn write_inode(&mut self, number: u32, inode: &Inode) -> io::Result<()> {
+    pub(crate) fn write_inode(&mut self, number: u32, inode: &Inode) -> io::Result<()> {
         let place = self.inode_place(number);
         self.raw.write_all_at(&inode.bytes(), place)?;
         if inode.is_directory() {
@@ -135,7 +135,7 @@ impl<'a> Volume<'a> {
     }
 
     /// Writes what is taken; `inodes` are, from the first on.
-    pub(super) fn finish(mut self, inodes: u32) -> io::Result<()> {
+    pub(crate) fn finish(mut self, inodes: u32) -> io::Result<()> {
         for number in (0..).take(self.groups.len()) {
             self.finish_group(number, inodes)?;
         }

@@ -28,17 +28,17 @@ pub enum AddressError {
 
 impl Address {
     /// An address that a server named.
-    pub(super) fn of(url: &Url) -> Self {
+    pub(crate) fn of(url: &Url) -> Self {
         Self(url.clone())
     }
 
     /// All of it, for the request.
-    pub(super) fn url(&self) -> &Url {
+    pub(crate) fn url(&self) -> &Url {
         &self.0
     }
 
     /// The name of its file, if it has one.
-    pub(super) fn file_name(&self) -> Option<&str> {
+    pub(crate) fn file_name(&self) -> Option<&str> {
         self.0.path_segments().and_then(Iterator::last)
     }
 }

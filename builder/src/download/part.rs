@@ -10,7 +10,7 @@ use crate::digest::{Hasher, Sha256};
 use crate::{durable, plain};
 
 /// An unfinished file, its digest so far, and what the server called its version.
-pub(super) struct Part {
+pub(crate) struct Part {
     file: File,
     path: PathBuf,
     len: u64,
@@ -23,7 +23,7 @@ pub(super) struct Part {
 
 impl Part {
     /// Opens what an earlier attempt left of the file at `path`, or begins it.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let note = path.with_extension("part.validator");
         let path = path.with_extension("part");
         let mut options = File::options();
@@ -52,25 +52,25 @@ impl Part {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    pub(super) fn validator(&self) -> Option<&str> {
+    pub(crate) fn validator(&self) -> Option<&str> {
         self.validator.as_deref()
     }
 
     /// The digest of what has arrived.
-    pub(super) fn sha256(&self) -> Sha256 {
+    pub(crate) fn sha256(&self) -> Sha256 {
         self.hasher.clone().finish()
     }
 
     /// Throws away what has arrived: what comes now has this validator.
-    pub(super) fn restart(&mut self, validator: Option<&str>) -> io::Result<()> {
+    pub(crate) fn restart(&mut self, validator: Option<&str>) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.rewind()?;
         self.len = 0;
@@ -86,7 +86,7 @@ impl Part {
         }
     }
 
-    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.hasher.update(bytes);
         self.len += bytes.len() as u64;
@@ -94,13 +94,13 @@ impl Part {
     }
 
     /// Gives the finished file its name, after its content is on the disk.
-    pub(super) fn commit(self, path: &Path) -> io::Result<()> {
+    pub(crate) fn commit(self, path: &Path) -> io::Result<()> {
         durable::rename(&self.path, path)?;
         remove(&self.note)
     }
 
     /// Removes what is left; nothing to go on from.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         let _ = remove(&self.path);
         let _ = remove(&self.note);
     }

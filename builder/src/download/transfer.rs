@@ -27,29 +27,29 @@ const CHUNK: usize = 128 * 1024;
 const AHEAD: usize = 4;
 
 /// A request under way; dropped, it ends with the next thing it has to say.
-pub(super) struct Transfer {
+pub(crate) struct Transfer {
     events: Receiver<Result<Event, Broken>>,
 }
 
-pub(super) enum Event {
+pub(crate) enum Event {
     Head(Head),
     Chunk(Vec<u8>),
     End,
 }
 
 /// What a response says before its body.
-pub(super) struct Head {
-    pub(super) status: StatusCode,
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
     /// Bytes to come, where the server knows.
-    pub(super) length: Option<u64>,
+    pub(crate) length: Option<u64>,
     /// Offset of the first byte to come, of a partial response.
-    pub(super) start: Option<u64>,
+    pub(crate) start: Option<u64>,
     /// What names this version of the file in `If-Range`.
-    pub(super) validator: Option<String>,
+    pub(crate) validator: Option<String>,
 }
 
 /// How a request failed.
-pub(super) enum Broken {
+pub(crate) enum Broken {
     /// On the way: another attempt may succeed.
     Transfer(String),
     /// For good.
@@ -59,7 +59,7 @@ pub(super) enum Broken {
 impl Transfer {
     /// Asks for `url` from the byte at `offset` on, if the file is still the one
     /// that `validator` names.
-    pub(super) fn start(
+    pub(crate) fn start(
         address: &Address,
         offset: u64,
         validator: Option<&str>,
@@ -87,7 +87,7 @@ impl Transfer {
     }
 
     /// What happened next, `None` if nothing did within `wait`.
-    pub(super) fn next(&self, wait: Duration) -> Option<Result<Event, Broken>> {
+    pub(crate) fn next(&self, wait: Duration) -> Option<Result<Event, Broken>> {
         match self.events.recv_timeout(wait) {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) => None,

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 use tty_init::protocol::Message;
 
-use super::api::types::{Answer, AskRequest, Selection};
 use super::supervisor::Supervisor;
 use super::wishes::selected;
+use crate::control::types::{Answer, AskRequest, Selection};
 use crate::host;
 
 /// Guests asked at a time, for each CPU.
@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_millis(50);
 
 /// What guests are asked now.
 #[derive(Debug, Default)]
-pub(super) struct Asks {
+pub(crate) struct Asks {
     open: Vec<Ask>,
     attended: Vec<(Vec<usize>, Sender<()>)>,
     last_tag: u32,
@@ -51,7 +51,7 @@ struct Asked {
 impl Asks {
     /// Asks guests, a few at a time; each has `patience` unless the request says
     /// otherwise.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         &mut self,
         supervisor: &mut Supervisor,
         request: &AskRequest,
@@ -81,7 +81,7 @@ impl Asks {
     }
 
     /// Holds guests `urgent` until the other end of `held` is dropped.
-    pub(super) fn attend(
+    pub(crate) fn attend(
         &mut self,
         supervisor: &mut Supervisor,
         guests: &Selection,
@@ -96,7 +96,7 @@ impl Asks {
     }
 
     /// When the next turn is due.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         let ends = self.open.iter().flat_map(|ask| {
             let retry = (!ask.unsent.is_empty()).then(|| Instant::now() + RETRY);
             ask.asked
@@ -108,7 +108,7 @@ impl Asks {
     }
 
     /// Tells everybody who waits for an answer that none comes any more.
-    pub(super) fn give_up(self, supervisor: &Supervisor) {
+    pub(crate) fn give_up(self, supervisor: &Supervisor) {
         for mut ask in self.open {
             let asked = ask.asked.iter().map(|asked| (asked.which, asked.at));
             let waiting = ask.waiting.iter().map(|which| (*which, Instant::now()));
@@ -121,7 +121,7 @@ impl Asks {
     }
 
     /// Takes a guest's message, which may be the answer to a question.
-    pub(super) fn hear(
+    pub(crate) fn hear(
         &mut self,
         supervisor: &mut Supervisor,
         which: usize,
@@ -160,7 +160,7 @@ impl Asks {
     }
 
     /// Passes answers on, gives up what is late, and asks the next guests.
-    pub(super) fn go_on(&mut self, supervisor: &mut Supervisor) {
+    pub(crate) fn go_on(&mut self, supervisor: &mut Supervisor) {
         let now = Instant::now();
         for ask in &mut self.open {
             let (late, asked) = std::mem::take(&mut ask.asked)
@@ -246,7 +246,7 @@ fn lives(supervisor: &Supervisor, which: usize) -> bool {
 
 /// Whether a guest listens to its console.
 fn is_up(member: &super::supervisor::Member) -> bool {
-    use super::guest::Phase;
+    use crate::guest::Phase;
     member.lives() && matches!(member.guest().phase(), Phase::Ready | Phase::Unresponsive)
 }
 

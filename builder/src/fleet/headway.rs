@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// How far a fleet's start has come.
 #[derive(Debug)]
-pub(super) struct Headway {
+pub(crate) struct Headway {
     /// The fewest guests that were still to come up.
     to_come: usize,
     /// Since then it has gone no further.

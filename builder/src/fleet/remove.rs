@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::claims::Register;
-use super::folder::{self, Folder, FolderError, Paths, Remnant};
-use super::journal;
-use super::orphans::{self, Living, Mark};
 use super::site;
-use super::trial::sweep;
 use crate::directories::Directories;
 use crate::interrupt::Interrupt;
+use crate::store::claims::Register;
+use crate::store::folder::sweep;
+use crate::store::folder::{self, Folder, FolderError, Paths, Remnant};
+use crate::store::journal;
+use crate::store::orphans::{self, Living, Mark};
 use crate::units::counted;
 
 /// How long after SIGKILL a guest may take to end.

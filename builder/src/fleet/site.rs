@@ -13,28 +13,31 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use rustix::process::Pid;
 use tty_init::identity::Identity;
 
-use super::claims::{Claim, Register, Turn};
-use super::cpu::cgroup::FleetCgroup;
-use super::cpu::{self, Class, Placement, Prepared};
-use super::folder::Folder;
-use super::key::Key;
-use super::launch::LaunchError;
-use super::orphans::Living;
-use super::plan::Artifacts;
-use super::running::{Running, is_out_of_reach};
-use super::spec::{FleetSpec, Instance, Subnet};
-use super::tap;
-use super::{deadline, identity, ports, ssh_config};
 use crate::artifact;
+use crate::artifact::opened::{Artifacts, ArtifactsError};
 use crate::disk::overlay::{Overlay, write_overlays};
 use crate::disk::qcow2::{Backing, BackingFormat};
+use crate::guest::deadline;
 use crate::host;
 use crate::interrupt::Interrupt;
 use crate::kernel::Format;
+use crate::net::ports;
+use crate::net::tap;
+use crate::net::tap::Subnet;
+use crate::placement::cgroup::FleetCgroup;
+use crate::placement::{self, Class, Placement, Prepared};
 use crate::plain;
 use crate::private::is_served_by_us;
+use crate::store::claims::{Claim, Register, Turn};
+use crate::store::folder::Folder;
+use crate::store::key::Key;
+use crate::store::orphans::Living;
+use crate::store::spec::FleetSpec;
+use crate::store::{identity, ssh_config};
+use crate::units::Instance;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::qemu::{self, EmulatorError, Standing, Watch};
+use crate::vmm::running::{Running, is_out_of_reach};
 use crate::vmm::{
     Accel, Confinement, Disk, Files, GuestSpec, Lifetime, Listening, Net, Outbound, Part,
     hand_over, kvm_for_users, readable_by,
@@ -42,7 +45,7 @@ use crate::vmm::{
 
 mod error;
 
-pub use error::SpawnError;
+pub use error::{SiteError, SpawnError};
 
 /// What the guests of a fleet run from and within.
 #[derive(Debug)]
@@ -68,10 +71,10 @@ struct Artifact {
 }
 
 impl Artifact {
-    fn open(path: PathBuf) -> Result<Self, LaunchError> {
+    fn open(path: PathBuf) -> Result<Self, ArtifactsError> {
         match plain::open(&path) {
             Ok(file) => Ok(Self { path, file }),
-            Err(error) => Err(LaunchError::Artifact {
+            Err(error) => Err(ArtifactsError::Artifact {
                 path,
                 reason: error.to_string(),
             }),
@@ -92,7 +95,7 @@ impl Site {
         spec: FleetSpec,
         artifacts: &Artifacts,
         lifetime: Lifetime,
-    ) -> Result<Self, LaunchError> {
+    ) -> Result<Self, SiteError> {
         let manifest = &artifacts.manifest;
         let base = artifacts.folder.join(artifact::BASE);
         let backing = Backing::new(base.clone(), BackingFormat::Qcow2)?;
@@ -134,7 +137,7 @@ impl Site {
 
     /// Makes the folder of sockets anew, elsewhere if need be, which the spec then
     /// says.
-    pub fn renew_runtime(&mut self) -> Result<(), LaunchError> {
+    pub fn renew_runtime(&mut self) -> Result<(), SiteError> {
         if self.folder.move_runtime()? {
             self.spec.runtime = self.folder.runtime().to_path_buf();
             self.folder.write_spec(&self.spec)?;
@@ -144,11 +147,11 @@ impl Site {
 
     /// Takes the fleet's place on the CPUs, its cgroup included; taken over if
     /// it is there.
-    pub fn place(&mut self) -> Result<(), LaunchError> {
+    pub fn place(&mut self) -> Result<(), SiteError> {
         if self.placement.is_some() {
             return Ok(());
         }
-        let name = cpu::cgroup::group_name(&self.spec.name, self.spec.instance);
+        let name = placement::cgroup::group_name(&self.spec.name, self.spec.instance);
         self.placement = Some(Placement::of(&self.spec.placement, &name)?);
         Ok(())
     }
@@ -169,7 +172,7 @@ impl Site {
 
     /// How many processes the kernel has killed for want of memory: in the fleet's
     /// cgroup, or on the host where that does not count them.
-    pub(super) fn oom_kills(&self) -> u64 {
+    pub(crate) fn oom_kills(&self) -> u64 {
         let placement = self.placement.as_ref();
         let cgroup = placement.and_then(|placement| placement.classes().cgroup());
         cgroup
@@ -178,7 +181,7 @@ impl Site {
     }
 
     /// Sees that guests can run at all, and makes what each needs.
-    pub fn prepare(&self, guests: GuestRange, interrupt: &Interrupt) -> Result<(), LaunchError> {
+    pub fn prepare(&self, guests: GuestRange, interrupt: &Interrupt) -> Result<(), SiteError> {
         let spec = &self.spec;
         self.look_at_qemu()?;
         if let Some(uid) = spec.run_as_base {
@@ -195,11 +198,11 @@ impl Site {
 
     /// Writes the overlays and identities of guests that are new, and makes
     /// their taps.
-    pub(super) fn furnish(
+    pub(crate) fn furnish(
         &self,
         guests: GuestRange,
         interrupt: &Interrupt,
-    ) -> Result<(), LaunchError> {
+    ) -> Result<(), SiteError> {
         let spec = &self.spec;
         write_overlays(
             &self.folder.overlays(),
@@ -225,7 +228,7 @@ impl Site {
 
     /// Writes what ssh(1) is to know of the guests, and gives the path of its
     /// configuration; `None` where nobody may log in.
-    pub fn write_ssh_config(&self) -> Result<Option<PathBuf>, LaunchError> {
+    pub fn write_ssh_config(&self) -> Result<Option<PathBuf>, SiteError> {
         let spec = &self.spec;
         let (Some(public), Some(file)) = (spec.authorized_key, spec.identity_file.clone()) else {
             return Ok(None);
@@ -361,7 +364,7 @@ impl Site {
     }
 
     /// Starts a guest.
-    pub(super) fn spawn(&self, guest: GuestIndex) -> Result<Running, SpawnError> {
+    pub(crate) fn spawn(&self, guest: GuestIndex) -> Result<Running, SpawnError> {
         self.look_at_qemu()?;
         let files = self.files(guest)?;
         let socket = self.folder.console(guest);
@@ -391,7 +394,7 @@ impl Site {
 
     /// Gives a guest another port in the place of its own, if that is another's.
     /// What cannot be done now is tried at its next start.
-    pub(super) fn replace_port(&mut self, guest: GuestIndex) {
+    pub(crate) fn replace_port(&mut self, guest: GuestIndex) {
         let which = guest.get() as usize;
         let Some(&lost) = self.spec.ports.get(which) else {
             return;
@@ -407,15 +410,15 @@ impl Site {
 
     /// The right to choose what no other fleet has, if none has that right now:
     /// guests that live are to be heard meanwhile, so nobody is waited for.
-    pub(super) fn turn(&self) -> Result<Turn, LaunchError> {
+    pub(crate) fn turn(&self) -> Result<Turn, SiteError> {
         let turn = Register::beside(&self.folder).turn(self.folder.path(), || false)?;
-        turn.ok_or(LaunchError::Turn)
+        turn.ok_or(SiteError::Turn)
     }
 
-    fn choose_another_port(&mut self, which: usize) -> Result<u16, LaunchError> {
+    fn choose_another_port(&mut self, which: usize) -> Result<u16, SiteError> {
         let fleet = self.folder.path().to_path_buf();
         let turn = self.turn()?;
-        let port = ports::another(&fleet, turn.others(), &self.spec.ports)?;
+        let port = ports::another(&fleet, &turn.others().ports(), &self.spec.ports)?;
         let users = turn.own(self.spec.instance).and_then(|own| own.users);
         let lost = std::mem::replace(&mut self.spec.ports[which], port);
         let written = self
@@ -430,7 +433,7 @@ impl Site {
     }
 
     /// Refuses a QEMU that is gone, and tells once of one that is another by now.
-    pub(super) fn look_at_qemu(&self) -> Result<(), EmulatorError> {
+    pub(crate) fn look_at_qemu(&self) -> Result<(), EmulatorError> {
         let qemu = &self.spec.qemu;
         if self.qemu.look(qemu)? == Standing::Replaced {
             tracing::warn!("{}: {}", self.spec.name, qemu.replaced());
@@ -440,7 +443,7 @@ impl Site {
 
     /// Takes charge of a guest that another supervisor started, without its
     /// console.
-    pub(super) fn adopt(&self, living: &Living, pidfd: OwnedFd) -> io::Result<Running> {
+    pub(crate) fn adopt(&self, living: &Living, pidfd: OwnedFd) -> io::Result<Running> {
         let pid = i32::try_from(living.pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
         let errors = self.folder.error(living.guest);
@@ -450,7 +453,7 @@ impl Site {
 
     /// Connects to the console of an adopted guest; `false` if that takes nobody
     /// for now.
-    pub(super) fn connect_console(
+    pub(crate) fn connect_console(
         &self,
         guest: GuestIndex,
         running: &mut Running,
@@ -463,7 +466,7 @@ impl Site {
 
     /// Connects to the monitor of a guest whose VMM is the process `pid`, without
     /// waiting for it.
-    pub(super) fn connect_monitor(&self, guest: GuestIndex, pid: u32) -> io::Result<UnixStream> {
+    pub(crate) fn connect_monitor(&self, guest: GuestIndex, pid: u32) -> io::Result<UnixStream> {
         let by_vmm = Part::MonitorFile.held_by(pid);
         reach(&self.folder.monitor(guest), &by_vmm, |path| {
             connect(path, self.uid(guest))
@@ -473,8 +476,8 @@ impl Site {
     /// Puts a guest's process into a CPU class, unless the kernel takes none for
     /// now: then it is `false`, and this is to be tried again (see [`Classes::set`]).
     ///
-    /// [`Classes::set`]: super::cpu::Classes::set
-    pub(super) fn classify(&self, class: Class, pid: u32) -> bool {
+    /// [`Classes::set`]: crate::placement::Classes::set
+    pub(crate) fn classify(&self, class: Class, pid: u32) -> bool {
         let Some(placement) = &self.placement else {
             return true;
         };
@@ -490,7 +493,7 @@ impl Site {
     }
 
     /// Removes what only a living guest has.
-    pub(super) fn clear_away(&self, guest: GuestIndex) {
+    pub(crate) fn clear_away(&self, guest: GuestIndex) {
         for socket in [self.folder.console(guest), self.folder.monitor(guest)] {
             let _ = fs::remove_file(socket);
         }
@@ -568,8 +571,8 @@ fn socket() -> io::Result<UnixStream> {
 
 /// Removes what a fleet has outside its folders, whose supervisor died and no
 /// guest of which lives.
-pub(super) fn clear(name: &str, instance: Instance) {
-    let group = cpu::cgroup::group_name(name, instance);
+pub(crate) fn clear(name: &str, instance: Instance) {
+    let group = placement::cgroup::group_name(name, instance);
     let removed = match FleetCgroup::open(Path::new("/"), &group) {
         Ok(Some(cgroup)) => cgroup.remove().map_err(|error| error.to_string()),
         Ok(None) => Ok(()),

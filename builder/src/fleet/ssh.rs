@@ -11,12 +11,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::find::{FindError, find};
-use super::folder::{self, Found, Paths};
-use super::ssh_config;
 use crate::directories::Directories;
 use crate::interrupt::Interrupt;
 use crate::process::{self, Captured, ProcessError};
+use crate::store::find::{FindError, find};
+use crate::store::folder::{self, Found, Paths};
+use crate::store::ssh_config;
 use crate::units::GuestIndex;
 
 /// What ssh(1) exits with when it, and not the guest's command, failed.

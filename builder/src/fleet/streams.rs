@@ -5,24 +5,24 @@ use std::collections::HashMap;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::api::types::Event;
+use crate::control::types::Event;
 
 /// Those who listen. One who reads too slowly loses events, and is told how
 /// many.
 #[derive(Debug, Default)]
-pub(super) struct Streams {
+pub(crate) struct Streams {
     events: Vec<(Sender<Event>, u64)>,
     consoles: HashMap<usize, Vec<Sender<Vec<u8>>>>,
 }
 
 impl Streams {
-    pub(super) fn add_events(&mut self, events: Sender<Event>) {
+    pub(crate) fn add_events(&mut self, events: Sender<Event>) {
         // A fleet at rest tells them nothing, by which they would be found gone.
         self.events.retain(|(listener, _)| !listener.is_closed());
         self.events.push((events, 0));
     }
 
-    pub(super) fn add_console(&mut self, which: usize, lines: Sender<Vec<u8>>) {
+    pub(crate) fn add_console(&mut self, which: usize, lines: Sender<Vec<u8>>) {
         self.consoles.retain(|_, listeners| {
             listeners.retain(|listener| !listener.is_closed());
             !listeners.is_empty()
@@ -31,7 +31,7 @@ impl Streams {
     }
 
     /// Tells everybody of an event.
-    pub(super) fn tell(&mut self, event: &Event) {
+    pub(crate) fn tell(&mut self, event: &Event) {
         self.events.retain_mut(|(listener, lost)| {
             if *lost > 0 && listener.try_send(Event::Lost { events: *lost }).is_ok() {
                 *lost = 0;
@@ -48,7 +48,7 @@ impl Streams {
     }
 
     /// Tells who listens to a guest's console of a line.
-    pub(super) fn tell_console(&mut self, which: usize, line: &[u8]) {
+    pub(crate) fn tell_console(&mut self, which: usize, line: &[u8]) {
         let Some(listeners) = self.consoles.get_mut(&which) else {
             return;
         };
@@ -68,8 +68,8 @@ impl Streams {
 mod tests {
     use tokio::sync::mpsc::channel;
 
-    use super::super::api::types::Stage;
     use super::*;
+    use crate::control::types::Stage;
 
     fn event() -> Event {
         Event::Stage {

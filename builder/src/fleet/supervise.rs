@@ -7,24 +7,28 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::api::bridge::{Request, bridge};
-use super::api::server::{self, Server};
-use super::api::types::{Desired, Event, Stage};
 use super::ask::Asks;
-use super::deadline;
-use super::guest::{Guest, Phase, Reason};
 use super::headway::Headway;
-use super::journal::{Journal, Record};
-use super::launch::{Attachment, LaunchError};
-use super::logs;
-use super::orphans;
-use super::spec::BurnAt;
 use super::streams::Streams;
 use super::supervisor::{Member, Notice, Observation, Supervisor, Why};
 use super::view;
 use super::wishes::Wishes;
+use crate::control::bridge::{Request, bridge};
+use crate::control::server::{self, Server};
+use crate::control::types::{Event, Stage};
+use crate::guest::BurnAt;
+use crate::guest::Desired;
+use crate::guest::deadline;
+use crate::guest::{Guest, Phase, Reason};
 use crate::host;
 use crate::outlet;
+use crate::store::folder::FolderError;
+use crate::store::journal::JournalError;
+use crate::store::journal::{Journal, Record};
+use crate::store::logs;
+use crate::store::orphans;
+use std::io;
+use std::net::SocketAddr;
 
 /// How long guests may take to power off before they are ended by force. Their
 /// disks are thrown away, so nothing is lost by force.
@@ -44,8 +48,8 @@ const HEARTBEAT: &[u8] = br#"{"event":"heartbeat","#;
 
 /// A fleet that is supervised.
 pub struct Fleet<'a> {
-    pub(super) supervisor: Supervisor,
-    pub(super) journal: Journal,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) journal: Journal,
     inbox: mpsc::Receiver<Request>,
     server: Server,
     streams: Streams,
@@ -60,6 +64,43 @@ pub struct Fleet<'a> {
     /// When sockets that are gone are tried again to be made anew.
     renewal: Option<Instant>,
     emit: &'a mut dyn FnMut(&Event),
+}
+
+/// Who supervises a fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attachment {
+    /// This process, which ends once none of its guests is to be up any more.
+    Foreground {
+        /// It ends as well when the start has gone no further for so long; never
+        /// without.
+        patience: Option<Duration>,
+    },
+    /// A process of its own, which outlives this one.
+    Detached,
+    /// This process, which is such a one, and stays.
+    Background,
+}
+
+/// A fleet that could not be supervised.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// Prometheus cannot be answered where it was to be.
+    #[error("cannot listen on {address} for --metrics: {source}; choose another address")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The spec cannot be written.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The system refused what a supervisor needs.
+    #[error("cannot supervise the fleet: {0}")]
+    System(#[from] io::Error),
 }
 
 /// Why a fleet ended.
@@ -113,7 +154,7 @@ impl<'a> Fleet<'a> {
         mut supervisor: Supervisor,
         journal: Journal,
         emit: &'a mut dyn FnMut(&Event),
-    ) -> Result<Self, LaunchError> {
+    ) -> Result<Self, SuperviseError> {
         let log = supervisor.site().folder().supervisor_log();
         outlet::guard_stderr(move || logs::put_own_aside(&log));
         let (outbox, inbox) = bridge(supervisor.waker()?);
@@ -125,7 +166,7 @@ impl<'a> Fleet<'a> {
         let metrics = match metrics {
             Some(address) => Some(
                 std::net::TcpListener::bind(address)
-                    .map_err(|source| LaunchError::Metrics { address, source })?,
+                    .map_err(|source| SuperviseError::Metrics { address, source })?,
             ),
             None => None,
         };
@@ -148,7 +189,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Supervises the fleet to its end; then nothing of it is left.
-    pub fn run(mut self, attachment: Attachment) -> Result<(Ending, Tally), LaunchError> {
+    pub fn run(mut self, attachment: Attachment) -> Result<(Ending, Tally), SuperviseError> {
         let began = Instant::now();
         let mut start_seconds = None;
         let mut until = self.supervisor.site().spec().until.and_then(instant_of);
@@ -235,7 +276,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Has every guest answer once more, within the time that the fleet gives.
-    fn ask_in_the_end(&mut self) -> Result<(), LaunchError> {
+    fn ask_in_the_end(&mut self) -> Result<(), SuperviseError> {
         let until = Instant::now() + self.patience();
         self.supervisor.ask_for_heartbeats();
         while self.supervisor.members().iter().any(Member::owes_an_answer)
@@ -257,7 +298,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Ends all guests and removes what the fleet had.
-    fn end(mut self) -> Result<(), LaunchError> {
+    fn end(mut self) -> Result<(), SuperviseError> {
         self.wishes.end();
         self.tell_stage();
         let mut grace = self.wishes.grace().unwrap_or(STOP_GRACE);
@@ -354,7 +395,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Waits for news, and takes it.
-    fn turn(&mut self, until: Option<Instant>) -> Result<(), LaunchError> {
+    fn turn(&mut self, until: Option<Instant>) -> Result<(), SuperviseError> {
         let at_once = self.has_requests.then(Instant::now);
         let next = [
             until,

@@ -18,16 +18,17 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use tty_init::host;
 use tty_init::protocol::Message;
 
-use super::admission::{self, Admission};
-use super::api::types::Totals;
-use super::guest::{Action, End, Event, Phase, Policy, Trouble};
-use super::orphans::Living;
-use super::running::{Amount, More, Source, is_out_of_reach};
 use super::site::{Site, SpawnError};
+use crate::control::types::Totals;
+use crate::guest::admission::{self, Admission};
+use crate::guest::{Action, Event, Phase, Policy, Trouble};
 use crate::host::memory::OomKills;
 use crate::interrupt::Interrupt;
+use crate::store::orphans::Living;
 use crate::text::printable_bytes;
 use crate::units::GuestIndex;
+use crate::vmm::End;
+use crate::vmm::running::{Amount, More, Source, is_out_of_reach};
 
 mod errors;
 mod jitter;

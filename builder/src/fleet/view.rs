@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use super::api::types::{self, API_VERSION, Stage};
-use super::guest::{Guest, Phase};
 use super::site::Site;
 use super::supervisor::{Member, Supervisor};
+use crate::control::types::{self, API_VERSION, Stage};
+use crate::guest::{Guest, Phase};
 
 /// The fleet, with its guests where they are `wanted`.
-pub(super) fn fleet(
+pub(crate) fn fleet(
     supervisor: &Supervisor,
     stage: Stage,
     held_back: Option<String>,
@@ -38,7 +38,7 @@ pub(super) fn fleet(
 }
 
 /// A guest.
-pub(super) fn guest(site: &Site, member: &Member) -> types::Guest {
+pub(crate) fn guest(site: &Site, member: &Member) -> types::Guest {
     let guest = member.guest();
     types::Guest {
         id: member.index().to_string(),
@@ -65,7 +65,7 @@ pub(super) fn guest(site: &Site, member: &Member) -> types::Guest {
 }
 
 /// Why a guest is not ready, with what it said last if it ended in failure.
-pub(super) fn reason(guest: &Guest) -> Option<String> {
+pub(crate) fn reason(guest: &Guest) -> Option<String> {
     let why = guest.reason()?;
     let reason = why.to_string();
     let last = guest.tail().last().filter(|line| !reason.contains(line));

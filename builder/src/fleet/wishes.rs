@@ -6,20 +6,30 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::api::bridge::Act;
-use super::api::types::{ActAnswer, ActRequest, Desired, Refusal, Selection};
-use super::claims::{Claim, Turn};
-use super::guest::{Event, Phase};
-use super::journal::{Journal, Record};
-use super::launch::LaunchError;
 use super::site::Site;
 use super::supervise::STOP_GRACE;
 use super::supervisor::{Supervisor, Why};
-use super::{deadline, ports, users};
+use crate::control::bridge::Act;
+use crate::control::types::{ActAnswer, ActRequest, Refusal, Selection};
+use crate::fleet::site::SiteError;
+use crate::guest::Desired;
+use crate::guest::deadline;
+use crate::guest::{Event, Phase};
 use crate::host;
 use crate::interrupt::Interrupt;
+use crate::net::ports;
+use crate::net::ports::TooFewPorts;
+use crate::store::claims::ClaimsError;
+use crate::store::claims::{Claim, Turn};
+use crate::store::folder::FolderError;
+use crate::store::journal::JournalError;
+use crate::store::journal::{Journal, Record};
+use crate::store::users;
+use crate::store::users::UsersError;
+use crate::units::GuestIndexError;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::Net;
+use std::io;
 
 /// Longest grace that makes sense, so that no sum of times overflows.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -31,7 +41,7 @@ const TURN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Wishes that are not fulfilled yet.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
+pub(crate) struct Wishes {
     acts: Vec<Pending>,
     /// Fewer guests: those from this number on go.
     fewer: Option<(usize, oneshot::Sender<Result<ActAnswer, String>>)>,
@@ -64,7 +74,7 @@ struct More {
 
 impl Wishes {
     /// Tells guests what is wanted.
-    pub(super) fn act(
+    pub(crate) fn act(
         &mut self,
         supervisor: &mut Supervisor,
         journal: &mut Journal,
@@ -135,7 +145,7 @@ impl Wishes {
     }
 
     /// Changes the number of guests.
-    pub(super) fn scale(
+    pub(crate) fn scale(
         &mut self,
         supervisor: &mut Supervisor,
         journal: &mut Journal,
@@ -182,7 +192,7 @@ impl Wishes {
     }
 
     /// Answers those whose wishes are fulfilled.
-    pub(super) fn go_on(&mut self, supervisor: &mut Supervisor, journal: &mut Journal) {
+    pub(crate) fn go_on(&mut self, supervisor: &mut Supervisor, journal: &mut Journal) {
         for pending in std::mem::take(&mut self.acts) {
             let Pending {
                 act,
@@ -217,7 +227,7 @@ impl Wishes {
         let now = Instant::now();
         if let Some(mut wish) = self.more.take_if(|wish| wish.again <= now) {
             match more(supervisor, journal, wish.count) {
-                Err(LaunchError::Turn) if now < wish.until && !self.ending => {
+                Err(ScaleError::Site(SiteError::Turn)) if now < wish.until && !self.ending => {
                     wish.again = now + TURN_PAUSE;
                     self.more = Some(wish);
                 }
@@ -229,27 +239,27 @@ impl Wishes {
     }
 
     /// When to go on, if nothing happens before.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         self.more.as_ref().map(|wish| wish.again)
     }
 
     /// From now on, nothing but the end of all guests is waited for.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.ending = true;
     }
 
     /// Whether the fleet ends.
-    pub(super) fn are_to_end(&self) -> bool {
+    pub(crate) fn are_to_end(&self) -> bool {
         self.ending
     }
 
     /// What guests get to power off when the fleet ends, if the user said so.
-    pub(super) fn grace(&self) -> Option<Duration> {
+    pub(crate) fn grace(&self) -> Option<Duration> {
         self.ends.iter().map(|(grace, ..)| *grace).min()
     }
 
     /// Answers who waits for the end of the fleet, which has come.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         for (_, answer, reply) in self.ends {
             let _ = reply.send(answer);
         }
@@ -302,12 +312,41 @@ fn refuse_those_down(
     answer.done.retain(|id| !refused.contains(id));
 }
 
+/// The number of guests could not be changed.
+#[derive(Debug, thiserror::Error)]
+enum ScaleError {
+    /// New guests have no place.
+    #[error(transparent)]
+    Site(#[from] SiteError),
+    /// What other fleets have cannot be told, or not be told to them.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
+    /// Guests cannot have user ids of their own.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// Not every guest can have a port.
+    #[error("this host is not ready: {0}")]
+    Ports(#[from] TooFewPorts),
+    /// More guests than can be numbered.
+    #[error(transparent)]
+    Count(#[from] GuestIndexError),
+    /// The change cannot be recorded.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// It cannot be recorded in the spec.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The system refused.
+    #[error("cannot supervise the fleet: {0}")]
+    System(#[from] io::Error),
+}
+
 /// Adds guests, up to `count`.
 fn more(
     supervisor: &mut Supervisor,
     journal: &mut Journal,
     count: u32,
-) -> Result<ActAnswer, LaunchError> {
+) -> Result<ActAnswer, ScaleError> {
     let now = u32::try_from(supervisor.members().len()).unwrap_or(u32::MAX);
     let guests = GuestRange::new(now, count)?;
     let site = supervisor.site_mut();
@@ -337,21 +376,21 @@ fn more(
 }
 
 /// Makes room for guests that are new.
-fn enlarge(site: &mut Site, turn: Turn, guests: GuestRange, count: u32) -> Result<(), LaunchError> {
+fn enlarge(site: &mut Site, turn: Turn, guests: GuestRange, count: u32) -> Result<(), ScaleError> {
     choose_more(site, turn, count)?;
     site.spec_mut().count = count;
-    site.look_at_qemu()?;
+    site.look_at_qemu().map_err(SiteError::from)?;
     site.furnish(guests, &Interrupt::never()?)?;
     site.write_ssh_config()?;
     Ok(site.folder().write_spec(site.spec())?)
 }
 
 /// Takes what so many guests need that no other fleet may have.
-fn choose_more(site: &mut Site, turn: Turn, count: u32) -> Result<(), LaunchError> {
+fn choose_more(site: &mut Site, turn: Turn, count: u32) -> Result<(), ScaleError> {
     let fleet = site.folder().path().to_path_buf();
     let spec = site.spec_mut();
     if spec.net == Net::User {
-        spec.ports = ports::extend(&fleet, turn.others(), &spec.ports, count)?;
+        spec.ports = ports::extend(&fleet, &turn.others().ports(), &spec.ports, count)?;
     }
     let own = turn.own(spec.instance).and_then(|own| own.users);
     let users = spec.run_as_base.map(|base| {
@@ -363,7 +402,7 @@ fn choose_more(site: &mut Site, turn: Turn, count: u32) -> Result<(), LaunchErro
 }
 
 /// Forgets the guests from `count` on, which have ended.
-fn fewer(supervisor: &mut Supervisor, count: usize) -> Result<ActAnswer, LaunchError> {
+fn fewer(supervisor: &mut Supervisor, count: usize) -> Result<ActAnswer, ScaleError> {
     let gone: Vec<_> = supervisor.members()[count..]
         .iter()
         .map(super::supervisor::Member::index)
@@ -382,7 +421,7 @@ fn fewer(supervisor: &mut Supervisor, count: usize) -> Result<ActAnswer, LaunchE
 }
 
 /// The guests of a selection, by their places, and those that there are not.
-pub(super) fn selected(supervisor: &Supervisor, guests: &Selection) -> (Vec<usize>, Vec<Refusal>) {
+pub(crate) fn selected(supervisor: &Supervisor, guests: &Selection) -> (Vec<usize>, Vec<Refusal>) {
     let count = supervisor.members().len();
     let ids = match guests {
         Selection::All => return ((0..count).collect(), Vec::new()),

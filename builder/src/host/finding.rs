@@ -1,11 +1,12 @@
 //! What a check says: one [`Finding`] for each thing that was looked at.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
 use super::settings::{Knob, Module, Setting};
 use super::want::Want;
+use crate::units::counted;
 
 /// How much a finding matters; the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -64,6 +65,22 @@ impl Finding {
             fix: (self.severity != Severity::Ok).then_some(fix),
             ..self
         }
+    }
+
+    /// All of it, for a message.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let mut text = format!(
+            "{}: {} (need: {}): {}",
+            self.id, self.value, self.need, self.meaning
+        );
+        if let Some(guests) = self.guests {
+            let _ = write!(text, "; allows {}", counted(guests, "guest"));
+        }
+        if let Some(fix) = &self.fix {
+            let _ = write!(text, "; {fix}");
+        }
+        text
     }
 }
 

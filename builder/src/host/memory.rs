@@ -1,6 +1,5 @@
 //! Memory: how much there is, how much is left, and how the kernel hands it out.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
@@ -8,6 +7,7 @@ use rustix::io::Errno;
 
 use super::snapshot::file::{ORDINARY, Source, read_bounded, unexpected};
 use super::snapshot::{Memory, Unseen};
+use crate::sample::meminfo::{bytes, fields};
 
 const MEMINFO: &str = "proc/meminfo";
 /// Pressure stall information (kernel document accounting/psi).
@@ -97,20 +97,6 @@ impl OomKills {
         self.told += u64::from(is_left);
         is_left
     }
-}
-
-/// The fields of `/proc/meminfo` or of what a NUMA node has of it, by name.
-pub(crate) fn fields(text: &str) -> HashMap<&str, &str> {
-    text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.trim(), value.trim()))
-        .collect()
-}
-
-/// The bytes of a size such as `24684092 kB`.
-pub(crate) fn bytes(size: &str) -> Option<u64> {
-    let kibibytes: u64 = size.strip_suffix("kB")?.trim_end().parse().ok()?;
-    kibibytes.checked_mul(1024)
 }
 
 /// Whether the kernel tells of pressure: one booted with `psi=0` has the file,

@@ -17,7 +17,7 @@ mod daemons;
 pub(crate) mod file;
 mod kernel;
 mod merge;
-mod mounts;
+pub(crate) mod mounts;
 mod network;
 mod read;
 mod saved;

@@ -11,11 +11,9 @@ use cpio::{
 };
 use flate2::{Compression, GzBuilder};
 
-use super::{
-    node::{DeviceClass, Kind},
-    tree::{NodeId, Tree},
-};
 use crate::text::printable;
+use crate::tree::node::{DeviceClass, Kind};
+use crate::tree::{NodeId, Tree};
 
 /// "Unknown", in the gzip header's field for the operating system: the archive
 /// is the same wherever it is made.

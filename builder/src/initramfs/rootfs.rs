@@ -11,12 +11,10 @@ use flate2::read::MultiGzDecoder;
 use lzma_rust2::XzReader;
 use tar::{Archive, Entry, EntryType, Header};
 
-use super::{
-    error::{Problem, TreeError},
-    node::{Attributes, Device, DeviceClass},
-    tree::Tree,
-};
 use crate::text::{printable, printable_bytes, printable_error};
+use crate::tree::Tree;
+use crate::tree::error::{Problem, TreeError};
+use crate::tree::node::{Attributes, Device, DeviceClass};
 
 /// Most bytes of headers before one entry: names, links and extended attributes
 /// of a real one stay far below, and the tar crate holds them in memory.

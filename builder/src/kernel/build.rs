@@ -91,7 +91,7 @@ pub enum BuildError {
 }
 
 /// The kernel of `source` and the request's fragments: from the cache, or built.
-pub(super) fn build(request: &Request, env: &Env, source: &Source) -> Result<Kernel, BuildError> {
+pub(crate) fn build(request: &Request, env: &Env, source: &Source) -> Result<Kernel, BuildError> {
     let settings = fragment::settings(&request.fragments)?;
     require_tools()?;
     let toolchain = Toolchain::detect(&env.interrupt).map_err(BuildError::Tool)?;
@@ -133,7 +133,7 @@ pub(super) fn build(request: &Request, env: &Env, source: &Source) -> Result<Ker
 }
 
 /// The `.config` that `build` would use.
-pub(super) fn configure(
+pub(crate) fn configure(
     request: &Request,
     env: &Env,
     source: &Source,

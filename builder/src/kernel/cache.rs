@@ -21,38 +21,38 @@ const RECORD: &str = "build.json";
 
 /// What `build.json` says of the files beside it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Record {
-    pub(super) image_sha256: Sha256,
-    pub(super) config_sha256: Sha256,
-    pub(super) version: String,
-    pub(super) source: SourceInfo,
-    pub(super) toolchain: Toolchain,
+pub(crate) struct Record {
+    pub(crate) image_sha256: Sha256,
+    pub(crate) config_sha256: Sha256,
+    pub(crate) version: String,
+    pub(crate) source: SourceInfo,
+    pub(crate) toolchain: Toolchain,
 }
 
 /// The place of one kernel.
-pub(super) struct Entry {
+pub(crate) struct Entry {
     folder: PathBuf,
 }
 
 impl Entry {
-    pub(super) fn new(cache: &Path, key: &Sha256) -> Self {
+    pub(crate) fn new(cache: &Path, key: &Sha256) -> Self {
         Self {
             folder: cache.join("kernel").join(key.to_string()),
         }
     }
 
-    pub(super) fn lock_path(&self) -> PathBuf {
+    pub(crate) fn lock_path(&self) -> PathBuf {
         self.folder.with_extension("lock")
     }
 
     /// Removes what processes left that were killed while they put a kernel in
     /// its place.
-    pub(super) fn sweep(&self, lock: &Lock) {
+    pub(crate) fn sweep(&self, lock: &Lock) {
         lock.sweep(self.folder.parent().unwrap_or(Path::new(".")));
     }
 
     /// The kernel kept here, unless it is missing or damaged.
-    pub(super) fn load(&self) -> Option<Kernel> {
+    pub(crate) fn load(&self) -> Option<Kernel> {
         let record = plain::read(&self.folder.join(RECORD)).ok()?;
         let record: Record = serde_json::from_slice(&record).ok()?;
         let config = plain::read_to_string(&self.folder.join(CONFIG)).ok()?;
@@ -78,7 +78,7 @@ impl Entry {
     }
 
     /// Puts a kernel here, all of it or nothing; the caller holds the lock.
-    pub(super) fn store(&self, image: &Path, config: &str, record: &Record) -> io::Result<()> {
+    pub(crate) fn store(&self, image: &Path, config: &str, record: &Record) -> io::Result<()> {
         let parent = self.folder.parent().unwrap_or(Path::new("."));
         let key = self.folder.file_name().unwrap_or_default();
         let temporary = tempfile::Builder::new()

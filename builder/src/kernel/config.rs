@@ -98,7 +98,7 @@ impl<T: fmt::Display> fmt::Display for Lines<'_, T> {
 
 /// Makes `.config` in the build folder from `tinyconfig` and `settings`, and
 /// returns it.
-pub(super) fn configure(make: &Make<'_>, settings: &[Setting]) -> Result<String, ConfigError> {
+pub(crate) fn configure(make: &Make<'_>, settings: &[Setting]) -> Result<String, ConfigError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         |source| ConfigError::Io { path, source }

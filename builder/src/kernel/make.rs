@@ -12,20 +12,20 @@ use crate::{
 const PASSED_ON: [&str; 3] = ["HOME", "PATH", "TMPDIR"];
 
 /// One build: a source tree that is only read, and a folder for all that is made.
-pub(super) struct Make<'a> {
-    pub(super) source: &'a Path,
-    pub(super) output: &'a Path,
-    pub(super) jobs: NonZero<usize>,
+pub(crate) struct Make<'a> {
+    pub(crate) source: &'a Path,
+    pub(crate) output: &'a Path,
+    pub(crate) jobs: NonZero<usize>,
     /// Seconds since 1970 that the kernel calls its build time.
-    pub(super) epoch: u64,
-    pub(super) interrupt: &'a Interrupt,
+    pub(crate) epoch: u64,
+    pub(crate) interrupt: &'a Interrupt,
     /// Takes every line that make and its compilers write.
-    pub(super) log: &'a File,
+    pub(crate) log: &'a File,
 }
 
 impl Make<'_> {
     /// Runs make with `arguments` and hands on each line of its output.
-    pub(super) fn run<A: AsRef<OsStr>>(
+    pub(crate) fn run<A: AsRef<OsStr>>(
         &self,
         arguments: impl IntoIterator<Item = A>,
         mut on_line: impl FnMut(&str),
@@ -41,7 +41,7 @@ impl Make<'_> {
     /// How many objects `target` needs compiled or assembled: what make would do if
     /// it did not only say so. make may give up where one step needs the result of
     /// another, which for `vmlinux` is after the last object.
-    pub(super) fn count_objects(&self, target: &str) -> Result<u64, ProcessError> {
+    pub(crate) fn count_objects(&self, target: &str) -> Result<u64, ProcessError> {
         let mut objects = 0;
         let command = self.command(["--dry-run", target]);
         let result = process::run(command, self.interrupt, |_, line| {
@@ -76,12 +76,12 @@ impl Make<'_> {
 }
 
 /// Whether kbuild says with this line that it makes an object from C or assembly.
-pub(super) fn is_object(line: &str) -> bool {
+pub(crate) fn is_object(line: &str) -> bool {
     line.starts_with("  CC  ") || line.starts_with("  AS  ")
 }
 
 /// A command that sees nothing of the environment but what finds programs.
-pub(super) fn clean(program: &str) -> Command {
+pub(crate) fn clean(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear();
     for name in PASSED_ON {

@@ -199,13 +199,13 @@ fn pinned(env: &Env) -> Result<Source, SourceError> {
 }
 
 /// Downloads a file as the options of `env` allow.
-pub(super) fn download(url: &Address, sha256: Sha256, env: &Env) -> Result<PathBuf, DownloadError> {
+pub(crate) fn download(url: &Address, sha256: Sha256, env: &Env) -> Result<PathBuf, DownloadError> {
     let options = Options::new(env.network, env.interrupt.clone());
     download::fetch(url, sha256, &env.cache, &options)
 }
 
 /// The digest of a file, which must be `expected` if one is given.
-pub(super) fn file_digest(
+pub(crate) fn file_digest(
     memo: &Memo,
     path: &Path,
     expected: Option<Sha256>,
@@ -267,7 +267,7 @@ fn fingerprint(tree: &Path) -> io::Result<Sha256> {
 }
 
 /// The version that a tree's Makefile states, as `make kernelversion` prints it.
-pub(super) fn version(tree: &Path) -> Result<String, SourceError> {
+pub(crate) fn version(tree: &Path) -> Result<String, SourceError> {
     let path = tree.join("Makefile");
     let text = fs::read_to_string(&path).map_err(unreadable(&path))?;
     parse_version(&text).ok_or_else(|| SourceError::NoVersion(tree.to_owned()))

@@ -41,7 +41,7 @@ impl Toolchain {
 }
 
 /// The Debian packages of the tools that are not here, each once.
-pub(super) fn missing_packages() -> Vec<&'static str> {
+pub(crate) fn missing_packages() -> Vec<&'static str> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders: Vec<_> = env::split_paths(&path).collect();
     missing_in(&folders)

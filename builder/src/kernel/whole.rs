@@ -18,31 +18,31 @@ use crate::digest::{Hasher, Sha256};
 use crate::{durable, plain};
 
 /// An unpacked tree and the note of it.
-pub(super) struct Kept {
+pub(crate) struct Kept {
     tree: PathBuf,
     note: PathBuf,
 }
 
 impl Kept {
     /// The tree at `tree`, whose note stands beside it.
-    pub(super) fn new(tree: PathBuf) -> Self {
+    pub(crate) fn new(tree: PathBuf) -> Self {
         let note = tree.with_extension("whole");
         Self { tree, note }
     }
 
-    pub(super) fn tree(&self) -> &Path {
+    pub(crate) fn tree(&self) -> &Path {
         &self.tree
     }
 
     /// Whether the tree is there, and as its note says.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         let noted = plain::read_to_string(&self.note).ok();
         let noted = noted.and_then(|text| text.trim_end().parse::<Sha256>().ok());
         noted.is_some() && inventory(&self.tree).ok() == noted
     }
 
     /// Puts a tree that is whole here, and notes that; the caller holds the lock.
-    pub(super) fn put(&self, tree: &Path) -> io::Result<()> {
+    pub(crate) fn put(&self, tree: &Path) -> io::Result<()> {
         let inventory = inventory(tree)?;
         self.remove()?;
         durable::rename(tree, &self.tree)?;

@@ -12,7 +12,7 @@ use crate::interrupt::Interrupt;
 const TICK: Duration = Duration::from_millis(50);
 
 /// The way to one file.
-pub(super) struct Lane {
+pub(crate) struct Lane {
     state: Mutex<State>,
     changed: Condvar,
 }

@@ -15,7 +15,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    pub(super) fn new(
+    pub(crate) fn new(
         width: impl Fn() -> u16 + Send + Sync + 'static,
         draw: impl Fn(Vec<u8>) + Send + Sync + 'static,
     ) -> Self {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-use super::schedule::Schedule;
+use crate::sample::schedule::Schedule;
 
 /// So many times its limit may pass in all, whoever had the CPU.
 const PATIENCE: u32 = 6;
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a tool may take by its clock.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Limit {
+pub(crate) enum Limit {
     /// From its start to its end.
     Whole(Duration),
     /// From one piece of its output to the next.
@@ -38,7 +38,7 @@ impl Limit {
 
 /// Why a tool is not waited for any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Overdue {
+pub(crate) enum Overdue {
     /// It had all its time.
     HadItsTime(Duration),
     /// It waited for a CPU for most of what passed.
@@ -52,7 +52,7 @@ pub(super) enum Overdue {
 
 /// The clock of a tool that runs.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     limit: Limit,
     pid: u32,
     since: Instant,
@@ -63,7 +63,7 @@ pub(super) struct Clock {
 
 impl Clock {
     /// That of a tool which starts now.
-    pub(super) fn start(limit: Limit, pid: Pid) -> Self {
+    pub(crate) fn start(limit: Limit, pid: Pid) -> Self {
         let since = Instant::now();
         Self {
             limit,
@@ -76,12 +76,12 @@ impl Clock {
     }
 
     /// When it is to be looked at next.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    pub(crate) fn next_look(&self) -> Option<Instant> {
         self.next_look
     }
 
     /// Takes note that the tool said something.
-    pub(super) fn hear(&mut self) {
+    pub(crate) fn hear(&mut self) {
         if let Limit::Silence(time) = self.limit {
             self.since = Instant::now();
             self.before = Schedule::of(self.pid);
@@ -90,7 +90,7 @@ impl Clock {
     }
 
     /// Whether the tool is overdue, once it is time for a look.
-    pub(super) fn look(&mut self) -> Option<Overdue> {
+    pub(crate) fn look(&mut self) -> Option<Overdue> {
         let now = Instant::now();
         if self.next_look.is_none_or(|at| now < at) {
             return None;

@@ -20,7 +20,7 @@ const COMMAND_BYTES: usize = 1024;
 /// The file as written, before the rules are applied.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RecipeFile {
+pub(crate) struct RecipeFile {
     name: String,
     #[serde(default)]
     description: String,
@@ -199,7 +199,7 @@ impl Rules {
 
 impl RecipeFile {
     /// Every rule of a recipe, in one place.
-    pub(super) fn judge(self) -> Result<Recipe, Vec<String>> {
+    pub(crate) fn judge(self) -> Result<Recipe, Vec<String>> {
         let mut rules = Rules::default();
         rules.hold(
             is_name(&self.name),

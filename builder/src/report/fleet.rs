@@ -4,7 +4,7 @@ use std::iter;
 use std::time::Duration;
 
 use super::WIDTH;
-use crate::fleet::api::types::{Fleet, Guest, Stage};
+use crate::control::types::{Fleet, Guest, Stage};
 use crate::text::printable;
 use crate::units::{counted, grouped};
 
@@ -109,8 +109,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::fleet::api::types::{Desired, Supervisor, Totals};
-    use crate::fleet::guest::Phase;
+    use crate::control::types::{Supervisor, Totals};
+    use crate::guest::Desired;
+    use crate::guest::Phase;
 
     fn fleet() -> Fleet {
         let guest = |id: &str, state, reason: Option<&str>| Guest {

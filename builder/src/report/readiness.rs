@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use anstyle::AnsiColor;
 
 use super::{Colour, wrapped};
-use crate::fleet::readiness::Report;
 use crate::host::ceiling::Ceiling;
 use crate::host::finding::{Finding, Severity};
 use crate::host::want::Basis;
 use crate::text::printable;
+use crate::trial::readiness::Report;
 use crate::units::{MAX_GUESTS, counted, grouped};
 use crate::vmm::Sharing;
 

@@ -82,7 +82,7 @@ impl Confinement<'_> {
     /// the child.
     ///
     /// The command must be started, or dropped, while `self.extra` lives.
-    pub(super) fn apply(&self, command: &mut Command, accel: Accel) -> io::Result<()> {
+    pub(crate) fn apply(&self, command: &mut Command, accel: Accel) -> io::Result<()> {
         let score = oom_score(&fs::read_to_string("/proc/self/oom_score_adj")?)?;
         let user = self.uid.map(|uid| User::new(uid, accel)).transpose()?;
         // SAFETY: only the lifetime changes, and the caller drops `command`,

@@ -107,7 +107,7 @@ pub fn out_of_the_way(file: &impl AsFd) -> io::Result<File> {
 impl Files {
     /// What is mapped to a descriptor by number, and the file of the VMM's
     /// complaints.
-    pub(super) fn into_parts(self) -> (Vec<(Part, OwnedFd)>, File) {
+    pub(crate) fn into_parts(self) -> (Vec<(Part, OwnedFd)>, File) {
         let (overlay, base) = self.disk.map(|disk| (disk.overlay, disk.base)).unzip();
         let parts = [
             (Part::Console, Some(self.console.listener.into())),
@@ -184,7 +184,7 @@ pub fn readable_by(file: &File, path: &Path, uid: u32) -> Result<(), Unreadable>
 /// What user and group `uid` may do with a file of this mode, owner and group
 /// (inode(7)), as the last three bits of a mode: the first class that fits
 /// decides.
-pub(super) fn rights(mode: u32, owner: u32, group: u32, uid: u32) -> u32 {
+pub(crate) fn rights(mode: u32, owner: u32, group: u32, uid: u32) -> u32 {
     let class = if owner == uid {
         6
     } else if group == uid {

@@ -6,7 +6,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use imgbuild::assets;
-use imgbuild::initramfs::{Tree, pack};
+use imgbuild::initramfs::pack;
+use imgbuild::recipe::built_in;
+use imgbuild::tree::Tree;
 
 use super::{Budget, Row, Samples};
 use crate::{TestEnv, run};
@@ -170,7 +172,7 @@ fn copy_without(from: &Path, to: &Path, left_out: &[&str]) {
     for entry in fs::read_dir(from).expect("the checkout").flatten() {
         fs::copy(entry.path(), to.join(entry.file_name())).expect("room for it");
     }
-    let recipe = assets::recipe("tty-burn").expect("it is built in");
+    let recipe = built_in::recipe("tty-burn").expect("it is built in");
     let fragments: Vec<_> = recipe
         .kernel
         .fragments

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use imgbuild::fleet::plan::Artifacts;
+use imgbuild::artifact::opened::Artifacts;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::guest::SETTLE;

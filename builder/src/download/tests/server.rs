@@ -10,13 +10,13 @@ use std::{
 use super::{Address, Arc, Mutex, thread};
 
 #[derive(Clone)]
-pub(super) struct Request {
-    pub(super) path: String,
+pub(crate) struct Request {
+    pub(crate) path: String,
     headers: Vec<(String, String)>,
 }
 
 impl Request {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key == name)?;
         Some(&found.1)
     }
@@ -36,7 +36,7 @@ impl Request {
 }
 
 /// Listens until dropped.
-pub(super) struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
     stop: Arc<AtomicBool>,
@@ -51,12 +51,12 @@ enum Then {
 
 impl Server {
     /// Answers each request with the bytes that `answer` makes, and hangs up.
-    pub(super) fn start(answer: impl Fn(&Request) -> Vec<u8> + Send + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Request) -> Vec<u8> + Send + 'static) -> Self {
         Self::listen(answer, Then::Close)
     }
 
     /// The same, but leaves the client waiting for more.
-    pub(super) fn start_and_hang(answer: impl Fn(&Request) -> Vec<u8> + Send + 'static) -> Self {
+    pub(crate) fn start_and_hang(answer: impl Fn(&Request) -> Vec<u8> + Send + 'static) -> Self {
         Self::listen(answer, Then::Hang)
     }
 
@@ -92,11 +92,11 @@ impl Server {
         }
     }
 
-    pub(super) fn url(&self, path: &str) -> Address {
+    pub(crate) fn url(&self, path: &str) -> Address {
         format!("http://{}{path}", self.address).parse().unwrap()
     }
 
-    pub(super) fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 }

@@ -4,11 +4,11 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 
 use super::*;
-use crate::fleet::folder::tests::directories;
-use crate::fleet::journal::{Journal, Record};
-use crate::fleet::orphans::tests::{Waiting, own};
-use crate::fleet::spec::Instance;
+use crate::store::folder::tests::directories;
+use crate::store::journal::{Journal, Record};
+use crate::store::orphans::tests::{Waiting, own};
 use crate::units::GuestIndex;
+use crate::units::Instance;
 
 /// What a fleet leaves whose supervisor died, its sockets where a spec that says
 /// SOCKETS tells; only those and the instance are read.

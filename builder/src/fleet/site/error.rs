@@ -1,11 +1,77 @@
-//! Why a guest's VMM was not started.
+//! Why guests have no place, and why a VMM was not started.
 
 use std::io;
 use std::path::PathBuf;
 
-use crate::fleet::guest::{Reason, Trouble};
-use crate::fleet::tap::TapError;
+use crate::artifact::opened::ArtifactsError;
+use crate::disk::overlay::OverlayError;
+use crate::disk::qcow2::Qcow2Error;
+use crate::guest::{Reason, Trouble};
+use crate::net::ports::TooFewPorts;
+use crate::net::tap::{SubnetError, TapError};
+use crate::placement::CpuError;
+use crate::store::claims::ClaimsError;
+use crate::store::folder::FolderError;
+use crate::store::ssh_config::SshConfigError;
+use crate::units::GuestIndexError;
 use crate::vmm::qemu::EmulatorError;
+use crate::vmm::{KvmClosed, Unreadable};
+
+/// What guests run from and within could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    /// An artifact cannot be opened.
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactsError),
+    /// The fleet's folders could not be made.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// Not every guest can have a port.
+    #[error("this host is not ready: {0}")]
+    Ports(#[from] TooFewPorts),
+    /// It cannot be told yet what is free.
+    #[error(
+        "another fleet is being launched, and may take the ports and user ids that new guests \
+         need: try again when that is done"
+    )]
+    Turn,
+    /// What other fleets have cannot be told, or not be told to them.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
+    /// The files for ssh(1) could not be written.
+    #[error(transparent)]
+    SshConfig(#[from] SshConfigError),
+    /// More guests than can be numbered.
+    #[error(transparent)]
+    Count(#[from] GuestIndexError),
+    /// The overlays cannot be laid out.
+    #[error(transparent)]
+    Layout(#[from] Qcow2Error),
+    /// The overlays could not be written.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    /// The QEMU that was chosen cannot be used.
+    #[error(transparent)]
+    Emulator(#[from] EmulatorError),
+    /// A guest's user cannot read an artifact.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// Guests' users cannot use KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmClosed),
+    /// Guests cannot be placed as asked.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// Guests cannot be connected by taps.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// Guests have no addresses.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// The system refused.
+    #[error("cannot supervise the fleet: {0}")]
+    System(#[from] io::Error),
+}
 
 /// A guest's VMM that could not be started.
 #[derive(Debug, thiserror::Error)]

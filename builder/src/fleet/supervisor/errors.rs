@@ -20,7 +20,7 @@ const READS_A_TURN: usize = 32;
 /// The folder of the files that VMMs write to, and that of the fleet's sockets,
 /// watched.
 #[derive(Debug)]
-pub(super) struct Errors {
+pub(crate) struct Errors {
     watch: OwnedFd,
     /// The watch of the sockets' folder, and the one of them by whose absence it
     /// is known that somebody tidied up.
@@ -29,7 +29,7 @@ pub(super) struct Errors {
 
 /// What was written since the last time.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(crate) struct Written {
     /// By these guests' VMMs.
     pub by: BTreeSet<GuestIndex>,
     /// And by any other, since the kernel lost count.

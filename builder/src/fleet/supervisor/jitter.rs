@@ -2,12 +2,12 @@
 
 use std::io;
 
-use crate::fleet::identity::random;
+use crate::random::random;
 
 /// Numbers from 0 to 1, so that guests that end together do not all start
 /// together: Marsaglia's xorshift64, which is cheap enough for every event.
 #[derive(Debug)]
-pub(super) struct Jitter(u64);
+pub(crate) struct Jitter(u64);
 
 impl Jitter {
     pub fn new() -> io::Result<Self> {

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
 use std::time::Instant;
 
-use crate::fleet::api::types::Totals;
-use crate::fleet::cpu::Class;
-use crate::fleet::guest::{Actions, Event, Guest, Phase, Policy};
-use crate::fleet::running::Running;
+use crate::control::types::Totals;
+use crate::guest::{Actions, Event, Guest, Phase, Policy};
+use crate::placement::Class;
 use crate::units::GuestIndex;
+use crate::vmm::running::Running;
 
 /// A guest of the fleet.
 #[derive(Debug)]
@@ -74,24 +74,24 @@ impl Member {
     }
 
     /// Its VMM, while that lives.
-    pub(super) fn running(&mut self) -> Option<&mut Running> {
+    pub(crate) fn running(&mut self) -> Option<&mut Running> {
         self.running.as_mut()
     }
 
     /// Its VMM was started or adopted.
-    pub(super) fn runs(&mut self, running: Running, told_to_burn: bool) {
+    pub(crate) fn runs(&mut self, running: Running, told_to_burn: bool) {
         self.running = Some(running);
         self.told_to_burn = told_to_burn;
     }
 
     /// Its VMM ended.
-    pub(super) fn ended(&mut self) -> Option<Running> {
+    pub(crate) fn ended(&mut self) -> Option<Running> {
         self.running.take()
     }
 
     /// Types a line on its console; `false` if it has none, or one that takes no
     /// more.
-    pub(super) fn type_line(&mut self, line: &str) -> bool {
+    pub(crate) fn type_line(&mut self, line: &str) -> bool {
         let running = self.running.as_mut();
         running.is_some_and(|running| running.type_line(line))
     }
@@ -103,7 +103,7 @@ impl Member {
     }
 
     /// Asks it for a heartbeat, if it is ready.
-    pub(super) fn ask_for_heartbeat(&mut self) {
+    pub(crate) fn ask_for_heartbeat(&mut self) {
         self.asked = self.is_ready();
         if self.asked {
             self.send("heartbeat");
@@ -111,30 +111,30 @@ impl Member {
     }
 
     /// A heartbeat came.
-    pub(super) fn answered(&mut self) {
+    pub(crate) fn answered(&mut self) {
         self.asked = false;
     }
 
     /// Tells it to burn, once in each of its lives.
-    pub(super) fn burn(&mut self, duty: u8) {
+    pub(crate) fn burn(&mut self, duty: u8) {
         if !self.told_to_burn {
             self.told_to_burn = self.send(&format!("burn {duty}"));
         }
     }
 
     /// Somebody asks it.
-    pub(super) fn attend(&mut self) {
+    pub(crate) fn attend(&mut self) {
         self.attended += 1;
     }
 
     /// Somebody does not ask it any more.
-    pub(super) fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         self.attended = self.attended.saturating_sub(1);
     }
 
     /// Its CPU class: `running` while it is ready and nobody asks it, else
     /// `urgent`.
-    pub(super) fn class(&self) -> Class {
+    pub(crate) fn class(&self) -> Class {
         let is_quiet = matches!(self.guest.phase(), Phase::Ready | Phase::Unresponsive);
         if is_quiet && self.attended == 0 {
             Class::Running
@@ -148,7 +148,7 @@ impl Member {
 ///
 /// State machines are fed here alone, so that the counts hold.
 #[derive(Debug, Default)]
-pub(super) struct Members {
+pub(crate) struct Members {
     all: Vec<Member>,
     /// Members in each state.
     counts: BTreeMap<Phase, usize>,

@@ -4,8 +4,8 @@ use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::fleet::admission::{Admission, Hold, Seen, Verdict};
-use crate::fleet::guest::{TRY_ON, Trouble};
+use crate::guest::admission::{Admission, Hold, Seen, Verdict};
+use crate::guest::{TRY_ON, Trouble};
 
 /// When to look again whether there is room, where nothing tells that there is.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Guests that wait to be started.
 #[derive(Debug)]
-pub(super) struct Starts {
+pub(crate) struct Starts {
     admission: Admission,
     queue: VecDeque<usize>,
     /// The same, so that none is there twice.
@@ -187,7 +187,7 @@ impl Starts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::spec::AdmissionSpec;
+    use crate::guest::admission::AdmissionSpec;
 
     const SEEN: Seen = Seen {
         booting: 0,

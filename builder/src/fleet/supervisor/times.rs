@@ -6,7 +6,7 @@ use std::time::Instant;
 
 /// Times at which guests want a turn.
 #[derive(Debug, Default)]
-pub(super) struct Times {
+pub(crate) struct Times {
     /// The next first. A guest may have several here; too early a turn does no
     /// harm.
     heap: BinaryHeap<Reverse<(Instant, usize)>>,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use mio::Token;
 
 use super::{ERRORS, INTERRUPT, Source, WAKER, untoken};
-use crate::fleet::running::Amount;
+use crate::vmm::running::Amount;
 
 /// Most that a turn takes, to which comes what the guest says that is heard last:
 /// some megabytes, as lines and as what they mean.
@@ -19,7 +19,7 @@ const MOST: Amount = Amount {
 
 /// Who is to be heard in one turn, each once, in order.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     waiting: std::vec::IntoIter<Token>,
     taken: Amount,
     put_off: Vec<Token>,

@@ -20,7 +20,7 @@ const MICROVM: Check = Check {
 };
 
 /// Judges the QEMU of a host.
-pub(super) fn judge_host(host: &Host, want: &Want) -> Vec<Finding> {
+pub(crate) fn judge_host(host: &Host, want: &Want) -> Vec<Finding> {
     let mut findings = judge(&host.qemu);
     if matches!(host.qemu, Qemu::Found { .. }) {
         findings.push(judge_reach(host, want));

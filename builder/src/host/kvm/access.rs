@@ -54,7 +54,7 @@ pub fn access(root: &Path) -> Result<(), KvmError> {
 }
 
 /// The device below `root`.
-pub(super) fn device(root: &Path) -> Device {
+pub(crate) fn device(root: &Path) -> Device {
     match access(root) {
         Ok(()) => Device::Open,
         Err(KvmError::Absent) => Device::Absent,
@@ -66,7 +66,7 @@ pub(super) fn device(root: &Path) -> Device {
 }
 
 /// Who may open the device below `root`; `None` where that is not to be had.
-pub(super) fn given(root: &Path) -> Option<Access> {
+pub(crate) fn given(root: &Path) -> Option<Access> {
     let metadata = fs::metadata(root.join(DEVICE)).ok()?;
     Some(Access {
         mode: metadata.mode() & 0o7777,

@@ -9,34 +9,34 @@ use std::arch::asm;
 use super::image;
 
 /// The port that programs write to.
-pub(super) const PORT: u16 = 0xf4;
+pub(crate) const PORT: u16 = 0xf4;
 /// An instruction did what the manual says.
-pub(super) const RIGHT: u8 = 0x10;
+pub(crate) const RIGHT: u8 = 0x10;
 /// It did something else.
-pub(super) const WRONG: u8 = 0x11;
+pub(crate) const WRONG: u8 = 0x11;
 
 /// What memory and registers hold where nothing else would put it.
-pub(super) const PATTERN: u64 = 0x5ca1_ab1e;
+pub(crate) const PATTERN: u64 = 0x5ca1_ab1e;
 
 /// Bits of the extended feature enable register, MSR `0xc000_0080`.
-pub(super) const EFER_LME: u64 = 1 << 8;
+pub(crate) const EFER_LME: u64 = 1 << 8;
 /// See [`EFER_LME`].
-pub(super) const EFER_LMA: u64 = 1 << 10;
+pub(crate) const EFER_LMA: u64 = 1 << 10;
 
 /// A program for one instruction.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Program {
     /// The instruction.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// What a CPU must have for it.
-    pub(super) feature: Feature,
+    pub(crate) feature: Feature,
     /// Its machine code.
-    pub(super) code: fn() -> &'static [u8],
+    pub(crate) code: fn() -> &'static [u8],
 }
 
 /// What CPUID says of an instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Feature {
+pub(crate) enum Feature {
     /// Every 64-bit CPU has it.
     Baseline,
     /// `CMPXCHG16B`: leaf 1, ECX bit 13.
@@ -47,7 +47,7 @@ pub(super) enum Feature {
 
 impl Feature {
     /// Whether CPUID has it, by ECX of leaf 1.
-    pub(super) fn in_leaf_1(self, ecx: u32) -> bool {
+    pub(crate) fn in_leaf_1(self, ecx: u32) -> bool {
         let bit = match self {
             Self::Baseline => return true,
             Self::Cx16 => 13,
@@ -58,7 +58,7 @@ impl Feature {
 }
 
 /// A program for each instruction that an early kernel needs.
-pub(super) const PROGRAMS: [Program; 10] = [
+pub(crate) const PROGRAMS: [Program; 10] = [
     Program {
         name: "CPUID",
         feature: Feature::Baseline,
@@ -138,7 +138,7 @@ macro_rules! assemble {
     }};
 }
 #[cfg(test)]
-pub(super) use assemble;
+pub(crate) use assemble;
 
 /// The machine code of a program that leaves for `29` where its effect is not
 /// what the manual says.
@@ -159,10 +159,10 @@ macro_rules! checked {
 }
 
 /// Instructions in a turn of [`counting_loop`].
-pub(super) const LOOP_INSTRUCTIONS: u64 = 2;
+pub(crate) const LOOP_INSTRUCTIONS: u64 = 2;
 
 /// Counts RCX down to 0.
-pub(super) fn counting_loop() -> &'static [u8] {
+pub(crate) fn counting_loop() -> &'static [u8] {
     assemble!(
         "22:",
         "dec rcx",
@@ -175,7 +175,7 @@ pub(super) fn counting_loop() -> &'static [u8] {
 }
 
 /// The turns of [`counting_loop`], here.
-pub(super) fn count(turns: u64) {
+pub(crate) fn count(turns: u64) {
     // SAFETY: it touches one register, and ends: a program's own loop counter
     // is not 0 at its start.
     unsafe {
@@ -190,7 +190,7 @@ pub(super) fn count(turns: u64) {
 }
 
 /// Writes to the port for ever.
-pub(super) fn exit_loop() -> &'static [u8] {
+pub(crate) fn exit_loop() -> &'static [u8] {
     assemble!(
         "mov al, {right}",
         "22:",
@@ -201,7 +201,7 @@ pub(super) fn exit_loop() -> &'static [u8] {
 }
 
 /// The exception handler of [`int3`]: shows that it ran, and returns.
-pub(super) fn breakpoint_handler() -> &'static [u8] {
+pub(crate) fn breakpoint_handler() -> &'static [u8] {
     assemble!("mov ebx, {pattern}", "iretq", { pattern = PATTERN })
 }
 

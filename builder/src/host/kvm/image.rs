@@ -12,23 +12,23 @@ const PAGE: usize = 4096;
 /// The same, for addresses.
 const PAGE_SIZE: u64 = PAGE as u64;
 /// Size of the guest's memory, in bytes.
-pub(super) const SIZE: u64 = PROGRAM + PAGE_SIZE;
+pub(crate) const SIZE: u64 = PROGRAM + PAGE_SIZE;
 
 /// Global descriptor table.
-pub(super) const GDT: u64 = 0x1000;
+pub(crate) const GDT: u64 = 0x1000;
 /// Its descriptors: none, 64-bit code, data. Both have ring 0, base 0, 4 GiB.
 const DESCRIPTORS: [u64; GDT_SIZE as usize / 8] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
 /// Size of the GDT, in bytes.
-pub(super) const GDT_SIZE: u16 = 3 * 8;
+pub(crate) const GDT_SIZE: u16 = 3 * 8;
 /// Selector of the code segment.
-pub(super) const CODE_SELECTOR: u16 = 8;
+pub(crate) const CODE_SELECTOR: u16 = 8;
 /// Selector of the data segment.
-pub(super) const DATA_SELECTOR: u16 = 16;
+pub(crate) const DATA_SELECTOR: u16 = 16;
 
 /// Interrupt descriptor table: the vectors of exceptions.
-pub(super) const IDT: u64 = 0x2000;
+pub(crate) const IDT: u64 = 0x2000;
 /// Size of the IDT, in bytes.
-pub(super) const IDT_SIZE: u16 = 32 * 16;
+pub(crate) const IDT_SIZE: u16 = 32 * 16;
 /// Size of a gate, in bytes.
 const GATE_SIZE: u64 = 16;
 /// The vector of INT3. No other has a gate: any other exception is a triple
@@ -36,41 +36,41 @@ const GATE_SIZE: u64 = 16;
 const BREAKPOINT: u64 = 3;
 
 /// The page tables that the guest starts with, the four levels side by side.
-pub(super) const FIRST_TABLES: u64 = 0x3000;
+pub(crate) const FIRST_TABLES: u64 = 0x3000;
 /// The page tables that it can switch to.
-pub(super) const SECOND_TABLES: u64 = 0x7000;
+pub(crate) const SECOND_TABLES: u64 = 0x7000;
 /// A page above all memory, that only the first tables map, to the empty page.
-pub(super) const FIRST_WINDOW: u64 = 0x10_0000;
+pub(crate) const FIRST_WINDOW: u64 = 0x10_0000;
 /// Where the first tables have the entry for it.
-pub(super) const FIRST_WINDOW_ENTRY: u64 = entry_address(FIRST_TABLES, FIRST_WINDOW);
+pub(crate) const FIRST_WINDOW_ENTRY: u64 = entry_address(FIRST_TABLES, FIRST_WINDOW);
 /// A page above all memory, that only the second tables map, to the pattern.
-pub(super) const SECOND_WINDOW: u64 = 0x10_1000;
+pub(crate) const SECOND_WINDOW: u64 = 0x10_1000;
 /// Bits of an entry of a page table.
-pub(super) const PRESENT_WRITABLE: u64 = 3;
+pub(crate) const PRESENT_WRITABLE: u64 = 3;
 
 /// A page that holds zeros.
-pub(super) const EMPTY_PAGE: u64 = 0xb000;
+pub(crate) const EMPTY_PAGE: u64 = 0xb000;
 /// A page that begins with [`code::PATTERN`].
-pub(super) const PATTERN_PAGE: u64 = 0xc000;
+pub(crate) const PATTERN_PAGE: u64 = 0xc000;
 /// The end of the stack's two pages.
-pub(super) const STACK_TOP: u64 = 0xf000;
+pub(crate) const STACK_TOP: u64 = 0xf000;
 /// The exception handler.
 const HANDLER: u64 = 0xf000;
 /// The program, on the last page.
-pub(super) const PROGRAM: u64 = 0x1_0000;
+pub(crate) const PROGRAM: u64 = 0x1_0000;
 
 /// A page of a guest's memory.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(4096))]
-pub(super) struct Page([u8; PAGE]);
+pub(crate) struct Page([u8; PAGE]);
 
 /// A guest's memory.
 #[derive(Debug)]
-pub(super) struct Image(Vec<Page>);
+pub(crate) struct Image(Vec<Page>);
 
 impl Image {
     /// Memory with `program` in it.
-    pub(super) fn new(program: &[u8]) -> Self {
+    pub(crate) fn new(program: &[u8]) -> Self {
         let pages = usize::try_from(SIZE / PAGE_SIZE).expect("a small number");
         let mut image = Self(vec![Page([0; PAGE]); pages]);
         for (place, descriptor) in (GDT..).step_by(8).zip(DESCRIPTORS) {
@@ -91,12 +91,12 @@ impl Image {
     }
 
     /// Where it is in this process.
-    pub(super) fn as_mut_ptr(&mut self) -> *mut Page {
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut Page {
         self.0.as_mut_ptr()
     }
 
     /// Writes bytes, which must lie in one page.
-    pub(super) fn put_bytes(&mut self, address: u64, bytes: &[u8]) {
+    pub(crate) fn put_bytes(&mut self, address: u64, bytes: &[u8]) {
         let address = usize::try_from(address).expect("an address within the image");
         let (page, offset) = (address / PAGE, address % PAGE);
         self.0[page].0[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -104,7 +104,7 @@ impl Image {
 
     /// All of it.
     #[cfg(test)]
-    pub(super) fn bytes(&self) -> impl Iterator<Item = u8> {
+    pub(crate) fn bytes(&self) -> impl Iterator<Item = u8> {
         self.0.iter().flat_map(|page| page.0)
     }
 

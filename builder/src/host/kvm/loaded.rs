@@ -19,7 +19,7 @@ const SHARED: &str = "kvm";
 const MOST: u64 = 4096;
 
 /// The vendor modules below `root`, in order.
-pub(super) fn modules(root: &Path, unseen: &mut Vec<Unseen>) -> Vec<String> {
+pub(crate) fn modules(root: &Path, unseen: &mut Vec<Unseen>) -> Vec<String> {
     let mut modules: Vec<String> = names(root, Path::new(MODULES), unseen)
         .into_iter()
         .filter(|name| name.starts_with("kvm_"))
@@ -50,7 +50,7 @@ fn other_vendors_module(root: &Path) -> Option<&'static str> {
 }
 
 /// The parameters of these modules below `root`, and of the one that they share.
-pub(super) fn parameters(
+pub(crate) fn parameters(
     root: &Path,
     modules: &[String],
     unseen: &mut Vec<Unseen>,

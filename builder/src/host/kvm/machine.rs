@@ -14,11 +14,11 @@ use super::image::{self, Image};
 /// A system call that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{call}: {error}")]
-pub(super) struct CallError {
+pub(crate) struct CallError {
     /// Its name.
-    pub(super) call: &'static str,
+    pub(crate) call: &'static str,
     /// What it said.
-    pub(super) error: errno::Error,
+    pub(crate) error: errno::Error,
 }
 
 /// Names the system call.
@@ -27,13 +27,13 @@ fn named<T>(call: &'static str, result: errno::Result<T>) -> Result<T, CallError
 }
 
 /// Bits of CR0: protected mode, FPU as of today, write protection, paging.
-pub(super) const CR0: u64 = 1 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31;
+pub(crate) const CR0: u64 = 1 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31;
 /// Bits of CR4: page tables of 8-byte entries, SSE and its exceptions.
-pub(super) const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
+pub(crate) const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
 /// Bit of CR4: XSAVE, XRSTOR and XCR0 may be used.
-pub(super) const CR4_OSXSAVE: u64 = 1 << 18;
+pub(crate) const CR4_OSXSAVE: u64 = 1 << 18;
 /// State that XSAVE and XRSTOR handle: x87 and SSE.
-pub(super) const XCR0: u64 = 3;
+pub(crate) const XCR0: u64 = 3;
 
 /// `KVM_SET_TSS_ADDR`: three pages below 4 GiB that nothing else uses, as QEMU
 /// has them. Intel CPUs of the first generation need them.
@@ -41,14 +41,14 @@ const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// `/dev/kvm`, and what its CPUs have.
 #[derive(Debug)]
-pub(super) struct Hypervisor {
+pub(crate) struct Hypervisor {
     kvm: Kvm,
     cpuid: CpuId,
 }
 
 impl Hypervisor {
     /// Opens the device.
-    pub(super) fn open() -> Result<Self, CallError> {
+    pub(crate) fn open() -> Result<Self, CallError> {
         let kvm = named("open of /dev/kvm", Kvm::new())?;
         let cpuid = named(
             "KVM_GET_SUPPORTED_CPUID",
@@ -58,12 +58,12 @@ impl Hypervisor {
     }
 
     /// `KVM_GET_API_VERSION`.
-    pub(super) fn api(&self) -> i32 {
+    pub(crate) fn api(&self) -> i32 {
         self.kvm.get_api_version()
     }
 
     /// Whether its CPUs have this.
-    pub(super) fn has(&self, feature: Feature) -> bool {
+    pub(crate) fn has(&self, feature: Feature) -> bool {
         self.cpuid
             .as_slice()
             .iter()
@@ -71,12 +71,12 @@ impl Hypervisor {
     }
 
     /// An empty machine.
-    pub(super) fn create_vm(&self) -> Result<VmFd, CallError> {
+    pub(crate) fn create_vm(&self) -> Result<VmFd, CallError> {
         named("KVM_CREATE_VM", uninterrupted(|| self.kvm.create_vm()))
     }
 
     /// A machine about to run `program`, whose CPU has `feature` switched on.
-    pub(super) fn machine(&self, program: &[u8], feature: Feature) -> Result<Machine, CallError> {
+    pub(crate) fn machine(&self, program: &[u8], feature: Feature) -> Result<Machine, CallError> {
         let vm = self.create_vm()?;
         named("KVM_SET_TSS_ADDR", vm.set_tss_address(TSS_ADDRESS))?;
         let mut memory = Image::new(program);
@@ -179,7 +179,7 @@ fn xcrs() -> kvm_xcrs {
 
 /// What ended a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Exit {
+pub(crate) enum Exit {
     /// A byte was written to a port.
     Out {
         /// The port.
@@ -201,7 +201,7 @@ pub(super) enum Exit {
 /// A virtual machine with one CPU. Fields are dropped in this order: memory
 /// goes last.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     vcpu: VcpuFd,
     _vm: VmFd,
     _memory: Image,
@@ -209,7 +209,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Puts the CPU before its program's first instruction, with `rcx` there.
-    pub(super) fn restart(&mut self, rcx: u64) -> Result<(), CallError> {
+    pub(crate) fn restart(&mut self, rcx: u64) -> Result<(), CallError> {
         let registers = kvm_regs {
             rip: image::PROGRAM,
             rsp: image::STACK_TOP,
@@ -222,7 +222,7 @@ impl Machine {
     }
 
     /// Runs the CPU until it exits, which it may never do.
-    pub(super) fn run(&mut self) -> Exit {
+    pub(crate) fn run(&mut self) -> Exit {
         loop {
             return match self.vcpu.run() {
                 Err(error) if error.errno() == libc::EINTR => continue,

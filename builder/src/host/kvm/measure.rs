@@ -221,7 +221,7 @@ fn verdict(exit: Exit) -> Execution {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::cell::Cell;
 
     use super::*;
@@ -229,7 +229,7 @@ pub(super) mod tests {
     use crate::host::kvm::code::assemble;
 
     /// How this host's KVM runs a program; `None` where it has no KVM.
-    pub(in super::super) fn run(code: fn() -> &'static [u8]) -> Option<Exit> {
+    pub(crate) fn run(code: fn() -> &'static [u8]) -> Option<Exit> {
         let ran = Hypervisor::open().and_then(|hypervisor| {
             let mut machine = hypervisor.machine(code(), Feature::Baseline)?;
             Ok(machine.run())

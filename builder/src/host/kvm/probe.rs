@@ -52,7 +52,7 @@ pub struct Extremes {
 const EMULATED_FACTOR: f64 = 50.0;
 /// Nor does any CPU that runs the code take this many nanoseconds for an
 /// instruction of it; emulating one takes hundreds.
-pub(super) const EMULATED_NS: f64 = 20.0;
+pub(crate) const EMULATED_NS: f64 = 20.0;
 
 impl Probe {
     /// Whether ring-0 code is emulated instead of run: the loop did not end, or

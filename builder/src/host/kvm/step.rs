@@ -26,7 +26,7 @@ pub(crate) enum Step {
 
 impl Step {
     /// Every step, in the order that they are taken in.
-    pub(super) fn all() -> impl Iterator<Item = Self> {
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
         let loops = [Self::HostLoop, Self::GuestLoop];
         let instructions = PROGRAMS.iter().map(Self::Instruction);
         let rest = [Self::Exits, Self::VmCreate];
@@ -59,7 +59,7 @@ impl FromStr for Step {
 /// What the process that takes the steps says in a line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Shown {
+pub(crate) enum Shown {
     /// `/dev/kvm` is open, and says that it has this version of the interface.
     Opened(i32),
     /// Nanoseconds that an instruction takes on the host.

@@ -10,7 +10,7 @@ use super::Knob;
 const LONGEST: u64 = 64;
 
 /// Reads a file that holds one number.
-pub(super) fn number(path: &Path) -> io::Result<u64> {
+pub(crate) fn number(path: &Path) -> io::Result<u64> {
     let mut text = String::new();
     File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
     text.trim_ascii().parse().map_err(|_| {
@@ -20,12 +20,12 @@ pub(super) fn number(path: &Path) -> io::Result<u64> {
 }
 
 /// The present value of a knob.
-pub(super) fn read(root: &Path, knob: Knob) -> io::Result<u64> {
+pub(crate) fn read(root: &Path, knob: Knob) -> io::Result<u64> {
     number(&root.join(knob.path()))
 }
 
 /// Writes a knob.
-pub(super) fn write(root: &Path, knob: Knob, value: u64) -> io::Result<()> {
+pub(crate) fn write(root: &Path, knob: Knob, value: u64) -> io::Result<()> {
     #[cfg(test)]
     super::tests::fuse::burn();
     OpenOptions::new()
@@ -37,7 +37,7 @@ pub(super) fn write(root: &Path, knob: Knob, value: u64) -> io::Result<()> {
 }
 
 /// Whether a knob may be written, without writing it.
-pub(super) fn may_write(root: &Path, knob: Knob) -> io::Result<()> {
+pub(crate) fn may_write(root: &Path, knob: Knob) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
         .open(root.join(knob.path()))

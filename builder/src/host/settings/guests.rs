@@ -6,11 +6,11 @@ use std::path::Path;
 use tty_init::identity::FW_CFG_NAME;
 
 use super::SettingsError;
-use crate::host::processes::{self, command_line, is_gone, values};
+use crate::sample::processes::{self, command_line, is_gone, values};
 
 /// How many guests of imgbuild live: processes that QEMU's option `-fw_cfg`
 /// hands an identity.
-pub(super) fn living(root: &Path) -> Result<u64, SettingsError> {
+pub(crate) fn living(root: &Path) -> Result<u64, SettingsError> {
     let proc = root.join("proc");
     let failed = |source| SettingsError::Guests {
         path: proc.clone(),

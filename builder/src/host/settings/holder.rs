@@ -8,7 +8,7 @@ use procfs_core::{FromRead as _, ProcError};
 use serde::{Deserialize, Serialize};
 
 use super::SettingsError;
-use crate::host::processes::is_gone;
+use crate::sample::processes::is_gone;
 
 /// Who needs a setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ impl Holder {
 
     /// Whether it is still there. One of whom that cannot be told is, since its
     /// settings must not be taken from it.
-    pub(super) fn lives(&self, root: &Path) -> bool {
+    pub(crate) fn lives(&self, root: &Path) -> bool {
         let Self::Fleet { pid, start, .. } = self else {
             return true;
         };

@@ -101,7 +101,7 @@ impl Knob {
 
     /// The values it can have: what Linux's sysctls, mm/ksm.c and
     /// virt/kvm/kvm_main.c take.
-    pub(super) fn range(self) -> RangeInclusive<u64> {
+    pub(crate) fn range(self) -> RangeInclusive<u64> {
         match self {
             // RESERVED_PIDS + 1, and PID_MAX_LIMIT.
             Self::PidMax => 301..=4_194_304,
@@ -117,7 +117,7 @@ impl Knob {
 
     /// The values that may be asked for. KSM's `run=2` unmerges every process's
     /// pages, and is no state to stay in.
-    pub(super) fn settable(self) -> RangeInclusive<u64> {
+    pub(crate) fn settable(self) -> RangeInclusive<u64> {
         match self {
             Self::KsmRun => 0..=1,
             _ => self.range(),
@@ -126,7 +126,7 @@ impl Knob {
 
     /// What to write so that it is as it was at `old`: KSM that was stopped and
     /// unmerged stays stopped, and nobody's pages are unmerged a second time.
-    pub(super) fn back_to(self, old: u64) -> u64 {
+    pub(crate) fn back_to(self, old: u64) -> u64 {
         match (self, old) {
             (Self::KsmRun, 2) => 0,
             _ => old,
@@ -134,18 +134,18 @@ impl Knob {
     }
 
     /// Whether it belongs to KSM.
-    pub(super) fn is_ksm(self) -> bool {
+    pub(crate) fn is_ksm(self) -> bool {
         self.path().starts_with("sys/kernel/mm/ksm/")
     }
 
     /// Whether the kernel takes it only while no pages are merged (kernel
     /// document admin-guide/mm/ksm).
-    pub(super) fn needs_nothing_merged(self) -> bool {
+    pub(crate) fn needs_nothing_merged(self) -> bool {
         matches!(self, Self::KsmMaxPageSharing | Self::KsmMergeAcrossNodes)
     }
 
     /// When it is written, among others; restoring goes the other way.
-    pub(super) fn turn(self) -> u8 {
+    pub(crate) fn turn(self) -> u8 {
         match self {
             Self::KsmRun => 3,
             _ if self.needs_nothing_merged() => 1,
@@ -155,7 +155,7 @@ impl Knob {
     }
 
     /// Its name as sysctl(8) has it, if it is one of them.
-    pub(super) fn sysctl(self) -> Option<String> {
+    pub(crate) fn sysctl(self) -> Option<String> {
         let path = self.path().strip_prefix("proc/sys/")?;
         Some(path.replace('/', "."))
     }

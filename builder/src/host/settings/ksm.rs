@@ -12,7 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Reason, file};
-use crate::host::{ksm, memory, processes};
+use crate::sample;
+use crate::sample::meminfo;
+use crate::sample::processes;
 
 /// The size of a page of x86-64, in bytes.
 const PAGE: u64 = 4096;
@@ -23,13 +25,13 @@ const INTERVAL: Duration = Duration::from_millis(50);
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Merged pages that KSM counts, whether their processes live or not.
-pub(super) fn pages_shared(root: &Path) -> Result<u64, Reason> {
+pub(crate) fn pages_shared(root: &Path) -> Result<u64, Reason> {
     counter(root, "pages_shared")
 }
 
 /// Waits, for `patience` at most, until ksmd has forgotten what ended processes
 /// had merged. Whether it has is for the caller to see.
-pub(super) fn wait_for_ksmd(root: &Path, patience: Duration) {
+pub(crate) fn wait_for_ksmd(root: &Path, patience: Duration) {
     let start = Instant::now();
     while start.elapsed() < patience && !matches!(pages_shared(root), Ok(0)) {
         thread::sleep(INTERVAL);
@@ -37,7 +39,7 @@ pub(super) fn wait_for_ksmd(root: &Path, patience: Duration) {
 }
 
 /// Whether everything can be unmerged to nobody's loss.
-pub(super) fn may_unmerge(root: &Path) -> Result<(), Reason> {
+pub(crate) fn may_unmerge(root: &Path) -> Result<(), Reason> {
     match pages_of_the_living(root)? {
         0 => room(root),
         pages => Err(Reason::MergedByLiving { pages }),
@@ -45,7 +47,7 @@ pub(super) fn may_unmerge(root: &Path) -> Result<(), Reason> {
 }
 
 /// Merged pages of processes that live.
-pub(super) fn pages_of_the_living(root: &Path) -> Result<u64, Reason> {
+pub(crate) fn pages_of_the_living(root: &Path) -> Result<u64, Reason> {
     let unknown = |why| Reason::MergedByUnknown { why };
     let proc = root.join("proc");
     match fs::read_link(proc.join("self/ns/pid")) {
@@ -55,7 +57,7 @@ pub(super) fn pages_of_the_living(root: &Path) -> Result<u64, Reason> {
     let failed = |error: io::Error| unknown(error.to_string());
     let mut pages = 0_u64;
     for process in processes::folders(root).map_err(failed)? {
-        let merged = ksm::merged(&process.map_err(failed)?).map_err(unknown)?;
+        let merged = sample::ksm::merged(&process.map_err(failed)?).map_err(unknown)?;
         pages = pages.saturating_add(merged);
     }
     Ok(pages)
@@ -73,10 +75,10 @@ fn room(root: &Path) -> Result<(), Reason> {
     let needed = sharing.saturating_add(zero).saturating_mul(PAGE);
     let path = root.join("proc/meminfo");
     let meminfo = fs::read_to_string(&path).unwrap_or_default();
-    let fields = memory::fields(&meminfo);
+    let fields = meminfo::fields(&meminfo);
     let available = fields
         .get("MemAvailable")
-        .and_then(|text| memory::bytes(text));
+        .and_then(|text| meminfo::bytes(text));
     match available {
         None => Err(Reason::System(format!(
             "{} does not tell how much memory is available",

@@ -208,7 +208,7 @@ pub enum Reason {
 
 impl Reason {
     /// What the system meant by `error` on `knob`, and what to do.
-    pub(super) fn of(knob: Knob, error: &io::Error) -> Self {
+    pub(crate) fn of(knob: Knob, error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::ENOENT) => Self::Absent,
             Some(libc::EBUSY) if knob.needs_nothing_merged() => Self::Merged,

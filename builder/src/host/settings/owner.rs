@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Owner {
     root: PathBuf,
-    pub(super) patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 /// What to do about a setting.

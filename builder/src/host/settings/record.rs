@@ -12,12 +12,12 @@ const SCHEMA: u32 = 1;
 
 /// Most bytes of a record. A fleet takes some 100 in each of the 11 knobs that
 /// it holds at most, so nearly a thousand fit.
-pub(super) const LIMIT: u64 = 1024 * 1024;
+pub(crate) const LIMIT: u64 = 1024 * 1024;
 
 /// What imgbuild changed in this boot and has not put back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Record {
+pub(crate) struct Record {
     schema: u32,
     /// The boot; at the next one the kernel's defaults are back.
     pub boot_id: String,
@@ -28,7 +28,7 @@ pub(super) struct Record {
 /// A changed setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Change {
+pub(crate) struct Change {
     pub knob: Knob,
     /// What it was before imgbuild first wrote it.
     pub old: u64,
@@ -177,7 +177,7 @@ fn credible(change: &Change) -> Result<(), String> {
 }
 
 /// Whether `text` has the form of `/proc/sys/kernel/random/boot_id`.
-pub(super) fn is_boot_id(text: &str) -> bool {
+pub(crate) fn is_boot_id(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(place, byte)| match place {
             8 | 13 | 18 | 23 => byte == b'-',

@@ -20,7 +20,7 @@ const UNMERGED: u64 = 2;
 /// Puts back every setting of the record that has no holder, in the reverse
 /// order of writing, and records what is left to do. While any guest lives
 /// nothing is written, since it may rest on any of them.
-pub(super) fn put_back(
+pub(crate) fn put_back(
     root: &Path,
     patience: Duration,
     store: &mut Store,

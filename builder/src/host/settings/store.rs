@@ -27,7 +27,7 @@ const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 
 /// The record and the right to change it, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(crate) struct Store {
     /// What imgbuild changed; [`Store::save`] makes it last.
     pub record: Record,
     saved: Record,

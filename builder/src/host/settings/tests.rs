@@ -3,7 +3,7 @@
 mod apply;
 mod death;
 mod fake;
-pub(super) mod fuse;
+pub(crate) mod fuse;
 mod guests;
 mod ksm;
 mod live;

@@ -11,7 +11,7 @@ use procfs_core::{FromBufRead as _, ProcessCGroup, ProcessCGroups};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::file::{Source, unexpected};
-use super::mounts::{self, Mount};
+use super::mounts::Mount;
 use super::{Cgroup, CgroupVersion, Group};
 
 const MEMBERSHIP: &str = "proc/self/cgroup";
@@ -20,7 +20,7 @@ const MEMBERSHIP: &str = "proc/self/cgroup";
 const NO_LIMIT: u64 = 1 << 60;
 
 /// The control groups of this process.
-pub(super) fn read(source: &mut Source, mounts: &[Mount]) -> Cgroup {
+pub(crate) fn read(source: &mut Source, mounts: &[Mount]) -> Cgroup {
     let memberships = memberships(source);
     let first = memberships.iter().any(|membership| {
         let mut mounts = mounts.iter().filter(|mount| mount.kind == "cgroup");
@@ -70,67 +70,6 @@ fn favours_moves(mount: &Mount) -> bool {
     mount.kind.starts_with("cgroup") && mount.options.contains("favordynmods")
 }
 
-/// A controller's hierarchy, and where this process is in it.
-#[derive(Debug)]
-pub(crate) struct Around {
-    pub hierarchy: Hierarchy,
-    /// The folders of its group and of what can be seen of that one's
-    /// ancestors, the innermost first; never empty.
-    pub folders: Vec<PathBuf>,
-}
-
-impl Around {
-    /// What is around the group with the folder `group` instead, if that is in
-    /// the same mount.
-    pub(crate) fn of(mut self, group: &Path) -> Self {
-        if let Some(top) = self.folders.last()
-            && group.starts_with(top)
-        {
-            let folders = group.ancestors();
-            let below = folders.take_while(|folder| folder.starts_with(top));
-            self.folders = below.map(Path::to_path_buf).collect();
-        }
-        self
-    }
-
-    /// Memory that the tightest of the groups still allows, in bytes; `None`
-    /// without a limit.
-    pub(crate) fn memory_room(&self) -> Option<u64> {
-        let rooms = self.folders.iter().map(|folder| {
-            let mut unseen = Vec::new();
-            let mut source = Source::new(Path::new("/"), &mut unseen);
-            // Statistics take the kernel time, and mostly there is no limit.
-            limit(&mut source, &folder.join(self.hierarchy.memory_max()))?;
-            let mut group = Group {
-                path: folder.clone(),
-                ..Group::default()
-            };
-            limits(&mut source, self.hierarchy, Controller::Memory, &mut group);
-            group.memory_room()
-        });
-        rooms.flatten().min()
-    }
-}
-
-/// Where this process is in the hierarchy of `controller`, which is mounted
-/// below `root`; `None` without one.
-pub(crate) fn around(root: &Path, controller: Controller) -> Option<Around> {
-    // What cannot be seen cannot be used either.
-    let mut unseen = Vec::new();
-    let mut source = Source::new(root, &mut unseen);
-    let mounts = mounts::read(&mut source);
-    let memberships = memberships(&mut source);
-    let membership = membership(&memberships, controller)?;
-    let folders: Vec<_> = folders(&mut source, &mounts, membership)
-        .iter()
-        .map(|folder| source.place(folder))
-        .collect();
-    (!folders.is_empty()).then(|| Around {
-        hierarchy: Hierarchy::of(membership),
-        folders,
-    })
-}
-
 /// A controller that limits guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Controller {
@@ -157,7 +96,7 @@ pub(crate) enum Hierarchy {
 }
 
 impl Hierarchy {
-    fn of(membership: &ProcessCGroup) -> Self {
+    pub(crate) fn of(membership: &ProcessCGroup) -> Self {
         if membership.hierarchy == 0 {
             Self::V2
         } else {
@@ -166,7 +105,7 @@ impl Hierarchy {
     }
 
     /// The file of a group's memory limit.
-    fn memory_max(self) -> &'static str {
+    pub(crate) fn memory_max(self) -> &'static str {
         match self {
             Self::V1 => "memory.limit_in_bytes",
             Self::V2 => "memory.max",
@@ -196,7 +135,7 @@ pub(crate) fn is_writable(path: &Path) -> bool {
 }
 
 /// The group of this process in each hierarchy.
-fn memberships(source: &mut Source) -> Vec<ProcessCGroup> {
+pub(crate) fn memberships(source: &mut Source) -> Vec<ProcessCGroup> {
     let Some(text) = source.text(MEMBERSHIP) else {
         return Vec::new();
     };
@@ -216,7 +155,10 @@ fn controllers(membership: &ProcessCGroup) -> impl Iterator<Item = &String> {
 }
 
 /// The group for `controller`: of version 1 where that has it, else of 2.
-fn membership(memberships: &[ProcessCGroup], controller: Controller) -> Option<&ProcessCGroup> {
+pub(crate) fn membership(
+    memberships: &[ProcessCGroup],
+    controller: Controller,
+) -> Option<&ProcessCGroup> {
     let has = |membership: &&ProcessCGroup| {
         let mut names = membership.controllers.iter();
         names.any(|name| name == controller.name())
@@ -228,7 +170,11 @@ fn membership(memberships: &[ProcessCGroup], controller: Controller) -> Option<&
 
 /// The folders of a group and of what can be seen of its ancestors, the
 /// innermost first.
-fn folders(source: &mut Source, mounts: &[Mount], membership: &ProcessCGroup) -> Vec<PathBuf> {
+pub(crate) fn folders(
+    source: &mut Source,
+    mounts: &[Mount],
+    membership: &ProcessCGroup,
+) -> Vec<PathBuf> {
     let of_hierarchy = mounts
         .iter()
         .filter(|mount| match Hierarchy::of(membership) {
@@ -289,7 +235,12 @@ fn ascent(path: &str) -> (usize, Vec<&str>) {
 }
 
 /// Reads what `controller` says of a group.
-fn limits(source: &mut Source, hierarchy: Hierarchy, controller: Controller, group: &mut Group) {
+pub(crate) fn limits(
+    source: &mut Source,
+    hierarchy: Hierarchy,
+    controller: Controller,
+    group: &mut Group,
+) {
     let folder = group.path.clone();
     let file = |name: &str| folder.join(name);
     match (controller, hierarchy) {
@@ -338,7 +289,7 @@ fn limits(source: &mut Source, hierarchy: Hierarchy, controller: Controller, gro
 }
 
 /// A limit; `None` without one.
-fn limit(source: &mut Source, path: &Path) -> Option<u64> {
+pub(crate) fn limit(source: &mut Source, path: &Path) -> Option<u64> {
     let limit = source.parsed(path, "`max` or a number", |text| match text {
         "max" => Some(u64::MAX),
         _ => text.parse().ok(),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::file::{Source, unexpected};
 use super::{Cpu, Node};
-use crate::host::memory;
+use crate::sample::meminfo;
 
 const CPUINFO: &str = "proc/cpuinfo";
 /// Most bytes of the part of `/proc/cpuinfo` that is about one processor.
@@ -50,7 +50,7 @@ const VMX_FLAGS: [&str; 10] = [
 ];
 
 /// The processors, of which this process may use `allowed`.
-pub(super) fn read(source: &mut Source, allowed: u64) -> Cpu {
+pub(crate) fn read(source: &mut Source, allowed: u64) -> Cpu {
     let mut cpu = Cpu {
         online: source
             .parsed(ONLINE, "a list of processors, such as `0-3,8`", count)
@@ -103,7 +103,7 @@ fn count(processors: &str) -> Option<u64> {
 }
 
 /// The nodes that have memory, by number.
-pub(super) fn nodes(source: &mut Source) -> Vec<Node> {
+pub(crate) fn nodes(source: &mut Source) -> Vec<Node> {
     let mut ids: Vec<u32> = source
         .names(NODES)
         .iter()
@@ -120,9 +120,9 @@ fn node(source: &mut Source, id: u32) -> Option<Node> {
     let folder = Path::new(NODES).join(format!("node{id}"));
     let path = folder.join("meminfo");
     let text = source.text(&path)?;
-    let fields = memory::fields(&text);
+    let fields = meminfo::fields(&text);
     // Each line begins with the node: `Node 0 MemTotal:  24684092 kB`.
-    let size = |name: &str| memory::bytes(fields.get(format!("Node {id} {name}").as_str())?);
+    let size = |name: &str| meminfo::bytes(fields.get(format!("Node {id} {name}").as_str())?);
     let (Some(total), Some(free)) = (size("MemTotal"), size("MemFree")) else {
         source.note(&path, unexpected(&text, "what a node has of memory"));
         return None;

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::file::{Source, is_absence, read_bounded, reason};
-use crate::host::processes::{Ids, is_gone, is_process};
+use crate::sample::processes::{Ids, is_gone, is_process};
 
 /// Their names, which are short enough for the kernel not to cut them.
 const NAMES: [&str; 4] = ["ksmtuned", "libvirtd", "uksmd", "virtqemud"];
@@ -21,7 +21,7 @@ const PIT: &str = "kvm-pit/";
 
 /// What runs on the host.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Running {
+pub(crate) struct Running {
     /// Those of [`NAMES`].
     pub daemons: BTreeSet<String>,
     /// Threads that stand for a guest's PIT.
@@ -30,7 +30,7 @@ pub(super) struct Running {
 
 /// Those of these names that run as root: a process of anybody's may bear such a
 /// name, and only root's may set what daemons set.
-pub(super) fn read(source: &mut Source) -> Running {
+pub(crate) fn read(source: &mut Source) -> Running {
     let names = source.names("proc");
     let processes: Vec<_> = names
         .iter()

@@ -43,7 +43,7 @@ const OPTIONS: [&str; 24] = [
 ];
 
 /// The kernel whose release is `release`.
-pub(super) fn read(source: &mut Source, release: Option<String>) -> Kernel {
+pub(crate) fn read(source: &mut Source, release: Option<String>) -> Kernel {
     Kernel {
         config: built_in(source).or_else(|| installed(source, release.as_deref()?)),
         release,

@@ -15,7 +15,7 @@ use crate::process::{self, ProcessError};
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Tries it; `None` if the kernel does not tell.
-pub(super) fn probe(interrupt: &Interrupt) -> Option<MemoryMerge> {
+pub(crate) fn probe(interrupt: &Interrupt) -> Option<MemoryMerge> {
     let mut command = Command::new("cat");
     command.args(["/proc/self/ksm_stat", "/proc/self/smaps"]);
     // SAFETY: the closure runs between fork and exec and makes one system call;

@@ -13,7 +13,7 @@ use super::file::{LONG, Source, unexpected};
 const MOUNTINFO: &str = "proc/self/mountinfo";
 
 /// A mounted file system.
-pub(super) struct Mount {
+pub(crate) struct Mount {
     /// Its type, such as `ext4`.
     pub kind: String,
     /// The folder in that file system which is mounted.
@@ -25,7 +25,7 @@ pub(super) struct Mount {
 }
 
 /// What is mounted, in the order in which it was.
-pub(super) fn read(source: &mut Source) -> Vec<Mount> {
+pub(crate) fn read(source: &mut Source) -> Vec<Mount> {
     let mut mounts = Vec::new();
     let mut garbled = None;
     source.lines(MOUNTINFO, LONG, |line| {
@@ -48,7 +48,7 @@ pub(super) fn read(source: &mut Source) -> Vec<Mount> {
 }
 
 /// The type of the file system that holds `path`.
-pub(super) fn kind_of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a str> {
+pub(crate) fn kind_of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a str> {
     // The last of several on one folder is the one on top.
     let around = mounts.iter().filter(|mount| path.starts_with(&mount.point));
     let innermost = around.max_by_key(|mount| mount.point.components().count())?;

@@ -16,7 +16,7 @@ const SOCKETS: [&str; 2] = ["proc/net/tcp", "proc/net/tcp6"];
 const LISTEN: &str = "0A";
 
 /// The network of this process's namespace.
-pub(super) fn read(source: &mut Source) -> Network {
+pub(crate) fn read(source: &mut Source) -> Network {
     let tun = fs::metadata(source.place(TUN));
     Network {
         ephemeral: source.parsed(ports::RANGE, "two ports", |text| {

@@ -65,7 +65,7 @@ impl Places {
 }
 
 /// What no file below a root tells.
-pub(super) struct System {
+pub(crate) struct System {
     /// Whether this process is root's.
     pub privileged: bool,
     /// The kernel's release.
@@ -109,7 +109,7 @@ impl Host {
     }
 
     /// The host whose files are below `root`; `qemu` is called last.
-    pub(super) fn below(
+    pub(crate) fn below(
         root: &Path,
         system: System,
         mut unseen: Vec<Unseen>,

@@ -13,7 +13,7 @@ use super::{FileSystem, Places, Store};
 const SHM: &str = "dev/shm";
 
 /// The file systems of `places`, with their types from `mounts`.
-pub(super) fn read(
+pub(crate) fn read(
     source: &mut Source,
     places: &Places,
     mounts: &[Mount],

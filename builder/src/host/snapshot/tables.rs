@@ -5,10 +5,10 @@ use std::path::Path;
 
 use super::file::{ORDINARY, Source, read_bounded, unexpected};
 use super::{Files, Processes};
-use crate::host::processes::is_process;
+use crate::sample::processes::is_process;
 
 /// Processes and threads, of which `user` may have `user_max`.
-pub(super) fn processes(
+pub(crate) fn processes(
     source: &mut Source,
     user_max: Option<u64>,
     user: Option<u32>,
@@ -80,7 +80,7 @@ fn threads_of(status: &str) -> Option<(u32, u64)> {
 }
 
 /// Open files and other tables, as files tell of them.
-pub(super) fn files(source: &mut Source) -> Files {
+pub(crate) fn files(source: &mut Source) -> Files {
     Files {
         nr_open: source.number("proc/sys/fs/nr_open"),
         file_max: source.number("proc/sys/fs/file-max"),

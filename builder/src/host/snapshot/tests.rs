@@ -14,7 +14,7 @@ mod live;
 mod saved;
 
 /// A root that holds these files.
-pub(super) fn tree<T: AsRef<[u8]>>(files: &[(&str, T)]) -> TempDir {
+pub(crate) fn tree<T: AsRef<[u8]>>(files: &[(&str, T)]) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     for (path, content) in files {
         put(root.path(), path, content.as_ref());
@@ -22,7 +22,7 @@ pub(super) fn tree<T: AsRef<[u8]>>(files: &[(&str, T)]) -> TempDir {
     root
 }
 
-pub(super) fn put(root: &Path, path: &str, content: &[u8]) {
+pub(crate) fn put(root: &Path, path: &str, content: &[u8]) {
     let file = root.join(path);
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(file, content).unwrap();
@@ -54,7 +54,7 @@ fn system() -> System {
     }
 }
 
-pub(super) fn look(root: &TempDir) -> Host {
+pub(crate) fn look(root: &TempDir) -> Host {
     Host::below(root.path(), system(), Vec::new(), || Qemu::Missing)
 }
 
@@ -65,7 +65,7 @@ fn seen(root: &TempDir) -> Host {
 }
 
 /// The paths that could not be seen.
-pub(super) fn unseen(host: &Host) -> Vec<&str> {
+pub(crate) fn unseen(host: &Host) -> Vec<&str> {
     host.unseen
         .iter()
         .map(|unseen| unseen.what.as_str())

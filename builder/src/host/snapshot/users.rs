@@ -5,7 +5,7 @@ use super::file::Source;
 use crate::host::user_ids::{self, Mapped};
 
 /// What there is of them for a process that lacks these capabilities.
-pub(super) fn read(source: &mut Source, missing: Vec<String>) -> UserIds {
+pub(crate) fn read(source: &mut Source, missing: Vec<String>) -> UserIds {
     let mapped = Mapped::read(source);
     let given = user_ids::given(source);
     UserIds {

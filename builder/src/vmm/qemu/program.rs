@@ -229,7 +229,7 @@ fn shortened(text: &str) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::fs;
     use std::process::Command;
 
@@ -237,7 +237,7 @@ pub(super) mod tests {
 
     /// Writes a script, by another process: a child that another test starts
     /// meanwhile would have it open for writing, and it could not be run.
-    pub(in super::super) fn program(path: &Path, script: &str, mode: u32) {
+    pub(crate) fn program(path: &Path, script: &str, mode: u32) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let written = Command::new("sh")
             .args([

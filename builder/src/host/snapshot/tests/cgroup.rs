@@ -1,5 +1,6 @@
-use super::super::cgroup::{Controller, around};
+use super::super::cgroup::Controller;
 use super::*;
+use crate::placement::around::around;
 
 fn group(path: &str) -> Group {
     Group {

@@ -1,0 +1,25 @@
+//! The output folder: what stands in it, how it is written, how it is checked.
+
+pub mod build;
+pub mod manifest;
+pub mod opened;
+pub mod staging;
+pub mod verify;
+
+pub use build::{BuildError, BuildOptions, Built, Staged, build};
+pub use manifest::{Manifest, ManifestError};
+pub use staging::{Staging, StagingError};
+pub use verify::{Difference, VerifyError, verify};
+
+/// Name of the initramfs in an output folder.
+pub const INITRAMFS: &str = "initramfs.cpio.gz";
+/// Name of the base image in an output folder.
+pub const BASE: &str = "base.qcow2";
+/// Name of the folder of overlays.
+pub const OVERLAYS: &str = "overlays";
+/// Name of the kernel's final configuration.
+pub const KERNEL_CONFIG: &str = "kernel.config";
+/// Name of the manifest.
+pub const MANIFEST: &str = "manifest.json";
+/// Name of the list of digests, as `sha256sum -c` reads it.
+pub const SHA256SUMS: &str = "SHA256SUMS";

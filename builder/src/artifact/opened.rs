@@ -1,0 +1,87 @@
+//! What guests run from: an output folder, checked against its manifest.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::artifact::{self, Manifest, ManifestError};
+use crate::digest::Sha256;
+use crate::host::tsc;
+use crate::vmm::qemu;
+
+/// Artifacts that no guest can run from.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactsError {
+    /// The output folder's manifest is not usable.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// An artifact is not what the manifest says.
+    #[error("{}: {reason}; `imgbuild verify` tells more, and building again mends it", path.display())]
+    Artifact {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// This process has no current folder.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// The artifacts that a guest runs from, checked against their manifest.
+#[derive(Debug)]
+pub struct Artifacts {
+    /// The output folder, absolute.
+    pub folder: PathBuf,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// The digest of the manifest's text, which names every file's digest.
+    pub digest: Sha256,
+}
+
+impl Artifacts {
+    /// Opens an output folder and re-hashes what guests run from.
+    pub fn open(folder: &Path) -> Result<Self, ArtifactsError> {
+        let (manifest, text) = Manifest::load_with_text(folder)?;
+        let folder = std::path::absolute(folder)?;
+        for file in [
+            manifest.kernel.file.as_str(),
+            artifact::INITRAMFS,
+            artifact::BASE,
+        ] {
+            let path = folder.join(file);
+            let wrong = |reason: String| ArtifactsError::Artifact {
+                path: path.clone(),
+                reason,
+            };
+            let record = manifest
+                .files
+                .get(file)
+                .ok_or_else(|| wrong("not in the manifest".to_owned()))?;
+            let found = Sha256::of_file(&path).map_err(|error| wrong(error.to_string()))?;
+            if found != record.sha256 {
+                return Err(wrong(format!(
+                    "sha256 {found}, and the manifest says {}",
+                    record.sha256
+                )));
+            }
+        }
+        Ok(Self {
+            folder,
+            manifest,
+            digest: Sha256::of_bytes(text),
+        })
+    }
+
+    /// The kernel command line of guests that run on this host, `parameters`
+    /// last.
+    #[must_use]
+    pub fn command_line(&self, parameters: &str) -> String {
+        let line = format!(
+            "{} tsc_early_khz={} lapic_khz={} {parameters}",
+            self.manifest.command_line,
+            tsc::measure_khz(),
+            qemu::LAPIC_KHZ,
+        );
+        line.trim_end().to_owned()
+    }
+}

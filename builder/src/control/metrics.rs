@@ -1,0 +1,120 @@
+//! A fleet's numbers as Prometheus asks for them: its text format, version
+//! 0.0.4 (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::Duration;
+
+use clap::ValueEnum as _;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::types::Fleet;
+use crate::guest::Phase;
+
+/// The media type of the text.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the supervisor's process takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// CPU time since its start.
+    pub cpu: Duration,
+    /// Bytes of memory that are its own or shared, and present.
+    pub resident: u64,
+}
+
+impl Process {
+    /// This process; what cannot be read is 0.
+    #[must_use]
+    pub fn own() -> Self {
+        let cpu = clock_gettime(ClockId::ProcessCPUTime);
+        // `VmRSS:     1234 kB` (proc_pid_status(5)).
+        let kibibytes: u64 = fs::read_to_string("/proc/self/status")
+            .ok()
+            .and_then(|text| {
+                let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+                line.split_ascii_whitespace().next()?.parse().ok()
+            })
+            .unwrap_or(0);
+        Self {
+            cpu: Duration::try_from(cpu).unwrap_or_default(),
+            resident: kibibytes << 10,
+        }
+    }
+}
+
+/// The text, `broken` being how many connections to the fleet ended in an error. A
+/// fleet's name needs no escapes: it is of a-z, 0-9 and -.
+#[must_use]
+pub fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
+    let name = &fleet.fleet;
+    let mut text = String::new();
+    head(&mut text, "imgbuild_guests", "gauge", "Guests in a state.");
+    for phase in Phase::value_variants() {
+        let count = fleet.counts.get(phase).copied().unwrap_or(0);
+        let state = phase.name();
+        line(
+            &mut text,
+            &format!("imgbuild_guests{{fleet=\"{name}\",state=\"{state}\"}} {count}"),
+        );
+    }
+    let held_back = u64::from(fleet.held_back.is_some());
+    for (metric, kind, help, value) in [
+        (
+            "imgbuild_guests_wanted",
+            "gauge",
+            "Guests wanted.",
+            fleet.wanted.into(),
+        ),
+        (
+            "imgbuild_held_back",
+            "gauge",
+            "1 while guests are held back for want of room.",
+            held_back,
+        ),
+        (
+            "imgbuild_restarts_total",
+            "counter",
+            "Guests started again.",
+            fleet.totals.restarts,
+        ),
+        (
+            "imgbuild_unresponsive_total",
+            "counter",
+            "Answers of guests that were late.",
+            fleet.totals.unresponsive,
+        ),
+        (
+            "imgbuild_broken_connections_total",
+            "counter",
+            "Connections that broke, were too slow, or spoke no HTTP.",
+            broken,
+        ),
+        (
+            "imgbuild_supervisor_resident_memory_bytes",
+            "gauge",
+            "Resident memory of the supervisor.",
+            process.resident,
+        ),
+    ] {
+        head(&mut text, metric, kind, help);
+        line(&mut text, &format!("{metric}{{fleet=\"{name}\"}} {value}"));
+    }
+    let metric = "imgbuild_supervisor_cpu_seconds_total";
+    head(&mut text, metric, "counter", "CPU time of the supervisor.");
+    let seconds = process.cpu.as_secs_f64();
+    line(
+        &mut text,
+        &format!("{metric}{{fleet=\"{name}\"}} {seconds}"),
+    );
+    text
+}
+
+fn head(text: &mut String, metric: &str, kind: &str, help: &str) {
+    line(text, &format!("# HELP {metric} {help}"));
+    line(text, &format!("# TYPE {metric} {kind}"));
+}
+
+fn line(text: &mut String, line: &str) {
+    writeln!(text, "{line}").expect("a string takes what is written");
+}

@@ -1,0 +1,246 @@
+//! The documents of the control interface, version 1.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::guest::Desired;
+use crate::guest::Phase;
+
+/// The version of the interface: the first part of every path.
+pub const API_VERSION: u32 = 1;
+
+/// `GET /v1/fleet`: the fleet and its guests; `imgbuild ps --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Fleet {
+    /// See [`API_VERSION`].
+    pub api: u32,
+    /// Its name.
+    pub fleet: String,
+    /// The host that it is on.
+    #[serde(default)]
+    pub host: String,
+    /// Where it stands.
+    pub stage: Stage,
+    /// The process that supervises it; null where none does.
+    pub supervisor: Option<Supervisor>,
+    /// Guests wanted.
+    pub wanted: u32,
+    /// Guests in each state; states without any are left out.
+    pub counts: BTreeMap<Phase, u32>,
+    /// Why no more guests are started for now, if some are held back.
+    pub held_back: Option<String>,
+    /// What made the host not ready, where the launch was forced: ids of
+    /// findings of `imgbuild check --json`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forced: Vec<String>,
+    /// What happened to guests in all.
+    #[serde(default)]
+    pub totals: Totals,
+    /// The guests, in order.
+    pub guests: Vec<Guest>,
+}
+
+/// What happened to guests in all: to those too that went, under this
+/// supervisor, with a smaller number of guests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Totals {
+    /// How often one was started again.
+    pub restarts: u64,
+    /// How often one was late with an answer.
+    pub unresponsive: u64,
+}
+
+/// Where a fleet stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Some guests have not been started yet, and are going to be.
+    Starting,
+    /// Every guest wanted was started.
+    Up,
+    /// No more guests fit: the rest are held back.
+    Settled,
+    /// It ends.
+    Stopping,
+    /// Its supervisor died; some guests live.
+    Orphaned,
+    /// Its supervisor died, and no guest lives: the host was restarted, or all
+    /// were killed.
+    Lost,
+    /// It is another host's, which alone can tell.
+    Elsewhere,
+}
+
+/// The process that supervises a fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Supervisor {
+    /// Process id.
+    pub pid: u32,
+}
+
+/// A guest, as `ps` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Guest {
+    /// Its id, such as `g00007`.
+    pub id: String,
+    /// Its state.
+    pub state: Phase,
+    /// Whether it is to be up; `down` once it was stopped.
+    pub desired: Desired,
+    /// Process id of its VMM.
+    pub pid: Option<u32>,
+    /// Seconds in this state.
+    pub for_seconds: f64,
+    /// Seconds from its last start to ready.
+    pub ready_after: Option<f64>,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// How often it was late with an answer.
+    pub unresponsive: u32,
+    /// Why it is not ready, or why it was started again last.
+    pub reason: Option<String>,
+    /// `ADDRESS:PORT` of its SSH server.
+    pub ssh: Option<String>,
+    /// Its burn, as it last told.
+    pub burn: Option<Burn>,
+}
+
+/// A guest's burn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Burn {
+    /// Share of the time, in percent.
+    pub duty: u8,
+    /// Threads.
+    pub threads: u16,
+    /// Rounds of work since its start.
+    pub rounds: u64,
+}
+
+/// Which guests a request is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Selection {
+    /// Every guest of the fleet.
+    All,
+    /// Those of these ids.
+    These(Vec<String>),
+}
+
+/// `POST /v1/stop`, `/v1/kill`, `/v1/restart`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActRequest {
+    /// The guests.
+    pub guests: Selection,
+    /// Seconds until a guest that does not power off is ended by force; 10
+    /// without.
+    #[serde(default)]
+    pub grace_seconds: Option<f64>,
+}
+
+/// The answer to an [`ActRequest`], once it is done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ActAnswer {
+    /// Guests that were told.
+    pub done: Vec<String>,
+    /// Guests that were not, and why.
+    pub refused: Vec<Refusal>,
+}
+
+/// A guest that was not told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refusal {
+    /// The guest.
+    pub id: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// `POST /v1/scale`; the answer is an [`ActAnswer`] of the guests that came or
+/// went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleRequest {
+    /// Guests wanted.
+    pub count: u32,
+}
+
+/// `POST /v1/ask`: a console command for guests. The answer is a stream of
+/// [`Answer`]s, one a line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AskRequest {
+    /// The guests.
+    pub guests: Selection,
+    /// The command, such as `status --json`.
+    pub command: String,
+    /// Seconds within which an answer counts; by the number of guests without.
+    #[serde(default)]
+    pub within_seconds: Option<f64>,
+}
+
+/// The answer to `POST /v1/guests/ID/console`, of which each line is typed on the
+/// guest's console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Typed {
+    /// Lines that were taken, from the first on.
+    pub taken: u32,
+    /// The rest: more than may wait for the guest to read. To be sent again.
+    pub refused: u32,
+}
+
+/// `POST /v1/attend`: the guests are `urgent` for as long as the answer, which
+/// says nothing, is left open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttendRequest {
+    /// The guests.
+    pub guests: Selection,
+}
+
+/// What a guest answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Answer {
+    /// The guest.
+    pub id: String,
+    /// Exit code of the command; null where none came.
+    pub code: Option<u8>,
+    /// What it printed, or why there is no answer.
+    pub output: String,
+    /// Seconds until the answer.
+    pub seconds: f64,
+}
+
+/// `GET /v1/events`: one line for each change of a guest, as it happens; also
+/// what `launch --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// A guest's state changed.
+    Guest(Guest),
+    /// The fleet's stage changed.
+    Stage {
+        /// The new stage.
+        stage: Stage,
+        /// Why no more guests are started, if some are held back.
+        held_back: Option<String>,
+    },
+    /// Events were lost, since the reader was too slow.
+    Lost {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// Every answer with a status of 400 or more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Error {
+    /// What failed, on what, why, and what next.
+    pub error: String,
+    /// The versions of the interface that are spoken, where another was asked
+    /// for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versions: Option<Vec<u32>>,
+}

@@ -1,0 +1,100 @@
+//! A fleet whose supervisor died, as far as its folder and the processes tell.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
+
+use super::types::{API_VERSION, Fleet, Guest, Stage, Totals};
+use crate::guest::Desired;
+use crate::guest::Phase;
+use crate::store::folder::{self, FolderError, Found};
+use crate::store::journal;
+use crate::store::orphans::{self, Mark};
+use crate::units::{GuestIndexError, GuestRange};
+
+/// Why a fleet without a supervisor cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum UnsupervisedError {
+    /// Its folder does not tell what it is.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// It has more guests than there are.
+    #[error(transparent)]
+    Guests(#[from] GuestIndexError),
+    /// Processes could not be looked at.
+    #[error("cannot look for living guests in /proc: {0}")]
+    Processes(io::Error),
+}
+
+/// The fleet: a guest that lives is `unresponsive`, since nobody asks it. Of
+/// another host's guests nothing is known here.
+pub fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
+    let spec = folder::read_spec(found.path())?;
+    if found.is_elsewhere() {
+        return Ok(Fleet {
+            api: API_VERSION,
+            fleet: spec.name,
+            host: spec.host.name,
+            stage: Stage::Elsewhere,
+            supervisor: None,
+            wanted: spec.count,
+            counts: BTreeMap::new(),
+            held_back: None,
+            forced: spec.forced,
+            totals: Totals::default(),
+            guests: Vec::new(),
+        });
+    }
+    let living = Mark::of(&spec, found.path())
+        .and_then(|mark| orphans::living(Path::new("/"), mark))
+        .map_err(UnsupervisedError::Processes)?;
+    let pids: HashMap<_, _> = living.into_iter().map(|one| (one.guest, one.pid)).collect();
+    let history = journal::replay(&found.paths.journal()).unwrap_or_default();
+    let mut counts = BTreeMap::new();
+    let mut guests = Vec::new();
+    for index in GuestRange::first(spec.count)?.iter() {
+        let pid = pids.get(&index).copied();
+        let past = history.guests.get(&index);
+        let desired = past.map_or(Desired::Up, |past| past.desired);
+        let (state, reason) = match (pid, past.and_then(|past| past.last)) {
+            (Some(_), _) => (Phase::Unresponsive, "nothing supervises it"),
+            (None, _) if desired == Desired::Down => (Phase::Exited, "it was stopped"),
+            (None, Some(_)) => (Phase::Exited, "it is gone, and nothing supervises it"),
+            (None, None) => (Phase::Planned, "its supervisor died before it was started"),
+        };
+        *counts.entry(state).or_default() += 1;
+        guests.push(Guest {
+            id: index.to_string(),
+            state,
+            desired,
+            pid,
+            for_seconds: 0.0,
+            ready_after: None,
+            restarts: past.map_or(0, |past| past.restarts),
+            unresponsive: 0,
+            reason: Some(reason.to_owned()),
+            ssh: spec.ssh_address(index).map(|address| address.to_string()),
+            burn: None,
+        });
+    }
+    Ok(Fleet {
+        api: API_VERSION,
+        fleet: spec.name,
+        host: spec.host.name,
+        stage: if pids.is_empty() {
+            Stage::Lost
+        } else {
+            Stage::Orphaned
+        },
+        supervisor: None,
+        wanted: spec.count,
+        counts,
+        held_back: None,
+        forced: spec.forced,
+        totals: Totals {
+            restarts: guests.iter().map(|guest| u64::from(guest.restarts)).sum(),
+            unresponsive: 0,
+        },
+        guests,
+    })
+}

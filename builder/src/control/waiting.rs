@@ -1,0 +1,194 @@
+//! Waiting for guests to be ready: pure, fed by a fleet and its events.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::types::{Event, Fleet, Guest, Stage};
+use crate::guest::Desired;
+use crate::guest::Phase;
+
+/// Guests that are waited for.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Those chosen; all of the fleet, and those that come, without.
+    chosen: Option<HashSet<String>>,
+    guests: BTreeMap<String, (Phase, Desired)>,
+    stage: Stage,
+}
+
+/// How the wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every guest that is to be up is ready.
+    Ready,
+    /// Some are not, and will not be.
+    Part,
+    /// The fleet ends.
+    Ended,
+}
+
+impl Waiting {
+    /// Waits for guests of `fleet` with these ids.
+    #[must_use]
+    pub fn new(chosen: Option<HashSet<String>>, fleet: &Fleet) -> Self {
+        let mut waiting = Self {
+            chosen,
+            guests: BTreeMap::new(),
+            stage: fleet.stage,
+        };
+        fleet.guests.iter().for_each(|guest| waiting.see(guest));
+        waiting
+    }
+
+    /// Takes an event; [`Event::Lost`] calls for a new value.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Guest(guest) => self.see(guest),
+            Event::Stage { stage, .. } => self.stage = *stage,
+            Event::Lost { .. } => {}
+        }
+    }
+
+    fn see(&mut self, guest: &Guest) {
+        if self
+            .chosen
+            .as_ref()
+            .is_none_or(|ids| ids.contains(&guest.id))
+        {
+            let seen = (guest.state, guest.desired);
+            self.guests.insert(guest.id.clone(), seen);
+        }
+    }
+
+    fn states(&self) -> impl Iterator<Item = Phase> {
+        let up = self
+            .guests
+            .values()
+            .filter(|(_, desired)| *desired == Desired::Up);
+        up.map(|(state, _)| *state)
+    }
+
+    /// Guests in each state, of those that are to be up.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<Phase, u64> {
+        let mut counts = BTreeMap::new();
+        for state in self.states() {
+            *counts.entry(state).or_default() += 1;
+        }
+        counts
+    }
+
+    /// How the wait ended, if it did.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        if matches!(self.stage, Stage::Stopping | Stage::Orphaned | Stage::Lost) {
+            return Some(Outcome::Ended);
+        }
+        let given_up = |state| matches!(state, Phase::Failed | Phase::Exited);
+        // Held back are those that would come next, and nothing else is under way.
+        let held_back = |state| matches!(state, Phase::Planned | Phase::Restarting | Phase::Ready);
+        if self.states().all(|state| state == Phase::Ready) {
+            Some(Outcome::Ready)
+        } else if self.states().any(given_up)
+            || (self.stage == Stage::Settled && self.states().all(held_back))
+        {
+            Some(Outcome::Part)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::types::Totals;
+
+    fn guest(id: usize, state: Phase) -> Guest {
+        Guest {
+            id: format!("g{id:05}"),
+            state,
+            desired: Desired::Up,
+            pid: None,
+            for_seconds: 0.0,
+            ready_after: None,
+            restarts: 0,
+            unresponsive: 0,
+            reason: None,
+            ssh: None,
+            burn: None,
+        }
+    }
+
+    fn waiting(stage: Stage, states: &[Phase], chosen: Option<&[&str]>) -> Waiting {
+        let fleet = Fleet {
+            api: 1,
+            fleet: "f".to_owned(),
+            host: "h".to_owned(),
+            stage,
+            supervisor: None,
+            wanted: 0,
+            counts: BTreeMap::new(),
+            held_back: None,
+            forced: Vec::new(),
+            totals: Totals::default(),
+            guests: states
+                .iter()
+                .enumerate()
+                .map(|(id, state)| guest(id, *state))
+                .collect(),
+        };
+        let chosen = chosen.map(|ids| ids.iter().map(ToString::to_string).collect());
+        Waiting::new(chosen, &fleet)
+    }
+
+    #[test]
+    fn a_wait_ends_when_nothing_more_can_come() {
+        use Phase::{Booting, Exited, Failed, Planned, Ready, Restarting, Unresponsive};
+        for (stage, states, outcome) in [
+            (Stage::Up, &[Ready, Ready][..], Some(Outcome::Ready)),
+            (Stage::Starting, &[Ready, Planned], None),
+            (Stage::Up, &[Ready, Booting], None),
+            (Stage::Up, &[Ready, Unresponsive], None),
+            (Stage::Up, &[Ready, Restarting], None),
+            (Stage::Starting, &[Failed, Planned], Some(Outcome::Part)),
+            (Stage::Up, &[Ready, Exited], Some(Outcome::Part)),
+            (Stage::Settled, &[Ready, Planned], Some(Outcome::Part)),
+            (Stage::Settled, &[Ready, Restarting], Some(Outcome::Part)),
+            (Stage::Settled, &[Ready, Planned, Booting], None),
+            (Stage::Stopping, &[Ready], Some(Outcome::Ended)),
+            (Stage::Up, &[], Some(Outcome::Ready)),
+        ] {
+            let found = waiting(stage, states, None).outcome();
+            assert_eq!(found, outcome, "{stage:?} {states:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_chosen_are_waited_for_and_events_count() {
+        let mut waiting = waiting(
+            Stage::Up,
+            &[Phase::Failed, Phase::Booting, Phase::Booting],
+            Some(&["g00001", "g00002"]),
+        );
+        assert_eq!(waiting.outcome(), None);
+        waiting.apply(&Event::Guest(guest(1, Phase::Ready)));
+        waiting.apply(&Event::Guest(guest(3, Phase::Failed)));
+        assert_eq!(
+            waiting.counts(),
+            BTreeMap::from([(Phase::Booting, 1), (Phase::Ready, 1)])
+        );
+        assert_eq!(waiting.outcome(), None);
+        // One that was stopped is not waited for.
+        let stopped = Guest {
+            desired: Desired::Down,
+            ..guest(2, Phase::Exited)
+        };
+        waiting.apply(&Event::Guest(stopped));
+        assert_eq!(waiting.outcome(), Some(Outcome::Ready));
+        waiting.apply(&Event::Stage {
+            stage: Stage::Stopping,
+            held_back: None,
+        });
+        assert_eq!(waiting.outcome(), Some(Outcome::Ended));
+    }
+}

@@ -1,0 +1,306 @@
+//! A guest's state machine: pure, so that every step can be tested as a table.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tty_init::protocol::Status;
+
+pub mod admission;
+pub mod deadline;
+mod event;
+mod policy;
+mod reason;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod trouble;
+mod wanted;
+
+pub use event::{Action, Actions, Event};
+pub use policy::{Backoff, GIVE_UP, OnTrouble, Policy, SETTLED, TRY_ON};
+pub use reason::Reason;
+pub use trouble::Trouble;
+pub use wanted::{BurnAt, Desired, Restart};
+
+/// Starts in a row for which something of a guest's is another's until it gets a
+/// new one: what is taken for a moment is free again by then.
+const TRIES: u32 = 4;
+
+/// Where a guest stands.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Not started yet
+    Planned,
+    /// Its VMM was started; its kernel has not spoken
+    Starting,
+    /// Its kernel speaks; it has not reported ready
+    Booting,
+    /// It reported ready, and answers in time
+    Ready,
+    /// It is late with an answer
+    Unresponsive,
+    /// Its VMM ended, and it is not to be started again
+    Exited,
+    /// Its VMM ended, and it will be started again
+    Restarting,
+    /// It was given up
+    Failed,
+}
+
+impl Phase {
+    /// One word for it, the same in tables and in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Starting => "starting",
+            Self::Booting => "booting",
+            Self::Ready => "ready",
+            Self::Unresponsive => "unresponsive",
+            Self::Exited => "exited",
+            Self::Restarting => "restarting",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether the guest has a VMM.
+    #[must_use]
+    pub fn lives(self) -> bool {
+        match self {
+            Self::Starting | Self::Booting | Self::Ready | Self::Unresponsive => true,
+            Self::Planned | Self::Exited | Self::Restarting | Self::Failed => false,
+        }
+    }
+}
+
+/// A guest as its console and its process show it.
+#[derive(Debug)]
+pub struct Guest {
+    phase: Phase,
+    desired: Desired,
+    since: Option<Instant>,
+    /// When its VMM was started, by this supervisor.
+    started: Option<Instant>,
+    ready_after: Option<Duration>,
+    /// When the guest wants a tick. What for, the other fields tell.
+    due: Option<Instant>,
+    /// When it was asked for the sign of life that it owes.
+    asked: Option<Instant>,
+    /// It had its chance to answer; until `due` its VMM may say what keeps it.
+    suspected: bool,
+    /// Why its end was asked for. With `due`, it is powering off until then;
+    /// without, it was killed.
+    fate: Option<Reason>,
+    /// It is to be started again at once when it has ended.
+    anew: bool,
+    /// What its console gave away before its end.
+    omen: Option<Reason>,
+    reason: Option<Reason>,
+    /// Ends in a row without being ready for long.
+    ends: u32,
+    /// Starts in a row for which something of its own was another's.
+    tries: u32,
+    /// Its last start is one of its restarts.
+    is_again: bool,
+    restarts: u32,
+    unresponsive: u32,
+    status: Option<Status>,
+    tail: VecDeque<String>,
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Planned,
+            desired: Desired::Up,
+            since: None,
+            started: None,
+            ready_after: None,
+            due: None,
+            asked: None,
+            suspected: false,
+            fate: None,
+            anew: false,
+            omen: None,
+            reason: None,
+            ends: 0,
+            tries: 0,
+            is_again: false,
+            restarts: 0,
+            unresponsive: 0,
+            status: None,
+            tail: VecDeque::new(),
+        }
+    }
+}
+
+impl Guest {
+    /// A guest that is planned.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether it is to be up.
+    #[must_use]
+    pub fn desired(&self) -> Desired {
+        self.desired
+    }
+
+    /// Why it is not ready, or why it was started again last.
+    #[must_use]
+    pub fn reason(&self) -> Option<&Reason> {
+        self.reason.as_ref()
+    }
+
+    /// What it last said of itself, since its last start.
+    #[must_use]
+    pub fn status(&self) -> Option<Status> {
+        self.status
+    }
+
+    /// The last lines of text from its console or its VMM, since its last start.
+    pub fn tail(&self) -> impl Iterator<Item = &str> {
+        self.tail.iter().map(String::as_str)
+    }
+
+    /// How often it was started again.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// How often it was late with an answer.
+    #[must_use]
+    pub fn unresponsive(&self) -> u32 {
+        self.unresponsive
+    }
+
+    /// Since when it is in its phase; `None` before anything happened to it.
+    #[must_use]
+    pub fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// Time from its last start to its report of being ready; `None` for one
+    /// that another supervisor started.
+    #[must_use]
+    pub fn ready_after(&self) -> Option<Duration> {
+        self.ready_after
+    }
+
+    /// Whether it was asked for a sign of life that has not come.
+    #[must_use]
+    pub fn owes_an_answer(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// When it next wants an [`Event::Tick`]. Any event may change it.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// What of the host's keeps it from being started.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&Trouble> {
+        match (self.phase, &self.reason) {
+            (Phase::Planned | Phase::Restarting, Some(Reason::Host(trouble))) => Some(trouble),
+            _ => None,
+        }
+    }
+
+    /// Whether something of its own, such as its port, has been another's for so
+    /// long that it needs a new one.
+    #[must_use]
+    pub fn has_lost_its_own(&self) -> bool {
+        let is_taken = matches!(self.reason, Some(Reason::Host(Trouble::Taken(_))));
+        is_taken && self.tries >= TRIES
+    }
+
+    /// Notes how it fared under another supervisor: how often it was started
+    /// again, and where it stands, if that was its end and it does not live.
+    pub fn remember(&mut self, restarts: u32, over: Option<Phase>) {
+        self.restarts = restarts;
+        if let (Phase::Planned, Some(over)) = (self.phase, over) {
+            self.phase = over;
+        }
+    }
+
+    /// Takes an event that happens `now`. `jitter`, from 0 to 1, is drawn anew by
+    /// the caller for each, and spreads restarts.
+    pub fn apply(
+        &mut self,
+        now: Instant,
+        jitter: f64,
+        event: &Event<'_>,
+        policy: &Policy,
+    ) -> Actions {
+        let before = self.phase;
+        let action = match event {
+            Event::Start => {
+                self.start(now, policy);
+                None
+            }
+            Event::Heard => {
+                self.hear(now, None, policy);
+                None
+            }
+            Event::Message(message) => {
+                self.hear(now, Some(message), policy);
+                None
+            }
+            Event::Text(line) => {
+                self.read(now, line, policy);
+                None
+            }
+            Event::Adopted => self.adopt(now, policy),
+            Event::VmmText(line) => self.complain(line),
+            Event::Tick => self.tick(now, policy),
+            Event::Chance(chance) => self.judge(now, *chance, policy),
+            Event::Machine(machine) => self.explain(now, *machine, policy),
+            Event::OutOfReach => self.lose_sight(now, policy),
+            Event::SpawnFailed(reason) if before == Phase::Starting => {
+                self.end(now, jitter, reason.clone(), policy)
+            }
+            Event::Gone if before == Phase::Planned => self.end(now, jitter, Reason::Lost, policy),
+            Event::Ended(end) if before.lives() => {
+                let reason = self.reason_of(*end);
+                self.end(now, jitter, reason, policy)
+            }
+            Event::Stop(grace) => self.stop(now, *grace),
+            Event::Restart(grace) => self.restart(now, *grace),
+            Event::Kill if before.lives() => {
+                let fate = self.fate.take().unwrap_or(Reason::Killed);
+                Some(self.kill(fate))
+            }
+            Event::SpawnFailed(_) | Event::Gone | Event::Ended(_) | Event::Kill => None,
+        };
+        let changed = self.phase != before;
+        if changed {
+            self.since = Some(now);
+        }
+        Actions { action, changed }
+    }
+}

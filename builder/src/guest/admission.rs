@@ -1,0 +1,378 @@
+//! When another guest may start: as fast as CPUs, memory and KSM keep up, and
+//! never so that the host runs out of memory. Pure, but for [`look`].
+//!
+//! Free memory alone does not tell: a guest costs most before KSM has merged it,
+//! and one that boots has not taken yet what it is going to.
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::concern::text::{counted, size};
+use crate::host::ksm;
+use crate::host::snapshot::Ksm;
+use crate::host::snapshot::file::Source;
+use crate::sample::meminfo;
+
+/// How fast guests are started, and when no more are.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdmissionSpec {
+    /// Memory of the host that stays free, in bytes of MemAvailable.
+    pub keep_free: u64,
+    /// Most starts a second.
+    pub rate: Option<f64>,
+    /// Most guests that boot at a time; by the number of CPUs without.
+    pub parallel: Option<usize>,
+    /// Host memory that a guest takes before KSM merges it, in bytes.
+    pub guest_memory: u64,
+}
+
+#[cfg(test)]
+mod tests;
+
+/// How soon to look again at what changes by itself.
+const LOOK: Duration = Duration::from_millis(500);
+/// How far starts may catch up with their rate after a delay.
+const CATCH_UP: Duration = Duration::from_millis(100);
+/// Share of the time in which some task waited for memory, in percent, above
+/// which no guest starts (kernel document accounting/psi, `some avg10`).
+const PRESSURE_MOST: f64 = 10.0;
+/// How long memory may stay short without getting better until the host is full.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same while KSM has not been over all memory since the last start.
+const PATIENCE_MERGING: Duration = Duration::from_secs(60);
+/// Passes of KSM over all memory until what a new guest has in common is
+/// merged: the one under way, and two that find it unchanged.
+const PASSES: u64 = 3;
+/// Memory that must come back for it to be getting better, in bytes: more than
+/// comes and goes by itself.
+const STEP: u64 = 1 << 20;
+/// Size of a page, in bytes.
+const PAGE: u64 = 4096;
+
+/// Decides whether another guest may start.
+#[derive(Debug)]
+pub struct Admission {
+    spec: AdmissionSpec,
+    parallel: usize,
+    /// When the rate lets the next one start.
+    next: Option<Instant>,
+    /// KSM's passes, as last seen.
+    full_scans: u64,
+    /// The same when the last guest started.
+    scans_at_start: u64,
+    short: Option<Shortage>,
+}
+
+/// Memory has been short.
+#[derive(Debug, Clone, Copy)]
+struct Shortage {
+    /// When it last got better.
+    improved: Instant,
+    /// The most memory available since.
+    available: u64,
+    /// The most pages merged since.
+    merged: u64,
+    /// Whether it was given up.
+    full: bool,
+}
+
+/// What is seen of the fleet and of the host.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seen {
+    /// Guests that start or boot.
+    pub booting: usize,
+    /// Guests with a VMM, those that boot among them.
+    pub living: usize,
+    /// Memory that can be had without swapping (`MemAvailable`), in bytes.
+    pub available: u64,
+    /// What the control groups of guests still allow, in bytes.
+    pub room: u64,
+    /// Share of the last 10 s in which some task waited for memory, in percent.
+    pub memory_pressure: f64,
+    /// KSM, where it runs.
+    pub ksm: Option<KsmSeen>,
+}
+
+/// What KSM did (kernel document admin-guide/mm/ksm).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KsmSeen {
+    /// Passes over all memory.
+    pub full_scans: u64,
+    /// Pages that others stand for: memory saved (`pages_sharing`).
+    pub merged: u64,
+    /// Pages that were looked at and not merged (`pages_unshared` and
+    /// `pages_volatile`).
+    pub unmerged: u64,
+}
+
+/// Whether another guest may start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Verdict {
+    /// It may, now.
+    Start,
+    /// Not yet.
+    Wait {
+        /// When to look again; sooner if a guest ended or is ready.
+        until: Instant,
+        /// What holds it back.
+        why: Hold,
+    },
+    /// There is no room, and none is coming by itself. It is worth another look
+    /// now and then: memory may come back.
+    Full(Hold),
+}
+
+/// What holds a guest back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Hold {
+    /// As many boot as may at a time.
+    Parallel {
+        /// Guests that boot.
+        booting: usize,
+    },
+    /// As many were started as may in a second.
+    Rate(f64),
+    /// Tasks wait for memory for this share of the time, in percent.
+    Pressure(f64),
+    /// Another guest would take memory that is to stay free.
+    Memory {
+        /// What is available, in bytes.
+        available: u64,
+        /// What is to stay free, in bytes.
+        floor: u64,
+        /// What the guest, and those that boot, take besides, in bytes.
+        guests: u64,
+    },
+    /// Another guest would take memory that a control group does not allow.
+    Group {
+        /// What it still allows, in bytes.
+        room: u64,
+        /// What the guest, and those that boot, take, in bytes.
+        guests: u64,
+    },
+    /// The same as either, but KSM is still at work.
+    Merging {
+        /// What is available, in bytes.
+        available: u64,
+        /// Guests with a VMM.
+        living: usize,
+        /// Pages that KSM has saved.
+        merged: u64,
+        /// Pages that it looked at and has not merged.
+        unmerged: u64,
+    },
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Parallel { booting } => {
+                write!(f, "{} at a time boot", counted(booting as u64, "guest"))
+            }
+            Self::Rate(rate) => write!(f, "{rate} guests a second are started"),
+            Self::Pressure(percent) => write!(
+                f,
+                "tasks wait for memory {percent:.1} % of the time, more than {PRESSURE_MOST} %"
+            ),
+            Self::Memory {
+                available,
+                floor,
+                guests,
+            } => write!(
+                f,
+                "{} of memory are available; the next guest and those that boot take {}, and {} \
+                 are to stay free",
+                size(available),
+                size(guests),
+                size(floor)
+            ),
+            Self::Group { room, guests } => write!(
+                f,
+                "the control group's limit leaves {} of memory, and the next guest and those that \
+                 boot take {}",
+                size(room),
+                size(guests)
+            ),
+            Self::Merging {
+                available,
+                living,
+                merged,
+                unmerged,
+            } => write!(
+                f,
+                "{} of memory are available, and KSM is still merging that of {}: {} saved, {} \
+                 looked at",
+                size(available),
+                counted(living as u64, "guest"),
+                size(merged.saturating_mul(PAGE)),
+                size(unmerged.saturating_mul(PAGE))
+            ),
+        }
+    }
+}
+
+impl Admission {
+    /// Admission to a fleet on a host with so many `cores` to use.
+    #[must_use]
+    pub fn new(spec: &AdmissionSpec, cores: usize) -> Self {
+        Self {
+            spec: *spec,
+            // Booting is work for a CPU, so more guests at a time than CPUs only
+            // slow each other down; one more keeps the CPUs busy while another
+            // is set up.
+            parallel: spec.parallel.unwrap_or(cores + 1),
+            next: None,
+            full_scans: 0,
+            scans_at_start: 0,
+            short: None,
+        }
+    }
+
+    /// Most guests that boot at a time.
+    #[must_use]
+    pub fn parallel(&self) -> usize {
+        self.parallel
+    }
+
+    /// Whether another guest may start. Ask before each start, those of guests
+    /// that are started again too, with the guests started before counted in
+    /// `seen`.
+    pub fn may_start(&mut self, now: Instant, seen: &Seen) -> Verdict {
+        if let Some(ksm) = seen.ksm {
+            self.full_scans = ksm.full_scans;
+        }
+        let wait = |why| Verdict::Wait {
+            until: now + LOOK,
+            why,
+        };
+        if seen.booting >= self.parallel {
+            return wait(Hold::Parallel {
+                booting: seen.booting,
+            });
+        }
+        let starting = u64::try_from(seen.booting)
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
+        let guests = self.spec.guest_memory.saturating_mul(starting);
+        let floor = self.spec.keep_free;
+        let room = seen.room;
+        if seen.available < guests.saturating_add(floor) {
+            let hold = Hold::Memory {
+                available: seen.available,
+                floor,
+                guests,
+            };
+            return self.run_short(now, seen, seen.available, hold);
+        }
+        if room < guests {
+            return self.run_short(now, seen, room, Hold::Group { room, guests });
+        }
+        self.short = None;
+        if seen.memory_pressure > PRESSURE_MOST {
+            return wait(Hold::Pressure(seen.memory_pressure));
+        }
+        match (self.spec.rate, self.next) {
+            (Some(rate), Some(until)) if now < until => Verdict::Wait {
+                until,
+                why: Hold::Rate(rate),
+            },
+            _ => Verdict::Start,
+        }
+    }
+
+    /// Takes note that a guest was started `now`.
+    pub fn started(&mut self, now: Instant) {
+        self.scans_at_start = self.full_scans;
+        if let Some(rate) = self.spec.rate {
+            let behind = now.checked_sub(CATCH_UP).unwrap_or(now);
+            let from = self.next.map_or(now, |next| next.max(behind));
+            // Fails for a rate that is none, which command lines do not take.
+            let interval = Duration::try_from_secs_f64(rate.recip()).unwrap_or_default();
+            self.next = from.checked_add(interval);
+        }
+    }
+
+    /// Tells whether memory that is short may yet come; so much is `available`.
+    fn run_short(&mut self, now: Instant, seen: &Seen, available: u64, hold: Hold) -> Verdict {
+        let merged = seen.ksm.map_or(0, |ksm| ksm.merged);
+        let short = self.short.get_or_insert(Shortage {
+            improved: now,
+            available,
+            merged,
+            full: false,
+        });
+        let more = available >= short.available.saturating_add(STEP)
+            || merged >= short.merged.saturating_add(STEP / PAGE);
+        if more {
+            short.improved = now;
+            short.available = short.available.max(available);
+            short.merged = short.merged.max(merged);
+        }
+        let stuck = now.saturating_duration_since(short.improved);
+        let merging = seen.ksm.filter(|ksm| {
+            let passes = ksm.full_scans.saturating_sub(self.scans_at_start);
+            seen.living > 0 && (stuck < PATIENCE || passes < PASSES && stuck < PATIENCE_MERGING)
+        });
+        short.full |= stuck >= PATIENCE && merging.is_none();
+        if short.full {
+            return Verdict::Full(hold);
+        }
+        Verdict::Wait {
+            until: now + LOOK,
+            why: merging.map_or(hold, |ksm| Hold::Merging {
+                available,
+                living: seen.living,
+                merged: ksm.merged,
+                unmerged: ksm.unmerged,
+            }),
+        }
+    }
+}
+
+/// Looks at the host under `root`, where so many guests boot and live, and their
+/// control groups limit memory to `allowed` bytes more, if they do.
+///
+/// What cannot be read is no reason to start no guests: unknown memory is taken
+/// for enough of it (`u64::MAX`), unknown pressure for none, and KSM that does
+/// not tell for one that does not run.
+#[must_use]
+pub fn look(root: &Path, allowed: Option<u64>, booting: usize, living: usize) -> Seen {
+    let mut unseen = Vec::new();
+    let ksm = ksm::read(root, &mut unseen).filter(Ksm::runs);
+    let mut source = Source::new(root, &mut unseen);
+    let meminfo = source.text("proc/meminfo");
+    let available = meminfo
+        .as_deref()
+        .and_then(|text| meminfo::bytes(meminfo::fields(text).get("MemAvailable")?));
+    let pressure = source
+        .text("proc/pressure/memory")
+        .and_then(|text| some_avg10(&text));
+    Seen {
+        booting,
+        living,
+        available: available.unwrap_or(u64::MAX),
+        room: allowed.unwrap_or(u64::MAX),
+        memory_pressure: pressure.unwrap_or(0.0),
+        ksm: ksm.and_then(|ksm| {
+            Some(KsmSeen {
+                full_scans: ksm.full_scans?,
+                merged: ksm.pages_sharing?,
+                unmerged: ksm.pages_unshared?.saturating_add(ksm.pages_volatile?),
+            })
+        }),
+    }
+}
+
+/// The percentage in `some avg10=0.00 avg60=…`.
+fn some_avg10(text: &str) -> Option<f64> {
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    let figure = some
+        .split(' ')
+        .find_map(|word| word.strip_prefix("avg10="))?;
+    let percent: f64 = figure.parse().ok()?;
+    (0.0..=100.0).contains(&percent).then_some(percent)
+}

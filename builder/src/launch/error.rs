@@ -1,0 +1,129 @@
+//! Why a fleet was not launched, or not gone on with.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use crate::artifact::opened::ArtifactsError;
+use crate::fleet::remove::RemoveError;
+use crate::fleet::site::SiteError;
+use crate::fleet::supervise::SuperviseError;
+use crate::host::settings::SettingsError;
+use crate::net::ports::TooFewPorts;
+use crate::net::tap::TapError;
+use crate::process::ProcessError;
+use crate::store::claims::ClaimsError;
+use crate::store::folder::FolderError;
+use crate::store::journal::JournalError;
+use crate::store::key::KeyError;
+use crate::store::users::UsersError;
+use crate::trial::TrialError;
+use crate::trial::readiness::Report;
+use crate::units::{GuestIndexError, counted};
+use crate::vmm::qemu::EmulatorError;
+
+/// A fleet that could not be launched.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The host cannot run the fleet.
+    #[error("this host is not ready for {}", obstacles(.0))]
+    NotReady(Box<Report>),
+    /// The user ended it before it began.
+    #[error("interrupted before a guest was started")]
+    Interrupted,
+    /// Host settings could not be changed.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Guests cannot run from the artifacts.
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactsError),
+    /// Guests cannot be tried.
+    #[error(transparent)]
+    Trial(#[from] TrialError),
+    /// Guests have no place.
+    #[error(transparent)]
+    Site(#[from] SiteError),
+    /// The fleet cannot be supervised.
+    #[error(transparent)]
+    Supervise(#[from] SuperviseError),
+    /// More guests than can be numbered.
+    #[error(transparent)]
+    Count(#[from] GuestIndexError),
+    /// QEMU is not there.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The fleet's folders could not be made.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The key given is not one to log in with.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Not every guest can have a port.
+    #[error("this host is not ready: {0}")]
+    Ports(#[from] TooFewPorts),
+    /// What other fleets have cannot be told, or not be told to them.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
+    /// Guests cannot have user ids of their own.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// What a launch left that was killed could not be removed.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+    /// The QEMU that was chosen cannot be used.
+    #[error(transparent)]
+    Emulator(#[from] EmulatorError),
+    /// Guests cannot be connected by taps.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The supervisor of a fleet ended before it was one.
+    #[error("the supervisor ended ({status}): {last}")]
+    Supervisor {
+        /// How it ended.
+        status: ExitStatus,
+        /// The last thing it said.
+        last: String,
+    },
+    /// The host was restarted, and no guest of the fleet can live.
+    #[error(
+        "{name} was lost when the host was restarted: `imgbuild rm {name}` clears it, and `imgbuild \
+         launch` starts one anew"
+    )]
+    Rebooted {
+        /// The fleet.
+        name: String,
+    },
+    /// Its artifacts are not those that its guests run from.
+    #[error(
+        "{} was built again since {name} was launched, and guests of two kinds would be mixed; \
+         `imgbuild rm --force {name}` ends its guests, and `imgbuild launch` starts it anew",
+        out.display()
+    )]
+    Changed {
+        /// The fleet.
+        name: String,
+        /// The output folder.
+        out: PathBuf,
+    },
+    /// The system refused what a supervisor needs.
+    #[error("cannot supervise the fleet: {0}")]
+    System(#[from] io::Error),
+}
+
+/// What makes a host not ready, for a message.
+pub(crate) fn obstacles(report: &Report) -> String {
+    let mut text = format!(
+        "{} under --accel {}:",
+        counted(report.want.wanted(), "guest"),
+        report.want.accel.name()
+    );
+    for finding in report.obstacles() {
+        let _ = write!(text, "\n  {}", finding.in_full());
+    }
+    text.push_str("\n`imgbuild check` tells more; --force launches all the same");
+    text
+}

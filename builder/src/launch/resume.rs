@@ -1,0 +1,176 @@
+//! `launch --resume`, and what every supervisor does from the first guest to the
+//! last.
+
+use std::path::Path;
+
+use rustix::process::{Resource, Signal, pidfd_send_signal};
+
+use super::{LaunchError, LaunchEvent, Launched, Milestone, Summary, detach, raise};
+use crate::artifact::opened::Artifacts;
+use crate::control::types::Event;
+use crate::directories::Directories;
+use crate::fleet::site::Site;
+use crate::fleet::supervise::{Attachment, Fleet, STOP_GRACE};
+use crate::fleet::supervisor::{Member, Supervisor};
+use crate::guest::Desired;
+use crate::guest::admission::Admission;
+use crate::guest::deadline;
+use crate::guest::{Backoff, Event as GuestEvent, GIVE_UP, OnTrouble, Phase, Policy};
+use crate::host;
+use crate::host_id::Relation;
+use crate::interrupt::Interrupt;
+use crate::store::folder::{Folder, Paths};
+use crate::store::journal::{History, Journal};
+use crate::store::orphans::{self, Living, Mark};
+use crate::trial::mend::Hold;
+use crate::units::{GuestRange, counted};
+use crate::vmm::Lifetime;
+use crate::vmm::qemu::{Emulator, Standing};
+
+/// Goes on with a fleet whose supervisor died.
+pub fn resume(
+    name: &str,
+    attachment: Attachment,
+    directories: &Directories,
+    interrupt: &Interrupt,
+    emit: &mut dyn FnMut(LaunchEvent),
+) -> Result<Launched, LaunchError> {
+    let folder = Folder::open(name, directories)?;
+    let spec = folder.spec()?;
+    if attachment == Attachment::Detached {
+        let paths = Paths::clone(&folder);
+        drop(folder);
+        detach(name, &paths, interrupt, emit)?;
+        return Ok(Launched::Detached);
+    }
+    if directories.host.relation(&spec.host) != Relation::ThisBoot {
+        return Err(LaunchError::Rebooted {
+            name: name.to_owned(),
+        });
+    }
+    let artifacts = Artifacts::open(&spec.out)?;
+    if artifacts.digest != spec.artifacts {
+        return Err(LaunchError::Changed {
+            name: name.to_owned(),
+            out: spec.out,
+        });
+    }
+    folder.make_folders()?;
+    tell_of_qemu(name, &spec.qemu);
+    raise(Resource::Nproc)?;
+    // Settings that the fleet was launched with stay in force for it.
+    let _settings = Hold::of_others(name);
+    let journal = Journal::open(&folder.journal())?;
+    let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
+    site.renew_runtime()?;
+    supervise(site, journal, attachment, interrupt, emit)
+}
+
+/// Tells what became of a fleet's QEMU. Guests that live go on whatever that is:
+/// they have it open.
+fn tell_of_qemu(name: &str, qemu: &Emulator) {
+    match qemu.standing() {
+        Ok(Standing::Same) => {}
+        Ok(Standing::Replaced) => tracing::warn!("{name}: {}", qemu.replaced()),
+        Err(error) => tracing::warn!("{name}: {error}"),
+    }
+}
+
+/// Supervises a fleet to its end; guests of it that live are adopted.
+pub(crate) fn supervise(
+    mut site: Site,
+    journal: Journal,
+    attachment: Attachment,
+    interrupt: &Interrupt,
+    emit: &mut dyn FnMut(LaunchEvent),
+) -> Result<Launched, LaunchError> {
+    let spec = site.spec().clone();
+    raise(Resource::Nofile)?;
+    site.place()?;
+    let patience = deadline::scaled(spec.count, host::cpus());
+    let policy = Policy {
+        restart: spec.restart,
+        boot_timeout: spec.boot_timeout,
+        answer_within: patience,
+        health: spec.health,
+        backoff: Backoff::default(),
+        give_up: GIVE_UP,
+        on_trouble: OnTrouble::TryOn,
+    };
+    let admission = Admission::new(&spec.admission, host::cpus());
+    let cpu = site.describe_cpu();
+    let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
+    supervisor.extend(GuestRange::first(spec.count)?.iter());
+    adopt(&mut supervisor, journal.history())?;
+    let mut tell = |event: &Event| emit(LaunchEvent::Fleet(event.clone()));
+    let fleet = Fleet::new(supervisor, journal, &mut tell)?;
+    let (ending, tally) = fleet.run(attachment)?;
+    let summary = Box::new(Summary {
+        fleet: spec.name,
+        tally,
+        accel: spec.accel,
+        sharing: spec.sharing,
+        net: spec.net,
+        memory: spec.memory,
+        cpu,
+        ending,
+        forced: spec.forced,
+    });
+    emit(LaunchEvent::Launch(Milestone::Summary(summary.clone())));
+    Ok(Launched::Over(summary))
+}
+
+/// Takes charge of the guests that live, and notes those that are gone.
+fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError> {
+    let site = supervisor.site();
+    let mark = Mark::of(site.spec(), site.folder().path())?;
+    let mut adopted = 0_u64;
+    let mut found = orphans::living(Path::new("/"), mark)?;
+    // Any process of the guests' user may have a guest's UUID in its command line;
+    // those that the journal tells of come first.
+    found.sort_by_key(|living| {
+        let last = past.guests.get(&living.guest).and_then(|past| past.last);
+        last.is_none_or(|run| (run.pid, run.start_time) != (living.pid, living.start_time))
+    });
+    for living in found {
+        let which = living.guest.get() as usize;
+        let Some(pidfd) = orphans::open(living.pid, living.start_time, mark, living.guest) else {
+            continue;
+        };
+        let is_extra = supervisor.members().get(which).is_none_or(Member::lives);
+        let why = if is_extra {
+            "its number is not wanted, or taken".to_owned()
+        } else {
+            match supervisor.adopt(which, &living, pidfd.try_clone()?, past.up) {
+                Ok(()) => {
+                    adopted += 1;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let Living { guest, pid, .. } = living;
+        tracing::warn!("{guest} (process {pid}) is killed: {why}");
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+    for (guest, past) in &past.guests {
+        let which = guest.get() as usize;
+        let Some(member) = supervisor.members().get(which) else {
+            continue;
+        };
+        let lives = member.lives();
+        supervisor.remember(which, past.restarts, past.over);
+        if past.desired == Desired::Down {
+            supervisor.wish(which, &GuestEvent::Stop(STOP_GRACE));
+        } else if !lives && past.over == Some(Phase::Restarting) {
+            // Its next start was waited for.
+            supervisor.wish(which, &GuestEvent::Restart(STOP_GRACE));
+        } else if !lives && past.last.is_some() {
+            supervisor.wish(which, &GuestEvent::Gone);
+        }
+    }
+    if adopted > 0 {
+        tracing::info!("adopted {}", counted(adopted, "guest"));
+    }
+    Ok(())
+}

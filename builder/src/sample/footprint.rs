@@ -1,0 +1,243 @@
+//! What a process costs its host, and what two guests' RAM have in common.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use procfs_core::process::{MemoryMaps, SmapsRollup, Status};
+use procfs_core::{FromRead, ProcError};
+
+use super::processes;
+use super::{ksm, meminfo};
+
+/// Bytes of a page.
+pub const PAGE: usize = 4096;
+
+/// What a page holds.
+pub type Page = [u8; PAGE];
+
+/// What the pages of a guest's RAM hold, by their place from its start in
+/// bytes; a page that was never touched has none.
+pub type Pages = BTreeMap<u64, Page>;
+
+const MEMINFO: &str = "/proc/meminfo";
+/// What a thread of the kernel's for a machine is called, before the process id
+/// of its VMM (Linux's `kvm_vm_create_worker_thread()` and `kvm_create_pit()`).
+const FOR_MACHINE: &str = "kvm-";
+
+/// What a VMM's process costs its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// Memory that is its own alone, page tables included, in bytes.
+    pub private: u64,
+    /// Memory of files that it shares with others of its kind, in bytes.
+    pub shared: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Open files.
+    pub files: u64,
+}
+
+impl Footprint {
+    /// Looks at a process of this user's.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let smaps: SmapsRollup = parse(pid, "smaps_rollup")?;
+        let status: Status = parse(pid, "status")?;
+        let bytes = |keys: &[&str]| -> u64 {
+            let maps = smaps.memory_map_rollup.iter();
+            maps.flat_map(|map| keys.iter().filter_map(|key| map.extension.map.get(*key)))
+                .sum()
+        };
+        let tables = status.vmpte.unwrap_or(0) << 10;
+        Ok(Self {
+            private: bytes(&["Private_Clean", "Private_Dirty", "Swap"]) + tables,
+            shared: bytes(&["Shared_Clean", "Shared_Dirty"]),
+            threads: status.threads,
+            files: fs::read_dir(file(pid, "fd"))?.count() as u64,
+        })
+    }
+}
+
+/// Page tables that KVM has for all guests of the host, in bytes; `None` where the
+/// kernel does not count them (before Linux 6.1).
+#[must_use]
+pub fn nested_tables() -> Option<u64> {
+    let text = fs::read_to_string(MEMINFO).ok()?;
+    meminfo::bytes(meminfo::fields(&text).get("SecPageTables")?)
+}
+
+/// Threads that the kernel has for the machine of the VMM `pid`; `None` where they
+/// are not to be seen, as in a container.
+#[must_use]
+pub fn kernel_threads(pid: u32) -> Option<u64> {
+    let folders = processes::folders(Path::new("/")).ok()?;
+    let names = folders
+        .flatten()
+        .filter_map(|folder| fs::read_to_string(folder.join("comm")).ok());
+    count_threads(names, pid)
+}
+
+/// How many of these processes are threads for the machine of `pid`.
+fn count_threads(names: impl Iterator<Item = String>, pid: u32) -> Option<u64> {
+    let pid = pid.to_string();
+    let (mut threads, mut are_seen) = (0, false);
+    for name in names {
+        let name = name.trim_end();
+        are_seen |= name == "kthreadd";
+        let end = name.strip_prefix(FOR_MACHINE);
+        let of = end.and_then(|end| end.rsplit(['-', '/']).next());
+        threads += u64::from(of == Some(&pid));
+    }
+    are_seen.then_some(threads)
+}
+
+/// A guest's pages that were touched.
+///
+/// `ram` is the guest's RAM in bytes, which QEMU maps in one piece.
+pub fn pages(pid: u32, ram: u64) -> io::Result<Pages> {
+    let maps: MemoryMaps = parse(pid, "maps")?;
+    let (start, _) = maps
+        .iter()
+        .map(|map| map.address)
+        .find(|(start, end)| end - start == ram)
+        .ok_or_else(|| io::Error::other(format!("process {pid} has no mapping of {ram} bytes")))?;
+    // A page's entry has bit 63 set when it is present, and bit 62 when it is
+    // swapped out (kernel document admin-guide/mm/pagemap).
+    let mut entries = vec![0; usize::try_from(ram / PAGE as u64 * 8).map_err(io::Error::other)?];
+    File::open(file(pid, "pagemap"))?.read_exact_at(&mut entries, start / PAGE as u64 * 8)?;
+    let memory = File::open(file(pid, "mem"))?;
+    (0..ram)
+        .step_by(PAGE)
+        .zip(entries.chunks_exact(8))
+        // The two bits are the highest of the entry's last byte.
+        .filter(|(_, entry)| entry[7] >> 6 != 0)
+        .map(|(place, _)| {
+            let mut page = [0; PAGE];
+            memory.read_exact_at(&mut page, start + place)?;
+            Ok((place, page))
+        })
+        .collect()
+}
+
+/// How many of `pages` a page of `others` is equal to, or another before it:
+/// what KSM can free of one guest more.
+#[must_use]
+pub fn mergeable(pages: &Pages, others: &Pages) -> u64 {
+    let mut known: HashSet<_> = others.values().collect();
+    let alike = pages.values().filter(|page| !known.insert(page));
+    alike.count() as u64
+}
+
+/// Pages of a process that KSM has merged, those that became the kernel's zero
+/// page included; `None` before Linux 5.19, which does not tell.
+#[must_use]
+pub fn merged(pid: u32) -> Option<u64> {
+    ksm::merged(&file(pid, "")).ok()
+}
+
+fn parse<T: FromRead>(pid: u32, name: &str) -> io::Result<T> {
+    T::from_file(file(pid, name)).map_err(|error| match error {
+        ProcError::Io(source, _) => source,
+        other => io::Error::other(other),
+    })
+}
+
+fn file(pid: u32, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_as_large_as_what_it_touches() {
+        // A process of its own: others of this one's tests touch and free.
+        let mut child = std::process::Command::new("sh")
+            .args([
+                "-c",
+                "x=$(head -c 33554432 /dev/zero | tr '\\0' x); echo; read y",
+            ])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut touched = [0];
+        let mut said = child.stdout.take().unwrap();
+        io::Read::read_exact(&mut said, &mut touched).unwrap();
+        let footprint = Footprint::of(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let footprint = footprint.unwrap();
+        assert!(footprint.private >= 32 << 20, "{footprint:?}");
+        assert!(
+            footprint.files >= 3 && footprint.threads == 1,
+            "{footprint:?}"
+        );
+        assert!(Footprint::of(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn threads_for_a_machine_are_told_by_its_vmm_s_id() {
+        let threads = |names: &[&str]| {
+            let names = names.iter().map(|name| format!("{name}\n"));
+            count_threads(names, 184)
+        };
+        let ours = ["kvm-nx-lpage-recovery-184", "kvm-pit/184"];
+        let others = [
+            "kvm-pit/1184",
+            "kvm-nx-lpage-recovery-18",
+            "qemu-184",
+            "kvm-",
+        ];
+        assert_eq!(
+            threads(&[&["kthreadd"], &ours[..], &others].concat()),
+            Some(2)
+        );
+        assert_eq!(threads(&["kthreadd", "init"]), Some(0));
+        assert_eq!(threads(&ours), None);
+    }
+
+    #[test]
+    fn only_touched_pages_of_a_mapping_are_read() {
+        // Of a size that no other mapping has.
+        let size = (37 << 20) + PAGE;
+        // SAFETY: a fresh private mapping, and no other memory is touched.
+        let map = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                size,
+                rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
+                // Not merged with its neighbours, since they are not shared.
+                rustix::mm::MapFlags::SHARED,
+            )
+        }
+        .unwrap();
+        // SAFETY: the mapping is that long, and nobody else has it.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(map.cast::<u8>(), size) };
+        bytes[5 * PAGE] = 7;
+        bytes[9 * PAGE] = 8;
+        let pages = pages(std::process::id(), size as u64).unwrap();
+        let seen: Vec<_> = pages
+            .iter()
+            .map(|(place, page)| (*place, page[0]))
+            .collect();
+        let place = |page: usize| (page * PAGE) as u64;
+        assert_eq!(seen, [(place(5), 7), (place(9), 8)]);
+        assert!(super::pages(std::process::id(), 12_345 * PAGE as u64).is_err());
+    }
+
+    #[test]
+    fn a_page_merges_with_another_guest_s_or_one_of_its_own() {
+        let pages = |bytes: &[u8]| -> Pages {
+            let pages = bytes.iter().map(|byte| [*byte; PAGE]);
+            (0..).step_by(PAGE).zip(pages).collect()
+        };
+        let (mine, theirs) = (pages(&[0, 1, 2, 2]), pages(&[1, 9]));
+        assert_eq!(mergeable(&mine, &theirs), 2);
+        assert_eq!(mergeable(&mine, &pages(&[])), 1);
+        assert_eq!(mergeable(&pages(&[]), &theirs), 0);
+    }
+}

@@ -1,0 +1,69 @@
+//! The form of the record of what fleets have.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Claim, ClaimsError};
+use crate::host_id;
+use crate::private::Private;
+
+/// The version of the form that this program writes and reads.
+const SCHEMA: u32 = 1;
+/// Most bytes of a record: all ports that there are take a third of one MiB.
+const LIMIT: u64 = 4 << 20;
+
+/// What the fleets of this boot have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    schema: u32,
+    /// The boot: no fleet outlives it.
+    boot_id: String,
+    pub claims: Vec<Claim>,
+}
+
+impl Record {
+    /// What is recorded in this folder; nothing, if that is of an earlier boot.
+    pub fn read(folder: &Private, name: &str) -> Result<Self, ClaimsError> {
+        let path = folder.path().join(name);
+        let boot_id = host_id::boot_id().map_err(|source| ClaimsError::Failed {
+            path: path.clone(),
+            source,
+        })?;
+        let new = Self {
+            schema: SCHEMA,
+            boot_id,
+            claims: Vec::new(),
+        };
+        let Some(bytes) = folder.read(name, LIMIT)? else {
+            return Ok(new);
+        };
+        let untrusted = |why| ClaimsError::Untrusted {
+            path: path.clone(),
+            why,
+        };
+        let record: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| untrusted(format!("is no record of fleets ({error})")))?;
+        match record.schema {
+            _ if record.boot_id != new.boot_id => Ok(new),
+            SCHEMA => Ok(record),
+            schema => Err(untrusted(format!(
+                "has form {schema}, and this imgbuild knows form {SCHEMA}"
+            ))),
+        }
+    }
+
+    /// Puts this record in the place of the one there; without claims there is
+    /// none.
+    pub fn write(&self, folder: &Private, name: &str) -> Result<(), ClaimsError> {
+        let written = if self.claims.is_empty() {
+            folder.remove(name)
+        } else {
+            let bytes = serde_json::to_vec(self).map_err(std::io::Error::from);
+            bytes.and_then(|bytes| folder.replace(name, &bytes, || {}))
+        };
+        written.map_err(|source| ClaimsError::Failed {
+            path: folder.path().join(name),
+            source,
+        })
+    }
+}

@@ -1,0 +1,160 @@
+//! Where the files of a fleet are.
+
+use std::path::{Path, PathBuf};
+
+use super::document::Remnant;
+use super::lock::{self, Supervised};
+use crate::directories::Directories;
+use crate::private::{Others, Private};
+use crate::units::GuestIndex;
+
+/// Longest path of a Unix socket: `sun_path` less its final NUL (unix(7)).
+pub(crate) const SOCKET_PATH_MAX: usize = 107;
+
+const IDENTITIES: &str = "identities";
+const OVERLAYS: &str = "overlays";
+const LOGS: &str = "logs";
+const ERRORS: &str = "errors";
+/// The control socket among the others.
+pub(crate) const CONTROL: &str = "control";
+/// Sockets, where they cannot be in the runtime folder.
+pub(crate) const SOCKETS: &str = "sockets";
+pub(crate) const JOURNAL: &str = "journal";
+pub(crate) const SPEC: &str = "spec.json";
+
+/// The paths of a fleet, whether there is one or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    pub(crate) state: PathBuf,
+    pub(crate) runtime: PathBuf,
+}
+
+impl Paths {
+    /// Those of a new fleet called `name`. Where the sockets of one are that was
+    /// launched before, its spec says.
+    #[must_use]
+    pub fn of(name: &str, directories: &Directories) -> Self {
+        Self {
+            state: directories.fleets().join(name),
+            runtime: directories.runtime.join(name),
+        }
+    }
+
+    /// The same, with the sockets where the spec says that they are now.
+    #[must_use]
+    pub fn as_they_are(&self) -> Self {
+        let runtime = Remnant::of(&self.state).runtime;
+        Self {
+            state: self.state.clone(),
+            runtime: runtime.unwrap_or_else(|| self.runtime.clone()),
+        }
+    }
+
+    /// Where its sockets may be when they cannot be where they were.
+    pub(crate) fn spare_runtime(&self) -> PathBuf {
+        self.state.join(SOCKETS)
+    }
+
+    /// Whether a process of this host supervises the fleet now.
+    #[must_use]
+    pub fn supervised(&self) -> Supervised {
+        match Private::open(&self.state, Others::Look) {
+            Ok(Some(folder)) => lock::supervised(&folder),
+            Ok(None) | Err(_) => Supervised::No,
+        }
+    }
+
+    /// The folder of what the fleet keeps.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.state
+    }
+
+    /// The folder of its sockets.
+    #[must_use]
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// The folders in the one that holds what the fleet keeps.
+    pub(crate) fn folders(&self) -> [PathBuf; 4] {
+        [
+            self.state.join(IDENTITIES),
+            self.overlays(),
+            self.state.join(LOGS),
+            self.errors(),
+        ]
+    }
+
+    /// What the fleet is: a [`FleetSpec`](crate::store::spec::FleetSpec).
+    #[must_use]
+    pub fn spec_file(&self) -> PathBuf {
+        self.state.join(SPEC)
+    }
+
+    /// What happened to its guests.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.state.join(JOURNAL)
+    }
+
+    /// What its supervisor says, when that runs on its own.
+    #[must_use]
+    pub fn supervisor_log(&self) -> PathBuf {
+        self.state.join("supervisor.log")
+    }
+
+    /// The socket of its control interface.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.runtime.join(CONTROL)
+    }
+
+    /// Folder of the fleet's overlays.
+    #[must_use]
+    pub fn overlays(&self) -> PathBuf {
+        self.state.join(OVERLAYS)
+    }
+
+    /// A guest's overlay.
+    #[must_use]
+    pub fn overlay(&self, guest: GuestIndex) -> PathBuf {
+        self.overlays().join(guest.overlay_name())
+    }
+
+    /// A guest's identity blob.
+    #[must_use]
+    pub fn identity(&self, guest: GuestIndex) -> PathBuf {
+        self.state.join(IDENTITIES).join(guest.to_string())
+    }
+
+    /// A guest's console socket.
+    #[must_use]
+    pub fn console(&self, guest: GuestIndex) -> PathBuf {
+        self.runtime.join(format!("{guest}.console"))
+    }
+
+    /// The socket of a guest's monitor: QMP.
+    #[must_use]
+    pub fn monitor(&self, guest: GuestIndex) -> PathBuf {
+        self.runtime.join(format!("{guest}.qmp"))
+    }
+
+    /// What a guest's console said.
+    #[must_use]
+    pub fn log(&self, guest: GuestIndex) -> PathBuf {
+        self.state.join(LOGS).join(format!("{guest}.log"))
+    }
+
+    /// Folder of what the VMMs write to standard error.
+    #[must_use]
+    pub fn errors(&self) -> PathBuf {
+        self.state.join(ERRORS)
+    }
+
+    /// What a guest's VMM writes to standard error.
+    #[must_use]
+    pub fn error(&self, guest: GuestIndex) -> PathBuf {
+        self.errors().join(guest.to_string())
+    }
+}

@@ -1,0 +1,151 @@
+//! Guests on trial: a fleet in a temporary folder, gone with its value.
+
+pub mod boot;
+pub mod canary;
+mod error;
+pub mod mend;
+pub mod readiness;
+
+pub use error::TrialError;
+
+use std::io;
+
+use crate::artifact::opened::Artifacts;
+use crate::directories::Directories;
+use crate::fleet::site::Site;
+use crate::fleet::supervisor::Supervisor;
+use crate::guest::BurnAt;
+use crate::guest::Restart;
+use crate::guest::admission::Admission;
+use crate::guest::admission::AdmissionSpec;
+use crate::guest::deadline;
+use crate::guest::{Backoff, GIVE_UP, OnTrouble, Policy};
+use crate::host;
+use crate::interrupt::Interrupt;
+use crate::placement::PlacementSpec;
+use crate::random;
+use crate::store::folder::{Folder, FolderError, TRIAL_PREFIX, sweep};
+use crate::store::spec::{FleetSpec, SPEC_VERSION};
+use crate::units::Instance;
+use crate::units::{ByteSize, GuestRange};
+use crate::vmm::qemu::Emulator;
+use crate::vmm::{Accel, Lifetime, Net, Sharing};
+
+/// How guests on trial are run.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'a> {
+    /// The QEMU that they run on.
+    pub qemu: &'a Emulator,
+    /// What runs their code.
+    pub accel: Accel,
+    /// What KSM may merge.
+    pub sharing: Sharing,
+    /// How they are connected.
+    pub net: Net,
+    /// RAM of each.
+    pub memory: ByteSize,
+    /// Kernel parameters after the artifacts' own.
+    pub parameters: &'static str,
+}
+
+/// Guests on trial, not yet started.
+///
+/// They die with this process, or when this value is dropped, and their folder
+/// goes with them; one that is killed leaves it to [`sweep`].
+#[derive(Debug)]
+pub struct Trial {
+    /// Its guests are planned.
+    pub supervisor: Supervisor,
+}
+
+impl Trial {
+    /// Writes what so many guests need.
+    pub fn new(
+        artifacts: &Artifacts,
+        setup: &Setup<'_>,
+        count: u32,
+        directories: &Directories,
+        interrupt: &Interrupt,
+    ) -> Result<Self, TrialError> {
+        sweep(directories);
+        let runtime = directories.open_runtime().map_err(FolderError::from)?;
+        let name = name()?;
+        let folder = Folder::on_trial(&name, runtime)?;
+        let spec = setup.spec(&folder, directories, artifacts, count);
+        let admission = Admission::new(&spec.admission, count as usize);
+        let policy = Policy {
+            restart: spec.restart,
+            boot_timeout: spec.boot_timeout,
+            answer_within: deadline::scaled(count, host::cpus()),
+            health: spec.health,
+            backoff: Backoff::default(),
+            give_up: GIVE_UP,
+            on_trouble: OnTrouble::GiveUp,
+        };
+        let site = Site::new(folder, spec, artifacts, Lifetime::WithParent)?;
+        let guests = GuestRange::first(count)?;
+        site.prepare(guests, interrupt)?;
+        let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
+        supervisor.extend(guests.iter());
+        Ok(Self { supervisor })
+    }
+}
+
+/// A name that no other trial has, whatever this process runs at a time.
+fn name() -> io::Result<String> {
+    let random = random::random()?;
+    Ok(format!("{TRIAL_PREFIX}{}", hex::encode(&random[..4])))
+}
+
+impl Setup<'_> {
+    /// A fleet of guests that are all started at once, and once only.
+    #[must_use]
+    pub fn spec(
+        &self,
+        folder: &Folder,
+        directories: &Directories,
+        artifacts: &Artifacts,
+        count: u32,
+    ) -> FleetSpec {
+        FleetSpec {
+            spec_version: SPEC_VERSION,
+            name: folder.name(),
+            instance: Instance([0; 12]),
+            host: directories.host.clone(),
+            runtime: folder.runtime().to_path_buf(),
+            out: artifacts.folder.clone(),
+            artifacts: artifacts.digest,
+            qemu: self.qemu.clone(),
+            count,
+            accel: self.accel,
+            sharing: self.sharing,
+            net: self.net,
+            outbound: false,
+            // Their taps lead nowhere, and take no addresses from fleets.
+            tap_subnet: None,
+            memory: self.memory,
+            command_line: artifacts.command_line(self.parameters),
+            burn: 0,
+            burn_at: BurnAt::Start,
+            restart: Restart::Never,
+            health: None,
+            boot_timeout: artifacts.manifest.recipe.boot_timeout(),
+            authorized_key: None,
+            identity_file: None,
+            ports: Vec::new(),
+            admission: AdmissionSpec {
+                keep_free: 0,
+                rate: None,
+                parallel: Some(count as usize),
+                guest_memory: 0,
+            },
+            placement: PlacementSpec::default(),
+            run_as_base: None,
+            metrics: None,
+            keep: None,
+            until: None,
+            unfinished: false,
+            forced: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Boot verification: one guest from the built artifacts must come up.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tty_init::host;
+use tty_init::protocol::DeviceState;
+
+use super::TrialError;
+use super::{Setup, Trial};
+use crate::artifact::opened::Artifacts;
+use crate::digest::memo::Memo;
+use crate::directories::Directories;
+use crate::fleet::supervisor::{Observation, Supervisor};
+use crate::host::finding::Severity;
+use crate::host::snapshot::Qemu;
+use crate::host::{concern, kvm};
+use crate::interrupt::Interrupt;
+use crate::process::ProcessError;
+use crate::sample::schedule::Schedule;
+use crate::text::{self, printable_bytes};
+use crate::vmm::qemu::{Emulator, Program};
+use crate::vmm::{Accel, Net, Sharing};
+
+/// How long the guest burns between two looks at its counter.
+const BURN: Duration = Duration::from_millis(300);
+/// Most lines of text that are kept of what it says.
+const WORDS_MAX: usize = 64;
+/// How long its counter may stand still, and how long it may take to answer once;
+/// what it waited for a CPU is not counted ([`Schedule::had`]).
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long it may take to power off.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What a verified guest showed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The QEMU that it ran on.
+    pub qemu: Emulator,
+    /// What ran its code.
+    pub accel: Accel,
+    /// Why KVM did not, if it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kvm_unusable: Option<String>,
+    /// Seconds from start to ready.
+    pub ready_after: f64,
+    /// Its burn counter, looked at twice.
+    pub rounds: [u64; 2],
+    /// The lines it said on the way.
+    pub words: Vec<String>,
+}
+
+/// A guest that did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// It failed.
+    #[error(
+        "the guest does not boot under {}: {reason}; console:\n{console}\n\
+         mend the recipe or kernel; --no-boot keeps the artifacts unverified",
+        accel.name()
+    )]
+    Failed {
+        /// What ran its code.
+        accel: Accel,
+        /// What was seen.
+        reason: String,
+        /// What it had said.
+        console: String,
+    },
+    /// It is ready, but does not burn.
+    #[error("the guest is ready, but its burn counter stands at {rounds} rounds")]
+    NotBurning {
+        /// The counter.
+        rounds: u64,
+    },
+    /// It is ready, but cannot use its disk.
+    #[error(
+        "the guest is ready, but cannot mount its disk; it said:\n{words}\n\
+         mend the recipe or kernel; --no-boot keeps the artifacts unverified"
+    )]
+    Disk {
+        /// What it had said.
+        words: String,
+    },
+    /// The user ended it.
+    #[error("interrupted during boot verification")]
+    Interrupted,
+    /// It could not be started.
+    #[error(transparent)]
+    Launch(#[from] TrialError),
+}
+
+/// The QEMU that `program` is, if it can run guests.
+pub fn emulator(
+    program: Option<&Program>,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<Emulator, BootError> {
+    let program = program
+        .ok_or_else(Program::missing)
+        .map_err(TrialError::from)?;
+    // That it fails is told as of any other tool.
+    let failed = |error| match error {
+        ProcessError::Interrupted { .. } => BootError::Interrupted,
+        other => TrialError::from(other).into(),
+    };
+    let version = program.version(interrupt).map_err(failed)?;
+    let microvm = program.has_microvm(interrupt).map_err(failed)?;
+    let seen = Qemu::by_answers(program.path(), Ok(version.clone()), Ok(microvm));
+    let mut findings = concern::qemu::judge(&seen).into_iter();
+    if let Some(blocker) = findings.find(|finding| finding.severity == Severity::Blocker) {
+        return Err(TrialError::Unfit(Box::new(blocker)).into());
+    }
+    let memo = Memo::in_cache(&directories.cache);
+    let emulator = Emulator::of(program.path(), Some(&version), &memo);
+    Ok(emulator.map_err(TrialError::from)?)
+}
+
+/// Boots one guest on `emulator` from the artifacts in `folder`: under KVM where
+/// KVM runs it, else under TCG.
+pub fn verify(
+    folder: &Path,
+    emulator: &Emulator,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<Report, BootError> {
+    let artifacts = Artifacts::open(folder).map_err(TrialError::from)?;
+    let kvm_unusable = match kvm::access(Path::new("/")) {
+        Ok(()) => match attempt(&artifacts, emulator, Accel::Kvm, directories, interrupt) {
+            Err(BootError::Failed { reason, .. }) => {
+                format!("/dev/kvm opens, but a guest does not boot under it: {reason}")
+            }
+            Err(error @ BootError::NotBurning { .. }) => {
+                format!("/dev/kvm opens, but a guest does not work under it: {error}")
+            }
+            other => return other,
+        },
+        Err(error) => error.to_string(),
+    };
+    tracing::info!("not KVM: {kvm_unusable}; verifying under TCG");
+    let report = attempt(&artifacts, emulator, Accel::Tcg, directories, interrupt)?;
+    Ok(Report {
+        kvm_unusable: Some(kvm_unusable),
+        ..report
+    })
+}
+
+fn attempt(
+    artifacts: &Artifacts,
+    emulator: &Emulator,
+    accel: Accel,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<Report, BootError> {
+    let recipe = &artifacts.manifest.recipe;
+    let setup = Setup {
+        qemu: emulator,
+        accel,
+        sharing: Sharing::None,
+        net: Net::User,
+        memory: recipe.memory,
+        parameters: "",
+    };
+    let mut trial = Trial::new(artifacts, &setup, 1, directories, interrupt)?;
+    let supervisor = &mut trial.supervisor;
+    let mut words = Vec::new();
+    let mut listen = |_: &_, observation: &Observation| match observation {
+        // One message in each phase, however much text a kernel writes between.
+        Observation::Message(message) if words.len() < WORDS_MAX + 2 => {
+            words.push(text::json(message).expect("a message is plain data"));
+        }
+        Observation::Line(line) if words.len() < WORDS_MAX => {
+            let text = printable_bytes(line);
+            if !text.is_empty() && host::parse(line).is_err() {
+                words.push(text);
+            }
+        }
+        _ => {}
+    };
+    supervisor
+        .start_all(&mut listen)
+        .map_err(TrialError::from)?;
+    let rounds = watch_burn(supervisor, recipe.burn.duty, interrupt).map_err(TrialError::from)?;
+    let member = &supervisor.members()[0];
+    let failure = (!member.is_ready()).then(|| {
+        let reason = member.guest().reason().map(ToString::to_string);
+        reason.unwrap_or_default()
+    });
+    supervisor
+        .stop_all(GRACE, &mut |_, _| {})
+        .map_err(TrialError::from)?;
+    if interrupt.requested() {
+        return Err(BootError::Interrupted);
+    }
+    let member = &supervisor.members()[0];
+    if let Some(reason) = failure {
+        return Err(BootError::Failed {
+            accel,
+            reason,
+            console: member.guest().tail().collect::<Vec<_>>().join("\n"),
+        });
+    }
+    let status = member.guest().status();
+    // A kernel given ready-made may lack the file system; a console is enough.
+    let built_here = artifacts.manifest.kernel.config_digest.is_some();
+    if built_here && status.is_some_and(|status| status.disk == DeviceState::Failed) {
+        let words = words.join("\n");
+        return Err(BootError::Disk { words });
+    }
+    if recipe.burn.duty > 0 && rounds[1] <= rounds[0] {
+        return Err(BootError::NotBurning { rounds: rounds[1] });
+    }
+    Ok(Report {
+        qemu: emulator.clone(),
+        accel,
+        kvm_unusable: None,
+        ready_after: member
+            .guest()
+            .ready_after()
+            .unwrap_or_default()
+            .as_secs_f64(),
+        rounds,
+        words,
+    })
+}
+
+/// Looks at the counter of a guest that burns for `duty` percent: twice, and on
+/// until it has grown or the guest had its time for that.
+fn watch_burn(
+    supervisor: &mut Supervisor,
+    duty: u8,
+    interrupt: &Interrupt,
+) -> io::Result<[u64; 2]> {
+    let member = &supervisor.members()[0];
+    let Some(pid) = member.pid().filter(|_| member.is_ready()) else {
+        return Ok([0; 2]);
+    };
+    let (began, before) = (Instant::now(), Schedule::of(pid));
+    let first = look(supervisor)?;
+    loop {
+        let rounds = [first, look(supervisor)?];
+        let had = Schedule::of(pid).since(before).had(began.elapsed());
+        let is_over = had >= ANSWER || !supervisor.members()[0].is_ready();
+        if rounds[1] > first || duty == 0 || is_over || interrupt.requested() {
+            return Ok(rounds);
+        }
+    }
+}
+
+/// What a guest's counter stands at, a while from now.
+fn look(supervisor: &mut Supervisor) -> io::Result<u64> {
+    supervisor.hold(Some(Instant::now() + BURN), &mut |_, _| {})?;
+    supervisor.ask_all(Instant::now() + ANSWER, &mut |_, _| {})?;
+    let status = supervisor.members()[0].guest().status();
+    Ok(status.map_or(0, |status| status.burn.rounds))
+}

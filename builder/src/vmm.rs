@@ -1,0 +1,134 @@
+//! Virtual machine monitors: a neutral [`GuestSpec`], the [`Files`] that a guest
+//! is handed, the [`Confinement`] of its process, and one module per VMM.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::Format;
+use crate::units::ByteSize;
+
+mod confinement;
+mod files;
+mod inspection;
+mod outcome;
+pub mod qemu;
+pub mod running;
+
+pub use confinement::{Confinement, KvmClosed, Lifetime, kvm_for_users, kvm_group};
+pub use files::{Disk, Files, Listening, Part, Unreadable, hand_over, out_of_the_way, readable_by};
+pub use outcome::{Chance, End};
+
+/// Where a guest's SSH server listens.
+pub const SSH_PORT: u16 = 22;
+
+/// A guest, in terms that every VMM knows; its files are [`Files`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestSpec {
+    /// Its id, such as `g00000`.
+    pub id: String,
+    /// Tells it from every other guest of this host, where it is to be found
+    /// again (`fleet::spec::Instance`).
+    pub uuid: Option<String>,
+    /// RAM.
+    pub memory: ByteSize,
+    /// Format of the kernel image.
+    pub kernel_format: Format,
+    /// Kernel command line.
+    pub command_line: String,
+    /// Network.
+    pub net: Net,
+    /// Port of the host's loopback that leads to the guest's SSH server, with
+    /// a network of its own.
+    pub ssh_port: Option<u16>,
+    /// What it reaches, with a network of its own.
+    pub outbound: Outbound,
+    /// What runs the guest's code.
+    pub accel: Accel,
+    /// What KSM may merge.
+    pub sharing: Sharing,
+}
+
+/// What runs the guest's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// The host's CPU, through /dev/kvm
+    Kvm,
+    /// QEMU's software emulation
+    Tcg,
+}
+
+impl Accel {
+    /// Its name, as QEMU and the command line have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// What kernel samepage merging (KSM) may merge between guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// Nothing
+    None,
+    /// The guests' RAM
+    Guest,
+}
+
+impl Sharing {
+    /// Its name, as the command line has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Guest => "guest",
+        }
+    }
+}
+
+/// How a guest is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Net {
+    /// QEMU's user-mode stack, closed to the outside
+    User,
+    /// A tap of its own, routed by the host
+    Tap,
+    /// No network interface
+    None,
+}
+
+/// What a guest with a network of its own reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outbound {
+    /// Nothing: it answers those who come through its port.
+    Closed,
+    /// What the host reaches, the host's loopback included.
+    Open,
+}
+
+/// How a guest's machine is, as its VMM tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// It runs.
+    Running,
+    /// It was paused when its disk could not be written or read, and was told to
+    /// try again.
+    DiskFailed,
+    /// Somebody paused it, or it waits for something else.
+    Paused,
+    /// It cannot go on.
+    Dead,
+}
+
+/// A locally administered MAC address made from a guest's index.
+///
+/// `52:54:00` is the prefix that QEMU and libvirt use for guests.
+#[must_use]
+pub fn mac(index: u32) -> [u8; 6] {
+    let [_, high, middle, low] = index.to_be_bytes();
+    [0x52, 0x54, 0x00, high, middle, low]
+}

@@ -1,0 +1,81 @@
+//! Asking a guest's VMM how the guest's machine is: a connection to its monitor
+//! for as long as that takes.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net;
+
+use mio::net::UnixStream;
+use mio::{Interest, Registry, Token};
+
+use crate::vmm::Machine;
+use crate::vmm::qemu::qmp::{Inquiry, QmpError};
+
+/// A question under way.
+#[derive(Debug)]
+pub(crate) struct Inspection {
+    monitor: UnixStream,
+    inquiry: Inquiry,
+    outgoing: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InspectionError {
+    /// What it said is none.
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    /// The connection broke.
+    #[error("its monitor cannot be asked: {0}")]
+    Broken(#[from] io::Error),
+}
+
+impl Inspection {
+    /// Begins on a connection that was made just now, without waiting for
+    /// anything; `registry` tells by `token` when to go on.
+    pub(crate) fn begin(
+        monitor: net::UnixStream,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        let mut monitor = UnixStream::from_std(monitor);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut monitor, token, both)?;
+        Ok(Self {
+            monitor,
+            inquiry: Inquiry::default(),
+            outgoing: Vec::new(),
+        })
+    }
+
+    /// Takes what came; gives the answer once it is there.
+    pub(crate) fn go_on(&mut self) -> Result<Option<Machine>, InspectionError> {
+        let mut chunk = [0; 4096];
+        loop {
+            // What it does not take now, it takes when it is writable again.
+            while !self.outgoing.is_empty()
+                && let Some(written) = unless_blocked(self.monitor.write(&self.outgoing))?
+            {
+                self.outgoing.drain(..written);
+            }
+            match unless_blocked(self.monitor.read(&mut chunk))? {
+                None => return Ok(None),
+                Some(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Some(read) => {
+                    let machine = self.inquiry.take(&chunk[..read], &mut self.outgoing)?;
+                    if machine.is_some() {
+                        return Ok(machine);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Bytes that were passed; `None` where none can be for now.
+fn unless_blocked(passed: io::Result<usize>) -> io::Result<Option<usize>> {
+    match passed {
+        Ok(passed) => Ok(Some(passed)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
