@@ -1,8 +1,7 @@
 //! Recipes and kernel fragments: the embedded ones, or those of a folder.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 mod embedded {
     include!(concat!(env!("OUT_DIR"), "/assets.rs"));

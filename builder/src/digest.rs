@@ -1,11 +1,9 @@
 //! SHA-256 as a value: what names every download, cache entry and artifact.
 
-use std::{
-    fmt,
-    io::{self, Read},
-    path::Path,
-    str::FromStr,
-};
+use std::fmt;
+use std::io::{self, Read};
+use std::path::Path;
+use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::Digest as _;

@@ -4,23 +4,21 @@
 //! then it is `<sha256>.part`, from which the next attempt, in this process or a
 //! later one, goes on.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use indicatif::ProgressBar;
 use reqwest::StatusCode;
 use tracing::{info, warn};
 
-use crate::{
-    digest::{Sha256, memo::Memo},
-    interrupt::Interrupt,
-    lock::Lock,
-    progress,
-};
+use crate::digest::Sha256;
+use crate::digest::memo::Memo;
+use crate::interrupt::Interrupt;
+use crate::lock::Lock;
+use crate::progress;
+use part::Part;
+use transfer::{Broken, Event, Head, Transfer};
 
 mod address;
 mod error;
@@ -29,8 +27,6 @@ mod transfer;
 
 pub use address::{Address, AddressError};
 pub use error::DownloadError;
-use part::Part;
-use transfer::{Broken, Event, Head, Transfer};
 
 /// Attempts at one file before giving up.
 const ATTEMPTS: u32 = 3;

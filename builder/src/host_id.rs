@@ -1,8 +1,7 @@
 //! Which host this is, and which boot of it: a home folder may be shared by
 //! several.
 
-use std::fs;
-use std::io;
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};

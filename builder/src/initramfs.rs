@@ -7,15 +7,15 @@
 //! format is "newc" of Linux's
 //! `Documentation/driver-api/early-userspace/buffer-format.rst`.
 
+use crate::tree::Tree;
+use crate::tree::error::TreeError;
+use crate::tree::node::{Attributes, Device, DeviceClass};
+
 mod pack;
 mod rootfs;
 
 pub use pack::{PackError, Stats, pack};
 pub use rootfs::RootfsError;
-
-use crate::tree::Tree;
-use crate::tree::error::TreeError;
-use crate::tree::node::{Attributes, Device, DeviceClass};
 
 /// What init mounts things on, with modes as a distribution has them.
 const BASE_DIRECTORIES: [(&str, u16); 4] = [

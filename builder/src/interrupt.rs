@@ -5,24 +5,17 @@
 //! it began. A second SIGINT ends the process at once. A SIGHUP that nohup(1) has
 //! ignored stays ignored.
 
-use std::{
-    fs::File,
-    io::{self, Write as _},
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::net::UnixStream,
-    },
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use procfs_core::{FromRead as _, process::Status};
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    flag, low_level,
-};
+use procfs_core::FromRead as _;
+use procfs_core::process::Status;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
 
 /// The exit code of a run that was interrupted.
 pub const EXIT_CODE: u8 = 130;

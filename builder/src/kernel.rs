@@ -1,13 +1,14 @@
 //! Guest kernels: from a source and configuration fragments, or ready-made.
 
-use std::{ffi::OsStr, num::NonZero, path::PathBuf};
+use std::ffi::OsStr;
+use std::num::NonZero;
+use std::path::PathBuf;
 
-use crate::{
-    digest::{Sha256, memo::Memo},
-    download::{Address, AddressError, DownloadError, Network},
-    interrupt::Interrupt,
-    units::ByteSize,
-};
+use crate::digest::Sha256;
+use crate::digest::memo::Memo;
+use crate::download::{Address, AddressError, DownloadError, Network};
+use crate::interrupt::Interrupt;
+use crate::units::ByteSize;
 
 mod build;
 mod cache;

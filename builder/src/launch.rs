@@ -9,7 +9,6 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
-use crate::any_path;
 use crate::artifact::opened::Artifacts;
 use crate::control::types::Event;
 use crate::digest::memo::Memo;
@@ -17,42 +16,38 @@ use crate::directories::Directories;
 use crate::fleet::remove::{Survivors, remove};
 use crate::fleet::site::Site;
 use crate::fleet::supervise::{Attachment, Ending, Tally};
-use crate::guest::BurnAt;
-use crate::guest::Restart;
 use crate::guest::admission::AdmissionSpec;
-use crate::host;
+use crate::guest::{BurnAt, Restart};
 use crate::host::kvm::Prober;
 use crate::host::snapshot::{KvmProbe, Places, Qemu};
 use crate::host::user_ids::IdRange;
 use crate::host::want::GuestUsers;
 use crate::interrupt::Interrupt;
-use crate::net::tap::Subnet;
-use crate::net::{ports, tap};
+use crate::net::ports;
+use crate::net::tap::{self, Subnet};
 use crate::placement::PlacementSpec;
-use crate::random;
 use crate::store::claims::{Claim, Others, Register};
-use crate::store::folder::sweep;
-use crate::store::folder::{Folder, FolderError, Paths};
+use crate::store::folder::{Folder, FolderError, Paths, sweep};
 use crate::store::journal::Journal;
 use crate::store::key::{self, Key, Pair};
 use crate::store::spec::{FleetSpec, SPEC_VERSION};
 use crate::store::users::{self, Users};
 use crate::trial::mend::Hold;
 use crate::trial::readiness::{self, Canaries, Question, Report};
-use crate::units::Instance;
-use crate::units::{ByteSize, GuestRange};
+use crate::units::{ByteSize, GuestRange, Instance};
 use crate::vmm::qemu::{Emulator, Program};
 use crate::vmm::{Accel, Lifetime, Net, Sharing};
+use crate::{any_path, host, random};
+use detach::detach;
+use error::obstacles;
+use resume::supervise;
 
 mod detach;
 mod error;
 mod resume;
 
-use detach::detach;
 pub use error::LaunchError;
-use error::obstacles;
 pub use resume::resume;
-use resume::supervise;
 
 /// What to launch.
 #[derive(Debug, Clone)]

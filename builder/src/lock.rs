@@ -1,20 +1,16 @@
 //! One worker at a time on one thing in the cache, across processes.
 
-use std::{
-    fs::{self, File},
-    io,
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{io, thread};
 
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::Errno,
-};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tracing::{info, warn};
 
-use crate::{interrupt::Interrupt, plain, private};
+use crate::interrupt::Interrupt;
+use crate::{plain, private};
 
 const RETRY: Duration = Duration::from_millis(100);
 

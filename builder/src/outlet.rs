@@ -19,12 +19,12 @@ use rustix::stdio::{stderr, stdout};
 use rustix::termios::tcgetwinsize;
 
 use crate::interrupt::Interrupt;
+use lane::Lane;
 
 mod lane;
 mod queue;
 mod terminal;
 
-use lane::Lane;
 pub use queue::Stream;
 pub use terminal::Terminal;
 

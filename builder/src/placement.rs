@@ -10,6 +10,13 @@ use std::sync::Arc;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use self::cgroup::{Entries, FleetCgroup};
+use self::nice::OwnNice;
+use self::numa::NodeMask;
+use self::topology::Topology;
+use crate::host::snapshot::cgroup::Controller;
+use crate::placement::around::{Around, around};
+
 pub mod around;
 pub mod cgroup;
 mod error;
@@ -25,13 +32,6 @@ mod trial_group;
 pub use error::CpuError;
 pub use spec::{Pin, PlacementSpec};
 pub use trial_group::TrialGroup;
-
-use self::cgroup::{Entries, FleetCgroup};
-use self::nice::OwnNice;
-use self::numa::NodeMask;
-use self::topology::Topology;
-use crate::host::snapshot::cgroup::Controller;
-use crate::placement::around::{Around, around};
 
 /// How urgently a guest needs CPU time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,31 +5,26 @@
 //! without a chance to do so, the kernel sends the tool SIGTERM, which make(1)
 //! passes on to its jobs.
 
-use std::{
-    collections::VecDeque,
-    ffi::OsStr,
-    io,
-    ops::Range,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::process::CommandExt as _,
-    },
-    path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
-};
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::{Errno, retry_on_intr},
-    process::{
-        Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process_group,
-        pidfd_open, set_parent_process_death_signal, setrlimit,
-    },
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process_group,
+    pidfd_open, set_parent_process_death_signal, setrlimit,
 };
 
 use self::clock::{Clock, Limit, Overdue};
-use crate::{interrupt::Interrupt, lines::LineBuffer};
+use crate::interrupt::Interrupt;
+use crate::lines::LineBuffer;
 
 mod clock;
 mod find;

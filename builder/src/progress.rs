@@ -5,7 +5,8 @@
 //! through [`suspend`], or the bar and the text would overwrite each other; what
 //! is said through [`outlet`] goes through [`above`].
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 

@@ -12,11 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::any_path;
 use crate::disk::ext4::Label;
 use crate::units::ByteSize;
+use file::RecipeFile;
 
 pub mod built_in;
 mod file;
-
-use file::RecipeFile;
 
 /// Largest recipe file, in bytes; a recipe is a page of text.
 const FILE_MAX: u64 = 64 * 1024;

@@ -1,20 +1,18 @@
 //! The files of a guest before they are packed or put on a disk.
 
-pub(crate) mod error;
-pub(crate) mod node;
-mod path;
-mod spool;
-
-use std::{
-    collections::{BTreeMap, VecDeque},
-    io::Read,
-};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Read;
 
 use crate::text::printable;
 use crate::tree::error::{Problem, TreeError};
 use crate::tree::node::{Attributes, Content, Device, Kind, Node};
 use crate::tree::path::{MAX_PATH, check_target, components, parts};
 use crate::tree::spool::{Spool, SpoolError};
+
+pub(crate) mod error;
+pub(crate) mod node;
+mod path;
+mod spool;
 
 /// Most content a tree may have, in bytes, so that no archive fills the disk
 /// here.

@@ -1,5 +1,22 @@
 //! Guests on trial: a fleet in a temporary folder, gone with its value.
 
+use std::io;
+
+use crate::artifact::opened::Artifacts;
+use crate::directories::Directories;
+use crate::fleet::site::Site;
+use crate::fleet::supervisor::Supervisor;
+use crate::guest::admission::{Admission, AdmissionSpec};
+use crate::guest::{Backoff, BurnAt, GIVE_UP, OnTrouble, Policy, Restart, deadline};
+use crate::interrupt::Interrupt;
+use crate::placement::PlacementSpec;
+use crate::store::folder::{Folder, FolderError, TRIAL_PREFIX, sweep};
+use crate::store::spec::{FleetSpec, SPEC_VERSION};
+use crate::units::{ByteSize, GuestRange, Instance};
+use crate::vmm::qemu::Emulator;
+use crate::vmm::{Accel, Lifetime, Net, Sharing};
+use crate::{host, random};
+
 pub mod boot;
 pub mod canary;
 mod error;
@@ -7,29 +24,6 @@ pub mod mend;
 pub mod readiness;
 
 pub use error::TrialError;
-
-use std::io;
-
-use crate::artifact::opened::Artifacts;
-use crate::directories::Directories;
-use crate::fleet::site::Site;
-use crate::fleet::supervisor::Supervisor;
-use crate::guest::BurnAt;
-use crate::guest::Restart;
-use crate::guest::admission::Admission;
-use crate::guest::admission::AdmissionSpec;
-use crate::guest::deadline;
-use crate::guest::{Backoff, GIVE_UP, OnTrouble, Policy};
-use crate::host;
-use crate::interrupt::Interrupt;
-use crate::placement::PlacementSpec;
-use crate::random;
-use crate::store::folder::{Folder, FolderError, TRIAL_PREFIX, sweep};
-use crate::store::spec::{FleetSpec, SPEC_VERSION};
-use crate::units::Instance;
-use crate::units::{ByteSize, GuestRange};
-use crate::vmm::qemu::Emulator;
-use crate::vmm::{Accel, Lifetime, Net, Sharing};
 
 /// How guests on trial are run.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,8 @@
 //! Sizes and guest numbers as values that are right by construction.
 
-use std::{fmt, num::NonZeroU64, str::FromStr};
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use super::manifest::{FileRecord, KernelRecord, MANIFEST_VERSION, Manifest, Options};
 use super::staging::{Staging, StagingError};
 use super::{BASE, INITRAMFS, KERNEL_CONFIG, ManifestError, OVERLAYS};
-use crate::assets;
 use crate::digest::Sha256;
 use crate::disk::base::{BaseError, write_base};
 use crate::disk::ext4::Ext4;
@@ -18,12 +17,12 @@ use crate::disk::qcow2::{Backing, BackingFormat, Qcow2Error};
 use crate::initramfs::{PackError, RootfsError, pack};
 use crate::interrupt::Interrupt;
 use crate::kernel::{self, KernelError};
-use crate::progress;
 use crate::recipe::Recipe;
 use crate::text::printable;
 use crate::tree::Tree;
 use crate::tree::error::TreeError;
 use crate::units::{ByteSize, GuestRange};
+use crate::{assets, progress};
 
 /// What to build besides the recipe.
 #[derive(Debug)]

@@ -14,10 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::{MANIFEST, SHA256SUMS};
 use crate::digest::Sha256;
 use crate::kernel::{Format, SourceInfo, Toolchain};
-use crate::plain;
 use crate::recipe::Recipe;
-use crate::text;
 use crate::units::ByteSize;
+use crate::{plain, text};
 
 /// The version of the manifest's shape that this program writes and reads.
 pub const MANIFEST_VERSION: u32 = 1;

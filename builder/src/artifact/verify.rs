@@ -1,9 +1,8 @@
 //! Re-hashes an output folder and says what differs from its manifest.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::Serialize;
 

@@ -10,8 +10,7 @@ use super::output::{print, print_json};
 use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::artifact::{self, BuildOptions, Built};
-use crate::recipe::built_in;
-use crate::recipe::{Place, Recipe, disk_size, is_name};
+use crate::recipe::{Place, Recipe, built_in, disk_size, is_name};
 use crate::trial::boot;
 use crate::units::ByteSize;
 

@@ -14,12 +14,10 @@ use serde_json::json;
 
 use super::output::{print, print_json, print_text};
 use super::{Context, Exit, Failure};
-use crate::artifact;
-use crate::assets;
 use crate::digest::Sha256;
 use crate::download::{AddressError, Network};
-use crate::durable;
 use crate::kernel::{self, Env, Fragment, Request, Sources};
+use crate::{artifact, assets, durable};
 
 /// Flags that say where the kernel comes from.
 #[derive(Debug, Args)]

@@ -15,21 +15,17 @@ use super::placement::Placement;
 use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::control::types::{Event, Guest, Stage};
-use crate::fleet::supervise::Attachment;
-use crate::fleet::supervise::Ending;
-use crate::guest::BurnAt;
-use crate::guest::Phase;
-use crate::guest::Restart;
+use crate::fleet::supervise::{Attachment, Ending};
+use crate::guest::{BurnAt, Phase, Restart};
 use crate::launch::{LaunchEvent, LaunchOptions, Launched, Milestone, Summary, launch, resume};
 use crate::net::tap::Subnet;
 use crate::outlet::{self, Stream};
-use crate::progress;
-use crate::recipe;
 use crate::store::users::Users;
 use crate::text::{self, printable};
 use crate::trial::readiness::Canaries;
 use crate::units::{ByteSize, counted};
 use crate::vmm::{Accel, Net, Sharing};
+use crate::{progress, recipe};
 
 /// Arguments of `launch`.
 #[derive(Debug, Args)]

@@ -2,8 +2,7 @@
 
 use clap::Args;
 
-use crate::placement::pin;
-use crate::placement::{Pin, PlacementSpec};
+use crate::placement::{Pin, PlacementSpec, pin};
 use crate::units::ByteSize;
 
 /// Least and most CPUs of `--cpu-max`: the least quota that the kernel takes,

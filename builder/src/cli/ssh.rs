@@ -18,12 +18,10 @@ use crate::control::client::Client;
 use crate::control::types::Selection;
 use crate::fleet::ssh::{Outcome, Reachable, Tally, exit_code};
 use crate::guest::deadline;
-use crate::host;
-use crate::outlet;
 use crate::process::{self, OUTPUT_LIMIT};
-use crate::progress;
 use crate::text::printable;
 use crate::units::GuestIndex;
+use crate::{host, outlet, progress};
 
 /// Clients at a time for each CPU: each mostly waits for its guest.
 const CLIENTS_A_CPU: usize = 4;

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::guest::Desired;
-use crate::guest::Phase;
+use crate::guest::{Desired, Phase};
 
 /// The version of the interface: the first part of every path.
 pub const API_VERSION: u32 = 1;

@@ -5,8 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::types::{API_VERSION, Fleet, Guest, Stage, Totals};
-use crate::guest::Desired;
-use crate::guest::Phase;
+use crate::guest::{Desired, Phase};
 use crate::store::folder::{self, FolderError, Found};
 use crate::store::journal;
 use crate::store::orphans::{self, Mark};

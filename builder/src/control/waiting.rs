@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::types::{Event, Fleet, Guest, Stage};
-use crate::guest::Desired;
-use crate::guest::Phase;
+use crate::guest::{Desired, Phase};
 
 /// Guests that are waited for.
 #[derive(Debug)]

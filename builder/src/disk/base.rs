@@ -1,11 +1,9 @@
 //! The base image: the disk that every guest's overlay starts from.
 
-use std::{
-    fs::{File, OpenOptions, Permissions},
-    io,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 use crate::disk::convert::{ConvertError, convert};
 use crate::disk::ext4::{self, Ext4, Ext4Error};

@@ -1,20 +1,14 @@
 //! Turns a raw disk into a qcow2 image that holds only what is not zero.
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, Write as _},
-    os::unix::fs::FileExt as _,
-};
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::FileExt as _;
 
-use rustix::{
-    fs::{SeekFrom, seek},
-    io::Errno,
-};
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 
-use crate::{
-    disk::qcow2::{COPIED, ENTRY_BYTES, Geometry, Tables, header},
-    interrupt::Interrupt,
-};
+use crate::disk::qcow2::{COPIED, ENTRY_BYTES, Geometry, Tables, header};
+use crate::interrupt::Interrupt;
 
 /// Bytes read at a time; a multiple of every cluster size.
 const CHUNK: u64 = 1024 * 1024;

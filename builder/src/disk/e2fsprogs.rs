@@ -4,17 +4,13 @@
 //! BusyBox has a `mke2fs` that takes options which it then ignores, and makes
 //! other bytes without a word.
 
-use std::{
-    ffi::{OsStr, OsString},
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::{
-    interrupt::Interrupt,
-    process::{self, ProcessError},
-    text::printable,
-};
+use crate::interrupt::Interrupt;
+use crate::process::{self, ProcessError};
+use crate::text::printable;
 
 /// Most of what another program says that is quoted, in characters.
 const QUOTED: usize = 200;

@@ -4,12 +4,17 @@
 //! take from the clock, a random number or the host's `/etc/mke2fs.conf`, and
 //! what a guest that lives for minutes does not need.
 
-use std::{ffi::OsString, fmt, path::Path, str::FromStr};
+use std::ffi::OsString;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::e2fsprogs::{E2fs, E2fsError};
-use crate::{digest::Hasher, interrupt::Interrupt, units::ByteSize};
+use crate::digest::Hasher;
+use crate::interrupt::Interrupt;
+use crate::units::ByteSize;
 
 /// Longest label of a file system, in bytes: `s_volume_name` of the superblock.
 pub const MAX_LABEL: usize = 16;

@@ -5,20 +5,16 @@
 //! mke2fs fills only from a folder, which cannot hold other owners and devices
 //! unless root made it, and whose order and times would show in the image.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs::File,
-    io::{self, Read},
-};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read};
 
-use super::{
-    ext4::Ext4,
-    record::{
-        BLOCK, BLOCK_EXTENTS, Data, Directory, Extent, FAST_SYMLINK_MAX, FileType, GROUP,
-        INLINE_EXTENTS, Inode, LINKS_MAX, device_type, leaf,
-    },
-    volume::{LOST_FOUND, ROOT, Volume},
+use super::ext4::Ext4;
+use super::record::{
+    BLOCK, BLOCK_EXTENTS, Data, Directory, Extent, FAST_SYMLINK_MAX, FileType, GROUP,
+    INLINE_EXTENTS, Inode, LINKS_MAX, device_type, leaf,
 };
+use super::volume::{LOST_FOUND, ROOT, Volume};
 use crate::interrupt::Interrupt;
 use crate::text::printable;
 use crate::tree::node::{Attributes, Kind, Node};

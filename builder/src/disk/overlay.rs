@@ -8,20 +8,17 @@
 //! the host's disk before it links a new table, 2 ms a time for scattered
 //! writes, for the sake of data that nobody keeps.
 
-use std::{
-    fs::File,
-    io,
-    os::{fd::AsFd, unix::fs::FileExt as _},
-    path::{Path, PathBuf},
-};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, open, openat, unlinkat};
 
-use crate::{
-    disk::qcow2::{Backing, Geometry, Qcow2Error, SmallImage, overlay_image},
-    interrupt::Interrupt,
-    units::{ByteSize, GuestRange},
-};
+use crate::disk::qcow2::{Backing, Geometry, Qcow2Error, SmallImage, overlay_image};
+use crate::interrupt::Interrupt;
+use crate::units::{ByteSize, GuestRange};
 
 /// Why overlays were not written.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,9 @@
 //! is written here is the subset that the guests' disks need: no snapshots,
 //! encryption, compression or internal bitmaps, and 16-bit reference counts.
 
-use std::{ffi::OsString, os::unix::ffi::OsStrExt as _, path::Path};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use crate::units::ByteSize;
 

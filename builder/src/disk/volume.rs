@@ -5,7 +5,9 @@
 //! again: their directories are written anew. Inodes are handed out from the
 //! first on and never taken back, so those in use are all below the next one.
 
-use std::{fs::File, io, os::unix::fs::FileExt as _};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 
 use super::record::{BLOCK, GROUP, INODE, Inode, get16, get32, group_checksum, put16, put32};
 

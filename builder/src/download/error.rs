@@ -1,6 +1,7 @@
 //! How a download can fail.
 
-use std::{io, path::PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use reqwest::StatusCode;
 

@@ -1,10 +1,8 @@
 //! The part of a download that has arrived.
 
-use std::{
-    fs::{self, File},
-    io::{self, Read as _, Seek as _, Write as _},
-    path::{Path, PathBuf},
-};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
 
 use crate::digest::{Hasher, Sha256};
 use crate::{durable, plain};

@@ -1,10 +1,9 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use server::Server;
 
 mod server;
-
-use server::Server;
 
 const BODY: &[u8] = b"what the server has, long enough to be cut in two";
 

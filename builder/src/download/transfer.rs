@@ -1,23 +1,17 @@
 //! One HTTP request, run on a thread of its own so that its owner can give it up
 //! at any moment: while a name is looked up, a connection made, or a body stalls.
 
-use std::{
-    error::Error,
-    io::Read as _,
-    sync::{
-        LazyLock,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
-    },
-    thread,
-    time::Duration,
-};
+use std::error::Error;
+use std::io::Read as _;
+use std::sync::LazyLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
 
-use reqwest::{
-    StatusCode, Url,
-    blocking::{Client, Response},
-    header::{self, HeaderMap, HeaderValue},
-    redirect::Policy,
-};
+use reqwest::blocking::{Client, Response};
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{StatusCode, Url};
 
 use super::Address;
 

@@ -13,20 +13,16 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use rustix::process::Pid;
 use tty_init::identity::Identity;
 
-use crate::artifact;
 use crate::artifact::opened::{Artifacts, ArtifactsError};
 use crate::disk::overlay::{Overlay, write_overlays};
 use crate::disk::qcow2::{Backing, BackingFormat};
 use crate::guest::deadline;
-use crate::host;
 use crate::interrupt::Interrupt;
 use crate::kernel::Format;
 use crate::net::ports;
-use crate::net::tap;
-use crate::net::tap::Subnet;
+use crate::net::tap::{self, Subnet};
 use crate::placement::cgroup::FleetCgroup;
 use crate::placement::{self, Class, Placement, Prepared};
-use crate::plain;
 use crate::private::is_served_by_us;
 use crate::store::claims::{Claim, Register, Turn};
 use crate::store::folder::Folder;
@@ -34,14 +30,14 @@ use crate::store::key::Key;
 use crate::store::orphans::Living;
 use crate::store::spec::FleetSpec;
 use crate::store::{identity, ssh_config};
-use crate::units::Instance;
-use crate::units::{GuestIndex, GuestRange};
+use crate::units::{GuestIndex, GuestRange, Instance};
 use crate::vmm::qemu::{self, EmulatorError, Standing, Watch};
 use crate::vmm::running::{Running, is_out_of_reach};
 use crate::vmm::{
     Accel, Confinement, Disk, Files, GuestSpec, Lifetime, Listening, Net, Outbound, Part,
     hand_over, kvm_for_users, readable_by,
 };
+use crate::{artifact, host, plain};
 
 mod error;
 

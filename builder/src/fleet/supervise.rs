@@ -1,6 +1,8 @@
 //! A fleet's life under one supervisor: from its first start, or its adoption,
 //! to its end.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,19 +18,11 @@ use super::wishes::Wishes;
 use crate::control::bridge::{Request, bridge};
 use crate::control::server::{self, Server};
 use crate::control::types::{Event, Stage};
-use crate::guest::BurnAt;
-use crate::guest::Desired;
-use crate::guest::deadline;
-use crate::guest::{Guest, Phase, Reason};
-use crate::host;
-use crate::outlet;
+use crate::guest::{BurnAt, Desired, Guest, Phase, Reason, deadline};
 use crate::store::folder::FolderError;
-use crate::store::journal::JournalError;
-use crate::store::journal::{Journal, Record};
-use crate::store::logs;
-use crate::store::orphans;
-use std::io;
-use std::net::SocketAddr;
+use crate::store::journal::{Journal, JournalError, Record};
+use crate::store::{logs, orphans};
+use crate::{host, outlet};
 
 /// How long guests may take to power off before they are ended by force. Their
 /// disks are thrown away, so nothing is lost by force.

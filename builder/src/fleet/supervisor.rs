@@ -29,6 +29,12 @@ use crate::text::printable_bytes;
 use crate::units::GuestIndex;
 use crate::vmm::End;
 use crate::vmm::running::{Amount, More, Source, is_out_of_reach};
+use errors::Errors;
+use jitter::Jitter;
+use members::Members;
+use starts::Starts;
+use times::Times;
+use turn::Turn;
 
 mod errors;
 mod jitter;
@@ -39,13 +45,6 @@ mod turn;
 
 pub use members::Member;
 pub use starts::Why;
-
-use errors::Errors;
-use jitter::Jitter;
-use members::Members;
-use starts::Starts;
-use times::Times;
-use turn::Turn;
 
 /// How long after SIGKILL a process may take to end.
 const KILL_WAIT: Duration = Duration::from_secs(10);

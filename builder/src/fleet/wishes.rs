@@ -2,6 +2,7 @@
 //! fewer.
 
 use std::collections::HashSet;
+use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -12,24 +13,16 @@ use super::supervisor::{Supervisor, Why};
 use crate::control::bridge::Act;
 use crate::control::types::{ActAnswer, ActRequest, Refusal, Selection};
 use crate::fleet::site::SiteError;
-use crate::guest::Desired;
-use crate::guest::deadline;
-use crate::guest::{Event, Phase};
+use crate::guest::{Desired, Event, Phase, deadline};
 use crate::host;
 use crate::interrupt::Interrupt;
-use crate::net::ports;
-use crate::net::ports::TooFewPorts;
-use crate::store::claims::ClaimsError;
-use crate::store::claims::{Claim, Turn};
+use crate::net::ports::{self, TooFewPorts};
+use crate::store::claims::{Claim, ClaimsError, Turn};
 use crate::store::folder::FolderError;
-use crate::store::journal::JournalError;
-use crate::store::journal::{Journal, Record};
-use crate::store::users;
-use crate::store::users::UsersError;
-use crate::units::GuestIndexError;
-use crate::units::{GuestIndex, GuestRange};
+use crate::store::journal::{Journal, JournalError, Record};
+use crate::store::users::{self, UsersError};
+use crate::units::{GuestIndex, GuestIndexError, GuestRange};
 use crate::vmm::Net;
-use std::io;
 
 /// Longest grace that makes sense, so that no sum of times overflows.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);

@@ -5,9 +5,7 @@ use std::time::Duration;
 use tty_init::protocol::Message;
 
 use super::Reason;
-use crate::vmm::Chance;
-use crate::vmm::End;
-use crate::vmm::Machine;
+use crate::vmm::{Chance, End, Machine};
 
 /// What happened to a guest. One that means nothing where the guest stands is
 /// ignored.

@@ -7,10 +7,8 @@ use tty_init::protocol::Message;
 use super::{Action, Guest, OnTrouble, Phase, Policy, Reason, SETTLED, TRY_ON, Trouble};
 use crate::guest::Desired;
 use crate::text::printable;
-use crate::vmm::Chance;
-use crate::vmm::End;
-use crate::vmm::Machine;
 use crate::vmm::qemu::{self, KVM_INTERNAL_ERROR};
+use crate::vmm::{Chance, End, Machine};
 
 /// Console lines that are kept for the message about a guest that fails.
 pub(crate) const TAIL_LINES: usize = 4;

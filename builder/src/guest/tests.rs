@@ -8,9 +8,7 @@ use super::steps::{LINE_WIDTH, TAIL_LINES};
 use super::*;
 use crate::guest::Restart;
 use crate::sample::schedule::Schedule;
-use crate::vmm::Chance;
-use crate::vmm::End;
-use crate::vmm::Machine;
+use crate::vmm::{Chance, End, Machine};
 
 const READY: &str = r#"{"event":"ready","id":"g00000","ms":700,"seq":1,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":0,"threads":1,"rounds":0}}"#;
 const HEARTBEAT: &str = r#"{"event":"heartbeat","id":"g00000","ms":900,"seq":2,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":100,"threads":1,"rounds":7}}"#;

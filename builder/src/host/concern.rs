@@ -24,13 +24,12 @@ mod numa;
 mod processes;
 pub(crate) mod qemu;
 mod storage;
+#[cfg(test)]
+mod tests;
 pub(crate) mod text;
 mod tuner;
 mod unseen;
 mod users;
-
-#[cfg(test)]
-mod tests;
 
 /// All concerns, in the order in which findings that matter alike are told.
 const CONCERNS: [fn(&Host, &Want) -> Vec<Finding>; 17] = [

@@ -5,6 +5,8 @@
 //! and who holds it; whoever lets go last has the old value put back, unless
 //! somebody else has changed it since, or guests of anybody still rest on it.
 
+use serde::{Deserialize, Serialize};
+
 mod error;
 mod file;
 mod guests;
@@ -18,8 +20,6 @@ mod record;
 mod restore;
 mod script;
 mod store;
-
-use serde::{Deserialize, Serialize};
 
 pub use error::SettingsError;
 pub use holder::Holder;

@@ -1,14 +1,10 @@
 //! A tree as a compressed cpio archive.
 
-use std::{
-    collections::HashMap,
-    io::{self, Read, Write},
-};
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
 
-use cpio::{
-    NewcBuilder,
-    newc::{ModeFileType, trailer},
-};
+use cpio::NewcBuilder;
+use cpio::newc::{ModeFileType, trailer};
 use flate2::{Compression, GzBuilder};
 
 use crate::text::printable;

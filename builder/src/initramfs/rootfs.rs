@@ -1,11 +1,9 @@
 //! A root file system's tar, as `docker export`, debootstrap and distributions
 //! make it, read into a tree.
 
-use std::{
-    cell::Cell,
-    io::{self, Cursor, Read},
-    rc::Rc,
-};
+use std::cell::Cell;
+use std::io::{self, Cursor, Read};
+use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
 use lzma_rust2::XzReader;

@@ -1,11 +1,9 @@
 //! What tar, cpio and gzip make of it.
 
-use std::{
-    fs,
-    io::{self, Read as _},
-    os::unix::fs::{FileExt as _, MetadataExt as _, symlink},
-    path::Path,
-};
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
+use std::path::Path;
 
 use tar::EntryType as Type;
 

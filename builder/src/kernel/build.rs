@@ -1,33 +1,26 @@
 //! From source and fragments to a stripped `vmlinux`.
 
-use std::{
-    ffi::OsString,
-    fs::{self, File},
-    io,
-    path::{Path, PathBuf},
-};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use tracing::{debug, info};
 
-use super::{
-    Env, Kernel, Request,
-    cache::{Entry, Record},
-    config::{self, ConfigError},
-    fragment::{self, FragmentError, Setting},
-    make::{self, Make},
-    prebuilt::{self, PrebuiltError},
-    source::{self, Source, SourceError},
-    toolchain::{self, Toolchain},
-    unpack::{self, UnpackError},
-};
-use crate::{
-    digest::Sha256,
-    lock::{Lock, TEMPORARY},
-    plain, private,
-    process::{self, ProcessError},
-    progress,
-};
+use super::cache::{Entry, Record};
+use super::config::{self, ConfigError};
+use super::fragment::{self, FragmentError, Setting};
+use super::make::{self, Make};
+use super::prebuilt::{self, PrebuiltError};
+use super::source::{self, Source, SourceError};
+use super::toolchain::{self, Toolchain};
+use super::unpack::{self, UnpackError};
+use super::{Env, Kernel, Request};
+use crate::digest::Sha256;
+use crate::lock::{Lock, TEMPORARY};
+use crate::process::{self, ProcessError};
+use crate::{plain, private, progress};
 
 /// Raised whenever this module makes other bytes from the same inputs, so that
 /// kernels built before are not taken for its own.

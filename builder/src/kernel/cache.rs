@@ -1,19 +1,17 @@
 //! Kernels built before: `<cache>/kernel/<key>/`.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kernel, prebuilt::Format, source::SourceInfo, toolchain::Toolchain};
-use crate::{
-    digest::Sha256,
-    durable,
-    lock::{Lock, TEMPORARY},
-    plain,
-};
+use super::Kernel;
+use super::prebuilt::Format;
+use super::source::SourceInfo;
+use super::toolchain::Toolchain;
+use crate::digest::Sha256;
+use crate::lock::{Lock, TEMPORARY};
+use crate::{durable, plain};
 
 const IMAGE: &str = "vmlinux";
 const CONFIG: &str = "kernel.config";

@@ -1,17 +1,13 @@
 //! From fragments to a `.config` in which every one of their settings holds.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt, fs,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
-use super::{
-    fragment::{self, Fragment, FragmentError, Place, Setting, Value},
-    kconfig,
-    make::Make,
-};
+use super::fragment::{self, Fragment, FragmentError, Place, Setting, Value};
+use super::kconfig;
+use super::make::Make;
 use crate::process::ProcessError;
 
 /// Why there is no configuration.

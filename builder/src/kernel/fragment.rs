@@ -1,6 +1,7 @@
 //! Kernel configuration fragments: what they ask for, each setting with its place.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// A named piece of kernel configuration, in the syntax of a `.config` file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,8 @@
 //! The symbols that a kernel source defines for x86.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    fs, io,
-    path::Path,
-};
+use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
+use std::{fs, io};
 
 /// All symbols defined in `Kconfig` and the files it sources.
 pub fn symbols(tree: &Path) -> io::Result<BTreeSet<String>> {

@@ -1,12 +1,16 @@
 //! make(1) in a kernel tree, shut off from the user's environment so that the
 //! same source and configuration give the same bytes.
 
-use std::{env, ffi::OsStr, fs::File, io::Write as _, num::NonZero, path::Path, process::Command};
+use std::env;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write as _;
+use std::num::NonZero;
+use std::path::Path;
+use std::process::Command;
 
-use crate::{
-    interrupt::Interrupt,
-    process::{self, ProcessError},
-};
+use crate::interrupt::Interrupt;
+use crate::process::{self, ProcessError};
 
 /// What a build may know of its surroundings: where programs and scratch space are.
 const PASSED_ON: [&str; 3] = ["HOME", "PATH", "TMPDIR"];

@@ -1,19 +1,17 @@
 //! Which kernel source to build, and what is known of it.
 
-use std::{
-    fmt, fs, io,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-    path::{Path, PathBuf},
-};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::{Env, Location, Request, SourceChoice};
-use crate::{
-    digest::{Hasher, Sha256, memo::Memo},
-    download::{self, Address, DownloadError, Options},
-};
+use crate::digest::memo::Memo;
+use crate::digest::{Hasher, Sha256};
+use crate::download::{self, Address, DownloadError, Options};
 
 /// Where a kernel came from; holds no path, since two machines may keep the same
 /// file in different places.

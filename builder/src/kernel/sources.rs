@@ -1,14 +1,13 @@
 //! `kernel-config/sources.toml`: where kernel sources come from.
 
-use std::{
-    cmp::Ordering,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::cmp::Ordering;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{digest::Sha256, download::Address};
+use crate::digest::Sha256;
+use crate::download::Address;
 
 /// Where to look for a kernel source that nobody named.
 #[derive(Debug, Clone, Deserialize)]

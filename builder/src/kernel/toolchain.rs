@@ -1,14 +1,13 @@
 //! The programs that turn source into a kernel.
 
-use std::{env, path::Path};
+use std::env;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::make;
-use crate::{
-    interrupt::Interrupt,
-    process::{self, ProcessError},
-};
+use crate::interrupt::Interrupt;
+use crate::process::{self, ProcessError};
 
 /// What a kernel build calls, apart from what every Debian system has.
 pub(crate) const TOOLS: [&str; 8] = [

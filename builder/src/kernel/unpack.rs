@@ -1,16 +1,12 @@
 //! Kernel source archives, unpacked once into the cache.
 
-use std::{
-    collections::BTreeSet,
-    fs::{self, File},
-    io::{self, BufReader, Read, Seek},
-    num::NonZero,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{OpenOptionsExt as _, symlink},
-    },
-    path::{Component, Path, PathBuf},
-};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Seek};
+use std::num::NonZero;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::path::{Component, Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 use indicatif::ProgressBar;
@@ -19,13 +15,11 @@ use tar::{Archive, Entry, EntryType};
 
 use super::rules;
 use super::whole::Kept;
-use crate::{
-    digest::Sha256,
-    interrupt::Interrupt,
-    lock::{Lock, TEMPORARY},
-    progress,
-    text::{printable_bytes, printable_error},
-};
+use crate::digest::Sha256;
+use crate::interrupt::Interrupt;
+use crate::lock::{Lock, TEMPORARY};
+use crate::progress;
+use crate::text::{printable_bytes, printable_error};
 
 /// Most entries of an archive; Linux 6.12 has 92,000.
 const MAX_ENTRIES: usize = 1_000_000;

@@ -12,10 +12,10 @@ use crate::directories::Directories;
 use crate::fleet::site::Site;
 use crate::fleet::supervise::{Attachment, Fleet, STOP_GRACE};
 use crate::fleet::supervisor::{Member, Supervisor};
-use crate::guest::Desired;
 use crate::guest::admission::Admission;
-use crate::guest::deadline;
-use crate::guest::{Backoff, Event as GuestEvent, GIVE_UP, OnTrouble, Phase, Policy};
+use crate::guest::{
+    Backoff, Desired, Event as GuestEvent, GIVE_UP, OnTrouble, Phase, Policy, deadline,
+};
 use crate::host;
 use crate::host_id::Relation;
 use crate::interrupt::Interrupt;

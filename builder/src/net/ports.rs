@@ -7,7 +7,8 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::host::{self, ports::FIRST};
+use crate::host;
+use crate::host::ports::FIRST;
 
 /// Fewer ports are free than the fleet has guests.
 #[derive(Debug, thiserror::Error)]

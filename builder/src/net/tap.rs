@@ -11,16 +11,17 @@
 //! by that, whoever made them and however far it came.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::{fs, io};
 
 use rustix::process::geteuid;
 
-use crate::units::Instance;
-use crate::units::{GuestIndex, GuestRange};
+use crate::units::{GuestIndex, GuestRange, Instance};
 use crate::vmm::mac;
+use address::leaving;
+use device::Queue;
+use netlink::{Interface, Netlink};
 
 mod address;
 mod device;
@@ -33,10 +34,6 @@ pub use address::{
 };
 pub use error::TapError;
 pub use forwarding::forwards;
-
-use address::leaving;
-use device::Queue;
-use netlink::{Interface, Netlink};
 
 /// The taps of guests on trial; the kernel puts the next free number in.
 const ON_TRIAL: &str = "ibtrial%d";

@@ -1,9 +1,8 @@
 //! A queue and the thread that writes what is in it.
 
-use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use super::queue::{Queue, Stream};
 use crate::interrupt::Interrupt;

@@ -1,8 +1,7 @@
 //! A terminal that progress bars are drawn on, each drawing handed over as one.
 
-use std::fmt;
-use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::{fmt, io};
 
 use indicatif::TermLike;
 

@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::host::snapshot::Group;
 use crate::host::snapshot::cgroup::{
     Controller, Hierarchy, folders, limit, limits, membership, memberships,
 };
 use crate::host::snapshot::file::Source;
-use crate::host::snapshot::mounts;
+use crate::host::snapshot::{Group, mounts};
 
 /// A controller's hierarchy, and where this process is in it.
 #[derive(Debug)]

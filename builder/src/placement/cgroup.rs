@@ -36,9 +36,8 @@ use std::time::Duration;
 
 use rustix::process::geteuid;
 
-use super::Class;
 use super::error::CpuError;
-use super::settings;
+use super::{Class, settings};
 use crate::host::snapshot::cgroup::{Controller, Hierarchy, is_writable};
 use crate::placement::PlacementSpec;
 use crate::placement::around::{Around, around};

@@ -2,9 +2,8 @@
 //! documents admin-guide/cputopology and ABI/stable/sysfs-devices-node).
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 

@@ -1,10 +1,8 @@
 //! Where a program is, as execvp(3) would find it.
 
-use std::{
-    env,
-    ffi::OsStr,
-    path::{Path, PathBuf},
-};
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 

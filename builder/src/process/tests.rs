@@ -1,4 +1,6 @@
-use std::{fs, os::fd::AsRawFd as _, panic::AssertUnwindSafe, thread};
+use std::os::fd::AsRawFd as _;
+use std::panic::AssertUnwindSafe;
+use std::{fs, thread};
 
 use rustix::io::FdFlags;
 

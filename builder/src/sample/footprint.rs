@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use procfs_core::process::{MemoryMaps, SmapsRollup, Status};
 use procfs_core::{FromRead, ProcError};
 
-use super::processes;
-use super::{ksm, meminfo};
+use super::{ksm, meminfo, processes};
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;

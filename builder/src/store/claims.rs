@@ -23,14 +23,12 @@ use super::spec::FleetSpec;
 use crate::any_path;
 use crate::directories::Directories;
 use crate::host::user_ids::IdRange;
-use crate::net::tap;
-use crate::net::tap::Subnet;
+use crate::net::tap::{self, Subnet};
 use crate::private::{Others as Reach, Private, PrivateError};
 use crate::units::Instance;
+use record::Record;
 
 mod record;
-
-use record::Record;
 
 /// Where root's record is.
 const ROOTS: &str = "/run/imgbuild";

@@ -23,10 +23,12 @@ use tempfile::NamedTempFile;
 use super::orphans::{self, Mark};
 use super::spec::FleetSpec;
 use crate::directories::Directories;
-use crate::durable;
 use crate::private::{Others, Private};
-use crate::text;
 use crate::units::GuestIndex;
+use crate::{durable, text};
+use list::entries;
+use lock::Lock;
+use paths::{SOCKET_PATH_MAX, SPEC};
 
 mod document;
 mod error;
@@ -38,13 +40,10 @@ mod sweep;
 pub(crate) use document::holds;
 pub use document::{Remnant, read_spec};
 pub use error::FolderError;
-use list::entries;
 pub use list::{Found, Place, list};
 pub(crate) use list::{is_locked, specs};
-use lock::Lock;
 pub use lock::Supervised;
 pub use paths::Paths;
-use paths::{SOCKET_PATH_MAX, SPEC};
 pub(crate) use sweep::{TRIAL_PREFIX, sweep};
 
 pub(crate) const SSH_CONFIG: &str = "ssh_config";

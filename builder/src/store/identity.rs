@@ -8,8 +8,7 @@ use rustix::io::Errno;
 use tty_init::host_key;
 use tty_init::identity::{Address, Identity};
 
-use crate::net::tap::Subnet;
-use crate::net::tap::{self, SubnetError};
+use crate::net::tap::{self, Subnet, SubnetError};
 use crate::random::random;
 use crate::units::GuestIndex;
 use crate::vmm::{Net, mac};

@@ -2,18 +2,16 @@
 //! users among the processes of this host, so that no file has to be right about
 //! them.
 
-use std::fs;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::{fs, io};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::spec::FleetSpec;
 use crate::sample::processes::{command_line, folders, ids, is_gone, values};
-use crate::units::GuestIndex;
-use crate::units::Instance;
+use crate::units::{GuestIndex, Instance};
 
 /// What tells the guests of a fleet from all other processes.
 ///

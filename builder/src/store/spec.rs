@@ -12,11 +12,9 @@ use crate::digest::Sha256;
 use crate::guest::admission::AdmissionSpec;
 use crate::guest::{BurnAt, Restart};
 use crate::host_id::HostId;
-use crate::net::tap;
-use crate::net::tap::Subnet;
+use crate::net::tap::{self, Subnet};
 use crate::placement::PlacementSpec;
-use crate::units::Instance;
-use crate::units::{ByteSize, GuestIndex};
+use crate::units::{ByteSize, GuestIndex, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Net, SSH_PORT, Sharing};
 

@@ -1,6 +1,7 @@
 //! What can stand behind a path of an initramfs.
 
-use super::{error::Problem, spool::Spooled};
+use super::error::Problem;
+use super::spool::Spooled;
 
 /// Largest device numbers that Linux has: 12 and 20 bits.
 const MAX_MAJOR: u32 = (1 << 12) - 1;

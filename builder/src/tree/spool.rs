@@ -1,11 +1,9 @@
 //! File contents on their way from one archive to another, kept on disk: a root
 //! file system may be larger than the memory to spare.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::FileExt as _,
-};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
 
 const BUFFER: usize = 64 * 1024;
 

@@ -8,8 +8,7 @@ use serde::Serialize;
 use tty_init::host;
 use tty_init::protocol::DeviceState;
 
-use super::TrialError;
-use super::{Setup, Trial};
+use super::{Setup, Trial, TrialError};
 use crate::artifact::opened::Artifacts;
 use crate::digest::memo::Memo;
 use crate::directories::Directories;

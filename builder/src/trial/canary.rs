@@ -6,8 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use super::TrialError;
-use super::{Setup, Trial};
+use super::{Setup, Trial, TrialError};
 use crate::artifact::opened::Artifacts;
 use crate::directories::Directories;
 use crate::fleet::supervisor::{Member, Supervisor};

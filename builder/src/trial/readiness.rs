@@ -7,9 +7,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::TrialError;
-use super::canary;
 use super::canary::kept::Key;
+use super::{TrialError, canary};
 use crate::artifact::opened::Artifacts;
 use crate::digest::memo::Memo;
 use crate::directories::Directories;
@@ -23,8 +22,7 @@ use crate::host::snapshot::{Host, KvmProbe, Places, Qemu, Taps, Unseen};
 use crate::host::want::{Basis, Cost, GuestUsers, Want};
 use crate::interrupt::Interrupt;
 use crate::lock::Lock;
-use crate::net::tap;
-use crate::net::tap::Subnet;
+use crate::net::tap::{self, Subnet};
 use crate::placement::TrialGroup;
 use crate::store::folder::FolderError;
 use crate::units::{ByteSize, counted, grouped};

@@ -1,13 +1,11 @@
 //! What a guest's process may do, set between fork and exec.
 
 use std::ffi::CStr;
-use std::fs;
-use std::io;
-use std::mem;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::{fs, io, mem};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit, setsid};

@@ -19,8 +19,7 @@ use crate::control::types::{
     Selection, Stage, Totals,
 };
 use crate::directories::Directories;
-use crate::guest::Desired;
-use crate::guest::Phase;
+use crate::guest::{Desired, Phase};
 use crate::host_id::HostId;
 use crate::interrupt::Interrupt;
 use crate::store::folder::Paths;

@@ -7,8 +7,7 @@ use super::*;
 use crate::store::folder::tests::directories;
 use crate::store::journal::{Journal, Record};
 use crate::store::orphans::tests::{Waiting, own};
-use crate::units::GuestIndex;
-use crate::units::Instance;
+use crate::units::{GuestIndex, Instance};
 
 /// What a fleet leaves whose supervisor died, its sockets where a spec that says
 /// SOCKETS tells; only those and the instance are read.

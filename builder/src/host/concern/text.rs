@@ -1,6 +1,7 @@
 //! Figures as people read them.
 
 use crate::host::want::Want;
+
 pub use crate::units::{counted, grouped as count};
 
 /// A size in its largest binary unit, to a tenth.

@@ -5,16 +5,12 @@
 //! `merge_across_nodes` cannot change. `run=2` strikes it off, but would give
 //! the pages of every living process memory of their own.
 
-use std::fs;
-use std::io;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use super::{Reason, file};
-use crate::sample;
-use crate::sample::meminfo;
-use crate::sample::processes;
+use crate::sample::{self, meminfo, processes};
 
 /// The size of a page of x86-64, in bytes.
 const PAGE: u64 = 4096;

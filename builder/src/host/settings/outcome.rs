@@ -1,7 +1,6 @@
 //! What became of settings that were to be written, or put back.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use serde::{Serialize, Serializer};
 

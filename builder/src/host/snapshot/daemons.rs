@@ -2,9 +2,8 @@
 //! guests.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::file::{Source, is_absence, read_bounded, reason};
 use crate::sample::processes::{Ids, is_gone, is_process};

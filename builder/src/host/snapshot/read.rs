@@ -14,8 +14,8 @@ use super::{
     kernel, merge, mounts, network, storage, tables, users,
 };
 use crate::directories::Directories;
-use crate::host::kvm::{Kvm, Prober, probe};
-use crate::host::{self, ksm, kvm, memory, user_ids};
+use crate::host::kvm::{self, Kvm, Prober, probe};
+use crate::host::{self, ksm, memory, user_ids};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::vmm::qemu::{Barrier, Program};

@@ -1,14 +1,10 @@
 use std::num::NonZero;
 
 use super::*;
-use crate::{
-    download::Network,
-    interrupt::Interrupt,
-    kernel::{
-        Fragment, Location, SourceChoice,
-        sources::{Pinned, Sources},
-    },
-};
+use crate::download::Network;
+use crate::interrupt::Interrupt;
+use crate::kernel::sources::{Pinned, Sources};
+use crate::kernel::{Fragment, Location, SourceChoice};
 
 /// A Makefile that goes through the motions of kbuild: `vmlinux` is `$(IMAGE)`.
 const MAKEFILE: &str = r"VERSION = 6

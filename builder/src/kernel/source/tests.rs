@@ -1,11 +1,9 @@
 use std::num::NonZero;
 
 use super::*;
-use crate::{
-    download::Network,
-    interrupt::Interrupt,
-    kernel::sources::{Distribution, Pinned, Sources},
-};
+use crate::download::Network;
+use crate::interrupt::Interrupt;
+use crate::kernel::sources::{Distribution, Pinned, Sources};
 
 /// A machine without network, whose pinned tarball is the text "pinned".
 struct Case {

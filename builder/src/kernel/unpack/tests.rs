@@ -1,4 +1,5 @@
-use flate2::{Compression, write::GzEncoder};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tar::{Builder, Header};
 
 use super::*;

@@ -8,8 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use tty_init::identity::Address;
 
-use crate::units::Instance;
-use crate::units::{GuestIndex, counted};
+use crate::units::{GuestIndex, Instance, counted};
 
 /// Prefix length of a link: a network of two addresses and no broadcast
 /// (RFC 3021).

@@ -17,8 +17,7 @@ use super::error::TapError;
 use super::{check, connect, interfaces, without_ipv6};
 use crate::net::tap::Subnet;
 use crate::random::random;
-use crate::units::GuestIndex;
-use crate::units::Instance;
+use crate::units::{GuestIndex, Instance};
 
 /// How long a packet may take within one host.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -8,11 +8,10 @@ use serde_json::Value;
 
 use super::FolderError;
 use super::paths::SPEC;
-use crate::any_path;
-use crate::plain;
 use crate::store::orphans::{GuestUsers, Mark};
 use crate::store::spec::{FleetSpec, SPEC_VERSION};
 use crate::units::Instance;
+use crate::{any_path, plain};
 
 /// Most bytes of a `spec.json`: a fleet of 100,000 guests takes one MiB.
 const SPEC_MAX: u64 = 16 << 20;

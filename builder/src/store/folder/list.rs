@@ -1,14 +1,13 @@
 //! Which fleets there are.
 
-use std::fs;
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use super::document::Remnant;
+use super::FolderError;
+use super::document::{self, Remnant};
 use super::lock::{self, Supervised};
 use super::paths::{CONTROL, Paths, SOCKETS, SPEC};
-use super::{FolderError, document};
 use crate::directories::Directories;
 use crate::host_id::Relation;
 use crate::private::{Others, Private};

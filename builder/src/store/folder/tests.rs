@@ -6,9 +6,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::digest::Sha256;
-use crate::guest::BurnAt;
-use crate::guest::Restart;
 use crate::guest::admission::AdmissionSpec;
+use crate::guest::{BurnAt, Restart};
 use crate::host_id::HostId;
 use crate::placement::{Pin, PlacementSpec};
 use crate::store::orphans::tests::Waiting;

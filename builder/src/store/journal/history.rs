@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::guest::Desired;
-use crate::guest::Phase;
+use crate::guest::{Desired, Phase};
 use crate::units::GuestIndex;
 
 /// Something that happened.

@@ -5,8 +5,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::*;
-use crate::guest::Desired;
-use crate::guest::Phase;
+use crate::guest::{Desired, Phase};
 use crate::units::GuestIndex;
 
 fn guest(number: u32) -> GuestIndex {

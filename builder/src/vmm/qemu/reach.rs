@@ -1,10 +1,9 @@
 //! What keeps a user from running a program that is there: a folder on the way to
 //! it, or its own mode.
 
-use std::fmt;
-use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use crate::vmm::files::rights;
 

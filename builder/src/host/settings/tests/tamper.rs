@@ -4,7 +4,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
-use super::super::{Holder, Knob, SettingsError, record::LIMIT};
+use super::super::record::LIMIT;
+use super::super::{Holder, Knob, SettingsError};
 use super::fake::{Fake, setting};
 
 /// A host with a record of two changes that `check --restore` would put back.
