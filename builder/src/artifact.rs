@@ -1,10 +1,10 @@
 //! The output folder: what stands in it, how it is written, how it is checked.
 
-pub mod build;
-pub mod manifest;
+pub(crate) mod build;
+pub(crate) mod manifest;
 pub mod opened;
-pub mod staging;
-pub mod verify;
+pub(crate) mod staging;
+pub(crate) mod verify;
 
 pub use build::{BuildError, BuildOptions, Built, Staged, build};
 pub use manifest::{Manifest, ManifestError};

@@ -2,12 +2,12 @@
 //! in its runtime folder. `types` is what goes over the wire, `bridge` what the
 //! supervisor is handed; `docs/api.md` is what users are told.
 
-pub mod bridge;
-pub mod client;
-pub mod metrics;
-pub mod schema;
-pub mod select;
-pub mod server;
+pub(crate) mod bridge;
+pub(crate) mod client;
+pub(crate) mod metrics;
+pub(crate) mod schema;
+pub(crate) mod select;
+pub(crate) mod server;
 pub mod types;
-pub mod unsupervised;
-pub mod waiting;
+pub(crate) mod unsupervised;
+pub(crate) mod waiting;

@@ -1,11 +1,11 @@
 //! Disks: a base image with a file system, empty or filled, and copy-on-write
 //! overlays for guests.
 
-pub mod base;
-pub mod convert;
-pub mod e2fsprogs;
-pub mod ext4;
-pub mod fill;
+pub(crate) mod base;
+pub(crate) mod convert;
+pub(crate) mod e2fsprogs;
+pub(crate) mod ext4;
+pub(crate) mod fill;
 pub mod overlay;
 pub mod qcow2;
 mod record;

@@ -2,11 +2,11 @@
 
 mod ask;
 mod headway;
-pub mod remove;
+pub(crate) mod remove;
 pub mod site;
-pub mod ssh;
+pub(crate) mod ssh;
 mod streams;
-pub mod supervise;
-pub mod supervisor;
+pub(crate) mod supervise;
+pub(crate) mod supervisor;
 pub(crate) mod view;
 mod wishes;

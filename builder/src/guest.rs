@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tty_init::protocol::Status;
 
-pub mod admission;
-pub mod deadline;
+pub(crate) mod admission;
+pub(crate) mod deadline;
 mod event;
 mod policy;
 mod reason;

@@ -3,19 +3,19 @@
 
 use std::num::NonZero;
 
-pub mod canary;
-pub mod ceiling;
-pub mod concern;
-pub mod finding;
-pub mod ksm;
-pub mod kvm;
-pub mod memory;
-pub mod ports;
-pub mod settings;
+pub(crate) mod canary;
+pub(crate) mod ceiling;
+pub(crate) mod concern;
+pub(crate) mod finding;
+pub(crate) mod ksm;
+pub(crate) mod kvm;
+pub(crate) mod memory;
+pub(crate) mod ports;
+pub(crate) mod settings;
 pub mod snapshot;
-pub mod tsc;
-pub mod user_ids;
-pub mod want;
+pub(crate) mod tsc;
+pub(crate) mod user_ids;
+pub(crate) mod want;
 
 /// CPUs that this process may use.
 #[must_use]

@@ -17,16 +17,16 @@ use self::topology::Topology;
 use crate::host::snapshot::cgroup::Controller;
 use crate::placement::around::{Around, around};
 
-pub mod around;
+pub(crate) mod around;
 pub mod cgroup;
 mod error;
 mod list;
 mod nice;
 mod numa;
-pub mod pin;
+pub(crate) mod pin;
 mod settings;
 mod spec;
-pub mod topology;
+pub(crate) mod topology;
 mod trial_group;
 
 pub use error::CpuError;

@@ -2,8 +2,8 @@
 
 use anstyle::{AnsiColor, Style};
 
-pub mod fleet;
-pub mod readiness;
+pub(crate) mod fleet;
+pub(crate) mod readiness;
 
 /// Columns of a report.
 const WIDTH: usize = 80;

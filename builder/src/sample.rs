@@ -3,5 +3,5 @@
 pub mod footprint;
 pub(crate) mod ksm;
 pub(crate) mod meminfo;
-pub mod processes;
-pub mod schedule;
+pub(crate) mod processes;
+pub(crate) mod schedule;

@@ -17,11 +17,11 @@ use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Lifetime, Net, Sharing};
 use crate::{host, random};
 
-pub mod boot;
-pub mod canary;
+pub(crate) mod boot;
+pub(crate) mod canary;
 mod error;
-pub mod mend;
-pub mod readiness;
+pub(crate) mod mend;
+pub(crate) mod readiness;
 
 pub use error::TrialError;
 

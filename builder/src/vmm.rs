@@ -11,7 +11,7 @@ mod files;
 mod inspection;
 mod outcome;
 pub mod qemu;
-pub mod running;
+pub(crate) mod running;
 
 pub use confinement::{Confinement, KvmClosed, Lifetime, kvm_for_users, kvm_group};
 pub use files::{Disk, Files, Listening, Part, Unreadable, hand_over, out_of_the_way, readable_by};

@@ -14,7 +14,7 @@ mod image;
 mod loaded;
 mod machine;
 mod measure;
-pub mod probe;
+pub(crate) mod probe;
 mod prober;
 mod step;
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::sample::footprint::{self, Footprint, PAGE};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Sharing};
 
-pub mod kept;
+pub(crate) mod kept;
 
 /// How long ready guests are left alone before they are looked at.
 const SETTLE: Duration = Duration::from_millis(300);

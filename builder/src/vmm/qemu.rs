@@ -15,10 +15,10 @@ use super::{Confinement, Files, GuestSpec, Part};
 use crate::interrupt::Interrupt;
 use crate::process::{self, ProcessError};
 
-pub mod argv;
+pub(crate) mod argv;
 mod emulator;
 mod program;
-pub mod qmp;
+pub(crate) mod qmp;
 mod reach;
 
 pub use emulator::{Emulator, EmulatorError, Standing, Watch};
