@@ -18,7 +18,7 @@ pub(crate) mod tool {
     use super::ext4::Ext4;
 
     /// A file system of this size, made at the epoch.
-    pub fn ext4(size: &str) -> Ext4 {
+    pub(crate) fn ext4(size: &str) -> Ext4 {
         Ext4 {
             label: "disk".parse().unwrap(),
             size: size.parse().unwrap(),
@@ -28,7 +28,7 @@ pub(crate) mod tool {
 
     /// What `program` printed on both streams; a test fails loudly without it.
     #[track_caller]
-    pub fn run<A: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = A>) -> String {
+    pub(crate) fn run<A: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = A>) -> String {
         let output = Command::new(program).args(args).env("LC_ALL", "C").output();
         let output =
             output.unwrap_or_else(|error| panic!("`{program}` must be installed: {error}"));

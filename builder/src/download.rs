@@ -25,8 +25,8 @@ mod error;
 mod part;
 mod transfer;
 
-pub use address::{Address, AddressError};
-pub use error::DownloadError;
+pub(crate) use address::{Address, AddressError};
+pub(crate) use error::DownloadError;
 
 /// Attempts at one file before giving up.
 const ATTEMPTS: u32 = 3;
@@ -45,7 +45,7 @@ pub enum Network {
 
 /// How to download.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// Whether the network may be used.
     pub network: Network,
     /// Stops the download; what has arrived is kept.
@@ -62,7 +62,7 @@ impl Options {
     /// The options of every download but those of tests: 30 s without a byte is a
     /// stall, and 4 GiB is the largest file.
     #[must_use]
-    pub fn new(network: Network, interrupt: Interrupt) -> Self {
+    pub(crate) fn new(network: Network, interrupt: Interrupt) -> Self {
         Self {
             network,
             interrupt,
@@ -75,13 +75,13 @@ impl Options {
 
 /// Where `fetch` keeps the file with this digest.
 #[must_use]
-pub fn cached_path(cache: &Path, sha256: &Sha256) -> PathBuf {
+pub(crate) fn cached_path(cache: &Path, sha256: &Sha256) -> PathBuf {
     cache.join("downloads").join(sha256.to_string())
 }
 
 /// The path of the file with the digest `expected`: from the cache, or else
 /// downloaded from `url`.
-pub fn fetch(
+pub(crate) fn fetch(
     url: &Address,
     expected: Sha256,
     cache: &Path,

@@ -19,7 +19,7 @@ use crate::plain;
 const FEW: usize = 16;
 
 /// Returns once a file, or a folder with all that is below it, is on the disk.
-pub fn settle(path: &Path) -> io::Result<()> {
+pub(crate) fn settle(path: &Path) -> io::Result<()> {
     #[cfg(test)]
     trace::note("settled", path);
     let mut all = Vec::new();
@@ -33,14 +33,14 @@ pub fn settle(path: &Path) -> io::Result<()> {
 
 /// Puts a file or folder in a place that is empty, or a file in another's: the
 /// old or the new is there, and whole, whenever the host dies.
-pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     settle(from)?;
     fs::rename(from, to)?;
     renamed(to)
 }
 
 /// The same for a temporary file.
-pub fn persist(new: NamedTempFile, path: &Path) -> io::Result<File> {
+pub(crate) fn persist(new: NamedTempFile, path: &Path) -> io::Result<File> {
     settle(new.path())?;
     let file = new.persist(path)?;
     renamed(path)?;
@@ -48,7 +48,7 @@ pub fn persist(new: NamedTempFile, path: &Path) -> io::Result<File> {
 }
 
 /// Returns once it is on the disk that `path` leads to what was just put there.
-pub fn renamed(path: &Path) -> io::Result<()> {
+pub(crate) fn renamed(path: &Path) -> io::Result<()> {
     #[cfg(test)]
     trace::note("renamed", path);
     sync(folder_of(path))
@@ -56,7 +56,7 @@ pub fn renamed(path: &Path) -> io::Result<()> {
 
 /// The folder that `path` is in.
 #[must_use]
-pub fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
@@ -102,7 +102,7 @@ fn lenient(result: io::Result<()>) -> io::Result<()> {
 /// What was done, in order, for tests: on a disk that never loses power no other
 /// trace is left.
 #[cfg(test)]
-pub mod trace {
+pub(crate) mod trace {
     use std::cell::RefCell;
     use std::path::Path;
 
@@ -111,13 +111,13 @@ pub mod trace {
     }
 
     /// Notes what was done to the file of this name.
-    pub fn note(what: &str, path: &Path) {
+    pub(crate) fn note(what: &str, path: &Path) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         STEPS.with_borrow_mut(|steps| steps.push(format!("{what} {name}")));
     }
 
     /// What this thread did since it was asked last.
-    pub fn take() -> Vec<String> {
+    pub(crate) fn take() -> Vec<String> {
         STEPS.with_borrow_mut(std::mem::take)
     }
 }

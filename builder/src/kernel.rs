@@ -24,16 +24,14 @@ mod toolchain;
 mod unpack;
 mod whole;
 
-pub use build::BuildError;
-pub use config::{ConfigError, Overruled, Unknown};
-pub use fragment::{Fragment, FragmentError, Place, Setting, Value};
-pub use prebuilt::{Fault, Format, Prebuilt, PrebuiltError, inspect};
-pub use source::{Origin, Source, SourceError, SourceInfo};
-pub use sources::{Distribution, Pinned, Sources, SourcesError};
+pub(crate) use build::BuildError;
+pub(crate) use fragment::Fragment;
+pub(crate) use prebuilt::{Format, Prebuilt, PrebuiltError, inspect};
+pub(crate) use source::{Origin, Source, SourceError, SourceInfo};
+pub(crate) use sources::Sources;
 #[cfg(test)]
 pub(crate) use toolchain::TOOLS;
-pub use toolchain::Toolchain;
-pub use unpack::UnpackError;
+pub(crate) use toolchain::Toolchain;
 
 /// A file here or elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +121,7 @@ pub struct Env {
 
 /// A kernel on this machine.
 #[derive(Debug, Clone)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     /// Its file.
     pub image: PathBuf,
     /// The form of the file.
@@ -164,7 +162,7 @@ pub enum KernelError {
 }
 
 /// The kernel that `request` describes: given, cached, or built.
-pub fn obtain(request: &Request, env: &Env) -> Result<Kernel, KernelError> {
+pub(crate) fn obtain(request: &Request, env: &Env) -> Result<Kernel, KernelError> {
     if let Some(location) = &request.prebuilt {
         return obtain_prebuilt(location, request.sha256, env);
     }
@@ -173,13 +171,13 @@ pub fn obtain(request: &Request, env: &Env) -> Result<Kernel, KernelError> {
 }
 
 /// The whole configuration that the request's fragments give.
-pub fn configure(request: &Request, env: &Env) -> Result<String, KernelError> {
+pub(crate) fn configure(request: &Request, env: &Env) -> Result<String, KernelError> {
     let source = source::resolve(request, env)?;
     Ok(build::configure(request, env, &source)?)
 }
 
 /// The source that a build would use, downloaded if need be.
-pub fn fetch(request: &Request, env: &Env) -> Result<Source, KernelError> {
+pub(crate) fn fetch(request: &Request, env: &Env) -> Result<Source, KernelError> {
     Ok(source::resolve(request, env)?)
 }
 

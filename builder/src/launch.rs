@@ -46,12 +46,12 @@ mod detach;
 mod error;
 mod resume;
 
-pub use error::LaunchError;
-pub use resume::resume;
+pub(crate) use error::LaunchError;
+pub(crate) use resume::resume;
 
 /// What to launch.
 #[derive(Debug, Clone)]
-pub struct LaunchOptions {
+pub(crate) struct LaunchOptions {
     /// The output folder.
     pub out: PathBuf,
     /// Number of guests.
@@ -123,7 +123,7 @@ impl LaunchOptions {
 /// What a launch tells as it goes.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
-pub enum LaunchEvent {
+pub(crate) enum LaunchEvent {
     /// What happens before the first guest is started, and in the end.
     Launch(Milestone),
     /// A guest's state changed, or the fleet's stage.
@@ -133,7 +133,7 @@ pub enum LaunchEvent {
 /// A step of a launch.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-pub enum Milestone {
+pub(crate) enum Milestone {
     /// The host was checked.
     Check(Box<Report>),
     /// The fleet's folder is written; guests are about to start.
@@ -166,7 +166,7 @@ pub enum Milestone {
 
 /// How a fleet ended.
 #[derive(Debug, Clone, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// The fleet.
     pub fleet: String,
     /// How it stood before its guests were stopped.
@@ -191,7 +191,7 @@ pub struct Summary {
 
 /// How a launch went.
 #[derive(Debug)]
-pub enum Launched {
+pub(crate) enum Launched {
     /// The fleet is over.
     Over(Box<Summary>),
     /// A supervisor of its own goes on with it.
@@ -200,7 +200,7 @@ pub enum Launched {
 
 /// Launches a fleet, and supervises it to its end, or has a process of its own
 /// do that.
-pub fn launch(
+pub(crate) fn launch(
     options: &LaunchOptions,
     attachment: Attachment,
     directories: &Directories,

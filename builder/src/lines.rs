@@ -2,18 +2,18 @@
 
 /// Longest line that is kept, in bytes; what is beyond is dropped, so that a
 /// console that never ends a line costs no more than this.
-pub const LINE_MAX: usize = 4096;
+pub(crate) const LINE_MAX: usize = 4096;
 
 /// The part of a console's output that has not come to a line's end yet.
 #[derive(Debug, Default)]
-pub struct LineBuffer {
+pub(crate) struct LineBuffer {
     partial: Vec<u8>,
 }
 
 impl LineBuffer {
     /// Takes more output and hands every line that it ends to `line`, without
     /// its line feed and carriage returns.
-    pub fn push(&mut self, output: &[u8], mut line: impl FnMut(&[u8])) {
+    pub(crate) fn push(&mut self, output: &[u8], mut line: impl FnMut(&[u8])) {
         let mut pieces = output.split(|byte| *byte == b'\n').peekable();
         while let Some(piece) = pieces.next() {
             let room = LINE_MAX - self.partial.len();
@@ -28,7 +28,7 @@ impl LineBuffer {
 
     /// What came after the last line feed.
     #[must_use]
-    pub fn rest(&self) -> &[u8] {
+    pub(crate) fn rest(&self) -> &[u8] {
         self.partial.trim_ascii_end()
     }
 }

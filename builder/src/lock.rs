@@ -16,7 +16,7 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// A lock held until it is dropped, or its process dies.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     path: PathBuf,
     _file: File,
 }
@@ -28,7 +28,11 @@ impl Lock {
     ///
     /// The file stays: removing it would let two processes lock different files
     /// of the same name.
-    pub fn acquire(path: &Path, what: &str, interrupt: &Interrupt) -> io::Result<Option<Self>> {
+    pub(crate) fn acquire(
+        path: &Path,
+        what: &str,
+        interrupt: &Interrupt,
+    ) -> io::Result<Option<Self>> {
         if let Some(folder) = path.parent() {
             private::make_all(folder)?;
         }
@@ -55,7 +59,7 @@ impl Lock {
 
     /// Removes what killed processes left in `folder`: whatever is named
     /// `KEY.tmp-…` while nobody but this holds `KEY.lock`, beside this lock.
-    pub fn sweep(&self, folder: &Path) {
+    pub(crate) fn sweep(&self, folder: &Path) {
         let Ok(entries) = fs::read_dir(folder) else {
             return;
         };
@@ -86,7 +90,7 @@ impl Lock {
 }
 
 /// What stands between the key and the rest in the name of what is being made.
-pub const TEMPORARY: &str = ".tmp-";
+pub(crate) const TEMPORARY: &str = ".tmp-";
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,7 @@ const NOTE_MAX: u64 = 64 << 10;
 
 /// What tells a file from another one, and from itself before a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub(crate) struct Identity {
     device: u64,
     inode: u64,
     size: u64,
@@ -35,7 +35,7 @@ pub struct Identity {
 impl Identity {
     /// That of the file that this was read of.
     #[must_use]
-    pub fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -46,7 +46,7 @@ impl Identity {
     }
 
     /// That of the file at `path`.
-    pub fn at(path: &Path) -> io::Result<Self> {
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
         Ok(Self::of(&fs::metadata(path)?))
     }
 
@@ -60,7 +60,7 @@ impl Identity {
 
 /// Notes about files, each a small file in one folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notes {
+pub(crate) struct Notes {
     folder: PathBuf,
 }
 
@@ -73,13 +73,13 @@ struct Note<T> {
 impl Notes {
     /// Those in `folder`, which need not be there yet.
     #[must_use]
-    pub fn kept_in(folder: PathBuf) -> Self {
+    pub(crate) fn kept_in(folder: PathBuf) -> Self {
         Self { folder }
     }
 
     /// What is noted of the file at `path` under the name `about`, or else what
     /// `find` finds out, which is noted then.
-    pub fn recall<T, E>(
+    pub(crate) fn recall<T, E>(
         &self,
         path: &Path,
         about: &str,

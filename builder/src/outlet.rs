@@ -25,8 +25,8 @@ mod lane;
 mod queue;
 mod terminal;
 
-pub use queue::Stream;
-pub use terminal::Terminal;
+pub(crate) use queue::Stream;
+pub(crate) use terminal::Terminal;
 
 /// Most bytes that wait for a stream: some thousands of lines.
 const ROOM: usize = 4 << 20;
@@ -62,7 +62,7 @@ impl Outlets {
 }
 
 /// Has threads write from here on. Until then what is said is written at once.
-pub fn start() -> io::Result<()> {
+pub(crate) fn start() -> io::Result<()> {
     let stderr = Lane::start(ROOM, write)?;
     let stdout = if are_one_file() {
         Arc::clone(&stderr)
@@ -76,7 +76,7 @@ pub fn start() -> io::Result<()> {
 
 /// Says something, which is dropped if the stream has not taken what was said
 /// before.
-pub fn offer(stream: Stream, bytes: Vec<u8>) {
+pub(crate) fn offer(stream: Stream, bytes: Vec<u8>) {
     match OUTLETS.get() {
         Some(outlets) => outlets.lane(stream).offer(stream, bytes),
         None => drop(write(stream, &bytes)),
@@ -84,7 +84,7 @@ pub fn offer(stream: Stream, bytes: Vec<u8>) {
 }
 
 /// Says something that is not dropped; for what is said a few times in a run.
-pub fn insist(stream: Stream, bytes: Vec<u8>) {
+pub(crate) fn insist(stream: Stream, bytes: Vec<u8>) {
     match OUTLETS.get() {
         Some(outlets) => outlets.lane(stream).insist(stream, bytes),
         None => drop(write(stream, &bytes)),
@@ -92,7 +92,7 @@ pub fn insist(stream: Stream, bytes: Vec<u8>) {
 }
 
 /// Has `line` make what stands in the place of so many pieces that were dropped.
-pub fn on_loss(stream: Stream, line: impl Fn(u64) -> Vec<u8> + Send + 'static) {
+pub(crate) fn on_loss(stream: Stream, line: impl Fn(u64) -> Vec<u8> + Send + 'static) {
     if let Some(outlets) = OUTLETS.get() {
         outlets.lane(stream).on_loss(stream, Box::new(line));
     }
@@ -100,13 +100,13 @@ pub fn on_loss(stream: Stream, line: impl Fn(u64) -> Vec<u8> + Send + 'static) {
 
 /// Has `guard` run before each write to stderr, which is left out where it fails.
 /// It must say nothing itself.
-pub fn guard_stderr(guard: impl Fn() -> io::Result<()> + Send + Sync + 'static) {
+pub(crate) fn guard_stderr(guard: impl Fn() -> io::Result<()> + Send + Sync + 'static) {
     // Whoever came before guards it.
     let _ = STDERR_GUARD.set(Box::new(guard));
 }
 
 /// Returns once what was said on stderr is written.
-pub fn settle() {
+pub(crate) fn settle() {
     if let Some(outlets) = OUTLETS.get() {
         outlets.stderr.settle();
     }
@@ -114,7 +114,7 @@ pub fn settle() {
 
 /// Has who is about to write to stdout come after what was said on stderr before,
 /// where that is the same file.
-pub fn keep_order() {
+pub(crate) fn keep_order() {
     if OUTLETS.get().is_some_and(Outlets::are_one) {
         settle();
     }
@@ -126,7 +126,7 @@ pub fn keep_order() {
 /// # Errors
 /// The first with which stdout did not take what it was to; that its reader went
 /// away is none.
-pub fn finish(interrupt: &Interrupt) -> io::Result<()> {
+pub(crate) fn finish(interrupt: &Interrupt) -> io::Result<()> {
     let Some(outlets) = OUTLETS.get() else {
         return Ok(());
     };
@@ -142,7 +142,7 @@ pub fn finish(interrupt: &Interrupt) -> io::Result<()> {
 /// A terminal on stderr whose drawings take this way; `None` where stderr is
 /// something else.
 #[must_use]
-pub fn terminal() -> Option<Terminal> {
+pub(crate) fn terminal() -> Option<Terminal> {
     let columns = || {
         let size = tcgetwinsize(stderr()).ok()?;
         Some(size.ws_col).filter(|columns| *columns > 0)

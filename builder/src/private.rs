@@ -22,7 +22,7 @@ const FOLDER: Mode = Mode::RWXU;
 /// Readable and writable by the owner alone.
 const FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// No link is followed, no pipe or device waited for, nothing handed to a child.
-pub const PLAIN: OFlags = OFlags::NOFOLLOW
+pub(crate) const PLAIN: OFlags = OFlags::NOFOLLOW
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
 /// The bit that keeps users from each other's entries in a folder of all
@@ -68,7 +68,7 @@ pub enum PrivateError {
 
 /// Makes a folder, and those that it is in, for this user alone whatever the umask:
 /// one that others may write to would be refused by the next who opens it.
-pub fn make_all(folder: &Path) -> io::Result<()> {
+pub(crate) fn make_all(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     fs::DirBuilder::new()
         .recursive(true)
@@ -226,7 +226,7 @@ impl Private {
 /// Whether a socket that was connected to is one that this user, or root,
 /// listens on (`SO_PEERCRED`, unix(7)), or the user id of a guest's own: whatever
 /// stood where it was looked for.
-pub fn is_served_by_us(socket: impl AsFd, guest: Option<u32>) -> io::Result<()> {
+pub(crate) fn is_served_by_us(socket: impl AsFd, guest: Option<u32>) -> io::Result<()> {
     let peer = rustix::net::sockopt::socket_peercred(socket)?.uid;
     if peer == geteuid() || peer.is_root() || Some(peer.as_raw()) == guest {
         return Ok(());

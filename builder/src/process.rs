@@ -30,13 +30,13 @@ mod clock;
 mod find;
 mod package;
 
-pub use find::{find, may_run};
-pub use package::debian_package;
+pub(crate) use find::{find, may_run};
+pub(crate) use package::debian_package;
 
 /// Output lines kept for the message of a tool that fails.
 const TAIL_LINES: usize = 30;
 /// Most of a stream that [`output`] and [`capture`] keep, in bytes.
-pub const OUTPUT_LIMIT: usize = 1024 * 1024;
+pub(crate) const OUTPUT_LIMIT: usize = 1024 * 1024;
 /// What a pipe holds, in bytes: the default of pipe(7).
 const PIPE_CAPACITY: usize = 64 * 1024;
 /// What a group gets between SIGTERM and SIGKILL.
@@ -115,7 +115,7 @@ pub enum ProcessError {
 
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -124,7 +124,7 @@ pub enum Stream {
 
 /// How a tool ended, whatever its status, and what it wrote.
 #[derive(Debug)]
-pub struct Captured {
+pub(crate) struct Captured {
     /// How it ended.
     pub status: ExitStatus,
     /// Its standard output, up to [`OUTPUT_LIMIT`].
@@ -141,7 +141,7 @@ pub struct Captured {
 ///
 /// Where the limit is 0 already, and nothing else is allowed, it stays. One
 /// system call, and so allowed between fork and exec.
-pub fn leave_no_core() -> io::Result<()> {
+pub(crate) fn leave_no_core() -> io::Result<()> {
     let limit = Rlimit {
         current: Some(1),
         maximum: Some(1),
@@ -155,7 +155,7 @@ pub fn leave_no_core() -> io::Result<()> {
 /// The error for a `command` that did not start, which names the package to
 /// install when the tool is missing.
 #[must_use]
-pub fn start_error(command: &Command, source: io::Error) -> ProcessError {
+pub(crate) fn start_error(command: &Command, source: io::Error) -> ProcessError {
     let program = command.get_program().to_string_lossy().into_owned();
     // A folder that is not there is reported by the same errno as a missing tool.
     let has_folder = command.get_current_dir().is_none_or(Path::is_dir);
@@ -171,7 +171,7 @@ pub fn start_error(command: &Command, source: io::Error) -> ProcessError {
 ///
 /// Whatever the outcome, no process of its group is left when this returns, but
 /// one that is overdue and that the kernel does not let end either.
-pub fn run(
+pub(crate) fn run(
     command: Command,
     interrupt: &Interrupt,
     on_line: impl FnMut(Stream, &str),
@@ -181,7 +181,7 @@ pub fn run(
 
 /// Runs `command` as [`run`] does, and kills it and all it started once it said
 /// nothing for `limit` of its own clock.
-pub fn run_while_heard(
+pub(crate) fn run_while_heard(
     command: Command,
     limit: Duration,
     interrupt: &Interrupt,
@@ -227,13 +227,13 @@ fn follow(
 
 /// Runs `command` as [`run`] does, but takes any status, and keeps the first
 /// megabyte of each stream as it is.
-pub fn capture(command: Command, interrupt: &Interrupt) -> Result<Captured, ProcessError> {
+pub(crate) fn capture(command: Command, interrupt: &Interrupt) -> Result<Captured, ProcessError> {
     captured(command, None, interrupt)
 }
 
 /// Runs `command` as [`capture`] does, and kills it and all it started once
 /// `limit` has passed by its own clock.
-pub fn capture_within(
+pub(crate) fn capture_within(
     command: Command,
     limit: Duration,
     interrupt: &Interrupt,
@@ -286,7 +286,7 @@ fn watch(
 
 /// Runs `command` as [`run`] does and returns the first megabyte of its standard
 /// output.
-pub fn output(command: Command, interrupt: &Interrupt) -> Result<String, ProcessError> {
+pub(crate) fn output(command: Command, interrupt: &Interrupt) -> Result<String, ProcessError> {
     let mut text = String::new();
     run(command, interrupt, |stream, line| {
         if stream == Stream::Stdout && text.len() + line.len() < OUTPUT_LIMIT {
@@ -299,7 +299,7 @@ pub fn output(command: Command, interrupt: &Interrupt) -> Result<String, Process
 
 /// Has the kernel send `signal` to the process when the thread that starts it
 /// ends, however it ends (prctl(2), `PR_SET_PDEATHSIG`).
-pub fn die_with_parent(command: &mut Command, signal: Signal) {
+pub(crate) fn die_with_parent(command: &mut Command, signal: Signal) {
     let parent = getpid();
     // SAFETY: the closure runs between fork and exec, and makes two system calls;
     // it takes no lock and allocates nothing.
@@ -319,7 +319,7 @@ pub fn die_with_parent(command: &mut Command, signal: Signal) {
 /// Has `command` keep no file open but its standard streams, and those that it
 /// is handed after this: not what its starter inherited from a shell or a
 /// make(1), whose files need not be marked to be closed.
-pub fn close_inherited(command: &mut Command) {
+pub(crate) fn close_inherited(command: &mut Command) {
     let limit = getrlimit(Resource::Nofile).current;
     let end = limit.and_then(|limit| u32::try_from(limit).ok());
     let end = end.map_or(MOST_FILES, |end| end.min(MOST_FILES));
@@ -354,7 +354,7 @@ fn mark_each(files: Range<u32>) {
 }
 
 /// The command as a user would type it, for messages.
-pub fn shown(command: &Command) -> String {
+pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words
         .map(OsStr::to_string_lossy)

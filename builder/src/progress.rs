@@ -24,13 +24,13 @@ static DISPLAY: LazyLock<MultiProgress> = LazyLock::new(|| {
 });
 
 /// Shows no bar from here on, as `--quiet` asks.
-pub fn hide() {
+pub(crate) fn hide() {
     DISPLAY.set_draw_target(ProgressDrawTarget::hidden());
 }
 
 /// Runs `write` with the bars taken off the terminal, after all that was said
 /// there before.
-pub fn suspend<T>(write: impl FnOnce() -> T) -> T {
+pub(crate) fn suspend<T>(write: impl FnOnce() -> T) -> T {
     DISPLAY.suspend(|| {
         outlet::keep_order();
         write()
@@ -39,19 +39,19 @@ pub fn suspend<T>(write: impl FnOnce() -> T) -> T {
 
 /// Runs `say`, which says something through [`outlet`], with the bars taken off
 /// the terminal; it waits for nothing.
-pub fn above<T>(say: impl FnOnce() -> T) -> T {
+pub(crate) fn above<T>(say: impl FnOnce() -> T) -> T {
     DISPLAY.suspend(say)
 }
 
 /// A bar that counts `total` steps.
 #[must_use]
-pub fn bar(total: u64, label: &str) -> ProgressBar {
+pub(crate) fn bar(total: u64, label: &str) -> ProgressBar {
     styled(Some(total), label, "{msg} {wide_bar} {pos}/{len} {eta}")
 }
 
 /// A bar that counts bytes; without a `total` it shows only what has passed.
 #[must_use]
-pub fn bytes(total: Option<u64>, label: &str) -> ProgressBar {
+pub(crate) fn bytes(total: Option<u64>, label: &str) -> ProgressBar {
     let template = match total {
         Some(_) => "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
         None => "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}",

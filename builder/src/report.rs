@@ -10,7 +10,7 @@ const WIDTH: usize = 80;
 
 /// Whether a report has colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Colour {
+pub(crate) enum Colour {
     /// It has.
     Ansi,
     /// It has not.
@@ -21,7 +21,7 @@ impl Colour {
     /// What stdout takes: colours on a terminal, unless the environment says
     /// otherwise (`NO_COLOR`, `CLICOLOR_FORCE`).
     #[must_use]
-    pub fn of_stdout() -> Self {
+    pub(crate) fn of_stdout() -> Self {
         match anstream::AutoStream::choice(&std::io::stdout()) {
             anstream::ColorChoice::Never => Self::Plain,
             _ => Self::Ansi,

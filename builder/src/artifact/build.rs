@@ -429,7 +429,7 @@ impl<'a> Output<'a> {
 }
 
 /// Writes a file that is not written again.
-pub fn write_read_only(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_read_only(path: &Path, bytes: &[u8]) -> io::Result<()> {
     create_read_only(path)?.write_all(bytes)
 }
 

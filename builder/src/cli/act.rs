@@ -55,28 +55,28 @@ struct Graceful {
 
 /// Arguments of `stop`.
 #[derive(Debug, Args)]
-pub struct Stop {
+pub(super) struct Stop {
     #[command(flatten)]
     graceful: Graceful,
 }
 
 /// Arguments of `kill`.
 #[derive(Debug, Args)]
-pub struct Kill {
+pub(super) struct Kill {
     #[command(flatten)]
     guests: Guests,
 }
 
 /// Arguments of `restart`.
 #[derive(Debug, Args)]
-pub struct Restart {
+pub(super) struct Restart {
     #[command(flatten)]
     graceful: Graceful,
 }
 
 /// Arguments of `scale`.
 #[derive(Debug, Args)]
-pub struct Scale {
+pub(super) struct Scale {
     /// Number of guests wanted; those with the highest numbers come or go
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100_000))]
     count: u32,
@@ -90,7 +90,7 @@ pub struct Scale {
 }
 
 impl Stop {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let Graceful { guests, grace } = self.graceful;
         let client = guests.target.client(context)?;
         if !guests.all {
@@ -139,14 +139,14 @@ fn wait(event: PollFd<'_>, interrupt: &Interrupt) -> Result<(), Failure> {
 }
 
 impl Kill {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let client = self.guests.target.client(context)?;
         self.guests.act(&client, Act::Kill, None)
     }
 }
 
 impl Restart {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let Graceful { guests, grace } = self.graceful;
         let client = guests.target.client(context)?;
         guests.act(&client, Act::Restart, Some(grace))
@@ -154,7 +154,7 @@ impl Restart {
 }
 
 impl Scale {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let answer = self.target.client(context)?.scale(self.count)?;
         told(&answer, self.json)
     }

@@ -5,7 +5,7 @@ use super::{Exit, Failure};
 use crate::control::schema::schema;
 use crate::text;
 
-pub fn run() -> Result<Exit, Failure> {
+pub(super) fn run() -> Result<Exit, Failure> {
     print_as_it_is(&text::json_pretty(&schema())?)?;
     Ok(Exit::Done)
 }

@@ -16,7 +16,7 @@ use crate::units::ByteSize;
 
 /// Arguments of `tty-burn`.
 #[derive(Debug, Args)]
-pub struct TtyBurn {
+pub(super) struct TtyBurn {
     /// Folder to write the artifacts into
     #[arg(long, value_name = "DIR", default_value = DEFAULT_OUT, env = "IMGBUILD_OUT")]
     out: PathBuf,
@@ -27,7 +27,7 @@ pub struct TtyBurn {
 
 /// Arguments of `build`.
 #[derive(Debug, Args)]
-pub struct Build {
+pub(super) struct Build {
     /// A recipe file, or the name of a built-in recipe
     recipe: PathBuf,
 
@@ -76,7 +76,7 @@ struct Common {
 }
 
 impl TtyBurn {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let recipe = built_in::recipe("tty-burn")?;
         self.common
             .build(&recipe, Path::new("."), self.out, context)
@@ -84,7 +84,7 @@ impl TtyBurn {
 }
 
 impl Build {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let (mut recipe, folder) = find_recipe(&self.recipe)?;
         recipe.choose_rootfs(self.rootfs, self.rootfs_place)?;
         let out = self
@@ -95,7 +95,7 @@ impl Build {
 }
 
 /// A recipe by name or path, and the folder that its paths are relative to.
-pub fn find_recipe(named: &Path) -> Result<(Recipe, PathBuf), Failure> {
+pub(super) fn find_recipe(named: &Path) -> Result<(Recipe, PathBuf), Failure> {
     match named.to_str() {
         Some(name) if is_name(name) => Ok((built_in::recipe(name)?, PathBuf::from("."))),
         _ => {
@@ -149,7 +149,7 @@ impl Common {
 }
 
 /// `SOURCE_DATE_EPOCH` (reproducible-builds.org), or 0.
-pub fn source_date_epoch() -> Result<u32, Failure> {
+pub(super) fn source_date_epoch() -> Result<u32, Failure> {
     let name = "SOURCE_DATE_EPOCH";
     match std::env::var(name) {
         Err(std::env::VarError::NotPresent) => Ok(0),

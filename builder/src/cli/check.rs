@@ -23,7 +23,7 @@ use crate::vmm::Net;
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
-pub struct Check {
+pub(super) struct Check {
     /// The output folder to run guests from [default: out/tty-burn, if it is
     /// there]
     out: Option<PathBuf>,
@@ -66,7 +66,7 @@ pub struct Check {
 }
 
 impl Check {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         if self.restore {
             return self.restore();
         }

@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// Arguments of `console`.
 #[derive(Debug, Args)]
-pub struct Console {
+pub(super) struct Console {
     /// The guest, such as g00007
     guest: GuestIndex,
 
@@ -57,7 +57,7 @@ enum Event {
 }
 
 impl Console {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let found = self.target.find(context)?;
         let client = context.client(&found.name, &found.paths);
         // Before the tail, so that nothing is missed between.

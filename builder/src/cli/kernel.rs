@@ -22,7 +22,7 @@ use crate::{artifact, assets, durable};
 /// Flags that say where the kernel comes from.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kernel")]
-pub struct KernelArgs {
+pub(super) struct KernelArgs {
     /// Use this kernel: an ELF vmlinux with a PVH note, or a bzImage
     #[arg(
         long,
@@ -88,7 +88,7 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Parser<T> {
 
 impl KernelArgs {
     /// The kernel that a recipe with these fragments asks for.
-    pub fn request(&self, fragments: &[String]) -> Result<Request, Failure> {
+    pub(super) fn request(&self, fragments: &[String]) -> Result<Request, Failure> {
         Ok(Request {
             prebuilt: self.kernel.clone(),
             sha256: self.kernel_sha256,
@@ -100,7 +100,7 @@ impl KernelArgs {
     }
 
     /// What the kernel is built in.
-    pub fn environment(&self, context: &Context, epoch: u32) -> Result<Env, Failure> {
+    pub(super) fn environment(&self, context: &Context, epoch: u32) -> Result<Env, Failure> {
         self.source.environment(context, epoch)
     }
 }
@@ -152,7 +152,7 @@ impl SourceArgs {
 
 /// Arguments of `kernel`.
 #[derive(Debug, Args)]
-pub struct Kernel {
+pub(super) struct Kernel {
     #[command(subcommand)]
     verb: KernelVerb,
 }
@@ -207,7 +207,7 @@ struct Fetch {
 }
 
 impl Kernel {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         match self.verb {
             KernelVerb::Build(command) => command.run(context)?,
             KernelVerb::Config(command) => {

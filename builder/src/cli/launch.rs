@@ -30,7 +30,7 @@ use crate::{progress, recipe};
 /// Arguments of `launch`.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
-pub struct Launch {
+pub(super) struct Launch {
     /// The output folder to launch guests from
     #[arg(default_value = DEFAULT_OUT)]
     out: PathBuf,
@@ -191,7 +191,7 @@ pub(crate) struct Guests {
 
 impl Guests {
     /// The taps' addresses that the user chose.
-    pub fn tap_subnet(&self) -> Result<Option<Subnet>, Failure> {
+    pub(super) fn tap_subnet(&self) -> Result<Option<Subnet>, Failure> {
         if self.tap_subnet.is_some() && self.net != Net::Tap {
             return Err(Failure::usage("--tap-subnet goes with --net tap".into()));
         }
@@ -234,7 +234,7 @@ pub(crate) fn refuse_beside_resume(
 }
 
 impl Launch {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let attachment = match (self.detach, self.background) {
             (true, _) => Attachment::Detached,
             (false, true) => Attachment::Background,

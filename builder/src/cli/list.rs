@@ -9,14 +9,14 @@ use crate::text;
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]
-pub struct List {
+pub(super) struct List {
     /// Print the resolved recipes as one JSON array
     #[arg(long)]
     json: bool,
 }
 
 impl List {
-    pub fn run(self) -> Result<Exit, Failure> {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
         let recipes = built_in::recipes()?;
         if self.json {
             print_as_it_is(&text::json_pretty(&recipes)?)?;

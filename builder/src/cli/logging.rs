@@ -17,7 +17,7 @@ use crate::text::{printable_json, printable_lines};
 use crate::units::counted;
 
 /// Sends `tracing` events to stderr from here on.
-pub fn install(talk: &Talk) {
+pub(super) fn install(talk: &Talk) {
     let builder = tracing_subscriber::fmt()
         .with_max_level(level(talk))
         // It would tell of them on stderr, where they come from, and panic: a
@@ -31,7 +31,7 @@ pub fn install(talk: &Talk) {
 }
 
 /// Has a message stand where stderr did not take others in time.
-pub fn tell_losses(talk: &Talk) {
+pub(super) fn tell_losses(talk: &Talk) {
     if level(talk) >= Level::WARN {
         let format = talk.log_format;
         outlet::on_loss(Stream::Stderr, move |messages| loss(format, messages));

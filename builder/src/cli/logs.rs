@@ -14,7 +14,7 @@ use crate::units::GuestIndex;
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
-pub struct Logs {
+pub(super) struct Logs {
     /// The guest, such as g00007
     guest: GuestIndex,
 
@@ -35,7 +35,7 @@ pub struct Logs {
 }
 
 impl Logs {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let paths = self.target.find_anywhere(context)?.paths;
         let log = if self.vmm {
             paths.error(self.guest)

@@ -9,14 +9,14 @@ use super::{Cli, Exit, Failure};
 
 /// Arguments of `man`.
 #[derive(Debug, Args)]
-pub struct Man {
+pub(super) struct Man {
     /// Folder to write one page a verb into
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
 
 impl Man {
-    pub fn run(self) -> Result<Exit, Failure> {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
         fs::create_dir_all(&self.folder)?;
         // The date of a page would make it differ from day to day.
         clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), self.folder)?;

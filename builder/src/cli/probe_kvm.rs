@@ -13,7 +13,7 @@ use crate::host::kvm::{PROBE_VERB, Step, take};
 /// Try KVM.
 #[derive(Debug, Parser)]
 #[command(name = PROBE_VERB, help_expected = true)]
-pub struct ProbeKvm {
+pub(super) struct ProbeKvm {
     /// The control group to try it in
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
@@ -25,14 +25,14 @@ pub struct ProbeKvm {
 
 impl ProbeKvm {
     /// The command that a command line is, if it is this one.
-    pub fn of(line: impl Iterator<Item = OsString>) -> Option<Self> {
+    pub(super) fn of(line: impl Iterator<Item = OsString>) -> Option<Self> {
         let mut words = line.skip(1).peekable();
         (words.peek()? == PROBE_VERB).then(|| Self::parse_from(words))
     }
 
     /// Runs without any of what other verbs set up: nothing is to catch the signal
     /// that ends it.
-    pub fn run(self) -> ExitCode {
+    pub(super) fn run(self) -> ExitCode {
         match take(&self.steps, self.cgroup.as_deref(), &mut io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -14,7 +14,7 @@ use crate::report::fleet::{Width, headline, table};
 
 /// Arguments of `ps`.
 #[derive(Debug, Args)]
-pub struct Ps {
+pub(super) struct Ps {
     /// Guests, such as g00007, 7, 100-199 or 'g000*' [default: all]
     guests: Vec<Selector>,
 
@@ -31,7 +31,7 @@ pub struct Ps {
 }
 
 impl Ps {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let found = self.target.find_anywhere(context)?;
         let mut fleet = if found.is_supervised() {
             context.client(&found.name, &found.paths).fleet(true)?

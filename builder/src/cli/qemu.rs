@@ -19,7 +19,7 @@ pub(crate) struct QemuArgs {
 impl QemuArgs {
     /// The QEMU asked for, or else the installed one; `None` where there is none.
     /// What it answers is noted in the cache folder `cache`.
-    pub fn program(
+    pub(super) fn program(
         &self,
         cache: &Path,
         interrupt: &Interrupt,

@@ -9,7 +9,7 @@ use crate::units::counted;
 
 /// Arguments of `rm`.
 #[derive(Debug, Args)]
-pub struct Rm {
+pub(super) struct Rm {
     /// The fleet
     #[arg(value_parser = fleet_name, required_unless_present = "all_fleets")]
     fleet: Option<String>,
@@ -24,7 +24,7 @@ pub struct Rm {
 }
 
 impl Rm {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let survivors = if self.force {
             Survivors::Kill
         } else {

@@ -28,7 +28,7 @@ const CLIENTS_A_CPU: usize = 4;
 
 /// Arguments of `ssh`.
 #[derive(Debug, Args)]
-pub struct Ssh {
+pub(super) struct Ssh {
     /// The fleet [default: the only one that is running]
     #[arg(long, value_name = "FLEET", env = "IMGBUILD_FLEET", value_parser = fleet_name)]
     fleet: Option<String>,
@@ -61,7 +61,7 @@ pub struct Ssh {
 }
 
 impl Ssh {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let fleet = Reachable::find(self.fleet.as_deref(), &context.directories)?;
         let client = context.client(fleet.name(), fleet.paths());
         if let Some(guest) = self.guest {

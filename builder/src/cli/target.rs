@@ -20,16 +20,16 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub fn find(&self, context: &Context) -> Result<Found, FindError> {
+    pub(super) fn find(&self, context: &Context) -> Result<Found, FindError> {
         find(self.fleet.as_deref(), &context.directories)
     }
 
     /// The same, or another host's: to be looked at.
-    pub fn find_anywhere(&self, context: &Context) -> Result<Found, FindError> {
+    pub(super) fn find_anywhere(&self, context: &Context) -> Result<Found, FindError> {
         find_anywhere(self.fleet.as_deref(), &context.directories)
     }
 
-    pub fn client(&self, context: &Context) -> Result<Client, FindError> {
+    pub(super) fn client(&self, context: &Context) -> Result<Client, FindError> {
         let found = self.find(context)?;
         Ok(context.client(&found.name, &found.paths))
     }

@@ -16,7 +16,7 @@ const KEPT_PREFIXES: [&str; 2] = ["LC_", "IMGBUILD_"];
 
 /// Why nobody else is acted as.
 #[derive(Debug, thiserror::Error)]
-pub enum UserError {
+pub(super) enum UserError {
     /// There is no such user.
     #[error("there is no user named {0}; `getent passwd` lists users")]
     Unknown(String),
@@ -43,7 +43,7 @@ pub enum UserError {
 
 /// Becomes this process anew as the user called `name`, with that user's groups,
 /// and home folder instead of root's; returns if this is that user already.
-pub fn act_as(name: &str) -> Result<(), UserError> {
+pub(super) fn act_as(name: &str) -> Result<(), UserError> {
     let found = User::from_name(name).map_err(|source| UserError::Unreadable {
         name: name.to_owned(),
         source,

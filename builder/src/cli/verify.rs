@@ -11,7 +11,7 @@ use crate::artifact;
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
-pub struct Verify {
+pub(super) struct Verify {
     /// The output folder
     #[arg(default_value = DEFAULT_OUT)]
     out: PathBuf,
@@ -22,7 +22,7 @@ pub struct Verify {
 }
 
 impl Verify {
-    pub fn run(self) -> Result<Exit, Failure> {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
         let differences = artifact::verify(&self.out)?;
         if self.json {
             print_json(&json!({

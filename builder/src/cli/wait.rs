@@ -16,7 +16,7 @@ use crate::progress;
 
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
-pub struct Wait {
+pub(super) struct Wait {
     /// Until guests are ready
     #[arg(long, required = true)]
     ready: bool,
@@ -33,7 +33,7 @@ pub struct Wait {
 }
 
 impl Wait {
-    pub fn run(self, context: &Context) -> Result<Exit, Failure> {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let until = self
             .timeout
             .and_then(|time| Instant::now().checked_add(time));

@@ -13,12 +13,12 @@ use super::types::{ActAnswer, ActRequest, Answer, AskRequest, Event, Fleet, Gues
 use crate::units::GuestIndex;
 
 /// Lines that a stream holds for a reader that is slow.
-pub const STREAM_LINES: usize = 1024;
+pub(crate) const STREAM_LINES: usize = 1024;
 
 /// What is asked of the supervisor. A reply that nobody waits for any more is
 /// dropped.
 #[derive(Debug)]
-pub enum Request {
+pub(crate) enum Request {
     /// The fleet, without its guests if not wanted.
     Fleet {
         /// Whether the guests are wanted.
@@ -89,7 +89,7 @@ pub enum Request {
 
 /// What is done to guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub(crate) enum Act {
     /// Power off, by force after the grace; they stay down.
     Stop,
     /// SIGKILL; replaced as `--restart` says.
@@ -100,26 +100,26 @@ pub enum Act {
 
 /// The server's end.
 #[derive(Debug, Clone)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     requests: mpsc::Sender<Request>,
     waker: Arc<Waker>,
 }
 
 impl Outbox {
     /// Hands a request to the supervisor; `false` if it has ended.
-    pub fn send(&self, request: Request) -> bool {
+    pub(crate) fn send(&self, request: Request) -> bool {
         self.requests.send(request).is_ok() && self.wake()
     }
 
     /// Has the supervisor look who has gone; `false` if it has ended.
-    pub fn wake(&self) -> bool {
+    pub(crate) fn wake(&self) -> bool {
         self.waker.wake().is_ok()
     }
 }
 
 /// Both ends; `waker` wakes the poll set of who receives.
 #[must_use]
-pub fn bridge(waker: Waker) -> (Outbox, mpsc::Receiver<Request>) {
+pub(crate) fn bridge(waker: Waker) -> (Outbox, mpsc::Receiver<Request>) {
     let (requests, inbox) = mpsc::channel();
     let waker = Arc::new(waker);
     (Outbox { requests, waker }, inbox)

@@ -18,8 +18,8 @@ use serde::de::DeserializeOwned;
 
 use super::bridge::Act;
 use super::types::{
-    API_VERSION, ActAnswer, ActRequest, Answer, AskRequest, AttendRequest, Error, Event, Fleet,
-    Guest, ScaleRequest, Selection, Typed,
+    API_VERSION, ActAnswer, ActRequest, AttendRequest, Error, Event, Fleet, ScaleRequest,
+    Selection, Typed,
 };
 use crate::interrupt::Interrupt;
 use crate::private::is_served_by_us;
@@ -42,7 +42,7 @@ const LISTEN_AGAIN: Duration = Duration::from_millis(50);
 
 /// The way to a fleet's supervisor.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     fleet: String,
     paths: Paths,
     interrupt: Interrupt,
@@ -50,7 +50,7 @@ pub struct Client {
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(crate) enum ClientError {
     /// Nobody listens on the fleet's control socket.
     #[error(
         "nothing supervises the fleet {fleet}: `imgbuild launch --resume {fleet}` goes on with it, \
@@ -136,7 +136,7 @@ fn listed(versions: &[u32]) -> String {
 
 /// What a stream has next.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Next<T> {
+pub(crate) enum Next<T> {
     /// This.
     Item(T),
     /// Nothing in the time given.
@@ -147,14 +147,14 @@ pub enum Next<T> {
 
 /// Documents that come one a line.
 #[derive(Debug)]
-pub struct Stream<T> {
+pub(crate) struct Stream<T> {
     body: Body,
     items: PhantomData<T>,
 }
 
 impl<T: DeserializeOwned> Stream<T> {
     /// Waits for the next, until `until`, or for ever without.
-    pub fn next(&mut self, until: Option<Instant>) -> Result<Next<T>, ClientError> {
+    pub(crate) fn next(&mut self, until: Option<Instant>) -> Result<Next<T>, ClientError> {
         Ok(match self.body.line(until)? {
             Next::Item(line) => Next::Item(self.body.parse(&line)?),
             Next::Late => Next::Late,
@@ -165,7 +165,7 @@ impl<T: DeserializeOwned> Stream<T> {
 
 /// What a guest's console says, a line at a time.
 #[derive(Debug)]
-pub struct Console {
+pub(crate) struct Console {
     body: Body,
 }
 
@@ -175,7 +175,7 @@ impl Console {
     /// [`printable`] text.
     ///
     /// [`printable`]: crate::text::printable
-    pub fn next(&mut self, until: Option<Instant>) -> Result<Next<Vec<u8>>, ClientError> {
+    pub(crate) fn next(&mut self, until: Option<Instant>) -> Result<Next<Vec<u8>>, ClientError> {
         self.body.line(until)
     }
 }
@@ -184,7 +184,7 @@ impl Client {
     /// The way to the supervisor of the fleet called `fleet`, whose files are
     /// there; nothing is connected yet.
     #[must_use]
-    pub fn new(fleet: &str, paths: &Paths, interrupt: &Interrupt) -> Self {
+    pub(crate) fn new(fleet: &str, paths: &Paths, interrupt: &Interrupt) -> Self {
         Self {
             fleet: fleet.to_owned(),
             paths: paths.clone(),
@@ -193,17 +193,12 @@ impl Client {
     }
 
     /// The fleet, without its guests if those are not wanted.
-    pub fn fleet(&self, guests: bool) -> Result<Fleet, ClientError> {
+    pub(crate) fn fleet(&self, guests: bool) -> Result<Fleet, ClientError> {
         self.get(&format!("fleet?guests={guests}"))?.document()
     }
 
-    /// A guest.
-    pub fn guest(&self, guest: GuestIndex) -> Result<Guest, ClientError> {
-        self.get(&format!("guests/{guest}"))?.document()
-    }
-
     /// Stops, kills or restarts guests; returns when it is done.
-    pub fn act(&self, act: Act, request: &ActRequest) -> Result<ActAnswer, ClientError> {
+    pub(crate) fn act(&self, act: Act, request: &ActRequest) -> Result<ActAnswer, ClientError> {
         let path = match act {
             Act::Stop => "stop",
             Act::Kill => "kill",
@@ -213,36 +208,31 @@ impl Client {
     }
 
     /// Has the fleet be of `count` guests; returns when they are told.
-    pub fn scale(&self, count: u32) -> Result<ActAnswer, ClientError> {
+    pub(crate) fn scale(&self, count: u32) -> Result<ActAnswer, ClientError> {
         self.post("scale", &ScaleRequest { count })?.document()
     }
 
-    /// Has guests run a console command.
-    pub fn ask(&self, request: &AskRequest) -> Result<Stream<Answer>, ClientError> {
-        Ok(self.post("ask", request)?.stream())
-    }
-
     /// What changes from now on.
-    pub fn events(&self) -> Result<Stream<Event>, ClientError> {
+    pub(crate) fn events(&self) -> Result<Stream<Event>, ClientError> {
         Ok(self.get("events")?.stream())
     }
 
     /// What a guest's console says from now on.
-    pub fn console(&self, guest: GuestIndex) -> Result<Console, ClientError> {
+    pub(crate) fn console(&self, guest: GuestIndex) -> Result<Console, ClientError> {
         let body = self.get(&format!("guests/{guest}/console"))?;
         Ok(Console { body })
     }
 
     /// Types lines on a guest's console; [`ClientError::Busy`] if it takes none for
     /// now.
-    pub fn type_lines(&self, guest: GuestIndex, lines: &str) -> Result<Typed, ClientError> {
+    pub(crate) fn type_lines(&self, guest: GuestIndex, lines: &str) -> Result<Typed, ClientError> {
         let path = format!("guests/{guest}/console");
         self.call("POST", &path, lines.as_bytes())?.document()
     }
 
     /// Has guests be `urgent` for as long as the connection is open, which is
     /// returned, in whichever process.
-    pub fn attend(&self, guests: Selection) -> Result<UnixStream, ClientError> {
+    pub(crate) fn attend(&self, guests: Selection) -> Result<UnixStream, ClientError> {
         let body = self.post("attend", &AttendRequest { guests })?;
         Ok(body.stream)
     }

@@ -12,11 +12,11 @@ use super::types::Fleet;
 use crate::guest::Phase;
 
 /// The media type of the text.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What the supervisor's process takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Process {
+pub(crate) struct Process {
     /// CPU time since its start.
     pub cpu: Duration,
     /// Bytes of memory that are its own or shared, and present.
@@ -26,7 +26,7 @@ pub struct Process {
 impl Process {
     /// This process; what cannot be read is 0.
     #[must_use]
-    pub fn own() -> Self {
+    pub(crate) fn own() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         // `VmRSS:     1234 kB` (proc_pid_status(5)).
         let kibibytes: u64 = fs::read_to_string("/proc/self/status")
@@ -46,7 +46,7 @@ impl Process {
 /// The text, `broken` being how many connections to the fleet ended in an error. A
 /// fleet's name needs no escapes: it is of a-z, 0-9 and -.
 #[must_use]
-pub fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
+pub(crate) fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
     let name = &fleet.fleet;
     let mut text = String::new();
     head(&mut text, "imgbuild_guests", "gauge", "Guests in a state.");

@@ -8,7 +8,7 @@ use super::types;
 /// One document, whose `$defs` hold a schema for each type; `paths` names those
 /// that a request takes and its answer gives.
 #[must_use]
-pub fn schema() -> Value {
+pub(crate) fn schema() -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     macro_rules! reference {
         ($type:ty) => {

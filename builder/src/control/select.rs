@@ -7,7 +7,7 @@ use crate::units::GuestIndex;
 
 /// Names guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selector {
+pub(crate) enum Selector {
     /// Those numbered from the first to the last.
     Range(GuestIndex, GuestIndex),
     /// Those whose id matches: `*` is any text, `?` any character.
@@ -16,7 +16,7 @@ pub enum Selector {
 
 /// Not a selection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SelectError {
+pub(crate) enum SelectError {
     /// It is no selector.
     #[error("`{0}` selects no guests: use g00007, 7, 100-199 or g000*")]
     Form(String),
@@ -71,7 +71,7 @@ fn guest(text: &str) -> Option<GuestIndex> {
 impl Selector {
     /// Whether a guest is one of these.
     #[must_use]
-    pub fn matches(&self, guest: GuestIndex) -> bool {
+    pub(crate) fn matches(&self, guest: GuestIndex) -> bool {
         match self {
             Self::Range(first, last) => (first..=last).contains(&&guest),
             Self::Glob(glob) => is_match(glob.as_bytes(), guest.to_string().as_bytes()),
@@ -107,7 +107,7 @@ fn is_match(glob: &[u8], text: &[u8]) -> bool {
 
 /// Those of `guests` that any of the selectors names, each once; all of them
 /// without selectors.
-pub fn select(
+pub(crate) fn select(
     selectors: &[Selector],
     guests: impl Iterator<Item = GuestIndex>,
 ) -> Result<Vec<GuestIndex>, SelectError> {

@@ -42,16 +42,16 @@ mod routes;
 mod tests;
 
 /// Most connections at a time on each listener; more wait to be accepted.
-pub const CONNECTIONS_MAX: usize = 256;
+pub(crate) const CONNECTIONS_MAX: usize = 256;
 /// Most of them that attend guests, one for each log-in: the rest is for those
 /// who ask for something.
-pub const ATTENDING_MAX: usize = 192;
+pub(crate) const ATTENDING_MAX: usize = 192;
 /// Most bytes of a request's head.
-pub const HEAD_MAX: usize = 16 << 10;
+pub(crate) const HEAD_MAX: usize = 16 << 10;
 /// Most bytes of a request's body.
-pub const BODY_MAX: usize = 1 << 20;
+pub(crate) const BODY_MAX: usize = 1 << 20;
 /// How long a request's head may take, and its body.
-pub const READ_TIME: Duration = Duration::from_secs(10);
+pub(crate) const READ_TIME: Duration = Duration::from_secs(10);
 
 /// Most bytes that a connection buffers.
 const BUFFER_MAX: usize = 64 << 10;
@@ -88,7 +88,7 @@ impl Refusal {
 
 /// A server, which ends when dropped.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     stopping: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
     runtime: Handle,
@@ -105,12 +105,12 @@ impl Server {
     ///
     /// An answer that the supervisor still owes counts as under way: it is to
     /// reply, or to drop its end, before.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         drop(self);
     }
 
     /// Serves on this control socket, too: the one before leads nowhere any more.
-    pub fn listen_on(&self, control: UnixListener) -> io::Result<()> {
+    pub(crate) fn listen_on(&self, control: UnixListener) -> io::Result<()> {
         let Some(handler) = self.handler.clone() else {
             return Ok(());
         };
@@ -153,7 +153,7 @@ impl Drop for Server {
 
 /// Binds the control socket, for its owner alone, in the place of one that
 /// nobody listens on any more.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => match UnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -172,7 +172,7 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves a fleet on its control socket, and `/metrics` on a TCP port, too,
 /// until the server is dropped.
-pub fn serve(
+pub(crate) fn serve(
     control: UnixListener,
     metrics: Option<TcpListener>,
     outbox: Outbox,

@@ -13,7 +13,7 @@ use crate::units::{GuestIndexError, GuestRange};
 
 /// Why a fleet without a supervisor cannot be shown.
 #[derive(Debug, thiserror::Error)]
-pub enum UnsupervisedError {
+pub(crate) enum UnsupervisedError {
     /// Its folder does not tell what it is.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -27,7 +27,7 @@ pub enum UnsupervisedError {
 
 /// The fleet: a guest that lives is `unresponsive`, since nobody asks it. Of
 /// another host's guests nothing is known here.
-pub fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
+pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
     let spec = folder::read_spec(found.path())?;
     if found.is_elsewhere() {
         return Ok(Fleet {

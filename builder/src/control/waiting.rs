@@ -7,7 +7,7 @@ use crate::guest::{Desired, Phase};
 
 /// Guests that are waited for.
 #[derive(Debug)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// Those chosen; all of the fleet, and those that come, without.
     chosen: Option<HashSet<String>>,
     guests: BTreeMap<String, (Phase, Desired)>,
@@ -16,7 +16,7 @@ pub struct Waiting {
 
 /// How the wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Every guest that is to be up is ready.
     Ready,
     /// Some are not, and will not be.
@@ -28,7 +28,7 @@ pub enum Outcome {
 impl Waiting {
     /// Waits for guests of `fleet` with these ids.
     #[must_use]
-    pub fn new(chosen: Option<HashSet<String>>, fleet: &Fleet) -> Self {
+    pub(crate) fn new(chosen: Option<HashSet<String>>, fleet: &Fleet) -> Self {
         let mut waiting = Self {
             chosen,
             guests: BTreeMap::new(),
@@ -39,7 +39,7 @@ impl Waiting {
     }
 
     /// Takes an event; [`Event::Lost`] calls for a new value.
-    pub fn apply(&mut self, event: &Event) {
+    pub(crate) fn apply(&mut self, event: &Event) {
         match event {
             Event::Guest(guest) => self.see(guest),
             Event::Stage { stage, .. } => self.stage = *stage,
@@ -68,7 +68,7 @@ impl Waiting {
 
     /// Guests in each state, of those that are to be up.
     #[must_use]
-    pub fn counts(&self) -> BTreeMap<Phase, u64> {
+    pub(crate) fn counts(&self) -> BTreeMap<Phase, u64> {
         let mut counts = BTreeMap::new();
         for state in self.states() {
             *counts.entry(state).or_default() += 1;
@@ -78,7 +78,7 @@ impl Waiting {
 
     /// How the wait ended, if it did.
     #[must_use]
-    pub fn outcome(&self) -> Option<Outcome> {
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
         if matches!(self.stage, Stage::Stopping | Stage::Orphaned | Stage::Lost) {
             return Some(Outcome::Ended);
         }

@@ -50,7 +50,7 @@ pub enum BaseError {
 ///
 /// A raw disk is made beside it, sparse, and removed again. On any error no
 /// file is left.
-pub fn write_base(
+pub(crate) fn write_base(
     path: &Path,
     ext4: &Ext4,
     tree: Option<&Tree>,

@@ -50,7 +50,7 @@ pub enum ConvertError {
 /// the same content gives the same image on every file system. The L2 tables
 /// follow the data they describe, and the refcounts come last, so the image is
 /// written from front to back and never held in memory.
-pub fn convert(
+pub(crate) fn convert(
     raw: &File,
     geometry: Geometry,
     image: &File,

@@ -17,10 +17,10 @@ use crate::interrupt::Interrupt;
 use crate::units::ByteSize;
 
 /// Longest label of a file system, in bytes: `s_volume_name` of the superblock.
-pub const MAX_LABEL: usize = 16;
+pub(crate) const MAX_LABEL: usize = 16;
 
 /// The smallest disk that is formatted, in bytes.
-pub const MIN_SIZE: u64 = 1024 * 1024;
+pub(crate) const MIN_SIZE: u64 = 1024 * 1024;
 
 /// No journal: overlays are thrown away, and one would cost every guest writes
 /// and a kernel thread. `uninit_bg` and `sparse_super2` (with no backups at all)
@@ -96,7 +96,7 @@ impl fmt::Display for Label {
 
 /// What a file system is made from; equal values give equal bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ext4 {
+pub(crate) struct Ext4 {
     /// Its name.
     pub label: Label,
     /// The size of the disk it fills.
@@ -106,7 +106,7 @@ pub struct Ext4 {
 }
 
 /// Makes the file system in the file `raw`, which has its size already.
-pub fn format(raw: &Path, ext4: &Ext4, interrupt: &Interrupt) -> Result<(), Ext4Error> {
+pub(crate) fn format(raw: &Path, ext4: &Ext4, interrupt: &Interrupt) -> Result<(), Ext4Error> {
     if ext4.size.bytes() < MIN_SIZE {
         return Err(Ext4Error::TooSmall(ext4.size));
     }

@@ -80,7 +80,12 @@ pub enum FillError {
 
 /// Puts `tree` into the file system that `raw` holds and that was made from
 /// `ext4`.
-pub fn fill(raw: &File, ext4: &Ext4, tree: &Tree, interrupt: &Interrupt) -> Result<(), FillError> {
+pub(crate) fn fill(
+    raw: &File,
+    ext4: &Ext4,
+    tree: &Tree,
+    interrupt: &Interrupt,
+) -> Result<(), FillError> {
     let mut volume = Volume::open(raw).map_err(FillError::Volume)?;
     let plan = Plan::of(tree)?;
     plan.check_room(ext4.size, &volume)?;

@@ -13,7 +13,7 @@ pub(crate) struct Headway {
 
 impl Headway {
     /// A start that begins now.
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             to_come: usize::MAX,
             since: now,
@@ -21,7 +21,7 @@ impl Headway {
     }
 
     /// So many guests are to come up still.
-    pub fn see(&mut self, now: Instant, to_come: usize) {
+    pub(super) fn see(&mut self, now: Instant, to_come: usize) {
         if to_come < self.to_come {
             self.to_come = to_come;
             self.since = now;
@@ -30,7 +30,7 @@ impl Headway {
 
     /// When whoever has this patience gives the start up, if it goes no further;
     /// never once all have come up.
-    pub fn ends(&self, patience: Duration) -> Option<Instant> {
+    pub(super) fn ends(&self, patience: Duration) -> Option<Instant> {
         let is_whole = self.to_come == 0;
         (self.since.checked_add(patience)).filter(|_| !is_whole)
     }

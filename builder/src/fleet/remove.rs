@@ -23,7 +23,7 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 
 /// What is done about guests that live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Survivors {
+pub(crate) enum Survivors {
     /// The fleet stays.
     Spare,
     /// They are killed.
@@ -32,7 +32,7 @@ pub enum Survivors {
 
 /// Why a fleet was not removed.
 #[derive(Debug, thiserror::Error)]
-pub enum RemoveError {
+pub(crate) enum RemoveError {
     /// Its folder could not be opened or removed, or it is supervised.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -71,7 +71,7 @@ pub enum RemoveError {
 
 /// Removes the folders of a fleet that nothing supervises; gives the number of
 /// guests that were killed for it.
-pub fn remove(
+pub(crate) fn remove(
     name: &str,
     directories: &Directories,
     survivors: Survivors,
@@ -115,12 +115,12 @@ pub fn remove(
 }
 
 /// What came of the removal of a fleet.
-pub type Removed = (String, Result<u64, RemoveError>);
+pub(crate) type Removed = (String, Result<u64, RemoveError>);
 
 /// Removes every fleet of this user and host that nothing supervises, until the
 /// user interrupts, and what guests on trial left; gives for each what
 /// [`remove`] does.
-pub fn remove_all(
+pub(crate) fn remove_all(
     directories: &Directories,
     survivors: Survivors,
     interrupt: &Interrupt,

@@ -23,7 +23,7 @@ const TRANSPORT: i32 = 255;
 
 /// A running fleet whose guests can be logged in to.
 #[derive(Debug)]
-pub struct Reachable {
+pub(crate) struct Reachable {
     name: String,
     paths: Paths,
     config: PathBuf,
@@ -33,7 +33,7 @@ pub struct Reachable {
 
 /// Why no guest was reached.
 #[derive(Debug, thiserror::Error)]
-pub enum SshError {
+pub(crate) enum SshError {
     /// No fleet is meant.
     #[error(transparent)]
     Find(#[from] FindError),
@@ -76,7 +76,7 @@ pub enum SshError {
 
 /// How many guests did what was asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Guests asked.
     pub guests: usize,
     /// Those whose command exited with 0.
@@ -91,7 +91,7 @@ pub struct Tally {
 
 /// What became of a command on one guest.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It ended, or ssh(1) did.
     Ended(Captured),
     /// It had not ended within this time, and ssh(1) was ended.
@@ -101,14 +101,14 @@ pub enum Outcome {
 /// The exit code of a guest's command; `None` when ssh(1) did not get through,
 /// which a command that itself exits with 255 cannot be told from.
 #[must_use]
-pub fn exit_code(captured: &Captured) -> Option<i32> {
+pub(crate) fn exit_code(captured: &Captured) -> Option<i32> {
     captured.status.code().filter(|code| *code != TRANSPORT)
 }
 
 impl Reachable {
     /// The fleet called `name`, or the only one; its guests may have outlived
     /// their supervisor.
-    pub fn find(name: Option<&str>, directories: &Directories) -> Result<Self, SshError> {
+    pub(crate) fn find(name: Option<&str>, directories: &Directories) -> Result<Self, SshError> {
         let Found { name, paths, .. } = find(name, directories)?;
         let config = folder::ssh_config(paths.path());
         if !config.exists() {
@@ -137,25 +137,25 @@ impl Reachable {
 
     /// Its name.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Where its files are.
     #[must_use]
-    pub fn paths(&self) -> &Paths {
+    pub(crate) fn paths(&self) -> &Paths {
         &self.paths
     }
 
     /// Number of its guests.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.guests.len()
     }
 
     /// Becomes ssh(1) to one guest, so that its input, signals and exit code are
     /// ssh's own; returns only if that fails.
-    pub fn become_ssh(&self, guest: GuestIndex, words: &[OsString]) -> SshError {
+    pub(crate) fn become_ssh(&self, guest: GuestIndex, words: &[OsString]) -> SshError {
         if !self.guests.contains(&guest) {
             return SshError::UnknownGuest {
                 fleet: self.name.clone(),
@@ -172,7 +172,7 @@ impl Reachable {
     /// Runs a command on every guest, on at most `parallel` at a time, and hands
     /// over what became of each, in the order of guests and as early as that allows;
     /// each has the time `within`. What `attend` gives is kept for as long as the guest's command runs.
-    pub fn run_on_all<A>(
+    pub(crate) fn run_on_all<A>(
         &self,
         words: &[OsString],
         parallel: usize,

@@ -26,7 +26,7 @@ use crate::{host, outlet};
 
 /// How long guests may take to power off before they are ended by force. Their
 /// disks are thrown away, so nothing is lost by force.
-pub const STOP_GRACE: Duration = Duration::from_secs(10);
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Most requests that are taken before guests are heard: strangers may ask for
 /// numbers without end.
@@ -41,7 +41,7 @@ const RENEW_AGAIN: Duration = Duration::from_secs(10);
 const HEARTBEAT: &[u8] = br#"{"event":"heartbeat","#;
 
 /// A fleet that is supervised.
-pub struct Fleet<'a> {
+pub(crate) struct Fleet<'a> {
     pub(crate) supervisor: Supervisor,
     pub(crate) journal: Journal,
     inbox: mpsc::Receiver<Request>,
@@ -62,7 +62,7 @@ pub struct Fleet<'a> {
 
 /// Who supervises a fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attachment {
+pub(crate) enum Attachment {
     /// This process, which ends once none of its guests is to be up any more.
     Foreground {
         /// It ends as well when the start has gone no further for so long; never
@@ -77,7 +77,7 @@ pub enum Attachment {
 
 /// A fleet that could not be supervised.
 #[derive(Debug, thiserror::Error)]
-pub enum SuperviseError {
+pub(crate) enum SuperviseError {
     /// Prometheus cannot be answered where it was to be.
     #[error("cannot listen on {address} for --metrics: {source}; choose another address")]
     Metrics {
@@ -100,7 +100,7 @@ pub enum SuperviseError {
 /// Why a fleet ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Ending {
+pub(crate) enum Ending {
     /// The user interrupted its supervisor.
     Interrupted,
     /// Its time was over.
@@ -115,7 +115,7 @@ pub enum Ending {
 
 /// How a fleet stood when it ended, before its guests were stopped.
 #[derive(Debug, Clone, Serialize)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Guests wanted.
     pub count: usize,
     /// Guests that were ready.
@@ -144,7 +144,7 @@ pub struct Tally {
 
 impl<'a> Fleet<'a> {
     /// Opens the fleet's control socket; its guests are members already.
-    pub fn new(
+    pub(crate) fn new(
         mut supervisor: Supervisor,
         journal: Journal,
         emit: &'a mut dyn FnMut(&Event),
@@ -183,7 +183,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Supervises the fleet to its end; then nothing of it is left.
-    pub fn run(mut self, attachment: Attachment) -> Result<(Ending, Tally), SuperviseError> {
+    pub(crate) fn run(mut self, attachment: Attachment) -> Result<(Ending, Tally), SuperviseError> {
         let began = Instant::now();
         let mut start_seconds = None;
         let mut until = self.supervisor.site().spec().until.and_then(instant_of);

@@ -43,8 +43,8 @@ mod starts;
 mod times;
 mod turn;
 
-pub use members::Member;
-pub use starts::Why;
+pub(crate) use members::Member;
+pub(crate) use starts::Why;
 
 /// How long after SIGKILL a process may take to end.
 const KILL_WAIT: Duration = Duration::from_secs(10);

@@ -340,7 +340,7 @@ impl Admission {
 /// for enough of it (`u64::MAX`), unknown pressure for none, and KSM that does
 /// not tell for one that does not run.
 #[must_use]
-pub fn look(root: &Path, allowed: Option<u64>, booting: usize, living: usize) -> Seen {
+pub(crate) fn look(root: &Path, allowed: Option<u64>, booting: usize, living: usize) -> Seen {
     let mut unseen = Vec::new();
     let ksm = ksm::read(root, &mut unseen).filter(Ksm::runs);
     let mut source = Source::new(root, &mut unseen);

@@ -10,7 +10,7 @@ use crate::vmm::Accel;
 
 /// Two guests that came up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Canary {
+pub(crate) struct Canary {
     /// Seconds from start to ready of the slower one.
     pub ready_after: f64,
     /// What one costs.
@@ -22,7 +22,7 @@ pub struct Canary {
 /// What KSM did with two guests' RAM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Merging {
+pub(crate) enum Merging {
     /// Nothing: sharing was not asked for.
     NotAskedFor,
     /// Nothing: it does not run.
@@ -44,7 +44,7 @@ impl Merging {
     /// Whether KSM merged what two guests have in common: half of it will do,
     /// since pages that just changed take another pass.
     #[must_use]
-    pub fn works(&self) -> bool {
+    pub(crate) fn works(&self) -> bool {
         match self {
             Self::Watched { merged, alike, .. } => {
                 *merged > 0 && merged.saturating_mul(2) >= *alike
@@ -56,7 +56,7 @@ impl Merging {
 
 /// What came of the canaries.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// They came up.
     Up(Canary),
     /// One did not.
@@ -68,7 +68,7 @@ pub enum Outcome {
 
 /// What a fleet needs merging for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MergingNeed {
+pub(crate) enum MergingNeed {
     /// It fits only once its pages are merged.
     ToFit,
     /// It fits all the same.
@@ -80,7 +80,7 @@ const DOCUMENT_MICROVM: &str = "https://www.qemu.org/docs/master/system/i386/mic
 
 /// Judges canaries of a fleet of which `need` says whether it fits only merged.
 #[must_use]
-pub fn judge(outcome: &Outcome, want: &Want, need: MergingNeed) -> Vec<Finding> {
+pub(crate) fn judge(outcome: &Outcome, want: &Want, need: MergingNeed) -> Vec<Finding> {
     match outcome {
         Outcome::Up(canary) => {
             let mut findings = vec![Finding {

@@ -14,7 +14,7 @@ use crate::vmm::Sharing;
 
 /// The guests that a host takes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Ceiling {
+pub(crate) struct Ceiling {
     /// Whether the costs of a guest were measured here.
     pub basis: Basis,
     /// What each resource allows; the one that ends first comes first.
@@ -29,7 +29,7 @@ pub struct Ceiling {
 
 /// What a resource allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Resource {
+pub(crate) struct Resource {
     /// The finding's name.
     pub id: &'static str,
     /// Guests without sharing.
@@ -42,7 +42,7 @@ pub struct Resource {
 
 /// How many guests fit, and what stops the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Count {
+pub(crate) struct Count {
     /// Guests.
     pub guests: u64,
     /// The resource that ends first; `None` if only the highest number a
@@ -52,7 +52,7 @@ pub struct Count {
 
 /// Counts the guests that fit.
 #[must_use]
-pub fn ceiling(host: &Host, want: &Want) -> Ceiling {
+pub(crate) fn ceiling(host: &Host, want: &Want) -> Ceiling {
     let allowed = |host: &Host, sharing| {
         let want = Want {
             guests: None,
@@ -95,7 +95,7 @@ pub fn ceiling(host: &Host, want: &Want) -> Ceiling {
 impl Ceiling {
     /// How many guests fit with `sharing`.
     #[must_use]
-    pub fn with(&self, sharing: Sharing) -> Count {
+    pub(crate) fn with(&self, sharing: Sharing) -> Count {
         match sharing {
             Sharing::None => self.none,
             Sharing::Guest => self.guest,

@@ -86,7 +86,7 @@ impl Finding {
 
 /// What a finding is about, whatever comes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Check {
+pub(crate) struct Check {
     /// The [`Finding::id`].
     pub id: &'static str,
     /// The [`Finding::document`].
@@ -95,7 +95,7 @@ pub struct Check {
 
 impl Check {
     /// The finding that `value` was found where `need` is needed.
-    pub fn finds(
+    pub(crate) fn finds(
         self,
         severity: Severity,
         value: impl Into<String>,
@@ -116,7 +116,7 @@ impl Check {
 
     /// The finding that `value` has room for `allowed` guests; `None` if it
     /// does not limit them.
-    pub fn allows(
+    pub(crate) fn allows(
         self,
         want: &Want,
         allowed: Option<u64>,
@@ -132,7 +132,7 @@ impl Check {
     }
 
     /// The finding that nothing could be seen; the finding `unseen` says why.
-    pub fn not_seen(self, need: impl Into<String>, meaning: impl Into<String>) -> Finding {
+    pub(crate) fn not_seen(self, need: impl Into<String>, meaning: impl Into<String>) -> Finding {
         self.finds(Severity::Ok, "not seen", need, meaning)
     }
 }

@@ -11,7 +11,7 @@ const FOLDER: &str = "sys/kernel/mm/ksm";
 
 /// KSM of the machine under `root`; `None` if its kernel has none. What is
 /// there but cannot be read is added to `unseen`.
-pub fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Option<Ksm> {
+pub(crate) fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Option<Ksm> {
     let mut source = Source::new(root, unseen);
     let listed = fs::read_dir(source.place(FOLDER));
     source.kept(FOLDER, listed)?;

@@ -20,15 +20,15 @@ mod step;
 #[cfg(test)]
 mod tcg;
 
-pub use access::{KvmError, access};
+pub(crate) use access::access;
 pub(crate) use measure::take;
 pub(crate) use prober::PROBE_VERB;
-pub use prober::Prober;
+pub(crate) use prober::Prober;
 pub(crate) use step::Step;
 
 /// Looks at KVM below `root`, with what came of a probe.
 #[must_use]
-pub fn read(root: &Path, probe: Option<probe::Outcome>, unseen: &mut Vec<Unseen>) -> Kvm {
+pub(crate) fn read(root: &Path, probe: Option<probe::Outcome>, unseen: &mut Vec<Unseen>) -> Kvm {
     let modules = loaded::modules(root, unseen);
     Kvm {
         device: access::device(root),

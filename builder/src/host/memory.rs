@@ -15,7 +15,7 @@ const PRESSURE: &str = "proc/pressure/memory";
 
 /// Memory of the machine under `root`. What is there but cannot be read is
 /// added to `unseen`.
-pub fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Memory {
+pub(crate) fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Memory {
     let mut source = Source::new(root, unseen);
     let text = source.text(MEMINFO);
     let fields = text.as_deref().map(fields).unwrap_or_default();
@@ -59,7 +59,7 @@ pub fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Memory {
 /// Memory that stays free unless the user says otherwise, in bytes: a tenth of
 /// the host's `total`, and 1 GiB at most.
 #[must_use]
-pub fn keep_free(total: Option<u64>) -> u64 {
+pub(crate) fn keep_free(total: Option<u64>) -> u64 {
     const MOST: u64 = 1 << 30;
     total.map_or(MOST, |total| (total / 10).min(MOST))
 }
@@ -68,7 +68,7 @@ pub fn keep_free(total: Option<u64>) -> u64 {
 /// in a cgroup or on the whole host (`oom_kill` of `/proc/vmstat`); 0 where it
 /// does not tell.
 #[must_use]
-pub fn oom_kills(root: &Path) -> u64 {
+pub(crate) fn oom_kills(root: &Path) -> u64 {
     let text = std::fs::read_to_string(root.join("proc/vmstat")).unwrap_or_default();
     let mut fields = text.lines().filter_map(|line| line.split_once(' '));
     fields
@@ -79,20 +79,20 @@ pub fn oom_kills(root: &Path) -> u64 {
 
 /// Which of the OOM killer's kills are told of, each for one process.
 #[derive(Debug)]
-pub struct OomKills {
+pub(crate) struct OomKills {
     told: u64,
 }
 
 impl OomKills {
     /// None of the `counted` so far is to be told of.
     #[must_use]
-    pub fn after(counted: u64) -> Self {
+    pub(crate) fn after(counted: u64) -> Self {
         Self { told: counted }
     }
 
     /// Whether one of the `counted` is left for a process that SIGKILL ended; it
     /// is told of from here on.
-    pub fn take(&mut self, counted: u64) -> bool {
+    pub(crate) fn take(&mut self, counted: u64) -> bool {
         let is_left = self.told < counted;
         self.told += u64::from(is_left);
         is_left

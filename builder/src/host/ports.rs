@@ -15,7 +15,7 @@ const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 /// The ports from which the kernel of the machine under `root` serves those
 /// who do not ask for one.
 #[must_use]
-pub fn ephemeral(root: &Path) -> RangeInclusive<u16> {
+pub(crate) fn ephemeral(root: &Path) -> RangeInclusive<u16> {
     fs::read_to_string(root.join(RANGE))
         .ok()
         .and_then(|text| parse(&text))
@@ -32,17 +32,17 @@ pub(crate) fn parse(text: &str) -> Option<RangeInclusive<u16>> {
 }
 
 /// The first port that needs no privilege (ip(7)).
-pub const FIRST: u16 = 1024;
+pub(crate) const FIRST: u16 = 1024;
 
 /// The ports that need no privilege and that the kernel, which serves `kernel`,
 /// gives to nobody.
-pub fn usable(kernel: &RangeInclusive<u16>) -> impl Iterator<Item = u16> {
+pub(crate) fn usable(kernel: &RangeInclusive<u16>) -> impl Iterator<Item = u16> {
     (FIRST..=u16::MAX).filter(|port| !kernel.contains(port))
 }
 
 /// Whether this process could listen on `port` of 127.0.0.1 now.
 #[must_use]
-pub fn is_free(port: u16) -> bool {
+pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 

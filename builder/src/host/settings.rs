@@ -21,13 +21,15 @@ mod restore;
 mod script;
 mod store;
 
-pub use error::SettingsError;
-pub use holder::Holder;
-pub use knob::Knob;
-pub use module::{Module, ModuleError, load_module};
-pub use outcome::{Applied, Held, Keeper, Left, Outcome, Reason, Report, Restored, StillMerged};
-pub use owner::Owner;
-pub use script::script;
+pub(crate) use error::SettingsError;
+pub(crate) use holder::Holder;
+pub(crate) use knob::Knob;
+pub(crate) use module::{Module, load_module};
+pub(crate) use outcome::{
+    Applied, Held, Keeper, Left, Outcome, Reason, Report, Restored, StillMerged,
+};
+pub(crate) use owner::Owner;
+pub(crate) use script::script;
 
 /// A value for a knob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

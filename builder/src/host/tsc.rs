@@ -16,7 +16,7 @@ const WINDOW: Duration = Duration::from_millis(20);
 
 /// Measures the TSC in kHz, within about 100 ppm.
 #[must_use]
-pub fn measure_khz() -> u64 {
+pub(crate) fn measure_khz() -> u64 {
     let (clock_start, tsc_start) = sample();
     sleep(WINDOW);
     let (clock_end, tsc_end) = sample();

@@ -127,25 +127,25 @@ fn between(first: u64, end: u64) -> Option<IdRange> {
 
 /// The ids that processes here can have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mapped(Vec<IdRange>);
+pub(crate) struct Mapped(Vec<IdRange>);
 
 impl Mapped {
     /// How many there are.
     #[must_use]
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.iter().map(|range| u64::from(range.count)).sum()
     }
 
     /// Whether all of `range` are among them.
     #[must_use]
-    pub fn contains(&self, range: IdRange) -> bool {
+    pub(crate) fn contains(&self, range: IdRange) -> bool {
         self.0.iter().any(|mapped| mapped.contains(range))
     }
 
     /// The ids for a fleet of so many guests that are none of `taken`: for as many
     /// guests as a fleet can have where there are so many, and else with some room.
     #[must_use]
-    pub fn free(&self, taken: &[IdRange], guests: u32) -> Option<IdRange> {
+    pub(crate) fn free(&self, taken: &[IdRange], guests: u32) -> Option<IdRange> {
         let mut gaps = self.gaps(AMONG_MANY, taken).into_iter();
         if let Some(whole) = gaps.find_map(IdRange::first_whole) {
             return Some(whole);
@@ -160,7 +160,7 @@ impl Mapped {
 
     /// The most guests that [`Self::free`] has ids for.
     #[must_use]
-    pub fn most(&self, taken: &[IdRange]) -> u32 {
+    pub(crate) fn most(&self, taken: &[IdRange]) -> u32 {
         let gaps = AMONG_FEW.iter().flat_map(|area| self.gaps(*area, taken));
         gaps.map(|gap| gap.count.min(WHOLE)).max().unwrap_or(0)
     }

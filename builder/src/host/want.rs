@@ -8,15 +8,15 @@ use crate::vmm::{Accel, Net, Sharing};
 
 /// Open files that a supervisor holds for each guest: the guest's console and
 /// its VMM's pidfd.
-pub const LAUNCHER_FILES_A_GUEST: u64 = 2;
+pub(crate) const LAUNCHER_FILES_A_GUEST: u64 = 2;
 
 /// Open files that a supervisor holds beside those, with room to spare: 25 at
 /// rest, some 12 while a guest starts, and one for each request under way.
-pub const LAUNCHER_FILES_BESIDE: u64 = 48;
+pub(crate) const LAUNCHER_FILES_BESIDE: u64 = 48;
 
 /// What a host is to be ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Want {
+pub(crate) struct Want {
     /// Number of guests; with none given, the question is how many fit.
     pub guests: Option<u32>,
     /// What runs the guests' code.
@@ -36,7 +36,7 @@ pub struct Want {
 /// Under which users guests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum GuestUsers {
+pub(crate) enum GuestUsers {
     /// All under the one that launches them.
     Own,
     /// Each under one of its own, where root launches them and there are such.
@@ -46,13 +46,13 @@ pub enum GuestUsers {
 impl Want {
     /// Number of guests that there is to be room for: one at least.
     #[must_use]
-    pub fn wanted(&self) -> u64 {
+    pub(crate) fn wanted(&self) -> u64 {
         u64::from(self.guests.unwrap_or(1)).max(1)
     }
 
     /// How much something matters that only KVM needs.
     #[must_use]
-    pub fn under_kvm(&self, severity: Severity) -> Severity {
+    pub(crate) fn under_kvm(&self, severity: Severity) -> Severity {
         match self.accel {
             Accel::Kvm => severity,
             Accel::Tcg => severity.max(Severity::Advice),
@@ -61,7 +61,7 @@ impl Want {
 
     /// How much something matters that is felt under KVM alone.
     #[must_use]
-    pub fn felt_under_kvm(&self, severity: Severity) -> Severity {
+    pub(crate) fn felt_under_kvm(&self, severity: Severity) -> Severity {
         match self.accel {
             Accel::Kvm => severity,
             Accel::Tcg => Severity::Ok,
@@ -70,7 +70,7 @@ impl Want {
 
     /// How much something matters that only sharing pages needs.
     #[must_use]
-    pub fn when_shared(&self, severity: Severity) -> Severity {
+    pub(crate) fn when_shared(&self, severity: Severity) -> Severity {
         match self.sharing {
             Sharing::None => Severity::Ok,
             Sharing::Guest => severity,
@@ -79,7 +79,7 @@ impl Want {
 
     /// How much something matters that only taps need.
     #[must_use]
-    pub fn with_taps(&self, severity: Severity) -> Severity {
+    pub(crate) fn with_taps(&self, severity: Severity) -> Severity {
         match self.net {
             Net::Tap => severity,
             Net::User | Net::None => Severity::Ok,
@@ -88,7 +88,7 @@ impl Want {
 
     /// How much it matters that no more than `allowed` guests fit.
     #[must_use]
-    pub fn limit(&self, allowed: u64) -> Severity {
+    pub(crate) fn limit(&self, allowed: u64) -> Severity {
         if allowed < self.wanted() {
             Severity::Limit
         } else {
@@ -99,7 +99,7 @@ impl Want {
 
 /// What a guest costs the host.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Cost {
+pub(crate) struct Cost {
     /// Where these figures come from.
     pub basis: Basis,
     /// Host memory of one guest more, in bytes, while nothing is shared.
@@ -122,7 +122,7 @@ pub struct Cost {
 /// Where the figures of a [`Cost`] come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Basis {
+pub(crate) enum Basis {
     /// Measured by canaries on this host.
     Measured,
     /// Typical of the reference guest; a canary tells better.

@@ -99,7 +99,7 @@ pub enum FragmentError {
 }
 
 /// The settings of all fragments, in order; each symbol once.
-pub fn settings(fragments: &[Fragment]) -> Result<Vec<Setting>, FragmentError> {
+pub(super) fn settings(fragments: &[Fragment]) -> Result<Vec<Setting>, FragmentError> {
     let mut settings: Vec<Setting> = Vec::new();
     let mut seen = BTreeMap::new();
     for fragment in fragments {
@@ -126,7 +126,7 @@ pub fn settings(fragments: &[Fragment]) -> Result<Vec<Setting>, FragmentError> {
 }
 
 /// The settings of one fragment, or of a whole `.config`.
-pub fn parse(fragment: &Fragment) -> Result<Vec<Setting>, FragmentError> {
+pub(super) fn parse(fragment: &Fragment) -> Result<Vec<Setting>, FragmentError> {
     let lines = fragment.text.lines().enumerate();
     lines
         .filter_map(|(index, line)| {

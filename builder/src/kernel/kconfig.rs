@@ -5,7 +5,7 @@ use std::path::Path;
 use std::{fs, io};
 
 /// All symbols defined in `Kconfig` and the files it sources.
-pub fn symbols(tree: &Path) -> io::Result<BTreeSet<String>> {
+pub(super) fn symbols(tree: &Path) -> io::Result<BTreeSet<String>> {
     let mut symbols = BTreeSet::new();
     let mut seen = BTreeSet::from(["Kconfig".to_owned()]);
     let mut files = VecDeque::from(["Kconfig".to_owned()]);
@@ -29,7 +29,7 @@ pub fn symbols(tree: &Path) -> io::Result<BTreeSet<String>> {
 
 /// The symbol that was probably meant by `name`.
 #[must_use]
-pub fn nearest<'a>(name: &str, symbols: &'a BTreeSet<String>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(name: &str, symbols: &'a BTreeSet<String>) -> Option<&'a str> {
     symbols
         .iter()
         .map(|symbol| (strsim::damerau_levenshtein(name, symbol), symbol))

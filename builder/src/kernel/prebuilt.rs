@@ -55,7 +55,7 @@ impl Format {
 
 /// What a kernel file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prebuilt {
+pub(crate) struct Prebuilt {
     /// Its form.
     pub format: Format,
     /// The version it carries, if it says.
@@ -113,7 +113,7 @@ pub enum Fault {
 }
 
 /// Looks at the kernel at `path`.
-pub fn inspect(path: &Path) -> Result<Prebuilt, PrebuiltError> {
+pub(crate) fn inspect(path: &Path) -> Result<Prebuilt, PrebuiltError> {
     let read = || -> io::Result<Result<Prebuilt, Fault>> {
         // Looked at before it is opened: opening a FIFO waits for its writer.
         if !fs::metadata(path)?.is_file() {

@@ -43,7 +43,7 @@ const RULES: [(&str, Verdict); 19] = [
 
 /// Whether the file at `path`, relative to the tree, is to be unpacked.
 #[must_use]
-pub fn is_needed(path: &Path) -> bool {
+pub(super) fn is_needed(path: &Path) -> bool {
     let verdict = RULES
         .iter()
         .find(|(prefix, _)| fits(path, prefix))

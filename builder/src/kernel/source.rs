@@ -74,7 +74,7 @@ pub struct SourceInfo {
 
 /// A kernel source on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
+pub(crate) struct Source {
     /// Where it came from.
     pub origin: Origin,
     /// The tarball, or the top of the tree.
@@ -87,7 +87,7 @@ pub struct Source {
 impl Source {
     /// What the manifest says of it, `version` being known.
     #[must_use]
-    pub fn info(&self, version: String) -> SourceInfo {
+    pub(crate) fn info(&self, version: String) -> SourceInfo {
         SourceInfo {
             origin: self.origin.clone(),
             version: Some(version),
@@ -134,7 +134,7 @@ pub enum SourceError {
 /// Finds the source that `request` asks for, downloading it if it must: the one
 /// named; else the pinned one if it was downloaded before; else a distribution's;
 /// else the pinned one.
-pub fn resolve(request: &Request, env: &Env) -> Result<Source, SourceError> {
+pub(super) fn resolve(request: &Request, env: &Env) -> Result<Source, SourceError> {
     let memo = Memo::in_cache(&env.cache);
     let source = match &request.source {
         Some(SourceChoice::Pinned) => pinned(env)?,

@@ -68,7 +68,7 @@ pub enum UnpackError {
 
 /// The unpacked tree of `archive`, whose digest is `sha256`: at
 /// `<cache>/source/<sha256>`, which is used only while it is whole.
-pub fn unpack(
+pub(super) fn unpack(
     archive: &Path,
     sha256: &Sha256,
     cache: &Path,

@@ -25,7 +25,7 @@ use crate::vmm::qemu::EmulatorError;
 
 /// A fleet that could not be launched.
 #[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
+pub(crate) enum LaunchError {
     /// The host cannot run the fleet.
     #[error("this host is not ready for {}", obstacles(.0))]
     NotReady(Box<Report>),

@@ -28,7 +28,7 @@ use crate::vmm::Lifetime;
 use crate::vmm::qemu::{Emulator, Standing};
 
 /// Goes on with a fleet whose supervisor died.
-pub fn resume(
+pub(crate) fn resume(
     name: &str,
     attachment: Attachment,
     directories: &Directories,

@@ -35,7 +35,7 @@ impl State {
 impl Lane {
     /// A lane on which `room` bytes wait at most, and whose pieces `write` takes,
     /// on a thread of its own, which lives as long as the process.
-    pub fn start(
+    pub(super) fn start(
         room: usize,
         write: impl Fn(Stream, &[u8]) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Arc<Self>> {
@@ -55,22 +55,22 @@ impl Lane {
         Ok(lane)
     }
 
-    pub fn offer(&self, stream: Stream, piece: Vec<u8>) {
+    pub(super) fn offer(&self, stream: Stream, piece: Vec<u8>) {
         self.state().queue.offer(stream, piece);
         self.changed.notify_all();
     }
 
-    pub fn insist(&self, stream: Stream, piece: Vec<u8>) {
+    pub(super) fn insist(&self, stream: Stream, piece: Vec<u8>) {
         self.state().queue.insist(stream, piece);
         self.changed.notify_all();
     }
 
-    pub fn on_loss(&self, stream: Stream, line: Box<dyn Fn(u64) -> Vec<u8> + Send>) {
+    pub(super) fn on_loss(&self, stream: Stream, line: Box<dyn Fn(u64) -> Vec<u8> + Send>) {
         self.state().queue.on_loss(stream, line);
     }
 
     /// Returns once everything is written.
-    pub fn settle(&self) {
+    pub(super) fn settle(&self) {
         let mut state = self.state();
         while !state.is_idle() {
             state = self
@@ -82,7 +82,7 @@ impl Lane {
 
     /// Returns once everything is written, or nothing was for as long as
     /// `patience` since the interrupt.
-    pub fn finish(&self, interrupt: &Interrupt, patience: Duration) {
+    pub(super) fn finish(&self, interrupt: &Interrupt, patience: Duration) {
         let mut state = self.state();
         let mut moved = (state.written, None);
         while !state.is_idle() {
@@ -103,7 +103,7 @@ impl Lane {
     }
 
     /// The first failure of a stream's, once.
-    pub fn failure(&self, stream: Stream) -> Option<io::Error> {
+    pub(super) fn failure(&self, stream: Stream) -> Option<io::Error> {
         let failures = &mut self.state().failures;
         let place = failures.iter().position(|(failed, _)| *failed == stream)?;
         Some(failures.swap_remove(place).1)

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 /// Where something is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// Data.
     Stdout,
     /// Talk.
@@ -30,7 +30,7 @@ impl Loss {
 }
 
 /// Pieces in the order in which they were said, to one file or two.
-pub struct Queue {
+pub(super) struct Queue {
     pieces: VecDeque<(Stream, Vec<u8>)>,
     bytes: usize,
     /// Most bytes that wait, beyond what was insisted on.
@@ -41,7 +41,7 @@ pub struct Queue {
 
 impl Queue {
     /// One with room for so many bytes.
-    pub fn new(room: usize) -> Self {
+    pub(super) fn new(room: usize) -> Self {
         Self {
             pieces: VecDeque::new(),
             bytes: 0,
@@ -53,7 +53,7 @@ impl Queue {
 
     /// Adds a piece, or drops it: once one was dropped, the next are as well
     /// until half of the room is free, so that a gap is told once.
-    pub fn offer(&mut self, stream: Stream, piece: Vec<u8>) {
+    pub(super) fn offer(&mut self, stream: Stream, piece: Vec<u8>) {
         let has_room = self.bytes + piece.len() <= self.room;
         let loss = self.loss(stream);
         if loss.pieces > 0 || !has_room {
@@ -64,14 +64,14 @@ impl Queue {
     }
 
     /// Adds a piece in any case.
-    pub fn insist(&mut self, stream: Stream, piece: Vec<u8>) {
+    pub(super) fn insist(&mut self, stream: Stream, piece: Vec<u8>) {
         self.tell_loss(stream);
         self.push(stream, piece);
     }
 
     /// The piece that is next. Where the rest leaves room, what was dropped is
     /// told behind it: in its place, since nothing came after it.
-    pub fn take(&mut self) -> Option<(Stream, Vec<u8>)> {
+    pub(super) fn take(&mut self) -> Option<(Stream, Vec<u8>)> {
         let (stream, piece) = self.pieces.pop_front()?;
         self.bytes -= piece.len();
         if self.bytes <= self.room / 2 {
@@ -82,12 +82,12 @@ impl Queue {
     }
 
     /// Has `line` make what stands in the place of so many pieces.
-    pub fn on_loss(&mut self, stream: Stream, line: Box<dyn Fn(u64) -> Vec<u8> + Send>) {
+    pub(super) fn on_loss(&mut self, stream: Stream, line: Box<dyn Fn(u64) -> Vec<u8> + Send>) {
         self.loss(stream).line = Some(line);
     }
 
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 

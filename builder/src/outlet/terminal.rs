@@ -7,7 +7,7 @@ use indicatif::TermLike;
 
 /// A terminal that is as wide as `width` says, and what is drawn there goes to
 /// `draw`.
-pub struct Terminal {
+pub(crate) struct Terminal {
     width: Box<dyn Fn() -> u16 + Send + Sync>,
     draw: Box<dyn Fn(Vec<u8>) + Send + Sync>,
     drawing: Mutex<Vec<u8>>,

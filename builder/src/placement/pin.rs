@@ -10,10 +10,10 @@ use crate::placement::Pin;
 /// A text that names no way to pin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is neither `spread` nor `compact` nor a list of CPUs such as 0-3,8,10-12")]
-pub struct ParsePinError(String);
+pub(crate) struct ParsePinError(String);
 
 /// Reads `spread`, `compact`, or a list as taskset(1) takes it.
-pub fn parse(text: &str) -> Result<Pin, ParsePinError> {
+pub(crate) fn parse(text: &str) -> Result<Pin, ParsePinError> {
     match text {
         "spread" => Ok(Pin::Spread),
         "compact" => Ok(Pin::Compact),
@@ -26,7 +26,11 @@ pub fn parse(text: &str) -> Result<Pin, ParsePinError> {
 
 /// The CPUs that guests get in turn, never empty; those of `node` alone if
 /// given.
-pub fn order(topology: &Topology, pin: &Pin, node: Option<u32>) -> Result<Vec<u32>, CpuError> {
+pub(crate) fn order(
+    topology: &Topology,
+    pin: &Pin,
+    node: Option<u32>,
+) -> Result<Vec<u32>, CpuError> {
     let mut cpus = topology.usable(node)?;
     match pin {
         Pin::List(wanted) => {
@@ -49,7 +53,7 @@ pub fn order(topology: &Topology, pin: &Pin, node: Option<u32>) -> Result<Vec<u3
 
 /// The CPU of a guest, of `order`'s, which is not empty.
 #[must_use]
-pub fn cpu_for(order: &[u32], guest: u32) -> u32 {
+pub(crate) fn cpu_for(order: &[u32], guest: u32) -> u32 {
     order[guest as usize % order.len()]
 }
 

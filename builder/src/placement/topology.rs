@@ -15,7 +15,7 @@ const NODES: &str = "sys/devices/system/node";
 
 /// A host's CPUs and NUMA nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topology {
+pub(crate) struct Topology {
     /// CPUs that are online, ascending.
     pub cpus: Vec<Cpu>,
     /// NUMA nodes that are online, ascending.
@@ -26,7 +26,7 @@ pub struct Topology {
 
 /// A CPU that is online.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cpu {
+pub(crate) struct Cpu {
     /// Its number.
     pub id: u32,
     /// Its core, as the lowest number of the core's CPUs.
@@ -40,7 +40,7 @@ pub struct Cpu {
 impl Topology {
     /// Of this host, and what of it this process may use. The first 1,024 CPUs
     /// can be told apart.
-    pub fn read() -> Result<Self, CpuError> {
+    pub(crate) fn read() -> Result<Self, CpuError> {
         let allowed = sched_getaffinity(None).map_err(|error| CpuError::Unreadable {
             path: "/proc/self".into(),
             problem: format!("sched_getaffinity(2): {error}"),
@@ -88,7 +88,7 @@ impl Topology {
 
     /// The CPUs that this process may use, of `node` alone if given. A node
     /// must have memory too, or nothing can be bound to it.
-    pub fn usable(&self, node: Option<u32>) -> Result<Vec<Cpu>, CpuError> {
+    pub(crate) fn usable(&self, node: Option<u32>) -> Result<Vec<Cpu>, CpuError> {
         let allowed = self.cpus.iter().filter(|cpu| cpu.allowed).copied();
         let Some(node) = node else {
             return Ok(allowed.collect());
@@ -144,7 +144,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// A host of these files below `/sys/devices/system`.
-    pub fn host(
+    pub(crate) fn host(
         files: &[(&str, &str)],
         allowed: impl Fn(u32) -> bool,
     ) -> Result<Topology, CpuError> {
@@ -161,7 +161,7 @@ pub(crate) mod tests {
 
     /// Two sockets, each a NUMA node, of two cores with two threads; siblings
     /// are four apart, as firmware likes to number them.
-    pub fn two_sockets() -> Topology {
+    pub(crate) fn two_sockets() -> Topology {
         let siblings: Vec<(String, String)> = (0..8)
             .map(|cpu| {
                 let core = cpu % 4;

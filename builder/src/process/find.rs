@@ -8,7 +8,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 /// The first file of this name in the folders of `path` that this user may run.
 #[must_use]
-pub fn find(program: &str, path: &OsStr) -> Option<PathBuf> {
+pub(crate) fn find(program: &str, path: &OsStr) -> Option<PathBuf> {
     env::split_paths(path)
         .map(|folder| folder.join(program))
         .find(|candidate| may_run(candidate))
@@ -16,6 +16,6 @@ pub fn find(program: &str, path: &OsStr) -> Option<PathBuf> {
 
 /// Whether there is a file that this user may run.
 #[must_use]
-pub fn may_run(path: &Path) -> bool {
+pub(crate) fn may_run(path: &Path) -> bool {
     path.is_file() && accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok()
 }

@@ -16,7 +16,7 @@ const PACKAGES: [(&str, &str); 10] = [
 
 /// The Debian package that holds `program`.
 #[must_use]
-pub fn debian_package(program: &str) -> &str {
+pub(crate) fn debian_package(program: &str) -> &str {
     PACKAGES
         .iter()
         .find(|(tool, _)| *tool == program)

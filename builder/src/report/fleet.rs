@@ -10,7 +10,7 @@ use crate::units::{counted, grouped};
 
 /// How wide a table may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Width {
+pub(crate) enum Width {
     /// As wide as a report: what is beyond is cut.
     Cut,
     /// As wide as it is.
@@ -19,7 +19,7 @@ pub enum Width {
 
 /// Such as `tty-burn is up: 98 of 100 ready, 2 failed; supervisor 1234`.
 #[must_use]
-pub fn headline(fleet: &Fleet) -> String {
+pub(crate) fn headline(fleet: &Fleet) -> String {
     let stage = match fleet.stage {
         Stage::Starting => "starting",
         Stage::Up => "up",
@@ -58,7 +58,7 @@ pub fn headline(fleet: &Fleet) -> String {
 
 /// A line of names, and one for each guest.
 #[must_use]
-pub fn table(fleet: &Fleet, width: Width) -> String {
+pub(crate) fn table(fleet: &Fleet, width: Width) -> String {
     let mut lines = vec![row([
         "GUEST", "STATE", "FOR", "PID", "STARTS", "SSH", "REASON",
     ]
@@ -92,7 +92,7 @@ fn row([id, state, age, pid, restarts, ssh, reason]: [String; 7]) -> String {
 
 /// A time in its two largest units: `7s`, `12m05s`, `3h20m`, `2d04h`.
 #[must_use]
-pub fn age(seconds: f64) -> String {
+pub(crate) fn age(seconds: f64) -> String {
     let seconds = Duration::try_from_secs_f64(seconds)
         .unwrap_or_default()
         .as_secs();

@@ -64,12 +64,12 @@ impl Ids {
     /// Whether it is this user's in every respect. A program that changes its
     /// user when it is started, such as su(1), is not: whoever started it chose
     /// its arguments.
-    pub fn are_of(&self, user: u32) -> bool {
+    pub(crate) fn are_of(&self, user: u32) -> bool {
         self.users.iter().all(|id| *id == user)
     }
 
     /// Those that a status tells.
-    pub fn parse(status: &str) -> Option<Self> {
+    pub(crate) fn parse(status: &str) -> Option<Self> {
         let numbers = |name: &str| -> Option<Vec<u32>> {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             let words = line.split_ascii_whitespace();

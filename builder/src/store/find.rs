@@ -5,7 +5,7 @@ use crate::directories::Directories;
 
 /// Why no fleet is meant.
 #[derive(Debug, thiserror::Error)]
-pub enum FindError {
+pub(crate) enum FindError {
     /// There is none.
     #[error("no fleet is running; `imgbuild launch` starts one")]
     NoFleet,
@@ -37,7 +37,7 @@ pub enum FindError {
 }
 
 /// The fleet called `name`, or the only one of this host; supervised or not.
-pub fn find(name: Option<&str>, directories: &Directories) -> Result<Found, FindError> {
+pub(crate) fn find(name: Option<&str>, directories: &Directories) -> Result<Found, FindError> {
     let found = find_anywhere(name, directories)?;
     match &found.place {
         Place::Here { .. } => Ok(found),
@@ -49,7 +49,10 @@ pub fn find(name: Option<&str>, directories: &Directories) -> Result<Found, Find
 }
 
 /// The same, or that of another host where this one has none.
-pub fn find_anywhere(name: Option<&str>, directories: &Directories) -> Result<Found, FindError> {
+pub(crate) fn find_anywhere(
+    name: Option<&str>,
+    directories: &Directories,
+) -> Result<Found, FindError> {
     choose(name, folder::list(directories)?)
 }
 

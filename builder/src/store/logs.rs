@@ -20,7 +20,7 @@ use rustix::stdio::{dup2_stderr, stderr};
 use crate::interrupt::Interrupt;
 
 /// Most bytes of a log, unless something else is asked for.
-pub const CAP: u64 = 256 << 10;
+pub(crate) const CAP: u64 = 256 << 10;
 /// Most bytes of a supervisor's log before it is put aside.
 const SUPERVISOR_CAP: u64 = 4 << 20;
 /// Most bytes of which the last lines are looked for.
@@ -32,7 +32,7 @@ const TAIL_MAX: u64 = 4 << 20;
 /// Where the log would grow past `cap` bytes, it is put aside first; of lines
 /// that take more than that, the last `cap` bytes are kept. Lines that were not
 /// written whole, as on a full disk, are not written at all.
-pub fn append(path: &Path, lines: &[u8], cap: u64) -> io::Result<()> {
+pub(crate) fn append(path: &Path, lines: &[u8], cap: u64) -> io::Result<()> {
     let cap = usize::try_from(cap).unwrap_or(usize::MAX);
     let lines = &lines[lines.len().saturating_sub(cap)..];
     let mut file = open(path)?;
@@ -50,7 +50,7 @@ pub fn append(path: &Path, lines: &[u8], cap: u64) -> io::Result<()> {
 
 /// Puts `log` aside if it is what this process writes its messages to, and is
 /// full; where that fails, it is to take no more.
-pub fn put_own_aside(log: &Path) -> io::Result<()> {
+pub(crate) fn put_own_aside(log: &Path) -> io::Result<()> {
     let own = fstat(stderr())?;
     if u64::try_from(own.st_size).unwrap_or(0) < SUPERVISOR_CAP {
         return Ok(());
@@ -76,7 +76,7 @@ pub fn put_own_aside(log: &Path) -> io::Result<()> {
 /// The last `lines` lines of a log as they stand there, oldest first, and fewer
 /// where there are no more, or they are not within its last 4 MiB. A log that
 /// was never written has none.
-pub fn tail(path: &Path, lines: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn tail(path: &Path, lines: usize) -> io::Result<Vec<u8>> {
     let (bytes, _) = last(path, lines)?;
     Ok(bytes)
 }
@@ -87,7 +87,7 @@ pub fn tail(path: &Path, lines: usize) -> io::Result<Vec<u8>> {
 ///
 /// Who takes it slower than a guest fills a log twice loses what was put aside
 /// meanwhile.
-pub fn follow(
+pub(crate) fn follow(
     path: &Path,
     lines: usize,
     output: impl AsFd,

@@ -17,7 +17,7 @@ use crate::units::GuestIndex;
 
 /// A guest that can be logged in to.
 #[derive(Debug, Clone, Copy)]
-pub struct Host {
+pub(crate) struct Host {
     /// Its number.
     pub guest: GuestIndex,
     /// Where its SSH server is reached.
@@ -50,7 +50,7 @@ pub enum SshConfigError {
 
 /// Writes `known_hosts` and `ssh_config` into the fleet's folder and returns the
 /// latter's path. `key` is what logs in, and may take as long as `patience`.
-pub fn write(
+pub(crate) fn write(
     folder: &Folder,
     hosts: &[Host],
     key: &Key,
@@ -146,7 +146,7 @@ fn known_hosts_text(hosts: &[Host]) -> String {
 }
 
 /// The guests that a fleet's `known_hosts` names, in order.
-pub fn guests(known_hosts: &Path) -> io::Result<Vec<GuestIndex>> {
+pub(crate) fn guests(known_hosts: &Path) -> io::Result<Vec<GuestIndex>> {
     Ok(std::fs::read_to_string(known_hosts)?
         .lines()
         .filter_map(|line| line.split(' ').next()?.parse().ok())

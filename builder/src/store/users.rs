@@ -10,7 +10,7 @@ use crate::units::counted;
 
 /// Under which user ids guests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Users {
+pub(crate) enum Users {
     /// All under the supervisor's.
     Own,
     /// Guest N under this plus N.
@@ -22,7 +22,7 @@ pub enum Users {
 
 /// Guests cannot have the user ids that they were to have.
 #[derive(Debug, thiserror::Error)]
-pub enum UsersError {
+pub(crate) enum UsersError {
     /// Those that were asked for are another fleet's.
     #[error(
         "guests under the user ids from {base} up would share some with the fleet {fleet}, which \
@@ -79,7 +79,11 @@ pub enum UsersError {
 
 /// The user ids for a new fleet of so many guests; `None` if they are to run under
 /// the supervisor's, which is said where it was not asked for.
-pub fn choose(users: Users, guests: u32, others: &Others) -> Result<Option<IdRange>, UsersError> {
+pub(crate) fn choose(
+    users: Users,
+    guests: u32,
+    others: &Others,
+) -> Result<Option<IdRange>, UsersError> {
     let fleets: Vec<_> = others.users().collect();
     match users {
         Users::Own => Ok(None),
@@ -109,7 +113,7 @@ pub fn choose(users: Users, guests: u32, others: &Others) -> Result<Option<IdRan
 }
 
 /// The user ids of a fleet that has `own`, for so many guests.
-pub fn extend(own: IdRange, guests: u32, others: &Others) -> Result<IdRange, UsersError> {
+pub(crate) fn extend(own: IdRange, guests: u32, others: &Others) -> Result<IdRange, UsersError> {
     if guests <= own.count {
         return Ok(own);
     }
@@ -118,7 +122,7 @@ pub fn extend(own: IdRange, guests: u32, others: &Others) -> Result<IdRange, Use
 
 /// The user ids that a fleet has of which only the first is known.
 #[must_use]
-pub fn assumed(base: u32, guests: u32) -> IdRange {
+pub(crate) fn assumed(base: u32, guests: u32) -> IdRange {
     let whole = IdRange::whole(base);
     if Here::read().mapped.contains(whole) {
         whole

@@ -35,7 +35,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// What a verified guest showed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// The QEMU that it ran on.
     pub qemu: Emulator,
     /// What ran its code.
@@ -53,7 +53,7 @@ pub struct Report {
 
 /// A guest that did not come up.
 #[derive(Debug, thiserror::Error)]
-pub enum BootError {
+pub(crate) enum BootError {
     /// It failed.
     #[error(
         "the guest does not boot under {}: {reason}; console:\n{console}\n\
@@ -92,7 +92,7 @@ pub enum BootError {
 }
 
 /// The QEMU that `program` is, if it can run guests.
-pub fn emulator(
+pub(crate) fn emulator(
     program: Option<&Program>,
     directories: &Directories,
     interrupt: &Interrupt,
@@ -119,7 +119,7 @@ pub fn emulator(
 
 /// Boots one guest on `emulator` from the artifacts in `folder`: under KVM where
 /// KVM runs it, else under TCG.
-pub fn verify(
+pub(crate) fn verify(
     folder: &Path,
     emulator: &Emulator,
     directories: &Directories,

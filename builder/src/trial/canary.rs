@@ -54,7 +54,7 @@ const KERNEL_KVM: u64 = 543 << 10;
 /// when the user interrupts.
 ///
 /// What cannot be measured here costs what `want` assumes.
-pub fn run(
+pub(crate) fn run(
     artifacts: &Artifacts,
     qemu: &Emulator,
     want: &Want,

@@ -19,13 +19,17 @@ use crate::vmm::Accel;
 /// Settings that hold for as long as this value lives; dropped, it puts back
 /// those that nobody else holds.
 #[derive(Debug)]
-pub struct Hold {
+pub(crate) struct Hold {
     holder: Holder,
 }
 
 impl Hold {
     /// Does what `report` says for the fleet that this process launches.
-    pub fn new(report: &Report, fleet: &str, interrupt: &Interrupt) -> Result<Self, SettingsError> {
+    pub(crate) fn new(
+        report: &Report,
+        fleet: &str,
+        interrupt: &Interrupt,
+    ) -> Result<Self, SettingsError> {
         let hold = Self {
             holder: Holder::this_process(fleet)?,
         };
@@ -48,7 +52,7 @@ impl Hold {
     /// Keeps what others had changed for the fleet that this process launches,
     /// if this user may.
     #[must_use]
-    pub fn of_others(fleet: &str) -> Option<Self> {
+    pub(crate) fn of_others(fleet: &str) -> Option<Self> {
         let holder = Holder::this_process(fleet).ok()?;
         match owner().join(&holder) {
             Ok(()) => Some(Self { holder }),
@@ -87,7 +91,7 @@ impl Drop for Hold {
 }
 
 /// Changes what `report` says that `--fix` changes, for `holder`, and says so.
-pub fn mend(
+pub(crate) fn mend(
     report: &Report,
     holder: &Holder,
     interrupt: &Interrupt,
@@ -117,7 +121,7 @@ pub fn mend(
 }
 
 /// Puts back what imgbuild changed and no living fleet holds, and says so.
-pub fn restore() -> Result<settings::Report, SettingsError> {
+pub(crate) fn restore() -> Result<settings::Report, SettingsError> {
     let report = owner().restore()?;
     tell(&report);
     for held in &report.held {
@@ -129,7 +133,7 @@ pub fn restore() -> Result<settings::Report, SettingsError> {
 /// What [`mend`] would do, as a shell script, and what is left to the host's
 /// owner, as comments.
 #[must_use]
-pub fn script(report: &Report) -> String {
+pub(crate) fn script(report: &Report) -> String {
     let mut script = settings::script(&settings(report), &modules(report));
     for finding in report.obstacles() {
         if let Some(fix @ (Fix::Manual { .. } | Fix::OpenFiles(_))) = &finding.fix {

@@ -30,14 +30,14 @@ use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Net, Sharing};
 
 /// The version of a report's JSON shape.
-pub const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 
 /// RAM of a guest without artifacts that say: the reference guest's.
 const MEMORY: ByteSize = ByteSize::new(64 << 20).expect("not zero");
 
 /// What is asked of a host.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub(crate) struct Question<'a> {
     /// What guests would run from.
     pub artifacts: Option<&'a Artifacts>,
     /// How many guests; how many fit, without.
@@ -58,7 +58,7 @@ pub struct Question<'a> {
 
 /// Whether canaries are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Canaries {
+pub(crate) enum Canaries {
     /// They are.
     Fresh,
     /// They are, unless a result of this boot is kept.
@@ -71,7 +71,7 @@ pub enum Canaries {
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// Shape of this document; see [`SCHEMA`].
     pub schema: u32,
     /// Whether the host takes the guests asked for, or any.
@@ -97,12 +97,12 @@ pub struct Report {
 
 impl Report {
     /// The findings that keep the host from being ready.
-    pub fn obstacles(&self) -> impl Iterator<Item = &Finding> {
+    pub(crate) fn obstacles(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| is_obstacle(finding))
     }
 
     /// The fixes of all that is not as it should be.
-    pub fn fixes(&self) -> impl Iterator<Item = &Fix> {
+    pub(crate) fn fixes(&self) -> impl Iterator<Item = &Fix> {
         let wrong = self
             .findings
             .iter()
@@ -118,7 +118,7 @@ fn is_obstacle(finding: &Finding) -> bool {
 /// Reads a host and, for guests on taps with addresses of `subnet`, sees whether
 /// those are free, and tries whether it passes packets from one to another.
 #[must_use]
-pub fn look(places: &Places, subnet: Option<Subnet>, interrupt: &Interrupt) -> Host {
+pub(crate) fn look(places: &Places, subnet: Option<Subnet>, interrupt: &Interrupt) -> Host {
     let mut host = Host::read(places, interrupt);
     if let KvmProbe::Run(prober) = &places.kvm {
         time_in_a_group(&mut host, prober, interrupt);
@@ -174,7 +174,7 @@ fn time_in_a_group(host: &mut Host, prober: &Prober, interrupt: &Interrupt) {
 }
 
 /// Answers a question about a host; `None` when the user interrupts.
-pub fn check(
+pub(crate) fn check(
     host: &Host,
     question: &Question<'_>,
     directories: &Directories,

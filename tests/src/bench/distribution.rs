@@ -23,7 +23,7 @@ exec /bin/busybox sleep 2147483647
 "#;
 
 /// Makes the initramfs of busybox and dropbear in `folder`.
-pub fn initramfs(folder: &Path) -> PathBuf {
+pub(super) fn initramfs(folder: &Path) -> PathBuf {
     let root = Root::new(folder.join("distribution"));
     root.program("/bin/busybox");
     root.program("/usr/sbin/dropbear");

@@ -42,7 +42,7 @@ pub(crate) struct Written {
 
 impl Errors {
     /// Watches the files in `folder`.
-    pub fn watch(folder: &Path) -> io::Result<Self> {
+    pub(super) fn watch(folder: &Path) -> io::Result<Self> {
         let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         inotify::add_watch(&watch, folder, inotify::WatchFlags::MODIFY)?;
         let sockets = None;
@@ -50,7 +50,7 @@ impl Errors {
     }
 
     /// Watches the folder of this socket, too, and no other any more.
-    pub fn watch_sockets(&mut self, socket: &Path) -> io::Result<()> {
+    pub(super) fn watch_sockets(&mut self, socket: &Path) -> io::Result<()> {
         use inotify::WatchFlags as Flags;
         if let Some((before, _)) = self.sockets.take() {
             // It went with what it watched, in most cases.
@@ -65,7 +65,7 @@ impl Errors {
     }
 
     /// Who wrote.
-    pub fn read(&self) -> Written {
+    pub(super) fn read(&self) -> Written {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.watch, &mut buffer);
         let mut written = Written::default();

@@ -10,13 +10,13 @@ use crate::random::random;
 pub(crate) struct Jitter(u64);
 
 impl Jitter {
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let mut seed = [0; 8];
         seed.copy_from_slice(&random()?[..8]);
         Ok(Self(u64::from_le_bytes(seed) | 1))
     }
 
-    pub fn next(&mut self) -> f64 {
+    pub(super) fn next(&mut self) -> f64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

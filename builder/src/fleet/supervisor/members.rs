@@ -158,39 +158,39 @@ pub(crate) struct Members {
 
 impl Members {
     /// The guests, in order.
-    pub fn all(&self) -> &[Member] {
+    pub(super) fn all(&self) -> &[Member] {
         &self.all
     }
 
     /// The same, to change them.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
         self.all.iter_mut()
     }
 
     /// A guest, if there is one of this number.
-    pub fn get_mut(&mut self, which: usize) -> Option<&mut Member> {
+    pub(super) fn get_mut(&mut self, which: usize) -> Option<&mut Member> {
         self.all.get_mut(which)
     }
 
     /// How many guests are in each state; states without any are left out.
-    pub fn counts(&self) -> &BTreeMap<Phase, usize> {
+    pub(super) fn counts(&self) -> &BTreeMap<Phase, usize> {
         &self.counts
     }
 
     /// How many guests are in one of these states.
-    pub fn count(&self, phases: &[Phase]) -> usize {
+    pub(super) fn count(&self, phases: &[Phase]) -> usize {
         let of = |phase| self.counts.get(phase).copied().unwrap_or(0);
         phases.iter().map(of).sum()
     }
 
     /// What happened to guests in all.
-    pub fn totals(&self) -> Totals {
+    pub(super) fn totals(&self) -> Totals {
         let guests = self.all.iter().map(Member::guest);
         guests.fold(self.gone, and)
     }
 
     /// Adds guests, planned and not started.
-    pub fn extend(&mut self, guests: impl IntoIterator<Item = GuestIndex>) {
+    pub(super) fn extend(&mut self, guests: impl IntoIterator<Item = GuestIndex>) {
         for index in guests {
             self.all.push(Member::new(index));
             *self.counts.entry(Phase::Planned).or_default() += 1;
@@ -198,7 +198,7 @@ impl Members {
     }
 
     /// Drops the last members down to `count`.
-    pub fn truncate(&mut self, count: usize) {
+    pub(super) fn truncate(&mut self, count: usize) {
         for which in count..self.all.len() {
             self.uncount(self.all[which].guest.phase());
             self.gone = and(self.gone, &self.all[which].guest);
@@ -207,14 +207,14 @@ impl Members {
     }
 
     /// See [`Guest::remember`].
-    pub fn remember(&mut self, which: usize, restarts: u32, over: Option<Phase>) {
+    pub(super) fn remember(&mut self, which: usize, restarts: u32, over: Option<Phase>) {
         let before = self.all[which].guest.phase();
         self.all[which].guest.remember(restarts, over);
         self.recount(which, before);
     }
 
     /// Feeds a guest's state machine, as [`Guest::apply`] says.
-    pub fn apply(
+    pub(super) fn apply(
         &mut self,
         which: usize,
         now: Instant,

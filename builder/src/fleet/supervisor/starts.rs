@@ -61,7 +61,7 @@ impl fmt::Display for Why<'_> {
 }
 
 impl Starts {
-    pub fn new(admission: Admission) -> Self {
+    pub(super) fn new(admission: Admission) -> Self {
         Self {
             admission,
             queue: VecDeque::new(),
@@ -73,12 +73,12 @@ impl Starts {
     }
 
     /// How many may boot at a time.
-    pub fn parallel(&self) -> usize {
+    pub(super) fn parallel(&self) -> usize {
         self.admission.parallel()
     }
 
     /// Has a guest wait for its turn, if it does not yet.
-    pub fn enqueue(&mut self, which: usize) {
+    pub(super) fn enqueue(&mut self, which: usize) {
         if self.queued.insert(which) {
             self.queue.push_back(which);
         }
@@ -86,7 +86,7 @@ impl Starts {
 
     /// The guest whose turn it is while so many are `booting`; none for as long as
     /// it is known that there is no room, or the host is not to be tried again.
-    pub fn first(&mut self, now: Instant, booting: usize) -> Option<usize> {
+    pub(super) fn first(&mut self, now: Instant, booting: usize) -> Option<usize> {
         if self.look_again().is_some_and(|again| again > now) {
             return None;
         }
@@ -101,7 +101,7 @@ impl Starts {
     }
 
     /// Whether the first guest may start, by what is `seen` of the host.
-    pub fn admits(&mut self, now: Instant, seen: &Seen) -> bool {
+    pub(super) fn admits(&mut self, now: Instant, seen: &Seen) -> bool {
         let (why, again) = match self.admission.may_start(now, seen) {
             Verdict::Start => {
                 self.held = None;
@@ -117,19 +117,19 @@ impl Starts {
     }
 
     /// Takes the first guest out of the queue.
-    pub fn pop(&mut self) {
+    pub(super) fn pop(&mut self) {
         if let Some(which) = self.queue.pop_front() {
             self.queued.remove(&which);
         }
     }
 
     /// There may be room for another.
-    pub fn look_now(&mut self) {
+    pub(super) fn look_now(&mut self) {
         self.look_again = None;
     }
 
     /// A start came to nothing for the host's reasons: all wait, longer each time.
-    pub fn meet_trouble(&mut self, now: Instant, jitter: f64, why: &Trouble) {
+    pub(super) fn meet_trouble(&mut self, now: Instant, jitter: f64, why: &Trouble) {
         let tries = self.trouble.get_or_insert_with(|| Tries {
             why: why.clone(),
             since: now,
@@ -148,13 +148,13 @@ impl Starts {
 
     /// A guest came up: the host has what starts take. Or somebody wants one
     /// started, and may have mended the host.
-    pub fn end_trouble(&mut self) {
+    pub(super) fn end_trouble(&mut self) {
         self.trouble = None;
     }
 
     /// When to look again whether there is room, where there was none, or to try
     /// the host again.
-    pub fn look_again(&self) -> Option<Instant> {
+    pub(super) fn look_again(&self) -> Option<Instant> {
         let next = self.trouble.as_ref().map(|tries| tries.next);
         // With nobody who waits, there is nothing to try.
         self.look_again.max(next.filter(|_| !self.queue.is_empty()))
@@ -162,7 +162,7 @@ impl Starts {
 
     /// Why no more guests are started, and whether that is for good as far as
     /// can be seen.
-    pub fn held_back(&self) -> Option<(Why<'_>, bool)> {
+    pub(super) fn held_back(&self) -> Option<(Why<'_>, bool)> {
         let trouble = self.trouble.as_ref();
         let trouble = trouble.map(|tries| (Why::Trouble(&tries.why), tries.settled));
         let held = self.held.as_ref();
@@ -170,7 +170,7 @@ impl Starts {
     }
 
     /// Forgets all that wait.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.truncate(0);
         self.held = None;
         self.look_again = None;
@@ -178,7 +178,7 @@ impl Starts {
     }
 
     /// Forgets the guests from `count` on.
-    pub fn truncate(&mut self, count: usize) {
+    pub(super) fn truncate(&mut self, count: usize) {
         self.queue.retain(|which| *which < count);
         self.queued.retain(|which| *which < count);
     }

@@ -16,7 +16,7 @@ pub(crate) struct Times {
 
 impl Times {
     /// Has a guest get a turn at this moment, or before.
-    pub fn arm(&mut self, which: usize, due: Instant) {
+    pub(super) fn arm(&mut self, which: usize, due: Instant) {
         if self.armed.get(&which).is_none_or(|armed| due < *armed) {
             self.armed.insert(which, due);
             self.heap.push(Reverse((due, which)));
@@ -24,12 +24,12 @@ impl Times {
     }
 
     /// When the next turn is.
-    pub fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
     /// The guest whose turn it is; each turn once.
-    pub fn take(&mut self, now: Instant) -> Option<usize> {
+    pub(super) fn take(&mut self, now: Instant) -> Option<usize> {
         let Reverse((at, which)) = *self.heap.peek().filter(|Reverse((at, _))| *at <= now)?;
         self.heap.pop();
         if self.armed.get(&which) == Some(&at) {
@@ -39,7 +39,7 @@ impl Times {
     }
 
     /// Forgets the guests from `count` on.
-    pub fn truncate(&mut self, count: usize) {
+    pub(super) fn truncate(&mut self, count: usize) {
         self.heap.retain(|Reverse((_, which))| *which < count);
         self.armed.retain(|which, _| *which < count);
     }

@@ -27,7 +27,7 @@ pub(crate) struct Turn {
 
 impl Turn {
     /// Those of `tokens`, beginning at `first`, which the turn before put off.
-    pub fn new(mut tokens: Vec<Token>, first: Token) -> Self {
+    pub(super) fn new(mut tokens: Vec<Token>, first: Token) -> Self {
         tokens.sort_unstable();
         tokens.dedup();
         let before = tokens.partition_point(|token| *token < first);
@@ -40,7 +40,7 @@ impl Turn {
     }
 
     /// Who is next.
-    pub fn next(&mut self) -> Option<Token> {
+    pub(super) fn next(&mut self) -> Option<Token> {
         loop {
             let token = self.waiting.next()?;
             if !(self.taken.reaches(MOST) && says_much(token)) {
@@ -51,17 +51,17 @@ impl Turn {
     }
 
     /// So much was taken from it.
-    pub fn took(&mut self, amount: Amount) {
+    pub(super) fn took(&mut self, amount: Amount) {
         self.taken += amount;
     }
 
     /// Who was not heard, in order: first who waits the longest.
-    pub fn put_off(&self) -> &[Token] {
+    pub(super) fn put_off(&self) -> &[Token] {
         &self.put_off
     }
 
     /// The guests that were not heard, by their places.
-    pub fn unheard(&self) -> BTreeSet<usize> {
+    pub(super) fn unheard(&self) -> BTreeSet<usize> {
         let guests = self.put_off.iter().map(|token| untoken(*token).0);
         guests.collect()
     }

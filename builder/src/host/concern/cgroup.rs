@@ -18,7 +18,7 @@ const CPU_MAX: Check = Check {
 };
 
 /// Judges control groups.
-pub fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
     let Some(version) = host.cgroup.version else {
         return vec![
             CGROUP

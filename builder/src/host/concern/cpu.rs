@@ -33,7 +33,7 @@ const APICV: Check = Check {
 const PARAMETERS: &str = "https://docs.kernel.org/admin-guide/kernel-parameters.html";
 
 /// Judges the processor.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let mut findings = vec![vt(host, want)];
     // Without VT-x or SVM there is nothing that these could be part of.
     if virtualizes(host) != Some(false) {
@@ -48,13 +48,13 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
 }
 
 /// Whether the CPU has VT-x or SVM; `None` if that could not be seen.
-pub fn virtualizes(host: &Host) -> Option<bool> {
+pub(super) fn virtualizes(host: &Host) -> Option<bool> {
     let unseen = host.cpu.vendor.is_none() && host.cpu.flags.is_empty();
     (!unseen).then(|| has(host, "vmx") || has(host, "svm"))
 }
 
 /// The module for this CPU.
-pub fn vendor_module(host: &Host) -> Module {
+pub(super) fn vendor_module(host: &Host) -> Module {
     if is_amd(host) {
         Module::KvmAmd
     } else {
@@ -63,12 +63,12 @@ pub fn vendor_module(host: &Host) -> Module {
 }
 
 /// Whether this host is itself a guest.
-pub fn is_guest(host: &Host) -> bool {
+pub(super) fn is_guest(host: &Host) -> bool {
     has(host, "hypervisor")
 }
 
 /// Whether its virtualization is AMD's.
-pub fn is_amd(host: &Host) -> bool {
+pub(super) fn is_amd(host: &Host) -> bool {
     let vendor = host.cpu.vendor.as_deref();
     has(host, "svm") || matches!(vendor, Some("AuthenticAMD" | "HygonGenuine"))
 }
@@ -79,7 +79,7 @@ fn has(host: &Host, flag: &str) -> bool {
 
 /// Whether a parameter of the vendor's module is on; `None` if that could not be
 /// seen.
-pub fn is_set(host: &Host, parameter: &str) -> Option<bool> {
+pub(super) fn is_set(host: &Host, parameter: &str) -> Option<bool> {
     match host.kvm.parameters.get(parameter)?.as_str() {
         "Y" | "y" | "1" => Some(true),
         "N" | "n" | "0" => Some(false),

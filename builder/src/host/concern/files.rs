@@ -39,7 +39,7 @@ const FEW_AIO: u64 = 1_024;
 const FEW_INOTIFY: u64 = 64;
 
 /// Judges open files and other tables.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     vec![
         open_files(host, want),
         file_max(host, want),

@@ -43,13 +43,13 @@ type Config = BTreeMap<String, String>;
 
 /// Whether the kernel is built with KVM for this CPU; `None` without a
 /// configuration to read.
-pub fn has_kvm(host: &Host) -> Option<bool> {
+pub(super) fn has_kvm(host: &Host) -> Option<bool> {
     let config = host.kernel.config.as_ref()?;
     Some(missing(config, &kvm_options(host)).is_empty())
 }
 
 /// Its version, the first two numbers of its release.
-pub fn version(host: &Host) -> Option<(u32, u32)> {
+pub(super) fn version(host: &Host) -> Option<(u32, u32)> {
     let mut numbers = host
         .kernel
         .release
@@ -60,7 +60,7 @@ pub fn version(host: &Host) -> Option<(u32, u32)> {
 }
 
 /// Judges the kernel's configuration.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let release = host.kernel.release.as_deref().unwrap_or("not seen");
     let need = "/proc/config.gz or /boot/config-RELEASE";
     let Some(config) = &host.kernel.config else {

@@ -60,7 +60,7 @@ const SLEEP_MILLISECS: u64 = 10;
 const MAX_PAGE_SHARING: u64 = 4_096;
 
 /// Judges page sharing.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let mut findings = match &host.ksm {
         None => vec![absent(host, want)],
         Some(ksm) if ksm.runs() => vec![

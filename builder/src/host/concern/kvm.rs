@@ -43,7 +43,7 @@ const SLOWER: f64 = 3.0;
 
 /// What a `/dev/kvm` that opens rests on; each needs the one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Link {
+pub(super) enum Link {
     /// VT-x or SVM.
     Cpu,
     /// A kernel built with KVM.
@@ -55,7 +55,7 @@ pub enum Link {
 }
 
 /// The first link that is broken, which is why the device does not open.
-pub fn broken(host: &Host) -> Option<Link> {
+pub(super) fn broken(host: &Host) -> Option<Link> {
     match host.kvm.device {
         Device::Open => None,
         Device::Refused { .. } => Some(Link::Device),
@@ -69,7 +69,7 @@ pub fn broken(host: &Host) -> Option<Link> {
 }
 
 /// Judges KVM.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     match broken(host) {
         None => {
             let mut findings = vec![device(host, want)];

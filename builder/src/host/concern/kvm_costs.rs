@@ -40,7 +40,7 @@ const NO_THREAD: &str = "echo never > /sys/module/kvm/parameters/nx_huge_pages w
                          runs, or boot with kvm.nx_huge_pages=never";
 
 /// Judges what guests under KVM cost the kernel, where they can be had.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     if broken(host).is_some() {
         return Vec::new();
     }

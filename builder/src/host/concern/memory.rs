@@ -44,7 +44,7 @@ const PSI: Check = Check {
 const VMM_COMMIT: u64 = 200 << 20;
 
 /// Judges memory.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     vec![
         memory(host, want),
         cgroup(host, want),
@@ -58,13 +58,13 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
 
 /// Whether the wanted guests fit while nothing is shared; yes, where that
 /// cannot be seen.
-pub fn fits_unshared(host: &Host, want: &Want) -> bool {
+pub(super) fn fits_unshared(host: &Host, want: &Want) -> bool {
     room(host).is_none_or(|room| guests(room, want, want.cost.memory) >= want.wanted())
 }
 
 /// Guests that there is memory for, as things are; `None` where that cannot be
 /// seen.
-pub fn allowed(host: &Host, want: &Want) -> Option<u64> {
+pub(super) fn allowed(host: &Host, want: &Want) -> Option<u64> {
     Some(guests(room(host)?, want, each(host, want)))
 }
 

@@ -13,7 +13,7 @@ const NESTED: Check = Check {
 };
 
 /// Judges whether this host is a guest.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let word = |set| match set {
         Some(true) => "on",
         Some(false) => "off",

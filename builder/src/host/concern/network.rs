@@ -34,7 +34,7 @@ const TUN: Check = Check {
 };
 
 /// Judges the network.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     vec![
         ports(host, want),
         tun(host, want),

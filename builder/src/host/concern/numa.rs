@@ -11,7 +11,7 @@ const NUMA: Check = Check {
 };
 
 /// Judges how memory is spread.
-pub fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
     let need = "one node, or guests placed by node";
     let finding = match &host.nodes[..] {
         [] => NUMA.not_seen(need, "Whether memory is near to every CPU is not known."),

@@ -41,7 +41,7 @@ const AT_DISKS: u64 = 1024;
 const MOST: u64 = 1 << 22;
 
 /// Judges processes and threads.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let processes = &host.processes;
     vec![
         system(host, want, PID_MAX, Knob::PidMax, processes.pid_max),

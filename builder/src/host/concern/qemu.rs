@@ -57,7 +57,7 @@ fn judge_reach(host: &Host, want: &Want) -> Finding {
 
 /// Judges a QEMU.
 #[must_use]
-pub fn judge(qemu: &Qemu) -> Vec<Finding> {
+pub(crate) fn judge(qemu: &Qemu) -> Vec<Finding> {
     let Version(major, minor) = OLDEST;
     let need = format!("{major}.{minor} or later");
     let package = Fix::manual(

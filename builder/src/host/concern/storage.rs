@@ -24,7 +24,7 @@ const FILES_A_GUEST: u64 = 2;
 const SOCKETS_A_GUEST: u64 = 1;
 
 /// Judges file systems.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     vec![disk(host, want), sockets(host, want), shm(host, want)]
 }
 

@@ -2,10 +2,10 @@
 
 use crate::host::want::Want;
 
-pub use crate::units::{counted, grouped as count};
+pub(crate) use crate::units::{counted, grouped as count};
 
 /// A size in its largest binary unit, to a tenth.
-pub fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = UNITS.iter().find(|(_, shift)| bytes >> shift > 0);
     match unit {
@@ -18,7 +18,7 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// A need, such as `at least 3,020 for 1,000 guests`.
-pub fn at_least(want: &Want, needed: u64) -> String {
+pub(crate) fn at_least(want: &Want, needed: u64) -> String {
     let guests = counted(want.wanted(), "guest");
     format!("at least {} for {guests}", count(needed))
 }

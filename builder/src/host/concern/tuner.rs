@@ -14,7 +14,7 @@ const LIBVIRT: Check = Check {
 };
 
 /// Judges who else sets KSM.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     vec![tuner(host, want), libvirt(host, want)]
 }
 

@@ -10,7 +10,7 @@ const UNSEEN: Check = Check {
 };
 
 /// Judges what could not be seen.
-pub fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
     let need = "all that checks read";
     if host.unseen.is_empty() {
         let meaning = "Nothing was passed over for want of being readable.";

@@ -21,7 +21,7 @@ const SHARED: &str = "all guests run under this process's id, and one that has t
                       QEMU reaches the others";
 
 /// Judges whether guests have user ids of their own, and what those may open.
-pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
+pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let mut findings = vec![user_ids(host, want)];
     if kvm::broken(host).is_none() {
         findings.push(kvm_users(host, want));
@@ -30,7 +30,7 @@ pub fn judge(host: &Host, want: &Want) -> Vec<Finding> {
 }
 
 /// Whether guests would run under user ids of their own.
-pub fn are_apart(host: &Host, want: &Want) -> bool {
+pub(super) fn are_apart(host: &Host, want: &Want) -> bool {
     let users = &host.users;
     want.users == GuestUsers::Apart
         && host.privileged

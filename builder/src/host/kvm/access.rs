@@ -12,7 +12,7 @@ const DEVICE: &str = "dev/kvm";
 
 /// Why KVM cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum KvmError {
+pub(crate) enum KvmError {
     /// The device is not there, or nothing is behind it.
     #[error(
         "/dev/kvm is absent: the kernel has no KVM, its vendor module (kvm_intel, kvm_amd) is not \
@@ -35,7 +35,7 @@ fn help(error: &io::Error) -> &'static str {
 
 /// Opens the device below `root` (`/` on a live system) for reading and
 /// writing, as QEMU will.
-pub fn access(root: &Path) -> Result<(), KvmError> {
+pub(crate) fn access(root: &Path) -> Result<(), KvmError> {
     match OpenOptions::new()
         .read(true)
         .write(true)

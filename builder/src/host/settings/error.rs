@@ -8,7 +8,7 @@ use procfs_core::ProcError;
 /// Why no host setting was looked at or changed. What one of them alone met
 /// stands in its [`Outcome`](super::Outcome) or [`Left`](super::Left).
 #[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
+pub(crate) enum SettingsError {
     /// Only root may.
     #[error("{what} cannot be changed: {source}; run imgbuild as root")]
     Denied {

@@ -13,7 +13,7 @@ use crate::sample::processes::is_gone;
 /// Who needs a setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum Holder {
+pub(crate) enum Holder {
     /// The person who ran `imgbuild check --fix`; holds until
     /// `imgbuild check --restore`.
     User,
@@ -31,7 +31,7 @@ pub enum Holder {
 
 impl Holder {
     /// The fleet `name`, supervised by this process.
-    pub fn this_process(name: &str) -> Result<Self, SettingsError> {
+    pub(crate) fn this_process(name: &str) -> Result<Self, SettingsError> {
         let stat = Stat::from_file("/proc/self/stat").map_err(SettingsError::Process)?;
         Ok(Self::Fleet {
             name: name.to_owned(),

@@ -21,7 +21,7 @@ pub enum Module {
 
 /// Why a module was not loaded.
 #[derive(Debug, thiserror::Error)]
-pub enum ModuleError {
+pub(crate) enum ModuleError {
     /// Only root may.
     #[error("the module {module} cannot be loaded by this user; run imgbuild as root")]
     Denied {
@@ -66,7 +66,7 @@ impl fmt::Display for Module {
 
 /// Loads a module, with what it needs. Nothing undoes it: a module may have come
 /// into use since, and an unused one costs nothing. Tell the user so.
-pub fn load_module(module: Module, interrupt: &Interrupt) -> Result<(), ModuleError> {
+pub(crate) fn load_module(module: Module, interrupt: &Interrupt) -> Result<(), ModuleError> {
     if !geteuid().is_root() {
         return Err(ModuleError::Denied { module });
     }

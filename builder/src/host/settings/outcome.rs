@@ -8,7 +8,7 @@ use super::{Holder, Knob};
 
 /// What became of a setting that was to be written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Applied {
+pub(crate) struct Applied {
     /// The setting.
     pub knob: Knob,
     /// The value that was asked for.
@@ -21,7 +21,7 @@ pub struct Applied {
 /// What became of a setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "outcome")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It was so before, and not by imgbuild; nothing was written or recorded.
     Already {
         /// The present value.
@@ -50,7 +50,7 @@ pub enum Outcome {
 
 /// What became of the settings that nobody holds any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// Put back, in this order.
     pub restored: Vec<Restored>,
     /// Not put back.
@@ -64,7 +64,7 @@ pub struct Report {
 
 /// A setting that was put back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// The setting.
     pub knob: Knob,
     /// What imgbuild had made of it.
@@ -75,7 +75,7 @@ pub struct Restored {
 
 /// A setting that was not put back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Left {
+pub(crate) struct Left {
     /// The setting.
     pub knob: Knob,
     /// Its present value, where that can be read.
@@ -91,7 +91,7 @@ pub struct Left {
 
 /// A setting that somebody still needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Held {
+pub(crate) struct Held {
     /// The setting.
     pub knob: Knob,
     /// What imgbuild wrote.
@@ -103,7 +103,7 @@ pub struct Held {
 /// Who keeps a setting from being put back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Keeper {
+pub(crate) enum Keeper {
     /// This many guests, of fleets that the record does not know: who launches
     /// without being root rests on the settings and cannot write it.
     Guests(u64),
@@ -124,7 +124,7 @@ impl fmt::Display for Keeper {
 
 /// Pages that stay merged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StillMerged {
+pub(crate) struct StillMerged {
     /// `pages_shared`.
     pub pages: u64,
     /// Why they were not unmerged.
@@ -133,7 +133,7 @@ pub struct StillMerged {
 
 /// Why a setting was not written, or not put back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// The kernel has no such setting.
     #[error("this kernel does not have it")]
     Absent,

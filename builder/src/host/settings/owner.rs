@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Its record is `/run/imgbuild/settings.json`, and is locked during any change,
 /// so any number of processes may have an owner each.
 #[derive(Debug)]
-pub struct Owner {
+pub(crate) struct Owner {
     root: PathBuf,
     pub(crate) patience: Duration,
 }
@@ -39,7 +39,7 @@ enum Plan {
 impl Owner {
     /// The owner of the settings below `root`, which is `/` on a live system.
     #[must_use]
-    pub fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path) -> Self {
         Self {
             root: root.to_path_buf(),
             patience: PATIENCE,
@@ -52,7 +52,7 @@ impl Owner {
     ///
     /// What each was is on disk before it is written, so that it can be put back
     /// whenever this process dies.
-    pub fn apply(
+    pub(crate) fn apply(
         &self,
         settings: &[Setting],
         holder: &Holder,
@@ -94,7 +94,7 @@ impl Owner {
 
     /// Has `holder` hold all that imgbuild has changed and that still is so: who
     /// starts while it is rests on it, whoever asked for it.
-    pub fn join(&self, holder: &Holder) -> Result<(), SettingsError> {
+    pub(crate) fn join(&self, holder: &Holder) -> Result<(), SettingsError> {
         let Some(mut store) = Store::existing(&self.root)? else {
             return Ok(());
         };
@@ -111,13 +111,13 @@ impl Owner {
     /// unless guests of others live. Dead fleets hold nothing.
     ///
     /// For a fleet's end, after its guests are gone.
-    pub fn release(&self, holder: &Holder) -> Result<Report, SettingsError> {
+    pub(crate) fn release(&self, holder: &Holder) -> Result<Report, SettingsError> {
         self.put_back(|other| other == holder)
     }
 
     /// Puts back what no living fleet holds, unless guests of others live:
     /// `imgbuild check --restore`.
-    pub fn restore(&self) -> Result<Report, SettingsError> {
+    pub(crate) fn restore(&self) -> Result<Report, SettingsError> {
         self.put_back(|holder| *holder == Holder::User)
     }
 

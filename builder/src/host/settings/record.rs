@@ -43,7 +43,7 @@ pub(crate) struct Change {
 
 impl Change {
     /// The change of `knob`, which is `old`, before anything is written.
-    pub fn new(knob: Knob, old: u64) -> Self {
+    pub(super) fn new(knob: Knob, old: u64) -> Self {
         Self {
             knob,
             old,
@@ -54,27 +54,27 @@ impl Change {
     }
 
     /// What it is to be again.
-    pub fn back(&self) -> u64 {
+    pub(super) fn back(&self) -> u64 {
         self.knob.back_to(self.old)
     }
 
     /// Whether the setting, now at `found`, is imgbuild's to put back.
-    pub fn is_ours(&self, found: u64) -> bool {
+    pub(super) fn is_ours(&self, found: u64) -> bool {
         !self.is_back(found) && (found == self.written || Some(found) == self.writing)
     }
 
     /// Whether the setting, now at `found`, needs no putting back.
-    pub fn is_back(&self, found: u64) -> bool {
+    pub(super) fn is_back(&self, found: u64) -> bool {
         found == self.old || found == self.back()
     }
 
     /// What imgbuild wrote, or was about to.
-    pub fn wrote(&self) -> u64 {
+    pub(super) fn wrote(&self) -> u64 {
         self.writing.unwrap_or(self.written)
     }
 
     /// Adds a holder, once.
-    pub fn hold(&mut self, holder: &Holder) {
+    pub(super) fn hold(&mut self, holder: &Holder) {
         if !self.holders.contains(holder) {
             self.holders.push(holder.clone());
         }
@@ -83,7 +83,7 @@ impl Change {
 
 impl Record {
     /// That of a boot in which nothing was changed.
-    pub fn new(boot_id: &str) -> Self {
+    pub(super) fn new(boot_id: &str) -> Self {
         Self {
             schema: SCHEMA,
             boot_id: boot_id.to_owned(),
@@ -93,7 +93,7 @@ impl Record {
 
     /// Reads a record; whatever imgbuild would not have written is an error,
     /// which says what.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let record: Self = serde_json::from_slice(bytes)
             .map_err(|error| format!("is no record of settings ({error})"))?;
         if record.schema != SCHEMA {
@@ -118,19 +118,19 @@ impl Record {
     }
 
     /// The record as it stands in its file.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec(self).expect("a record is plain data");
         bytes.push(b'\n');
         bytes
     }
 
     /// The change of `knob`.
-    pub fn change(&self, knob: Knob) -> Option<&Change> {
+    pub(super) fn change(&self, knob: Knob) -> Option<&Change> {
         self.changes.iter().find(|change| change.knob == knob)
     }
 
     /// Adds a change, or takes it for the one of that knob.
-    pub fn put(&mut self, change: Change) {
+    pub(super) fn put(&mut self, change: Change) {
         match self
             .changes
             .iter_mut()
@@ -142,12 +142,12 @@ impl Record {
     }
 
     /// Forgets the change of `knob`.
-    pub fn forget(&mut self, knob: Knob) {
+    pub(super) fn forget(&mut self, knob: Knob) {
         self.changes.retain(|change| change.knob != knob);
     }
 
     /// Drops the holders that are no more, and those of whom `lets_go` is true.
-    pub fn drop_holders(&mut self, root: &Path, lets_go: impl Fn(&Holder) -> bool) {
+    pub(super) fn drop_holders(&mut self, root: &Path, lets_go: impl Fn(&Holder) -> bool) {
         for change in &mut self.changes {
             change
                 .holders

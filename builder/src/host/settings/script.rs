@@ -13,7 +13,7 @@ set -eu
 /// A POSIX shell script that loads `modules` and writes `settings`, in the order
 /// in which `--fix` does.
 #[must_use]
-pub fn script(settings: &[Setting], modules: &[Module]) -> String {
+pub(crate) fn script(settings: &[Setting], modules: &[Module]) -> String {
     let mut script = HEAD.to_owned();
     // A module's settings are there only once it is.
     for module in modules {

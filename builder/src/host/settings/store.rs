@@ -39,13 +39,13 @@ pub(crate) struct Store {
 impl Store {
     /// Locks and reads the record below `root`, and makes its folder where
     /// there is none.
-    pub fn create(root: &Path) -> Result<Self, SettingsError> {
+    pub(super) fn create(root: &Path) -> Result<Self, SettingsError> {
         Self::open(root, Private::make(&root.join(FOLDER), Others::Nothing)?)
     }
 
     /// Locks and reads the record below `root`; `None` where there has never
     /// been one.
-    pub fn existing(root: &Path) -> Result<Option<Self>, SettingsError> {
+    pub(super) fn existing(root: &Path) -> Result<Option<Self>, SettingsError> {
         let folder = Private::open(&root.join(FOLDER), Others::Nothing)?;
         folder.map(|folder| Self::open(root, folder)).transpose()
     }
@@ -76,7 +76,7 @@ impl Store {
 
     /// Replaces the file by what the record says now, and returns once that
     /// will outlive a crash. Without changes there is no file.
-    pub fn save(&mut self) -> Result<(), SettingsError> {
+    pub(super) fn save(&mut self) -> Result<(), SettingsError> {
         if self.record.changes.is_empty() {
             self.remove().map_err(|error| failed(&self.path, error))?;
         } else if self.record != self.saved {

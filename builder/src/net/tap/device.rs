@@ -30,7 +30,7 @@ pub(crate) struct Queue(File);
 
 impl Queue {
     /// Opens the device.
-    pub fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -40,34 +40,34 @@ impl Queue {
     }
 
     /// Makes the tap `name`, which must not be there (`EBUSY`).
-    pub fn create(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn create(&self, name: &str) -> io::Result<()> {
         self.set_interface(name, FLAGS | libc::IFF_TUN_EXCL)
     }
 
     /// Makes the interface `name` for packets without a frame, which must not be
     /// there (`EBUSY`) and goes with this queue.
-    pub fn create_for_packets(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn create_for_packets(&self, name: &str) -> io::Result<()> {
         self.set_interface(name, PACKETS | libc::IFF_TUN_EXCL)
     }
 
     /// Sends the host a packet.
-    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&self, packet: &[u8]) -> io::Result<()> {
         (&self.0).write_all(packet)
     }
 
     /// Takes a packet of the host's, or fails with `WouldBlock`.
-    pub fn receive(&self, packet: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn receive(&self, packet: &mut [u8]) -> io::Result<usize> {
         (&self.0).read(packet)
     }
 
     /// Becomes the queue of the tap `name`, or fails with `EBUSY` where it has
     /// one. Without such a tap, it makes one that goes with this queue.
-    pub fn attach(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn attach(&self, name: &str) -> io::Result<()> {
         self.set_interface(name, FLAGS)
     }
 
     /// Whether the tap outlives its queue.
-    pub fn is_persistent(&self) -> io::Result<bool> {
+    pub(crate) fn is_persistent(&self) -> io::Result<bool> {
         let mut request = request("", 0);
         // SAFETY: TUNGETIFF fills in a `struct ifreq`.
         let get = unsafe { Updater::<TUNGETIFF, libc::ifreq>::new(&mut request) };
@@ -80,7 +80,7 @@ impl Queue {
 
     /// Lets only `user`, and who has `CAP_NET_ADMIN`, attach to the tap; without
     /// an owner anybody could.
-    pub fn set_owner(&self, user: u32) -> io::Result<()> {
+    pub(crate) fn set_owner(&self, user: u32) -> io::Result<()> {
         // SAFETY: TUNSETOWNER takes a user id by value.
         let set = unsafe { IntegerSetter::<TUNSETOWNER>::new_usize(user as usize) };
         // SAFETY: the driver reads no memory of this process.
@@ -88,7 +88,7 @@ impl Queue {
     }
 
     /// Has the tap outlive this queue.
-    pub fn persist(&self) -> io::Result<()> {
+    pub(crate) fn persist(&self) -> io::Result<()> {
         // SAFETY: TUNSETPERSIST takes a flag by value.
         let set = unsafe { IntegerSetter::<TUNSETPERSIST>::new_usize(1) };
         // SAFETY: the driver reads no memory of this process.

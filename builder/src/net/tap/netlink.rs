@@ -48,7 +48,7 @@ pub(crate) struct Netlink {
 }
 
 impl Netlink {
-    pub fn open() -> io::Result<Self> {
+    pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -59,7 +59,7 @@ impl Netlink {
     }
 
     /// All interfaces.
-    pub fn interfaces(&mut self) -> io::Result<Vec<Interface>> {
+    pub(super) fn interfaces(&mut self) -> io::Result<Vec<Interface>> {
         let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
         self.dump(&all, |message| match message {
             RouteNetlinkMessage::NewLink(link) => interface(&link),
@@ -68,7 +68,7 @@ impl Netlink {
     }
 
     /// All routes of IPv4 but default ones.
-    pub fn routes(&mut self) -> io::Result<Vec<Route>> {
+    pub(super) fn routes(&mut self) -> io::Result<Vec<Route>> {
         let mut all = RouteMessage::default();
         all.header.address_family = AddressFamily::Inet;
         let all = RouteNetlinkMessage::GetRoute(all);
@@ -81,7 +81,7 @@ impl Netlink {
     /// Makes an interface one of a fleet's: without a queue before its own ring,
     /// up, forwarding, and taking from its guest only packets with the guest's
     /// address (`rp_filter`).
-    pub fn set_up(&mut self, index: u32, group: u32) -> io::Result<()> {
+    pub(super) fn set_up(&mut self, index: u32, group: u32) -> io::Result<()> {
         let mut queue = TcMessage::default();
         queue.header.index = index.cast_signed();
         queue.header.parent = TcHandle::ROOT;
@@ -108,7 +108,7 @@ impl Netlink {
     }
 
     /// Gives an interface its address.
-    pub fn address(&mut self, index: u32, link: Link) -> io::Result<()> {
+    pub(super) fn address(&mut self, index: u32, link: Link) -> io::Result<()> {
         let mut address = AddressMessage::default();
         address.header.family = AddressFamily::Inet;
         address.header.prefix_len = LINK_PREFIX;
@@ -126,7 +126,7 @@ impl Netlink {
     /// The neighbour is permanent: the host never asks a guest for it, and it
     /// does not count towards `gc_thresh3`, which would bound the guests (kernel
     /// document networking/ip-sysctl).
-    pub fn neighbour(&mut self, index: u32, link: Link, guest: [u8; 6]) -> io::Result<()> {
+    pub(super) fn neighbour(&mut self, index: u32, link: Link, guest: [u8; 6]) -> io::Result<()> {
         let mut neighbour = NeighbourMessage::default();
         neighbour.header.family = AddressFamily::Inet;
         neighbour.header.ifindex = index;
@@ -140,7 +140,7 @@ impl Netlink {
     }
 
     /// Puts an interface into a group.
-    pub fn set_group(&mut self, index: u32, group: u32) -> io::Result<()> {
+    pub(super) fn set_group(&mut self, index: u32, group: u32) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.header.index = index;
         link.attributes.push(LinkAttribute::Group(group));
@@ -148,7 +148,7 @@ impl Netlink {
     }
 
     /// Removes all interfaces of a group at once, which takes as long as one.
-    pub fn remove_group(&mut self, group: u32) -> io::Result<()> {
+    pub(super) fn remove_group(&mut self, group: u32) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.attributes.push(LinkAttribute::Group(group));
         self.ask(RouteNetlinkMessage::DelLink(link), 0)

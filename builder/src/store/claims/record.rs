@@ -23,7 +23,7 @@ pub(crate) struct Record {
 
 impl Record {
     /// What is recorded in this folder; nothing, if that is of an earlier boot.
-    pub fn read(folder: &Private, name: &str) -> Result<Self, ClaimsError> {
+    pub(super) fn read(folder: &Private, name: &str) -> Result<Self, ClaimsError> {
         let path = folder.path().join(name);
         let boot_id = host_id::boot_id().map_err(|source| ClaimsError::Failed {
             path: path.clone(),
@@ -54,7 +54,7 @@ impl Record {
 
     /// Puts this record in the place of the one there; without claims there is
     /// none.
-    pub fn write(&self, folder: &Private, name: &str) -> Result<(), ClaimsError> {
+    pub(super) fn write(&self, folder: &Private, name: &str) -> Result<(), ClaimsError> {
         let written = if self.claims.is_empty() {
             folder.remove(name)
         } else {

@@ -38,7 +38,7 @@ impl Lock {
     /// The lock goes when the folder goes; one that went while we waited for it
     /// is looked for anew. Who only looks whether the fleet runs shares the
     /// lock for a moment, and is waited for.
-    pub fn claim(fleets: &Private, name: &str) -> Result<Option<Self>, FolderError> {
+    pub(super) fn claim(fleets: &Private, name: &str) -> Result<Option<Self>, FolderError> {
         let mut tries = 0;
         loop {
             let Some(folder) = fleets.folder(name)? else {

@@ -217,12 +217,12 @@ pub(crate) fn own(instance: Instance) -> Mark {
 pub(crate) struct Waiting(pub Child);
 
 impl Waiting {
-    pub fn start(uuid: &str) -> Self {
+    pub(crate) fn start(uuid: &str) -> Self {
         Self::start_as(rustix::process::geteuid().as_raw(), uuid)
     }
 
     /// One of another user's, which takes root.
-    pub fn start_as(user: u32, uuid: &str) -> Self {
+    pub(crate) fn start_as(user: u32, uuid: &str) -> Self {
         // More than one command, or sh(1) becomes the last one.
         let child = Command::new("sh")
             .args(["-c", "read line; read line", "sh", "-uuid", uuid])

@@ -23,7 +23,7 @@ const FILE_MAX: u64 = 64 << 10;
 
 /// What a canary's result depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
+pub(crate) struct Key {
     schema: u32,
     boot_id: String,
     artifacts: Sha256,
@@ -45,7 +45,7 @@ impl Key {
     /// The key of a canary from the output folder whose manifest has the
     /// digest `artifacts`, run by `qemu` in the boot `boot_id`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         boot_id: &str,
         artifacts: Sha256,
         qemu: &Emulator,
@@ -69,20 +69,20 @@ impl Key {
 
     /// The file to lock while a canary runs.
     #[must_use]
-    pub fn lock(&self, cache: &Path) -> PathBuf {
+    pub(crate) fn lock(&self, cache: &Path) -> PathBuf {
         self.file(cache).with_extension("lock")
     }
 
     /// The result kept under this key. What cannot be read, or makes no sense,
     /// counts as not kept.
     #[must_use]
-    pub fn load(&self, cache: &Path) -> Option<Canary> {
+    pub(crate) fn load(&self, cache: &Path) -> Option<Canary> {
         let entry = read(&self.file(cache))?;
         (entry.key == *self).then_some(entry.canary)
     }
 
     /// Keeps a result, and removes those of other boots.
-    pub fn store(&self, cache: &Path, canary: Canary) -> io::Result<()> {
+    pub(crate) fn store(&self, cache: &Path, canary: Canary) -> io::Result<()> {
         let folder = folder(cache);
         fs::create_dir_all(&folder)?;
         for path in fs::read_dir(&folder)?.flatten().map(|entry| entry.path()) {

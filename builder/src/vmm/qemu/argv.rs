@@ -20,7 +20,7 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 /// Without a clock chip the kernel waits for one in vain, for a second of CPU
 /// under TCG.
 #[must_use]
-pub fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
+pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
     let merge = match guest.sharing {
         Sharing::None => "off",
         Sharing::Guest => "on",

@@ -20,7 +20,7 @@ const QUOTED: usize = 80;
 
 /// An answer that is not one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum QmpError {
+pub(crate) enum QmpError {
     /// No JSON, or not what was asked for.
     #[error("its monitor says what is not QMP: `{0}`")]
     Garbage(String),
@@ -35,7 +35,7 @@ pub enum QmpError {
 /// Asks a VMM how it is, and has it go on after a failed access to a disk: what
 /// failed is tried again, and may have room now.
 #[derive(Debug, Default)]
-pub struct Inquiry {
+pub(crate) struct Inquiry {
     /// A message that has not come to its end.
     partial: Vec<u8>,
     step: Step,
@@ -75,7 +75,7 @@ struct Status {
 impl Inquiry {
     /// Takes what QEMU said, and puts what is to be sent into `outgoing`; gives
     /// the answer once it is there.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         bytes: &[u8],
         outgoing: &mut Vec<u8>,

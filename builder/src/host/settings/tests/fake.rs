@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::super::{Applied, Holder, Knob, Owner, Report, Setting, file};
 
-pub const BOOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
+pub(super) const BOOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
 /// Where a host begins.
-pub const DEFAULTS: [(Knob, u64); 12] = [
+pub(super) const DEFAULTS: [(Knob, u64); 12] = [
     (Knob::PidMax, 32768),
     (Knob::ThreadsMax, 192_730),
     (Knob::OvercommitMemory, 0),
@@ -25,12 +25,12 @@ pub const DEFAULTS: [(Knob, u64); 12] = [
     (Knob::KsmRun, 0),
 ];
 
-pub struct Fake {
+pub(super) struct Fake {
     folder: tempfile::TempDir,
 }
 
 impl Fake {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let fake = Self {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -48,66 +48,66 @@ impl Fake {
         fake
     }
 
-    pub fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn path(&self, below: &str) -> PathBuf {
+    pub(super) fn path(&self, below: &str) -> PathBuf {
         self.root().join(below)
     }
 
-    pub fn record(&self) -> PathBuf {
+    pub(super) fn record(&self) -> PathBuf {
         self.path("run/imgbuild/settings.json")
     }
 
-    pub fn file(&self, below: &str, text: &str) {
+    pub(super) fn file(&self, below: &str, text: &str) {
         let path = self.path(below);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    pub fn ksm(&self, counter: &str, pages: u64) {
+    pub(super) fn ksm(&self, counter: &str, pages: u64) {
         self.file(
             &format!("sys/kernel/mm/ksm/{counter}"),
             &format!("{pages}\n"),
         );
     }
 
-    pub fn set(&self, knob: Knob, value: u64) {
+    pub(super) fn set(&self, knob: Knob, value: u64) {
         self.file(knob.path(), &format!("{value}\n"));
     }
 
-    pub fn get(&self, knob: Knob) -> u64 {
+    pub(super) fn get(&self, knob: Knob) -> u64 {
         file::read(self.root(), knob).unwrap()
     }
 
     /// Whether every knob is as it was in the beginning.
-    pub fn is_as_it_was(&self) -> bool {
+    pub(super) fn is_as_it_was(&self) -> bool {
         DEFAULTS
             .iter()
             .all(|&(knob, value)| self.get(knob) == value)
     }
 
-    pub fn owner(&self) -> Owner {
+    pub(super) fn owner(&self) -> Owner {
         let mut owner = Owner::new(self.root());
         owner.patience = Duration::ZERO;
         owner
     }
 
-    pub fn apply(&self, settings: &[Setting], holder: &Holder) -> Vec<Applied> {
+    pub(super) fn apply(&self, settings: &[Setting], holder: &Holder) -> Vec<Applied> {
         self.owner().apply(settings, holder).unwrap()
     }
 
-    pub fn release(&self, holder: &Holder) -> Report {
+    pub(super) fn release(&self, holder: &Holder) -> Report {
         self.owner().release(holder).unwrap()
     }
 
-    pub fn restore(&self) -> Report {
+    pub(super) fn restore(&self) -> Report {
         self.owner().restore().unwrap()
     }
 
     /// A process that lives.
-    pub fn process(&self, pid: u32, state: char, start: u64) {
+    pub(super) fn process(&self, pid: u32, state: char, start: u64) {
         let zeros = " 0".repeat(30);
         let text =
             format!("{pid} (a) S (b) {state} 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start}{zeros}");
@@ -116,19 +116,19 @@ impl Fake {
     }
 
     /// A guest of somebody's.
-    pub fn guest(&self, pid: u32) {
+    pub(super) fn guest(&self, pid: u32) {
         let line = "qemu-system-x86_64\0-name\0g00000\0-fw_cfg\0\
                     name=opt/imgbuild/identity,file=/alice/g00000\0-display\0none\0";
         self.process(pid, 'S', 1000);
         self.file(&format!("proc/{pid}/cmdline"), line);
     }
 
-    pub fn process_ends(&self, pid: u32) {
+    pub(super) fn process_ends(&self, pid: u32) {
         fs::remove_dir_all(self.path(&format!("proc/{pid}"))).unwrap();
     }
 
     /// A living fleet.
-    pub fn fleet(&self, name: &str, pid: u32) -> Holder {
+    pub(super) fn fleet(&self, name: &str, pid: u32) -> Holder {
         let start = 1000 + u64::from(pid);
         self.process(pid, 'S', start);
         let name = name.to_owned();
@@ -136,12 +136,12 @@ impl Fake {
     }
 }
 
-pub fn setting(knob: Knob, value: u64) -> Setting {
+pub(super) fn setting(knob: Knob, value: u64) -> Setting {
     Setting { knob, value }
 }
 
 /// What KSM needs to merge fast.
-pub fn fast_ksm() -> [Setting; 5] {
+pub(super) fn fast_ksm() -> [Setting; 5] {
     [
         setting(Knob::KsmRun, 1),
         setting(Knob::KsmPagesToScan, 20000),
@@ -153,7 +153,7 @@ pub fn fast_ksm() -> [Setting; 5] {
 
 /// A host whose ksmd stands still with pages merged, and with a setting that can
 /// go back only once none are.
-pub fn stopped_with_pages_merged() -> Fake {
+pub(super) fn stopped_with_pages_merged() -> Fake {
     let fake = Fake::new();
     fake.apply(&[setting(Knob::KsmMaxPageSharing, 4096)], &Holder::User);
     fake.ksm("pages_shared", 10);
@@ -161,7 +161,7 @@ pub fn stopped_with_pages_merged() -> Fake {
 }
 
 /// The knobs that a report says were put back.
-pub fn restored(report: &Report) -> Vec<Knob> {
+pub(super) fn restored(report: &Report) -> Vec<Knob> {
     report
         .restored
         .iter()

@@ -8,10 +8,10 @@ thread_local! {
 }
 
 /// What the process that died unwinds with.
-pub struct Died;
+pub(crate) struct Died;
 
 /// Called before each effect.
-pub fn burn() {
+pub(crate) fn burn() {
     match LEFT.get() {
         Some(0) => std::panic::resume_unwind(Box::new(Died)),
         left => LEFT.set(left.map(|left| left - 1)),
@@ -20,7 +20,7 @@ pub fn burn() {
 
 /// Runs `work` up to its effect number `effects`, counted from 0; whether it
 /// came to its end instead.
-pub fn survives(effects: u32, work: impl FnOnce()) -> bool {
+pub(crate) fn survives(effects: u32, work: impl FnOnce()) -> bool {
     LEFT.set(Some(effects));
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     LEFT.set(None);
