@@ -197,6 +197,12 @@ impl Client {
         self.get(&format!("fleet?guests={guests}"))?.document()
     }
 
+    /// A guest.
+    #[cfg(test)]
+    pub(crate) fn guest(&self, guest: GuestIndex) -> Result<super::types::Guest, ClientError> {
+        self.get(&format!("guests/{guest}"))?.document()
+    }
+
     /// Stops, kills or restarts guests; returns when it is done.
     pub(crate) fn act(&self, act: Act, request: &ActRequest) -> Result<ActAnswer, ClientError> {
         let path = match act {
@@ -210,6 +216,15 @@ impl Client {
     /// Has the fleet be of `count` guests; returns when they are told.
     pub(crate) fn scale(&self, count: u32) -> Result<ActAnswer, ClientError> {
         self.post("scale", &ScaleRequest { count })?.document()
+    }
+
+    /// Has guests run a console command.
+    #[cfg(test)]
+    pub(crate) fn ask(
+        &self,
+        request: &super::types::AskRequest,
+    ) -> Result<Stream<super::types::Answer>, ClientError> {
+        Ok(self.post("ask", request)?.stream())
     }
 
     /// What changes from now on.
