@@ -131,7 +131,7 @@ fn init_flags(workspace: &Path) -> String {
     .join("\x1f")
 }
 
-/// Writes `pub const NAME: &[(&str, &str)]`: file name and text of every file
+/// Writes `pub(crate) const NAME: &[(&str, &str)]`: file name and text of every file
 /// of `folder` that ends in `.extension`, in order of name.
 fn embed(code: &mut String, name: &str, folder: &Path, extension: &str) {
     println!("cargo:rerun-if-changed={}", folder.display());
@@ -141,7 +141,7 @@ fn embed(code: &mut String, name: &str, folder: &Path, extension: &str) {
         .filter(|path| path.extension().is_some_and(|found| found == extension))
         .collect();
     files.sort();
-    writeln!(code, "pub const {name}: &[(&str, &str)] = &[").expect("a String takes it");
+    writeln!(code, "pub(crate) const {name}: &[(&str, &str)] = &[").expect("a String takes it");
     for path in files {
         let file = path.file_name().expect("it has a name").to_string_lossy();
         let path = path.to_string_lossy();

@@ -11,10 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Document<'a> {
-    /// UTF-8.
     Text(Cow<'a, str>),
     /// Anything else, two hexadecimal digits a byte.
-    Bytes { hex: String },
+    Bytes {
+        hex: String,
+    },
 }
 
 /// Writes a path so that it can be read again.
@@ -22,7 +23,6 @@ pub(crate) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::
     Document::of(path).serialize(serializer)
 }
 
-/// Reads a path.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     Document::deserialize(deserializer)?.path()
 }

@@ -108,7 +108,6 @@ impl<'de> Deserialize<'de> for Sha256 {
 mod tests {
     use super::*;
 
-    /// FIPS 180-2, appendix B.1.
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]

@@ -36,14 +36,12 @@ const TICK: Duration = Duration::from_millis(100);
 /// Whether the network may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Network {
-    /// It may.
     #[default]
     Online,
     /// It may not: what is not in the cache is an error.
     Offline,
 }
 
-/// How to download.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     /// Whether the network may be used.

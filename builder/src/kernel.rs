@@ -36,9 +36,7 @@ pub(crate) use toolchain::Toolchain;
 /// A file here or elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// On this machine.
     Path(PathBuf),
-    /// To be downloaded.
     Url(Address),
 }
 
@@ -147,7 +145,6 @@ pub(crate) struct Kernel {
 /// Why there is no kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// There is no source.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The source does not become a kernel.

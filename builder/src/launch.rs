@@ -49,7 +49,6 @@ mod resume;
 pub(crate) use error::LaunchError;
 pub(crate) use resume::resume;
 
-/// What to launch.
 #[derive(Debug, Clone)]
 pub(crate) struct LaunchOptions {
     /// The output folder.
@@ -134,13 +133,10 @@ pub(crate) enum LaunchEvent {
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Milestone {
-    /// The host was checked.
     Check(Box<Report>),
     /// The fleet's folder is written; guests are about to start.
     Fleet {
-        /// The fleet.
         fleet: String,
-        /// Its folder.
         #[serde(serialize_with = "any_path::lossy")]
         folder: PathBuf,
         /// Its configuration of ssh(1), if its guests have a network.
@@ -152,19 +148,14 @@ pub(crate) enum Milestone {
     },
     /// A supervisor of its own goes on with the fleet.
     Detached {
-        /// The fleet.
         fleet: String,
-        /// The supervisor's process id.
         pid: u32,
-        /// Its messages.
         #[serde(serialize_with = "any_path::lossy")]
         log: PathBuf,
     },
-    /// The fleet is over.
     Summary(Box<Summary>),
 }
 
-/// How a fleet ended.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Summary {
     /// The fleet.
@@ -189,10 +180,8 @@ pub(crate) struct Summary {
     pub forced: Vec<String>,
 }
 
-/// How a launch went.
 #[derive(Debug)]
 pub(crate) enum Launched {
-    /// The fleet is over.
     Over(Box<Summary>),
     /// A supervisor of its own goes on with it.
     Detached,

@@ -169,9 +169,7 @@ pub struct Placement {
 /// The CPUs that guests may use.
 #[derive(Debug)]
 enum Seats {
-    /// This process's.
     Inherited,
-    /// Any of these.
     Any(CpuSet),
     /// One each, in this order.
     InTurn(Vec<u32>),

@@ -34,7 +34,6 @@ const STICKY: u32 = 0o1000;
 pub enum Others {
     /// See what is in it.
     Look,
-    /// Nothing.
     Nothing,
 }
 
@@ -51,19 +50,13 @@ pub enum PrivateError {
     /// Somebody else may have made or changed it.
     #[error("{} {why}", path.display())]
     Refused {
-        /// The folder or file.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
     },
     /// It could not be opened, made or read.
     #[error("{}: {source}", path.display())]
-    Failed {
-        /// The folder or file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Failed { path: PathBuf, source: io::Error },
 }
 
 /// Makes a folder, and those that it is in, for this user alone whatever the umask:

@@ -53,72 +53,47 @@ pub enum ProcessError {
     /// The tool is not on this machine.
     #[error("`{program}` is not installed: on Debian, `apt install {package}` provides it")]
     Missing {
-        /// The tool.
         program: String,
         /// The Debian package that holds it.
         package: String,
     },
     /// The tool did not start.
     #[error("cannot start `{program}`: {source}")]
-    Start {
-        /// The tool.
-        program: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    Start { program: String, source: io::Error },
     /// The tool ended with an error.
     #[error("`{command}` failed ({status}); its last lines were:\n{tail}")]
     Failed {
-        /// The command line.
         command: String,
-        /// How it ended.
         status: ExitStatus,
         /// The last lines it wrote.
         tail: String,
     },
     /// The tool could not be watched.
     #[error("lost track of `{program}`, which was stopped: {source}")]
-    Watch {
-        /// The tool.
-        program: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    Watch { program: String, source: io::Error },
     /// The tool had its time, by its own clock ([`clock`]); it was killed.
     #[error("`{program}` did not end within {limit:?} and was killed; try it by hand")]
-    TooSlow {
-        /// The tool.
-        program: String,
-        /// The time it had.
-        limit: Duration,
-    },
+    TooSlow { program: String, limit: Duration },
     /// The tool hardly got the CPU; it was killed.
     #[error(
         "`{program}` was killed after {wall:.0?}, of which it waited for a CPU all but {had:.1?}: \
          this host is too busy; try again when it is idle"
     )]
     Starved {
-        /// The tool.
         program: String,
-        /// The time that passed.
         wall: Duration,
         /// The part of it that was the tool's.
         had: Duration,
     },
     /// The user asked to stop; the tool was ended.
     #[error("interrupted while `{program}` was running; it was stopped")]
-    Interrupted {
-        /// The tool.
-        program: String,
-    },
+    Interrupted { program: String },
 }
 
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
-    /// Standard output.
     Stdout,
-    /// Standard error.
     Stderr,
 }
 
@@ -362,7 +337,6 @@ pub(crate) fn shown(command: &Command) -> String {
         .join(" ")
 }
 
-/// How a watch ended.
 enum Ending {
     Exited(ExitStatus),
     Interrupted,

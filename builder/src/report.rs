@@ -5,15 +5,12 @@ use anstyle::{AnsiColor, Style};
 pub(crate) mod fleet;
 pub(crate) mod readiness;
 
-/// Columns of a report.
 const WIDTH: usize = 80;
 
 /// Whether a report has colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Colour {
-    /// It has.
     Ansi,
-    /// It has not.
     Plain,
 }
 

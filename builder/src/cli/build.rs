@@ -148,7 +148,6 @@ impl Common {
     }
 }
 
-/// `SOURCE_DATE_EPOCH` (reproducible-builds.org), or 0.
 pub(super) fn source_date_epoch() -> Result<u32, Failure> {
     let name = "SOURCE_DATE_EPOCH";
     match std::env::var(name) {

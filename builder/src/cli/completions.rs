@@ -9,7 +9,6 @@ use super::{Cli, Exit, Failure};
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub(super) struct Completions {
-    /// The shell
     shell: Shell,
 }
 

@@ -37,7 +37,6 @@ pub(super) struct Console {
     #[arg(long, value_name = "N", default_value_t = 0)]
     tail: usize,
 
-    /// Only listen, until interrupted
     #[arg(long)]
     follow: bool,
 }
@@ -50,7 +49,6 @@ enum Event {
     Typing,
     /// It could not be sent.
     Refused(ClientError),
-    /// The input ended.
     InputEnded,
     /// Nobody reads the output any more.
     Unread,

@@ -35,7 +35,6 @@ pub(super) struct Launch {
     #[arg(default_value = DEFAULT_OUT)]
     out: PathBuf,
 
-    /// Number of guests
     #[arg(long, value_name = "N", env = "IMGBUILD_COUNT", required_unless_present = "resume",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     count: Option<u32>,
@@ -473,7 +472,6 @@ fn json_of_loss(events: u64) -> String {
     lost.expect("events have nothing but strings as keys") + "\n"
 }
 
-/// The same for people.
 fn sentence_of_loss(events: u64) -> String {
     let lost = counted(events, "event");
     format!("(stdout did not take what was printed in time: here {lost} fell out)\n")

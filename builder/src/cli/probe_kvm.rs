@@ -18,7 +18,6 @@ pub(super) struct ProbeKvm {
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
 
-    /// What to try
     #[arg(required = true)]
     steps: Vec<Step>,
 }

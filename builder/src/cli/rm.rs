@@ -10,7 +10,6 @@ use crate::units::counted;
 /// Arguments of `rm`.
 #[derive(Debug, Args)]
 pub(super) struct Rm {
-    /// The fleet
     #[arg(value_parser = fleet_name, required_unless_present = "all_fleets")]
     fleet: Option<String>,
 

@@ -22,23 +22,11 @@ pub(super) enum UserError {
     Unknown(String),
     /// They could not be looked up.
     #[error("cannot look up the user {name}: {source}")]
-    Unreadable {
-        /// The name.
-        name: String,
-        /// Why.
-        source: Errno,
-    },
-    /// Only root becomes another.
+    Unreadable { name: String, source: Errno },
     #[error("only root acts as another user; leave --user out, or run imgbuild as root")]
     NotRoot,
-    /// The system refused.
     #[error("cannot act as {name}: {source}")]
-    Refused {
-        /// The user.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
+    Refused { name: String, source: io::Error },
 }
 
 /// Becomes this process anew as the user called `name`, with that user's groups,

@@ -17,7 +17,6 @@ use crate::progress;
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
 pub(super) struct Wait {
-    /// Until guests are ready
     #[arg(long, required = true)]
     ready: bool,
 

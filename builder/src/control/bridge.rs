@@ -23,62 +23,48 @@ pub(crate) enum Request {
     Fleet {
         /// Whether the guests are wanted.
         guests: bool,
-        /// For the answer.
         reply: oneshot::Sender<Fleet>,
     },
-    /// One guest.
     Guest {
-        /// Which.
         guest: GuestIndex,
         /// For the answer; `None` if there is no such guest.
         reply: oneshot::Sender<Option<Guest>>,
     },
     /// Stop, kill or restart; answered when done.
     Act {
-        /// What to do.
         act: Act,
-        /// To which, and how.
         request: ActRequest,
-        /// For the answer.
         reply: oneshot::Sender<ActAnswer>,
     },
-    /// Another number of guests.
     Scale {
-        /// Guests wanted.
         count: u32,
         /// For the answer, or why it cannot be.
         reply: oneshot::Sender<Result<ActAnswer, String>>,
     },
-    /// A console command.
     Ask {
-        /// Which, what.
         request: AskRequest,
         /// Ends when all have answered, or the time is over.
         answers: stream::Sender<Answer>,
     },
     /// These guests are `urgent` until `held` is closed.
     Attend {
-        /// Which.
         guests: Selection,
         /// Sent once they are; the receiver's end ends it. The server drops it
         /// when the client's connection closes.
         held: stream::Sender<()>,
     },
-    /// Changes, as they happen.
     Events {
         /// Dropped by the supervisor when the fleet ends.
         events: stream::Sender<Event>,
     },
     /// What a guest's console says from now on, lines without their ends.
     Console {
-        /// Which.
         guest: GuestIndex,
         /// Dropped by the supervisor when the fleet ends.
         lines: stream::Sender<Vec<u8>>,
     },
     /// Lines for a guest's console.
     Type {
-        /// Which.
         guest: GuestIndex,
         /// The lines, without their ends.
         lines: Vec<String>,
@@ -98,7 +84,6 @@ pub(crate) enum Act {
     Restart,
 }
 
-/// The server's end.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbox {
     requests: mpsc::Sender<Request>,

@@ -48,7 +48,6 @@ pub(crate) struct Client {
     interrupt: Interrupt,
 }
 
-/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     /// Nobody listens on the fleet's control socket.
@@ -56,31 +55,20 @@ pub(crate) enum ClientError {
         "nothing supervises the fleet {fleet}: `imgbuild launch --resume {fleet}` goes on with it, \
          `imgbuild rm {fleet}` removes it"
     )]
-    NotSupervised {
-        /// The fleet.
-        fleet: String,
-    },
+    NotSupervised { fleet: String },
     /// A process supervises the fleet, and nobody listens on its control socket.
     #[error(
         "process {pid} supervises the fleet {fleet}, and does not listen at {}; it makes a socket \
          that is gone anew: try again, and see whether it is stopped", control.display()
     )]
     Deaf {
-        /// The fleet.
         fleet: String,
-        /// The supervisor.
         pid: String,
-        /// Its control socket.
         control: PathBuf,
     },
     /// The control socket could not be connected to.
     #[error("cannot connect to {}: {source}; is the fleet another user's?", control.display())]
-    Unreachable {
-        /// The control socket.
-        control: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Unreachable { control: PathBuf, source: io::Error },
     /// The supervisor is of another version of imgbuild.
     #[error(
         "the supervisor of fleet {fleet} speaks version {} of the control interface, and this \
@@ -88,7 +76,6 @@ pub(crate) enum ClientError {
         listed(versions)
     )]
     Version {
-        /// The fleet.
         fleet: String,
         /// The versions that it speaks.
         versions: Vec<u32>,
@@ -96,34 +83,23 @@ pub(crate) enum ClientError {
     /// The supervisor says: not now.
     #[error("{0}")]
     Busy(String),
-    /// The supervisor says no.
     #[error("{0}")]
     Refused(String),
-    /// The connection broke.
     #[error(
         "lost the supervisor of fleet {fleet}: {source}; `imgbuild ps --fleet {fleet}` says \
          whether it lives"
     )]
-    Lost {
-        /// The fleet.
-        fleet: String,
-        /// Why.
-        source: io::Error,
-    },
+    Lost { fleet: String, source: io::Error },
     /// What came is no answer of the interface.
     #[error("the supervisor of fleet {fleet} sent what is no answer: {reason}")]
     Garbled {
-        /// The fleet.
         fleet: String,
         /// What is wrong with it.
         reason: String,
     },
     /// The fleet ended before it answered.
     #[error("the fleet {fleet} has ended")]
-    Ended {
-        /// The fleet.
-        fleet: String,
-    },
+    Ended { fleet: String },
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -137,7 +113,6 @@ fn listed(versions: &[u32]) -> String {
 /// What a stream has next.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Next<T> {
-    /// This.
     Item(T),
     /// Nothing in the time given.
     Late,
@@ -197,7 +172,6 @@ impl Client {
         self.get(&format!("fleet?guests={guests}"))?.document()
     }
 
-    /// A guest.
     #[cfg(test)]
     pub(crate) fn guest(&self, guest: GuestIndex) -> Result<super::types::Guest, ClientError> {
         self.get(&format!("guests/{guest}"))?.document()

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use crate::units::GuestIndex;
 
-/// Names guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Selector {
     /// Those numbered from the first to the last.
@@ -14,10 +13,8 @@ pub(crate) enum Selector {
     Glob(String),
 }
 
-/// Not a selection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SelectError {
-    /// It is no selector.
     #[error("`{0}` selects no guests: use g00007, 7, 100-199 or g000*")]
     Form(String),
     /// No guest of the fleet is one of these.

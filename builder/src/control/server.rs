@@ -224,7 +224,6 @@ pub(crate) fn serve(
     })
 }
 
-/// The server's thread.
 fn run(
     runtime: &Runtime,
     stop: &watch::Sender<bool>,
@@ -286,10 +285,8 @@ async fn listen<S: Read + Write + Unpin + Send + 'static>(
     }
 }
 
-/// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// As HTTP has it.
     Well,
     /// It broke, took too long, or was not HTTP.
     Broken,

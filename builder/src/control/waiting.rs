@@ -14,14 +14,12 @@ pub(crate) struct Waiting {
     stage: Stage,
 }
 
-/// How the wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Every guest that is to be up is ready.
     Ready,
     /// Some are not, and will not be.
     Part,
-    /// The fleet ends.
     Ended,
 }
 

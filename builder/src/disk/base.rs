@@ -32,17 +32,11 @@ pub enum BaseError {
     Create {
         /// The file, or the folder of a temporary one.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
     /// The image could not be written.
     #[error("cannot make the base image {}: {source}", path.display())]
-    Convert {
-        /// The image.
-        path: PathBuf,
-        /// What went wrong.
-        source: ConvertError,
-    },
+    Convert { path: PathBuf, source: ConvertError },
 }
 
 /// Makes the new file `path` a qcow2 image, read-only, that holds the file

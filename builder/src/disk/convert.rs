@@ -33,7 +33,6 @@ pub enum ConvertError {
     Read {
         /// Where, in bytes.
         offset: u64,
-        /// What the system said.
         source: io::Error,
     },
     /// The image could not be written.

@@ -28,22 +28,17 @@ pub enum E2fsError {
     Other {
         /// The program that was wanted.
         program: &'static str,
-        /// What was found.
         path: PathBuf,
         /// What it says of itself.
         said: String,
     },
-    /// It failed.
     #[error(transparent)]
     Process(#[from] ProcessError),
 }
 
-/// A program of e2fsprogs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum E2fs {
-    /// Makes a file system.
     Mke2fs,
-    /// Changes one.
     Tune2fs,
 }
 

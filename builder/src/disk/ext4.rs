@@ -41,7 +41,6 @@ const MOUNT_OPTIONS: &str = "no_prefetch_block_bitmaps";
 /// Why there is no file system.
 #[derive(Debug, thiserror::Error)]
 pub enum Ext4Error {
-    /// Not a label.
     #[error("`{0}` cannot label a file system: a label has 1 to 16 bytes, and no NUL")]
     Label(String),
     /// Too little room for the tables and one directory.
@@ -52,7 +51,6 @@ pub enum Ext4Error {
     Tool {
         /// How large it was to be.
         size: ByteSize,
-        /// What the tool said.
         source: E2fsError,
     },
 }

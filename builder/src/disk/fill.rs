@@ -33,11 +33,8 @@ pub enum FillError {
          make it larger with --disk-size, or disk.size in the recipe"
     )]
     TooSmall {
-        /// What it takes.
         needed: ByteSize,
-        /// The disk.
         size: ByteSize,
-        /// What it has.
         room: ByteSize,
     },
     /// Too many files for the disk's inodes.
@@ -46,19 +43,13 @@ pub enum FillError {
          make it larger with --disk-size, or disk.size in the recipe"
     )]
     TooManyFiles {
-        /// How many there are.
         files: u32,
-        /// The disk.
         size: ByteSize,
-        /// How many it holds.
         room: u32,
     },
     /// Too many hard links of one file.
     #[error("`{path}` is one hard link too many: ext4 allows {LINKS_MAX} of one file")]
-    TooManyLinks {
-        /// The path.
-        path: String,
-    },
+    TooManyLinks { path: String },
     /// A name that the file system itself needs.
     #[error("`lost+found` is no folder, and ext4 keeps one of that name: leave it out of the tar")]
     LostFound,
@@ -67,7 +58,6 @@ pub enum FillError {
     File {
         /// Its path in the guest.
         path: String,
-        /// What the system said.
         source: io::Error,
     },
     /// The file system around it could not be read or written.
@@ -138,7 +128,6 @@ struct Folder<'a> {
     entries: Vec<(&'a str, u32, FileType)>,
 }
 
-/// What is no directory.
 struct Leaf<'a> {
     /// The first of its paths.
     path: &'a str,

@@ -3,9 +3,7 @@
 
 use crate::tree::node::{Attributes, Device, DeviceClass};
 
-/// Bytes of a block.
 pub(crate) const BLOCK: usize = 4096;
-/// Bytes of an inode.
 pub(crate) const INODE: usize = 256;
 /// Blocks of a group, and the most of an extent.
 pub(crate) const GROUP: u32 = 32768;
@@ -52,7 +50,6 @@ impl FileType {
 pub(crate) struct Extent {
     /// The first block within the file.
     pub(crate) logical: u32,
-    /// How many there are.
     pub(crate) length: u32,
     /// The first block on the disk.
     pub(crate) start: u32,
@@ -63,7 +60,6 @@ pub(crate) struct Extent {
 pub(crate) struct Data {
     bytes: [u8; I_BLOCK],
     flags: u32,
-    /// Blocks on the disk.
     blocks: u32,
 }
 
@@ -148,7 +144,6 @@ fn put_header(bytes: &mut [u8], entries: usize, max: usize, depth: u16) {
     put16(bytes, 6, depth);
 }
 
-/// An inode.
 pub(crate) struct Inode {
     pub(crate) kind: FileType,
     pub(crate) attributes: Attributes,
@@ -229,7 +224,6 @@ impl Directory {
         }
     }
 
-    /// Its blocks.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.end_block();
         self.bytes
@@ -282,7 +276,6 @@ pub(crate) fn get32(bytes: &[u8], place: usize) -> u32 {
     u32::from(get16(bytes, place)) | u32::from(get16(bytes, place + 2)) << 16
 }
 
-/// The low 16 bits.
 const fn low16(value: u32) -> u16 {
     (value & 0xffff) as u16
 }

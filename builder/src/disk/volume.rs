@@ -11,7 +11,6 @@ use std::os::unix::fs::FileExt as _;
 
 use super::record::{BLOCK, GROUP, INODE, Inode, get16, get32, group_checksum, put16, put32};
 
-/// The root's inode.
 pub(crate) const ROOT: u32 = 2;
 /// The inode of `lost+found`, and the first that is not ext4's own.
 pub(crate) const LOST_FOUND: u32 = 11;
@@ -125,7 +124,6 @@ impl<'a> Volume<'a> {
         self.raw.write_all_at(bytes, offset(start))
     }
 
-    /// Writes an inode.
     pub(crate) fn write_inode(&mut self, number: u32, inode: &Inode) -> io::Result<()> {
         let place = self.inode_place(number);
         self.raw.write_all_at(&inode.bytes(), place)?;

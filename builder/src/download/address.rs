@@ -18,7 +18,6 @@ pub struct Address(Url);
 /// A text that is no such address. It is not quoted: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// It is malformed.
     #[error("the address is malformed: {0}")]
     Malformed(String),
     /// It is of something that is not downloaded here.

@@ -17,25 +17,17 @@ pub enum DownloadError {
          (sha256 {sha256}) at {}", .path.display()
     )]
     Offline {
-        /// What would be downloaded.
         url: String,
-        /// Its digest.
         sha256: Sha256,
         /// Where the cache looks for it.
         path: PathBuf,
     },
     /// The server does not give the file.
     #[error("{url}: the server answered {status}; check the address")]
-    Status {
-        /// What was asked for.
-        url: String,
-        /// The answer.
-        status: StatusCode,
-    },
+    Status { url: String, status: StatusCode },
     /// The request cannot be made, or leads nowhere.
     #[error("{url}: {reason}; check the address")]
     Address {
-        /// What was asked for.
         url: String,
         /// What is wrong with it.
         reason: String,
@@ -46,7 +38,6 @@ pub enum DownloadError {
          ({received} bytes are kept)"
     )]
     Broken {
-        /// What was asked for.
         url: String,
         /// How the last attempt ended.
         reason: String,
@@ -56,7 +47,6 @@ pub enum DownloadError {
     /// The file is larger than anything expected.
     #[error("{url}: larger than the limit of {limit} bytes, so it is not what was asked for")]
     TooLarge {
-        /// What was asked for.
         url: String,
         /// The limit, in bytes.
         limit: u64,
@@ -67,9 +57,7 @@ pub enum DownloadError {
          as {} and not used: check the address and the expected digest", .kept.display()
     )]
     Digest {
-        /// Where it came from.
         url: String,
-        /// The digest asked for.
         expected: Sha256,
         /// The digest of what came.
         actual: Sha256,
@@ -87,13 +75,9 @@ pub enum DownloadError {
     Cache {
         /// The file in the cache.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
     /// The user asked to stop.
     #[error("interrupted while downloading {url}; run again to go on where it stopped")]
-    Interrupted {
-        /// What was being downloaded.
-        url: String,
-    },
+    Interrupted { url: String },
 }

@@ -42,11 +42,9 @@ pub(crate) struct Head {
     pub(crate) validator: Option<String>,
 }
 
-/// How a request failed.
 pub(crate) enum Broken {
     /// On the way: another attempt may succeed.
     Transfer(String),
-    /// For good.
     Address(String),
 }
 

@@ -24,9 +24,7 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 /// What is done about guests that live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Survivors {
-    /// The fleet stays.
     Spare,
-    /// They are killed.
     Kill,
 }
 
@@ -36,37 +34,21 @@ pub(crate) enum RemoveError {
     /// Its folder could not be opened or removed, or it is supervised.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// Guests live.
     #[error(
         "fleet {name} has {}: `imgbuild launch --resume {name}` goes on with them, `imgbuild \
          rm --force {name}` kills them", counted(*living, "living guest")
     )]
-    Living {
-        /// The fleet.
-        name: String,
-        /// Guests that live.
-        living: u64,
-    },
+    Living { name: String, living: u64 },
     /// It cannot be told which guests are its.
     #[error(
         "{} does not tell which guests are those of fleet {name}: `imgbuild rm --force {name}` \
          removes the fleet, and finds guests by its journal alone; see afterwards that none is \
          left", spec.display()
     )]
-    Unknown {
-        /// The fleet.
-        name: String,
-        /// Its spec.
-        spec: PathBuf,
-    },
+    Unknown { name: String, spec: PathBuf },
     /// Guests could not be found or killed.
     #[error("cannot end the guests of fleet {name}: {source}")]
-    Guests {
-        /// The fleet.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
+    Guests { name: String, source: io::Error },
 }
 
 /// Removes the folders of a fleet that nothing supervises; gives the number of

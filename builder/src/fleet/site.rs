@@ -359,7 +359,6 @@ impl Site {
         })
     }
 
-    /// Starts a guest.
     pub(crate) fn spawn(&self, guest: GuestIndex) -> Result<Running, SpawnError> {
         self.look_at_qemu()?;
         let files = self.files(guest)?;

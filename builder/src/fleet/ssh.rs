@@ -34,7 +34,6 @@ pub(crate) struct Reachable {
 /// Why no guest was reached.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SshError {
-    /// No fleet is meant.
     #[error(transparent)]
     Find(#[from] FindError),
     /// Its guests have no network.
@@ -43,32 +42,18 @@ pub(crate) enum SshError {
          about to start, or it was launched with --net none",
         config.display()
     )]
-    NoNetwork {
-        /// The fleet.
-        fleet: String,
-        /// What would be there.
-        config: PathBuf,
-    },
+    NoNetwork { fleet: String, config: PathBuf },
     /// The fleet has no such guest.
     #[error("fleet {fleet} has no guest {guest}: its guests are {first} to {last}")]
     UnknownGuest {
-        /// The fleet.
         fleet: String,
-        /// Who was asked for.
         guest: GuestIndex,
-        /// Its first guest.
         first: GuestIndex,
-        /// Its last guest.
         last: GuestIndex,
     },
     /// The fleet's list of guests could not be read.
     #[error("cannot read {}: {source}; was the fleet just ended?", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Unreadable { path: PathBuf, source: io::Error },
     /// ssh(1) could not be run.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -135,19 +120,16 @@ impl Reachable {
         })
     }
 
-    /// Its name.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where its files are.
     #[must_use]
     pub(crate) fn paths(&self) -> &Paths {
         &self.paths
     }
 
-    /// Number of its guests.
     #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.guests.len()

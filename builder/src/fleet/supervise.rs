@@ -60,7 +60,6 @@ pub(crate) struct Fleet<'a> {
     emit: &'a mut dyn FnMut(&Event),
 }
 
-/// Who supervises a fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attachment {
     /// This process, which ends once none of its guests is to be up any more.
@@ -81,9 +80,7 @@ pub(crate) enum SuperviseError {
     /// Prometheus cannot be answered where it was to be.
     #[error("cannot listen on {address} for --metrics: {source}; choose another address")]
     Metrics {
-        /// The address.
         address: SocketAddr,
-        /// Why.
         source: io::Error,
     },
     /// The journal cannot be used.
@@ -97,15 +94,12 @@ pub(crate) enum SuperviseError {
     System(#[from] io::Error),
 }
 
-/// Why a fleet ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Ending {
     /// The user interrupted its supervisor.
     Interrupted,
-    /// Its time was over.
     Over,
-    /// `stop --all`.
     Stopped,
     /// Its guests all ended, and none is to be started again.
     Empty,

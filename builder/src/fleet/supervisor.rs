@@ -92,19 +92,14 @@ pub struct Notice {
 pub enum Observation {
     /// Its VMM was started, or adopted.
     Started,
-    /// Its state changed.
     State(Phase),
-    /// Its VMM ended.
     Ended,
     /// A start of it came to nothing: where it stands since, and how often it was
     /// started again up to now.
     NotStarted {
-        /// Where it stands.
         phase: Phase,
-        /// Its restarts.
         restarts: u32,
     },
-    /// It sent a message.
     Message(Message<String>),
     /// Its console carried a line, a message or any text.
     Line(Vec<u8>),

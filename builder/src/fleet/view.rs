@@ -37,7 +37,6 @@ pub(crate) fn fleet(
     }
 }
 
-/// A guest.
 pub(crate) fn guest(site: &Site, member: &Member) -> types::Guest {
     let guest = member.guest();
     types::Guest {

@@ -241,7 +241,6 @@ impl Wishes {
         self.ending = true;
     }
 
-    /// Whether the fleet ends.
     pub(crate) fn are_to_end(&self) -> bool {
         self.ending
     }
@@ -329,7 +328,6 @@ enum ScaleError {
     /// It cannot be recorded in the spec.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// The system refused.
     #[error("cannot supervise the fleet: {0}")]
     System(#[from] io::Error),
 }

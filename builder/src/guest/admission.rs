@@ -67,7 +67,6 @@ pub struct Admission {
     short: Option<Shortage>,
 }
 
-/// Memory has been short.
 #[derive(Debug, Clone, Copy)]
 struct Shortage {
     /// When it last got better.
@@ -112,13 +111,10 @@ pub struct KsmSeen {
 /// Whether another guest may start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Verdict {
-    /// It may, now.
     Start,
-    /// Not yet.
     Wait {
         /// When to look again; sooner if a guest ended or is ready.
         until: Instant,
-        /// What holds it back.
         why: Hold,
     },
     /// There is no room, and none is coming by itself. It is worth another look
@@ -130,10 +126,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Hold {
     /// As many boot as may at a time.
-    Parallel {
-        /// Guests that boot.
-        booting: usize,
-    },
+    Parallel { booting: usize },
     /// As many were started as may in a second.
     Rate(f64),
     /// Tasks wait for memory for this share of the time, in percent.
@@ -158,7 +151,6 @@ pub enum Hold {
     Merging {
         /// What is available, in bytes.
         available: u64,
-        /// Guests with a VMM.
         living: usize,
         /// Pages that KSM has saved.
         merged: u64,

@@ -29,7 +29,6 @@ pub(crate) enum Merging {
     KsmStopped,
     /// This kernel, or this host's rules, do not let it be watched.
     NotSeen,
-    /// It was watched.
     Watched {
         /// Pages that its counters showed as merged.
         merged: u64,
@@ -57,13 +56,8 @@ impl Merging {
 /// What came of the canaries.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
-    /// They came up.
     Up(Canary),
-    /// One did not.
-    Down {
-        /// Why.
-        reason: String,
-    },
+    Down { reason: String },
 }
 
 /// What a fleet needs merging for.

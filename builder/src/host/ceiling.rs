@@ -27,7 +27,6 @@ pub(crate) struct Ceiling {
     pub fixed: Count,
 }
 
-/// What a resource allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Resource {
     /// The finding's name.

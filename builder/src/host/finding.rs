@@ -18,7 +18,6 @@ pub enum Severity {
     Limit,
     /// Guests will run; something would be better otherwise.
     Advice,
-    /// As it should be.
     Ok,
 }
 
@@ -150,7 +149,6 @@ pub enum Fix {
     Module(Module),
     /// What only the host's owner can do.
     Manual {
-        /// What that takes.
         needs: Needs,
         /// What to do, in the imperative.
         instruction: String,
@@ -167,7 +165,6 @@ pub enum Needs {
     Group,
     /// A file of the system's configuration.
     File,
-    /// A package to install.
     Package,
     /// A command of the host's owner.
     Command,

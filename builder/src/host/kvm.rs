@@ -85,9 +85,7 @@ pub enum Device {
     Open,
     /// It is not there, or nothing is behind it.
     Absent,
-    /// It does not open.
     Refused {
-        /// What the system said.
         why: String,
         /// The group that owns it, by name or number.
         group: Option<String>,

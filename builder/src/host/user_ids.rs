@@ -130,7 +130,6 @@ fn between(first: u64, end: u64) -> Option<IdRange> {
 pub(crate) struct Mapped(Vec<IdRange>);
 
 impl Mapped {
-    /// How many there are.
     #[must_use]
     pub(crate) fn count(&self) -> u64 {
         self.0.iter().map(|range| u64::from(range.count)).sum()

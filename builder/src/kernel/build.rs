@@ -39,7 +39,6 @@ const PARTS: [&str; 6] = [
 /// Why there is no kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// Build tools are missing.
     #[error("a kernel build needs more tools: on Debian, `apt install {}`", .0.join(" "))]
     Tools(Vec<&'static str>),
     /// The fragments are wrong in themselves.
@@ -60,11 +59,9 @@ pub enum BuildError {
     /// make or a compiler failed.
     #[error("the kernel does not build; {hint}the whole log is {}: {source}", .log.display())]
     Compile {
-        /// The log.
         log: PathBuf,
         /// What to do about it, where that is known.
         hint: &'static str,
-        /// The last lines.
         source: ProcessError,
     },
     /// What was built is no kernel for a guest.
@@ -72,12 +69,7 @@ pub enum BuildError {
     Result(#[from] PrebuiltError),
     /// The cache cannot be used.
     #[error("cannot keep the build in {}: {source}", .path.display())]
-    Cache {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Cache { path: PathBuf, source: io::Error },
     /// The user asked to stop.
     #[error("interrupted while waiting for another kernel build")]
     Interrupted,

@@ -27,13 +27,7 @@ pub enum ConfigError {
     Overruled(Vec<Overruled>),
     /// The source's Kconfig files, or the build folder, cannot be used.
     #[error("cannot configure the kernel at {}: {source}", .path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// make failed.
+    Io { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Make(#[from] ProcessError),
 }

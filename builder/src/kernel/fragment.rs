@@ -15,9 +15,7 @@ pub struct Fragment {
 /// The value of a symbol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Built in.
     Yes,
-    /// Built as a module.
     Module,
     /// Left out, which a `.config` may also say by silence.
     No,
@@ -79,12 +77,7 @@ pub enum FragmentError {
         "{place}: `{line}` is not understood: write `CONFIG_NAME=value` or \
          `# CONFIG_NAME is not set`"
     )]
-    Syntax {
-        /// Where.
-        place: Place,
-        /// The line.
-        line: String,
-    },
+    Syntax { place: Place, line: String },
     /// Two settings of one symbol disagree.
     #[error(
         "CONFIG_{} is set twice: {} says {}, {} says {}; remove one",

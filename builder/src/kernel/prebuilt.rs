@@ -68,18 +68,11 @@ pub(crate) struct Prebuilt {
 /// Why a file is not taken for a kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum PrebuiltError {
-    /// It cannot be read.
     #[error("cannot read the kernel {}: {source}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// It is something else, or damaged.
     #[error("{} cannot be used as a kernel: {fault}", .path.display())]
     Unfit {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         fault: Fault,

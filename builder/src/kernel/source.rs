@@ -18,19 +18,15 @@ use crate::download::{self, Address, DownloadError, Options};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Origin {
-    /// The pinned release.
     Pinned {
-        /// Its address.
         url: Address,
     },
     /// A tarball downloaded by digest.
     Url {
-        /// Its address.
         url: Address,
     },
     /// A tarball that a distribution's package installed.
     Distribution {
-        /// The package.
         package: String,
     },
     /// A tarball given by path.
@@ -41,7 +37,6 @@ pub enum Origin {
     PrebuiltFile,
     /// A ready kernel downloaded by digest.
     PrebuiltUrl {
-        /// Its address.
         url: Address,
     },
 }
@@ -101,23 +96,15 @@ impl Source {
 pub enum SourceError {
     /// Its file cannot be read.
     #[error("cannot read the kernel source {}: {source}; check --kernel-source", .path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// An address says nothing of what will come.
     #[error("{0} needs its digest: add --kernel-sha256 HEX, so that what arrives can be checked")]
     NoDigest(Address),
     /// The file is not the one that was asked for.
     #[error("{}: sha256 is {actual}, not {expected} as given", .path.display())]
     Digest {
-        /// The file.
         path: PathBuf,
-        /// The digest given.
         expected: Sha256,
-        /// The digest found.
         actual: Sha256,
     },
     /// A tree has no digest.

@@ -32,15 +32,12 @@ const EXECUTABLE: u32 = 0o111;
 /// Why there is no source tree.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// Neither .tar.xz nor .tar.gz.
     #[error("{} is no .tar.xz or .tar.gz archive: give one, or an unpacked tree", .0.display())]
     Format(PathBuf),
     /// The archive would write where it must not.
     #[error("{}: refused: its entry `{entry}` {fault}", .archive.display())]
     Hostile {
-        /// The archive.
         archive: PathBuf,
-        /// The entry.
         entry: String,
         /// What is wrong with it.
         fault: &'static str,
@@ -54,9 +51,7 @@ pub enum UnpackError {
         .archive.display(), .into.display()
     )]
     Io {
-        /// The archive.
         archive: PathBuf,
-        /// The folder.
         into: PathBuf,
         /// What the system or the decoder said.
         source: io::Error,

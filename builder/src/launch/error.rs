@@ -38,10 +38,8 @@ pub(crate) enum LaunchError {
     /// Guests cannot run from the artifacts.
     #[error(transparent)]
     Artifacts(#[from] ArtifactsError),
-    /// Guests cannot be tried.
     #[error(transparent)]
     Trial(#[from] TrialError),
-    /// Guests have no place.
     #[error(transparent)]
     Site(#[from] SiteError),
     /// The fleet cannot be supervised.
@@ -50,7 +48,6 @@ pub(crate) enum LaunchError {
     /// More guests than can be numbered.
     #[error(transparent)]
     Count(#[from] GuestIndexError),
-    /// QEMU is not there.
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// The fleet's folders could not be made.
@@ -83,7 +80,6 @@ pub(crate) enum LaunchError {
     /// The supervisor of a fleet ended before it was one.
     #[error("the supervisor ended ({status}): {last}")]
     Supervisor {
-        /// How it ended.
         status: ExitStatus,
         /// The last thing it said.
         last: String,
@@ -93,22 +89,14 @@ pub(crate) enum LaunchError {
         "{name} was lost when the host was restarted: `imgbuild rm {name}` clears it, and `imgbuild \
          launch` starts one anew"
     )]
-    Rebooted {
-        /// The fleet.
-        name: String,
-    },
+    Rebooted { name: String },
     /// Its artifacts are not those that its guests run from.
     #[error(
         "{} was built again since {name} was launched, and guests of two kinds would be mixed; \
          `imgbuild rm --force {name}` ends its guests, and `imgbuild launch` starts it anew",
         out.display()
     )]
-    Changed {
-        /// The fleet.
-        name: String,
-        /// The output folder.
-        out: PathBuf,
-    },
+    Changed { name: String, out: PathBuf },
     /// The system refused what a supervisor needs.
     #[error("cannot supervise the fleet: {0}")]
     System(#[from] io::Error),

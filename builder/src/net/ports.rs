@@ -18,7 +18,6 @@ use crate::host::ports::FIRST;
      net.ipv4.ip_local_port_range), or launch with --net none", kernel.start(), kernel.end()
 )]
 pub struct TooFewPorts {
-    /// Ports needed.
     wanted: u32,
     /// Ports that nobody listens on or is about to.
     free: usize,

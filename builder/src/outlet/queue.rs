@@ -2,12 +2,9 @@
 
 use std::collections::VecDeque;
 
-/// Where something is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
-    /// Data.
     Stdout,
-    /// Talk.
     Stderr,
 }
 
@@ -86,7 +83,6 @@ impl Queue {
         self.loss(stream).line = Some(line);
     }
 
-    /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }

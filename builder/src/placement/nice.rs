@@ -26,7 +26,6 @@ pub(crate) fn has_autogroups(root: &Path) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
 }
 
-/// This process's nice value.
 pub(crate) fn own() -> i32 {
     getpriority_process(None).unwrap_or(0)
 }

@@ -43,7 +43,6 @@ pub(crate) enum Overdue {
     HadItsTime(Duration),
     /// It waited for a CPU for most of what passed.
     Starved {
-        /// What passed.
         wall: Duration,
         /// What of it was the tool's.
         had: Duration,

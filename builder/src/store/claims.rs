@@ -30,7 +30,6 @@ use record::Record;
 
 mod record;
 
-/// Where root's record is.
 const ROOTS: &str = "/run/imgbuild";
 const RECORD: &str = "fleets.json";
 /// How often it is tried to lock the record.
@@ -311,7 +310,6 @@ pub struct Turn {
     record: Record,
     others: Others,
     fleet: PathBuf,
-    /// Of the record's folder.
     _lock: File,
 }
 

@@ -6,13 +6,11 @@ use crate::directories::Directories;
 /// Why no fleet is meant.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FindError {
-    /// There is none.
     #[error("no fleet is running; `imgbuild launch` starts one")]
     NoFleet,
     /// There is none of that name.
     #[error("there is no fleet named {name}; running: {}", fleets.join(", "))]
     Unknown {
-        /// The name.
         name: String,
         /// The fleets that there are.
         fleets: Vec<String>,
@@ -25,12 +23,7 @@ pub(crate) enum FindError {
     },
     /// It is another host's, which shares the state folder.
     #[error("the fleet {name} is on host {host}: run imgbuild there")]
-    Elsewhere {
-        /// The fleet.
-        name: String,
-        /// The host.
-        host: String,
-    },
+    Elsewhere { name: String, host: String },
     /// The fleets' folders could not be read.
     #[error(transparent)]
     Folder(#[from] FolderError),

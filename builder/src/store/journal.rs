@@ -61,7 +61,6 @@ pub enum JournalError {
 pub struct Journal {
     path: PathBuf,
     file: File,
-    /// Bytes of whole lines.
     length: u64,
     lines: usize,
     /// From which length on it is looked whether a shorter file would do.
@@ -81,7 +80,6 @@ struct Scan {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// After its last line.
     Clean,
     /// A last line that is wrong.
     Torn,

@@ -19,7 +19,6 @@ use crate::random::random;
 const FILE_MAX: u64 = 64 * 1024;
 /// The fleet's private key, in its folder.
 const FILE: &str = "id_ed25519";
-/// Its public half.
 const PUBLIC_FILE: &str = "id_ed25519.pub";
 
 /// A key that may log in, and where ssh(1) finds its other half.

@@ -11,7 +11,6 @@ use crate::units::counted;
 /// Under which user ids guests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Users {
-    /// All under the supervisor's.
     Own,
     /// Guest N under this plus N.
     From(u32),
@@ -33,7 +32,6 @@ pub(crate) enum UsersError {
         base: u32,
         /// The fleet that has some of them.
         fleet: String,
-        /// What it has.
         taken: IdRange,
     },
     /// Those that were asked for are not here.
@@ -44,7 +42,6 @@ pub(crate) enum UsersError {
     Unmapped {
         /// The first id asked for.
         base: u32,
-        /// Guests that need one.
         guests: u32,
         /// The ids that there are, for people.
         mapped: String,
@@ -60,21 +57,13 @@ pub(crate) enum UsersError {
         "no user ids for {} in a row are free of other fleets; `imgbuild rm` clears one that is \
          over, --run-as-base 0 runs guests under your own id", counted((*guests).into(), "guest")
     )]
-    None {
-        /// Guests that need one.
-        guests: u32,
-    },
+    None { guests: u32 },
     /// A fleet has no more.
     #[error(
         "the fleet has the user ids {own}, and those after them are somebody else's or not here: \
          it has none for {}; launch another fleet beside it", counted((*guests).into(), "guest")
     )]
-    NoMore {
-        /// What it has.
-        own: IdRange,
-        /// Guests that need one.
-        guests: u32,
-    },
+    NoMore { own: IdRange, guests: u32 },
 }
 
 /// The user ids for a new fleet of so many guests; `None` if they are to run under
@@ -252,12 +241,10 @@ mod tests {
         }
     }
 
-    /// Of a host.
     fn many() -> Here {
         here(IdRange::new(0, u32::MAX))
     }
 
-    /// Of a container.
     fn few() -> Here {
         here(IdRange::new(0, 65_536))
     }

@@ -20,7 +20,6 @@ pub enum TreeError {
     Read {
         /// Its path in the guest.
         path: String,
-        /// What went wrong.
         source: io::Error,
     },
     /// There is no room to keep its content until it is packed.
@@ -28,7 +27,6 @@ pub enum TreeError {
     Spool {
         /// Its path in the guest.
         path: String,
-        /// What the system said.
         source: io::Error,
     },
     /// More content than there may be.
@@ -48,7 +46,6 @@ pub enum TreeError {
 /// What is wrong with an entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// `..` in the path.
     #[error("its path leads through `..`")]
     PathClimbs,
     /// The path or a link's target has over 4,095 bytes.
@@ -74,54 +71,30 @@ pub enum Problem {
     NoTarget,
     /// A link out of the tree.
     #[error("it links to `{target}`, which climbs out of the root file system")]
-    LinkClimbs {
-        /// Where it leads.
-        target: String,
-    },
+    LinkClimbs { target: String },
     /// Links that lead to each other.
     #[error("its path is a loop of symbolic links")]
     LinkLoop,
     /// A parent that holds no entries.
     #[error("`{parent}` is in its path and is not a directory")]
-    ParentNotDirectory {
-        /// The parent.
-        parent: String,
-    },
+    ParentNotDirectory { parent: String },
     /// A directory in the way.
     #[error("a directory of that name holds entries already")]
     DirectoryNotEmpty,
     /// A hard link to what is not there.
     #[error("it is a hard link to `{target}`, which is no file that came before it")]
-    NoSuchFile {
-        /// What it links to.
-        target: String,
-    },
-    /// Too large for cpio.
+    NoSuchFile { target: String },
     #[error("it has {size} bytes, and only files below 4 GiB can be packed")]
-    TooLarge {
-        /// Its size.
-        size: u64,
-    },
+    TooLarge { size: u64 },
     /// Device numbers that Linux does not have.
     #[error("there is no device {major}:{minor}")]
-    DeviceNumber {
-        /// The major number.
-        major: u32,
-        /// The minor number.
-        minor: u32,
-    },
+    DeviceNumber { major: u32, minor: u32 },
     /// A kind of entry that an initramfs here cannot have.
     #[error("it is {kind}, which is not supported: remove it from the archive")]
-    Unsupported {
-        /// What it is.
-        kind: String,
-    },
+    Unsupported { kind: String },
     /// A field of an archive's header makes no sense.
     #[error("its header is damaged: {reason}")]
-    Header {
-        /// What is wrong.
-        reason: String,
-    },
+    Header { reason: String },
     /// The archive ended within the content.
     #[error("its content ends after {found} of {size} bytes")]
     Truncated {

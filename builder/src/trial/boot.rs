@@ -54,36 +54,25 @@ pub(crate) struct Report {
 /// A guest that did not come up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BootError {
-    /// It failed.
     #[error(
         "the guest does not boot under {}: {reason}; console:\n{console}\n\
          mend the recipe or kernel; --no-boot keeps the artifacts unverified",
         accel.name()
     )]
     Failed {
-        /// What ran its code.
         accel: Accel,
-        /// What was seen.
         reason: String,
-        /// What it had said.
         console: String,
     },
     /// It is ready, but does not burn.
     #[error("the guest is ready, but its burn counter stands at {rounds} rounds")]
-    NotBurning {
-        /// The counter.
-        rounds: u64,
-    },
+    NotBurning { rounds: u64 },
     /// It is ready, but cannot use its disk.
     #[error(
         "the guest is ready, but cannot mount its disk; it said:\n{words}\n\
          mend the recipe or kernel; --no-boot keeps the artifacts unverified"
     )]
-    Disk {
-        /// What it had said.
-        words: String,
-    },
-    /// The user ended it.
+    Disk { words: String },
     #[error("interrupted during boot verification")]
     Interrupted,
     /// It could not be started.

@@ -144,7 +144,6 @@ pub(crate) fn script(report: &Report) -> String {
     script
 }
 
-/// Who needs a setting.
 fn names(held: &Held) -> String {
     let by: Vec<_> = held.by.iter().map(ToString::to_string).collect();
     by.join(", ")

@@ -56,10 +56,8 @@ pub(crate) struct Question<'a> {
     pub canaries: Canaries,
 }
 
-/// Whether canaries are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Canaries {
-    /// They are.
     Fresh,
     /// They are, unless a result of this boot is kept.
     KeptOrFresh,
@@ -69,7 +67,6 @@ pub(crate) enum Canaries {
     Never,
 }
 
-/// The answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Report {
     /// Shape of this document; see [`SCHEMA`].

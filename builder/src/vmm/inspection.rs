@@ -10,7 +10,6 @@ use mio::{Interest, Registry, Token};
 use crate::vmm::Machine;
 use crate::vmm::qemu::qmp::{Inquiry, QmpError};
 
-/// A question under way.
 #[derive(Debug)]
 pub(crate) struct Inspection {
     monitor: UnixStream,
@@ -24,7 +23,6 @@ pub(crate) enum InspectionError {
     /// What it said is none.
     #[error(transparent)]
     Qmp(#[from] QmpError),
-    /// The connection broke.
     #[error("its monitor cannot be asked: {0}")]
     Broken(#[from] io::Error),
 }

@@ -67,10 +67,8 @@ impl AddAssign for Amount {
     }
 }
 
-/// Where something comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// The guest's console.
     Console,
     /// The VMM's end, which its pidfd tells.
     End,
@@ -211,7 +209,6 @@ impl Running {
         registry.register(&mut pidfd, token(Source::End), Interest::READABLE)
     }
 
-    /// Whether its console is.
     pub(crate) fn is_connected(&self) -> bool {
         self.is_connected
     }
@@ -221,7 +218,6 @@ impl Running {
         self.pid.as_raw_pid().cast_unsigned()
     }
 
-    /// Sends the VMM SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.killed = true;
         // It may have ended in between, which is what is wanted.
@@ -354,7 +350,6 @@ impl Running {
         self.outgoing = Vec::new();
     }
 
-    /// Asks for a heartbeat.
     pub(crate) fn ask(&mut self) {
         self.counts_from = None;
         // A console that takes nothing is asked already.

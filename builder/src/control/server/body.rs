@@ -12,11 +12,9 @@ type Next = Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Bytes>> + Send>;
 
 /// The body of an answer.
 pub(crate) enum Answer {
-    /// Known as a whole.
     Whole(Bytes),
     /// Open until its sender or the server ends.
     Stream {
-        /// The next piece.
         next: Next,
         /// Changes when the server ends.
         stopping: watch::Receiver<bool>,

@@ -48,7 +48,6 @@ impl Drop for Parting {
     }
 }
 
-/// What answers requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Handler {
     /// The way to the supervisor.

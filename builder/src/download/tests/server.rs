@@ -33,7 +33,6 @@ impl Request {
     }
 }
 
-/// Listens until dropped.
 pub(crate) struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,

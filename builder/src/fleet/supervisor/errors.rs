@@ -64,7 +64,6 @@ impl Errors {
         Ok(())
     }
 
-    /// Who wrote.
     pub(super) fn read(&self) -> Written {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.watch, &mut buffer);

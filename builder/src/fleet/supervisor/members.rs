@@ -84,7 +84,6 @@ impl Member {
         self.told_to_burn = told_to_burn;
     }
 
-    /// Its VMM ended.
     pub(crate) fn ended(&mut self) -> Option<Running> {
         self.running.take()
     }
@@ -110,7 +109,6 @@ impl Member {
         }
     }
 
-    /// A heartbeat came.
     pub(crate) fn answered(&mut self) {
         self.asked = false;
     }
@@ -122,7 +120,6 @@ impl Member {
         }
     }
 
-    /// Somebody asks it.
     pub(crate) fn attend(&mut self) {
         self.attended += 1;
     }

@@ -169,7 +169,6 @@ impl Starts {
         trouble.or(held.map(|(why, settled)| (Why::NoRoom(why), *settled)))
     }
 
-    /// Forgets all that wait.
     pub(super) fn clear(&mut self) {
         self.truncate(0);
         self.held = None;

@@ -39,7 +39,6 @@ impl Turn {
         }
     }
 
-    /// Who is next.
     pub(super) fn next(&mut self) -> Option<Token> {
         loop {
             let token = self.waiting.next()?;

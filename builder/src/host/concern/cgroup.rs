@@ -17,7 +17,6 @@ const CPU_MAX: Check = Check {
     document: "https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu",
 };
 
-/// Judges control groups.
 pub(super) fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
     let Some(version) = host.cgroup.version else {
         return vec![

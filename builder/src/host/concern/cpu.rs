@@ -32,7 +32,6 @@ const APICV: Check = Check {
 
 const PARAMETERS: &str = "https://docs.kernel.org/admin-guide/kernel-parameters.html";
 
-/// Judges the processor.
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let mut findings = vec![vt(host, want)];
     // Without VT-x or SVM there is nothing that these could be part of.
@@ -153,7 +152,6 @@ struct Feature {
     check: Check,
     /// Its name on this vendor's CPUs.
     name: &'static str,
-    /// The module's parameter.
     parameter: &'static str,
     /// Flags, any of which says that the CPU has it.
     flags: &'static [&'static str],

@@ -30,7 +30,6 @@ const INOTIFY: Check = Check {
 /// Mappings below which a VMM with its libraries, threads and translated code
 /// may run out; a running one has a few hundred.
 const FEW_MAPS: u64 = 4_096;
-/// The kernel's own defaults.
 const DEFAULT_MAPS: u64 = 65_530;
 const DEFAULT_AIO: u64 = 65_536;
 const DEFAULT_INOTIFY: u64 = 128;

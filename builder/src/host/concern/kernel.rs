@@ -59,7 +59,6 @@ pub(super) fn version(host: &Host) -> Option<(u32, u32)> {
     Some((number()?, number()?))
 }
 
-/// Judges the kernel's configuration.
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let release = host.kernel.release.as_deref().unwrap_or("not seen");
     let need = "/proc/config.gz or /boot/config-RELEASE";

@@ -59,7 +59,6 @@ const SLEEP_MILLISECS: u64 = 10;
 /// every so many of them.
 const MAX_PAGE_SHARING: u64 = 4_096;
 
-/// Judges page sharing.
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let mut findings = match &host.ksm {
         None => vec![absent(host, want)],

@@ -44,13 +44,10 @@ const SLOWER: f64 = 3.0;
 /// What a `/dev/kvm` that opens rests on; each needs the one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Link {
-    /// VT-x or SVM.
     Cpu,
     /// A kernel built with KVM.
     Kernel,
-    /// The vendor module.
     Module,
-    /// The device itself.
     Device,
 }
 
@@ -68,7 +65,6 @@ pub(super) fn broken(host: &Host) -> Option<Link> {
     }
 }
 
-/// Judges KVM.
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     match broken(host) {
         None => {

@@ -43,7 +43,6 @@ const PSI: Check = Check {
 /// a strict commit limit counts, touched or not.
 const VMM_COMMIT: u64 = 200 << 20;
 
-/// Judges memory.
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     vec![
         memory(host, want),

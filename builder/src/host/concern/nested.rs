@@ -63,7 +63,6 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
 /// What spares a hypervisor in a hypervisor exits to the outer one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Relief {
-    /// VMCS shadowing, of VT-x.
     Intel,
     /// Virtual VMLOAD, VMSAVE and GIF, of SVM.
     Amd,

@@ -33,7 +33,6 @@ const TUN: Check = Check {
     document: "https://docs.kernel.org/networking/tuntap.html",
 };
 
-/// Judges the network.
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     vec![
         ports(host, want),

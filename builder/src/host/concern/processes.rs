@@ -40,7 +40,6 @@ const AT_DISKS: u64 = 1024;
 /// `PID_MAX_LIMIT` of a 64-bit kernel.
 const MOST: u64 = 1 << 22;
 
-/// Judges processes and threads.
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let processes = &host.processes;
     vec![

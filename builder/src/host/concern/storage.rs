@@ -23,7 +23,6 @@ const FILES_A_GUEST: u64 = 2;
 /// The socket of its VMM.
 const SOCKETS_A_GUEST: u64 = 1;
 
-/// Judges file systems.
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     vec![disk(host, want), sockets(host, want), shm(host, want)]
 }

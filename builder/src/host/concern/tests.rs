@@ -23,7 +23,6 @@ const BASES: [&str; 2] = ["bare-metal-intel", "bare-metal-amd"];
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Variant {
-    /// The base's name.
     base: String,
     /// How it differs from its base: a merge patch (RFC 7396).
     patch: Value,
@@ -35,7 +34,6 @@ struct Variant {
     /// How much those matter that are not advice.
     #[serde(default)]
     severity: BTreeMap<String, String>,
-    /// Guests that findings allow.
     #[serde(default)]
     guests: BTreeMap<String, u64>,
     /// What can be read in findings.

@@ -53,7 +53,6 @@ pub(crate) fn access(root: &Path) -> Result<(), KvmError> {
     }
 }
 
-/// The device below `root`.
 pub(crate) fn device(root: &Path) -> Device {
     match access(root) {
         Ok(()) => Device::Open,

@@ -12,7 +12,6 @@ use super::image;
 pub(crate) const PORT: u16 = 0xf4;
 /// An instruction did what the manual says.
 pub(crate) const RIGHT: u8 = 0x10;
-/// It did something else.
 pub(crate) const WRONG: u8 = 0x11;
 
 /// What memory and registers hold where nothing else would put it.
@@ -26,11 +25,9 @@ pub(crate) const EFER_LMA: u64 = 1 << 10;
 /// A program for one instruction.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Program {
-    /// The instruction.
     pub(crate) name: &'static str,
     /// What a CPU must have for it.
     pub(crate) feature: Feature,
-    /// Its machine code.
     pub(crate) code: fn() -> &'static [u8],
 }
 

@@ -9,12 +9,10 @@ use super::code;
 
 /// Size of a page, in bytes.
 const PAGE: usize = 4096;
-/// The same, for addresses.
 const PAGE_SIZE: u64 = PAGE as u64;
 /// Size of the guest's memory, in bytes.
 pub(crate) const SIZE: u64 = PROGRAM + PAGE_SIZE;
 
-/// Global descriptor table.
 pub(crate) const GDT: u64 = 0x1000;
 /// Its descriptors: none, 64-bit code, data. Both have ring 0, base 0, 4 GiB.
 const DESCRIPTORS: [u64; GDT_SIZE as usize / 8] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
@@ -54,7 +52,6 @@ pub(crate) const EMPTY_PAGE: u64 = 0xb000;
 pub(crate) const PATTERN_PAGE: u64 = 0xc000;
 /// The end of the stack's two pages.
 pub(crate) const STACK_TOP: u64 = 0xf000;
-/// The exception handler.
 const HANDLER: u64 = 0xf000;
 /// The program, on the last page.
 pub(crate) const PROGRAM: u64 = 0x1_0000;
@@ -64,7 +61,6 @@ pub(crate) const PROGRAM: u64 = 0x1_0000;
 #[repr(align(4096))]
 pub(crate) struct Page([u8; PAGE]);
 
-/// A guest's memory.
 #[derive(Debug)]
 pub(crate) struct Image(Vec<Page>);
 
@@ -102,7 +98,6 @@ impl Image {
         self.0[page].0[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// All of it.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> impl Iterator<Item = u8> {
         self.0.iter().flat_map(|page| page.0)

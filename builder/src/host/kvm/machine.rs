@@ -15,13 +15,10 @@ use super::image::{self, Image};
 #[derive(Debug, thiserror::Error)]
 #[error("{call}: {error}")]
 pub(crate) struct CallError {
-    /// Its name.
     pub(crate) call: &'static str,
-    /// What it said.
     pub(crate) error: errno::Error,
 }
 
-/// Names the system call.
 fn named<T>(call: &'static str, result: errno::Result<T>) -> Result<T, CallError> {
     result.map_err(|error| CallError { call, error })
 }
@@ -47,7 +44,6 @@ pub(crate) struct Hypervisor {
 }
 
 impl Hypervisor {
-    /// Opens the device.
     pub(crate) fn open() -> Result<Self, CallError> {
         let kvm = named("open of /dev/kvm", Kvm::new())?;
         let cpuid = named(
@@ -57,7 +53,6 @@ impl Hypervisor {
         Ok(Self { kvm, cpuid })
     }
 
-    /// `KVM_GET_API_VERSION`.
     pub(crate) fn api(&self) -> i32 {
         self.kvm.get_api_version()
     }
@@ -177,22 +172,16 @@ fn xcrs() -> kvm_xcrs {
     xcrs
 }
 
-/// What ended a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// A byte was written to a port.
     Out {
-        /// The port.
         port: u16,
-        /// The byte.
         value: u8,
     },
-    /// `KVM_EXIT_INTERNAL_ERROR`.
     InternalError {
-        /// Its suberror.
         suberror: u32,
     },
-    /// `KVM_EXIT_SHUTDOWN`.
     Shutdown,
     /// Another exit, by name, or what the system call said.
     Other(String),

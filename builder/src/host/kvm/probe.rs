@@ -94,10 +94,7 @@ pub enum Execution {
     /// It ran, and did something else.
     Wrong,
     /// `KVM_EXIT_INTERNAL_ERROR`, with its suberror: 1 is an emulation failure.
-    InternalError {
-        /// The suberror.
-        suberror: u32,
-    },
+    InternalError { suberror: u32 },
     /// The guest shut down: a triple fault.
     TripleFault,
     /// It did not end, although it had its time.

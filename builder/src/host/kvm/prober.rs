@@ -26,7 +26,6 @@ pub struct Prober {
     words: Vec<OsString>,
 }
 
-/// Why nothing is known.
 #[derive(Debug)]
 enum Stop {
     Failed(String),

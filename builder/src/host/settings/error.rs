@@ -9,12 +9,10 @@ use procfs_core::ProcError;
 /// stands in its [`Outcome`](super::Outcome) or [`Left`](super::Left).
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
-    /// Only root may.
     #[error("{what} cannot be changed: {source}; run imgbuild as root")]
     Denied {
         /// The setting, or the record's path.
         what: String,
-        /// What the system said.
         source: io::Error,
     },
     /// The record, or its folder, is not as imgbuild would have left it.
@@ -34,7 +32,6 @@ pub(crate) enum SettingsError {
     Record {
         /// The record, its lock or its folder.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
     /// More fleets hold settings than the record has room for.
@@ -42,29 +39,16 @@ pub(crate) enum SettingsError {
         "{} is full, since very many fleets hold host settings at once; stop some fleets",
         path.display()
     )]
-    Full {
-        /// The record.
-        path: PathBuf,
-    },
+    Full { path: PathBuf },
     /// This boot has no name, by which a record could be told from an old one.
     #[error(
         "{} cannot be read: {source}; without it no change can be recorded; mount /proc",
         path.display()
     )]
-    Boot {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Boot { path: PathBuf, source: io::Error },
     /// Whether guests rest on the settings cannot be told.
     #[error("guests cannot be looked for in {}: {source}; mount /proc", path.display())]
-    Guests {
-        /// The folder of processes.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Guests { path: PathBuf, source: io::Error },
     /// This process cannot tell when it started.
     #[error("/proc/self/stat cannot be read: {0}; mount /proc")]
     Process(ProcError),

@@ -24,7 +24,6 @@ pub(crate) fn read(root: &Path, knob: Knob) -> io::Result<u64> {
     number(&root.join(knob.path()))
 }
 
-/// Writes a knob.
 pub(crate) fn write(root: &Path, knob: Knob, value: u64) -> io::Result<()> {
     #[cfg(test)]
     super::tests::fuse::burn();

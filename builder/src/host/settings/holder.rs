@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use super::SettingsError;
 use crate::sample::processes::is_gone;
 
-/// Who needs a setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Holder {
@@ -19,7 +18,6 @@ pub(crate) enum Holder {
     User,
     /// A fleet; holds for as long as its process lives.
     Fleet {
-        /// The fleet's name.
         name: String,
         /// The process that supervises it.
         pid: u32,

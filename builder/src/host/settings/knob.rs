@@ -16,29 +16,17 @@ const LONG: u64 = i64::MAX as u64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Knob {
-    /// `kernel.pid_max`
     PidMax,
-    /// `kernel.threads-max`
     ThreadsMax,
-    /// `vm.overcommit_memory`
     OvercommitMemory,
-    /// `fs.file-max`
     FileMax,
-    /// `/sys/module/kvm/parameters/halt_poll_ns`
     KvmHaltPollNs,
-    /// `/sys/kernel/mm/ksm/max_page_sharing`
     KsmMaxPageSharing,
-    /// `/sys/kernel/mm/ksm/use_zero_pages`
     KsmUseZeroPages,
-    /// `/sys/kernel/mm/ksm/merge_across_nodes`
     KsmMergeAcrossNodes,
-    /// `/sys/kernel/mm/ksm/smart_scan`
     KsmSmartScan,
-    /// `/sys/kernel/mm/ksm/pages_to_scan`
     KsmPagesToScan,
-    /// `/sys/kernel/mm/ksm/sleep_millisecs`
     KsmSleepMillisecs,
-    /// `/sys/kernel/mm/ksm/run`
     KsmRun,
 }
 

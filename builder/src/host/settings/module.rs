@@ -13,27 +13,19 @@ use crate::process::{self, ProcessError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Module {
-    /// KVM on Intel's processors.
     KvmIntel,
-    /// KVM on AMD's processors.
     KvmAmd,
 }
 
 /// Why a module was not loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ModuleError {
-    /// Only root may.
     #[error("the module {module} cannot be loaded by this user; run imgbuild as root")]
-    Denied {
-        /// The module.
-        module: Module,
-    },
+    Denied { module: Module },
     /// modprobe(8) did not load it.
     #[error("the module {module} is not loaded: {source}")]
     Modprobe {
-        /// The module.
         module: Module,
-        /// What modprobe said.
         source: ProcessError,
     },
 }

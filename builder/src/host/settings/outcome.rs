@@ -23,18 +23,13 @@ pub(crate) struct Applied {
 #[serde(rename_all = "lowercase", tag = "outcome")]
 pub(crate) enum Outcome {
     /// It was so before, and not by imgbuild; nothing was written or recorded.
-    Already {
-        /// The present value.
-        now: u64,
-    },
+    Already { now: u64 },
     /// An earlier run of imgbuild wrote it; it is held for one more.
     Held {
         /// What will be put back.
         old: u64,
-        /// The present value.
         now: u64,
     },
-    /// It was written.
     Written {
         /// What will be put back.
         old: u64,
@@ -42,10 +37,7 @@ pub(crate) enum Outcome {
         now: u64,
     },
     /// It is as it was.
-    Refused {
-        /// Why.
-        why: Reason,
-    },
+    Refused { why: Reason },
 }
 
 /// What became of the settings that nobody holds any more.
@@ -122,7 +114,6 @@ impl fmt::Display for Keeper {
     }
 }
 
-/// Pages that stay merged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct StillMerged {
     /// `pages_shared`.
@@ -139,26 +130,13 @@ pub(crate) enum Reason {
     Absent,
     /// The value makes no sense.
     #[error("it takes {low} to {high}")]
-    Range {
-        /// The least it takes.
-        low: u64,
-        /// The most.
-        high: u64,
-    },
+    Range { low: u64, high: u64 },
     /// The present value makes no sense, so it could not be put back.
     #[error("it is {found}, which imgbuild could not put back")]
-    Irreversible {
-        /// The present value.
-        found: u64,
-    },
+    Irreversible { found: u64 },
     /// Somebody who is still there needs another value.
     #[error("{} holds it at {value}", names(by))]
-    Held {
-        /// Who.
-        by: Vec<Holder>,
-        /// The value.
-        value: u64,
-    },
+    Held { by: Vec<Holder>, value: u64 },
     /// Somebody else has changed it since.
     #[error("somebody else has changed it since")]
     Changed,
@@ -170,16 +148,10 @@ pub(crate) enum Reason {
     Merged,
     /// Processes that live have merged pages, which are not imgbuild's to unmerge.
     #[error("running processes have {pages} merged pages, which imgbuild does not unmerge")]
-    MergedByLiving {
-        /// How many.
-        pages: u64,
-    },
+    MergedByLiving { pages: u64 },
     /// Whether processes that live have merged pages cannot be told.
     #[error("pages are merged, and whose they are cannot be told: {why}")]
-    MergedByUnknown {
-        /// Why.
-        why: String,
-    },
+    MergedByUnknown { why: String },
     /// Merged pages would not fit into memory, each for itself.
     #[error(
         "unmerging may take {} MiB, and {} MiB of memory are available",
@@ -196,11 +168,7 @@ pub(crate) enum Reason {
     KsmTaken,
     /// The kernel took the value, and did not heed it.
     #[error("the kernel kept {now}")]
-    Ignored {
-        /// The present value.
-        now: u64,
-    },
-    /// The system refused.
+    Ignored { now: u64 },
     #[error("{0}")]
     System(String),
 }
@@ -227,7 +195,6 @@ impl Reason {
 }
 
 impl Serialize for Reason {
-    /// As its sentence.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }

@@ -25,7 +25,6 @@ pub(crate) struct Record {
     pub changes: Vec<Change>,
 }
 
-/// A changed setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Change {
@@ -73,7 +72,6 @@ impl Change {
         self.writing.unwrap_or(self.written)
     }
 
-    /// Adds a holder, once.
     pub(super) fn hold(&mut self, holder: &Holder) {
         if !self.holders.contains(holder) {
             self.holders.push(holder.clone());
@@ -124,7 +122,6 @@ impl Record {
         bytes
     }
 
-    /// The change of `knob`.
     pub(super) fn change(&self, knob: Knob) -> Option<&Change> {
         self.changes.iter().find(|change| change.knob == knob)
     }

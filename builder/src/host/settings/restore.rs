@@ -10,9 +10,7 @@ use super::{
     ksm,
 };
 
-/// ksmd does nothing.
 const STOPPED: u64 = 0;
-/// ksmd merges.
 const RUNNING: u64 = 1;
 /// ksmd does nothing, and nothing is merged.
 const UNMERGED: u64 = 2;

@@ -28,7 +28,6 @@ pub(crate) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// The files below `root`.
     pub(crate) fn new(root: &'a Path, unseen: &'a mut Vec<Unseen>) -> Self {
         Self { root, unseen }
     }

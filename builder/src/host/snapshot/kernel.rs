@@ -11,7 +11,6 @@ use super::file::{ORDINARY, Source, read_bounded, reason};
 /// Most bytes of a configuration; a distribution's has 300 kB.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
-/// What `CONFIG_IKCONFIG_PROC` provides.
 const BUILT_IN: &str = "proc/config.gz";
 
 /// The options that checks look at, without `CONFIG_`.

@@ -12,7 +12,6 @@ use super::file::{LONG, Source, unexpected};
 
 const MOUNTINFO: &str = "proc/self/mountinfo";
 
-/// A mounted file system.
 pub(crate) struct Mount {
     /// Its type, such as `ext4`.
     pub kind: String,

@@ -9,7 +9,6 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode};
 
-/// The device.
 const DEVICE: &str = "/dev/net/tun";
 
 /// Requests of the kernel's include/uapi/linux/if_tun.h.
@@ -29,7 +28,6 @@ const PACKETS: c_int = libc::IFF_TUN | libc::IFF_NO_PI;
 pub(crate) struct Queue(File);
 
 impl Queue {
-    /// Opens the device.
     pub(crate) fn open() -> io::Result<Self> {
         OpenOptions::new()
             .read(true)

@@ -26,7 +26,6 @@ use crate::net::tap::Subnet;
 /// Packets that wait in a tap for its guest; the ring is memory of each tap's.
 const QUEUE: u32 = 64;
 
-/// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Interface {
     pub index: u32,
@@ -58,7 +57,6 @@ impl Netlink {
         })
     }
 
-    /// All interfaces.
     pub(super) fn interfaces(&mut self) -> io::Result<Vec<Interface>> {
         let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
         self.dump(&all, |message| match message {

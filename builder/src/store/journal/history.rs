@@ -105,7 +105,6 @@ impl Default for Past {
 }
 
 impl History {
-    /// Takes one record more.
     pub(crate) fn apply(&mut self, record: &Record) {
         let guests = &mut self.guests;
         match *record {

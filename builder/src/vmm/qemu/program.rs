@@ -36,7 +36,6 @@ const GREETING: &str = "QEMU emulator version ";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     path: PathBuf,
-    /// What it answered before.
     notes: Option<Notes>,
 }
 

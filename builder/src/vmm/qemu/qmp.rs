@@ -27,7 +27,6 @@ pub(crate) enum QmpError {
     /// Without end, or too many.
     #[error("its monitor says more than {MESSAGE_MAX} bytes at once, or {MESSAGES_MAX} messages")]
     TooLong,
-    /// QEMU refused.
     #[error("its monitor refused: {0}")]
     Refused(String),
 }
@@ -42,7 +41,6 @@ pub(crate) struct Inquiry {
     messages: u32,
 }
 
-/// What is waited for.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Step {
     #[default]

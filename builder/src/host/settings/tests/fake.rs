@@ -9,7 +9,6 @@ use super::super::{Applied, Holder, Knob, Owner, Report, Setting, file};
 
 pub(super) const BOOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
-/// Where a host begins.
 pub(super) const DEFAULTS: [(Knob, u64); 12] = [
     (Knob::PidMax, 32768),
     (Knob::ThreadsMax, 192_730),
@@ -106,7 +105,6 @@ impl Fake {
         self.owner().restore().unwrap()
     }
 
-    /// A process that lives.
     pub(super) fn process(&self, pid: u32, state: char, start: u64) {
         let zeros = " 0".repeat(30);
         let text =
@@ -115,7 +113,6 @@ impl Fake {
         self.file(&format!("proc/{pid}/ksm_merging_pages"), "0\n");
     }
 
-    /// A guest of somebody's.
     pub(super) fn guest(&self, pid: u32) {
         let line = "qemu-system-x86_64\0-name\0g00000\0-fw_cfg\0\
                     name=opt/imgbuild/identity,file=/alice/g00000\0-display\0none\0";
@@ -127,7 +124,6 @@ impl Fake {
         fs::remove_dir_all(self.path(&format!("proc/{pid}"))).unwrap();
     }
 
-    /// A living fleet.
     pub(super) fn fleet(&self, name: &str, pid: u32) -> Holder {
         let start = 1000 + u64::from(pid);
         self.process(pid, 'S', start);

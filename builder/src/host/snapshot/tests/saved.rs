@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// What loading `text` says.
 fn refused(text: impl AsRef<[u8]>) -> SnapshotError {
     let folder = tree(&[("host.json", text)]);
     Host::load(&folder.path().join("host.json")).unwrap_err()
