@@ -1,12 +1,17 @@
 //! The output folder: what stands in it, how it is written, how it is checked.
 
 pub(crate) mod build;
+mod error;
+mod files;
 pub(crate) mod manifest;
 pub mod opened;
+mod output;
 pub(crate) mod staging;
+mod trees;
 pub(crate) mod verify;
 
-pub use build::{BuildError, BuildOptions, Built, Staged, build};
+pub use build::{BuildOptions, Built, Staged, build};
+pub use error::BuildError;
 pub use manifest::{Manifest, ManifestError};
 pub use staging::{Staging, StagingError};
 pub use verify::{Difference, VerifyError, verify};

@@ -21,6 +21,7 @@ mod check;
 mod completions;
 mod console;
 mod exit;
+mod inputs;
 mod kernel;
 mod launch;
 mod list;

@@ -9,4 +9,4 @@ mod streams;
 pub(crate) mod supervise;
 pub(crate) mod supervisor;
 pub(crate) mod view;
-mod wishes;
+pub(crate) mod wishes;

@@ -236,7 +236,7 @@ pub(crate) fn listed(folder: &Path) -> Option<BTreeSet<String>> {
 
 /// Writes a file that is not written again.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), ManifestError> {
-    super::build::write_read_only(path, bytes).map_err(|source| ManifestError::Unwritable {
+    super::files::write_read_only(path, bytes).map_err(|source| ManifestError::Unwritable {
         path: path.to_path_buf(),
         source,
     })

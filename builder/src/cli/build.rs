@@ -10,7 +10,9 @@ use super::output::{print, print_json};
 use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::artifact::{self, BuildOptions, Built};
-use crate::recipe::{Place, Recipe, built_in, disk_size, is_name};
+use crate::cli::inputs::find_recipe;
+use crate::cli::inputs::source_date_epoch;
+use crate::recipe::{Place, Recipe, built_in, disk_size};
 use crate::trial::boot;
 use crate::units::ByteSize;
 
@@ -94,17 +96,6 @@ impl Build {
     }
 }
 
-/// A recipe by name or path, and the folder that its paths are relative to.
-pub(super) fn find_recipe(named: &Path) -> Result<(Recipe, PathBuf), Failure> {
-    match named.to_str() {
-        Some(name) if is_name(name) => Ok((built_in::recipe(name)?, PathBuf::from("."))),
-        _ => {
-            let folder = named.parent().unwrap_or(Path::new("."));
-            Ok((Recipe::load(named)?, folder.to_path_buf()))
-        }
-    }
-}
-
 impl Common {
     fn build(
         self,
@@ -145,19 +136,6 @@ impl Common {
             }
         }
         Ok(Exit::Done)
-    }
-}
-
-pub(super) fn source_date_epoch() -> Result<u32, Failure> {
-    let name = "SOURCE_DATE_EPOCH";
-    match std::env::var(name) {
-        Err(std::env::VarError::NotPresent) => Ok(0),
-        Ok(value) => value.parse().map_err(|_| {
-            Failure::usage(format!(
-                "{name} = {value:?}: must be seconds since 1970, below 2^32"
-            ))
-        }),
-        Err(error) => Err(Failure::usage(format!("{name}: {error}"))),
     }
 }
 

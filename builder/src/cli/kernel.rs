@@ -223,7 +223,7 @@ impl Kernel {
 
 impl Common {
     fn request(&self) -> Result<Request, Failure> {
-        let (recipe, _) = super::build::find_recipe(&self.recipe)?;
+        let (recipe, _) = super::inputs::find_recipe(&self.recipe)?;
         Ok(Request {
             prebuilt: None,
             sha256: self.kernel_sha256,
@@ -236,7 +236,7 @@ impl Common {
 
     fn environment(&self, context: &Context) -> Result<Env, Failure> {
         self.source
-            .environment(context, super::build::source_date_epoch()?)
+            .environment(context, super::inputs::source_date_epoch()?)
     }
 }
 

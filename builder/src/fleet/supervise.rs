@@ -14,7 +14,7 @@ use super::headway::Headway;
 use super::streams::Streams;
 use super::supervisor::{Member, Notice, Observation, Supervisor, Why};
 use super::view;
-use super::wishes::Wishes;
+use super::wishes::{STOP_GRACE, Wishes};
 use crate::control::bridge::{Request, bridge};
 use crate::control::server::{self, Server};
 use crate::control::types::{Event, Stage};
@@ -23,10 +23,6 @@ use crate::store::folder::FolderError;
 use crate::store::journal::{Journal, JournalError, Record};
 use crate::store::{logs, orphans};
 use crate::{host, outlet};
-
-/// How long guests may take to power off before they are ended by force. Their
-/// disks are thrown away, so nothing is lost by force.
-pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Most requests that are taken before guests are heard: strangers may ask for
 /// numbers without end.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::site::Site;
-use super::supervise::STOP_GRACE;
 use super::supervisor::{Supervisor, Why};
 use crate::control::bridge::Act;
 use crate::control::types::{ActAnswer, ActRequest, Refusal, Selection};
@@ -23,6 +22,10 @@ use crate::store::journal::{Journal, JournalError, Record};
 use crate::store::users::{self, UsersError};
 use crate::units::{GuestIndex, GuestIndexError, GuestRange};
 use crate::vmm::Net;
+
+/// How long guests may take to power off before they are ended by force. Their
+/// disks are thrown away, so nothing is lost by force.
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Longest grace that makes sense, so that no sum of times overflows.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);

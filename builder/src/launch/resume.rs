@@ -10,8 +10,9 @@ use crate::artifact::opened::Artifacts;
 use crate::control::types::Event;
 use crate::directories::Directories;
 use crate::fleet::site::Site;
-use crate::fleet::supervise::{Attachment, Fleet, STOP_GRACE};
+use crate::fleet::supervise::{Attachment, Fleet};
 use crate::fleet::supervisor::{Member, Supervisor};
+use crate::fleet::wishes::STOP_GRACE;
 use crate::guest::admission::Admission;
 use crate::guest::{
     Backoff, Desired, Event as GuestEvent, GIVE_UP, OnTrouble, Phase, Policy, deadline,

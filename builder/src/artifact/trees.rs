@@ -1,0 +1,113 @@
+//! What a guest finds in its initramfs and on its disk.
+
+use super::manifest::FileRecord;
+use crate::artifact::BuildError;
+use crate::artifact::BuildOptions;
+use crate::assets;
+use crate::digest::Sha256;
+use crate::recipe::Recipe;
+use crate::text::printable;
+use crate::tree::Tree;
+use crate::units::ByteSize;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self};
+use std::path::Path;
+
+/// What a guest finds, and where it came from.
+pub(super) struct Trees {
+    pub(super) initramfs: Tree,
+    /// `None` for an empty file system.
+    pub(super) disk: Option<Tree>,
+    /// The recipe's own files: the root file system as `rootfs`, the others by
+    /// path in the guest.
+    pub(super) inputs: BTreeMap<String, FileRecord>,
+}
+
+/// Puts together what a guest finds in its initramfs and on its disk.
+pub(super) fn trees(recipe: &Recipe, options: &BuildOptions) -> Result<Trees, BuildError> {
+    let mut inputs = BTreeMap::new();
+    let mut record = |name: &str, key, source: &Path| {
+        let path = options.recipe_folder.join(source);
+        let record = input_record(&path).map_err(|source| bad_input(recipe, key, &path, source))?;
+        inputs.insert(name.to_owned(), record);
+        Ok::<_, BuildError>(path)
+    };
+    let mut root = Tree::new();
+    let rootfs = recipe.rootfs.as_ref();
+    if let Some(source) = rootfs.and_then(|rootfs| rootfs.source.as_ref()) {
+        let path = record("rootfs", "rootfs.source", source)?;
+        let archive = File::open(&path)
+            .map_err(|source| bad_input(recipe, "rootfs.source", &path, source))?;
+        root.add_rootfs_tar(archive, &printable(&path.to_string_lossy()))?;
+    }
+    let command = rootfs.map_or(&[][..], |rootfs| &rootfs.command);
+    let (mut initramfs, mut disk) = if recipe.root_on_disk() {
+        (Tree::new(), Some(root))
+    } else {
+        (root, None)
+    };
+    initramfs.add_base(assets::INIT.to_vec(), command)?;
+    if let Some(disk) = &mut disk {
+        disk.add_folders()?;
+    }
+    let root = disk.as_mut().unwrap_or(&mut initramfs);
+    for file in &recipe.files {
+        let path = record(&file.path, "files.source", &file.source)?;
+        let content =
+            fs::read(&path).map_err(|source| bad_input(recipe, "files.source", &path, source))?;
+        root.add_file(&file.path, file.mode, content)?;
+    }
+    Ok(Trees {
+        initramfs,
+        disk,
+        inputs,
+    })
+}
+
+/// Refuses an initramfs that a guest cannot unpack: its root is a tmpfs, which
+/// holds half the memory that is left beside the kernel and the packed archive
+/// (`shmem_default_max_blocks()` in Linux's `mm/shmem.c`).
+pub(super) fn check_memory(recipe: &Recipe, unpacked: u64, packed: u64) -> Result<(), BuildError> {
+    /// What the kernel and its tables take, at the least.
+    const KERNEL: u64 = 16 << 20;
+    const MIB: u64 = 1 << 20;
+
+    let needed = (2 * unpacked + packed + KERNEL).next_multiple_of(MIB);
+    if recipe.memory.bytes() >= needed {
+        return Ok(());
+    }
+    let size = |bytes: u64| ByteSize::new(bytes).expect("it is not zero");
+    Err(BuildError::Memory {
+        recipe: recipe.name.clone(),
+        unpacked: size(unpacked.next_multiple_of(MIB)),
+        memory: recipe.memory,
+        needed: size(needed),
+    })
+}
+
+pub(super) fn bad_input(
+    recipe: &Recipe,
+    key: &'static str,
+    path: &Path,
+    source: io::Error,
+) -> BuildError {
+    BuildError::Input {
+        recipe: recipe.name.clone(),
+        key,
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+/// Size and digest of a file that a recipe names.
+pub(super) fn input_record(path: &Path) -> io::Result<FileRecord> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a file"));
+    }
+    Ok(FileRecord {
+        sha256: Sha256::of_file(path)?,
+        size: metadata.len(),
+    })
+}
