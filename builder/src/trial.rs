@@ -22,6 +22,7 @@ pub(crate) mod canary;
 mod error;
 pub(crate) mod mend;
 pub(crate) mod readiness;
+mod rounds;
 
 pub use error::TrialError;
 

@@ -1,14 +1,11 @@
 //! A fleet's life under one supervisor: from its first start, or its adoption,
 //! to its end.
 
-use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
-
+use self::log::Log;
 use super::ask::Asks;
 use super::headway::Headway;
 use super::streams::Streams;
@@ -19,10 +16,15 @@ use crate::control::bridge::{Request, bridge};
 use crate::control::server::{self, Server};
 use crate::control::types::{Event, Stage};
 use crate::guest::{BurnAt, Desired, Guest, Phase, Reason, deadline};
-use crate::store::folder::FolderError;
-use crate::store::journal::{Journal, JournalError, Record};
+use crate::store::journal::{Journal, Record};
 use crate::store::{logs, orphans};
 use crate::{host, outlet};
+
+mod log;
+mod outcome;
+mod requests;
+
+pub(crate) use outcome::{Attachment, Ending, SuperviseError, Tally};
 
 /// Most requests that are taken before guests are heard: strangers may ask for
 /// numbers without end.
@@ -54,82 +56,6 @@ pub(crate) struct Fleet<'a> {
     /// When sockets that are gone are tried again to be made anew.
     renewal: Option<Instant>,
     emit: &'a mut dyn FnMut(&Event),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Attachment {
-    /// This process, which ends once none of its guests is to be up any more.
-    Foreground {
-        /// It ends as well when the start has gone no further for so long; never
-        /// without.
-        patience: Option<Duration>,
-    },
-    /// A process of its own, which outlives this one.
-    Detached,
-    /// This process, which is such a one, and stays.
-    Background,
-}
-
-/// A fleet that could not be supervised.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SuperviseError {
-    /// Prometheus cannot be answered where it was to be.
-    #[error("cannot listen on {address} for --metrics: {source}; choose another address")]
-    Metrics {
-        address: SocketAddr,
-        source: io::Error,
-    },
-    /// The journal cannot be used.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The spec cannot be written.
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-    /// The system refused what a supervisor needs.
-    #[error("cannot supervise the fleet: {0}")]
-    System(#[from] io::Error),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Ending {
-    /// The user interrupted its supervisor.
-    Interrupted,
-    Over,
-    Stopped,
-    /// Its guests all ended, and none is to be started again.
-    Empty,
-    /// Its start went no further for as long as its launch was to wait.
-    Stuck,
-}
-
-/// How a fleet stood when it ended, before its guests were stopped.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Tally {
-    /// Guests wanted.
-    pub count: usize,
-    /// Guests that were ready.
-    pub ready: usize,
-    /// Guests whose burn counter advanced.
-    pub burning: usize,
-    /// Guests that were given up.
-    pub failed: usize,
-    /// Guests that had ended by themselves and were not to be started again.
-    pub exited: usize,
-    /// Guests that the user had stopped.
-    pub stopped: usize,
-    /// Guests that were never started, since no more fit, the first ones all
-    /// failed, or the user ended the launch.
-    pub planned: usize,
-    /// Guests that did not answer in the end, or in time.
-    pub silent: usize,
-    /// Starts beyond each guest's first.
-    pub restarts: u64,
-    /// Seconds until the initial start was done.
-    pub start_seconds: f64,
-    /// Why no more guests were started, if some were held back.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub held_back: Option<String>,
 }
 
 impl<'a> Fleet<'a> {
@@ -314,68 +240,6 @@ impl<'a> Fleet<'a> {
         drop((streams, inbox));
         server.stop();
         Ok(())
-    }
-
-    fn take_requests(&mut self) {
-        self.has_requests = false;
-        for _ in 0..REQUESTS_A_TURN {
-            match self.inbox.try_recv() {
-                Ok(request) => self.take(request),
-                Err(_) => return,
-            }
-        }
-        self.has_requests = true;
-    }
-
-    fn take(&mut self, request: Request) {
-        let supervisor = &mut self.supervisor;
-        match request {
-            Request::Fleet { guests, reply } => {
-                let (stage, held_back) = self.told.clone();
-                let _ = reply.send(view::fleet(supervisor, stage, held_back, guests));
-            }
-            Request::Guest { guest, reply } => {
-                let member = supervisor.members().get(guest.get() as usize);
-                let _ = reply.send(member.map(|member| view::guest(supervisor.site(), member)));
-            }
-            Request::Act {
-                act,
-                request,
-                reply,
-            } => {
-                self.wishes
-                    .act(supervisor, &mut self.journal, act, &request, reply);
-            }
-            Request::Scale { count, reply } => {
-                self.wishes
-                    .scale(supervisor, &mut self.journal, count, reply);
-            }
-            Request::Ask { request, answers } => {
-                let patience = self.patience();
-                self.asks
-                    .begin(&mut self.supervisor, &request, answers, patience);
-            }
-            Request::Attend { guests, held } => self.asks.attend(supervisor, &guests, held),
-            Request::Events { events } => self.streams.add_events(events),
-            Request::Console { guest, lines } => {
-                self.streams.add_console(guest.get() as usize, lines);
-            }
-            Request::Type {
-                guest,
-                lines,
-                reply,
-            } => {
-                let which = guest.get() as usize;
-                let lives = supervisor.members().get(which).is_some_and(Member::lives);
-                let _ = reply.send(if lives {
-                    // In their order: no later one overtakes one that is not taken.
-                    let taken = |line: &&String| supervisor.type_line(which, line);
-                    Ok(lines.iter().take_while(taken).count())
-                } else {
-                    Err(format!("{guest} does not run"))
-                });
-            }
-        }
     }
 
     /// Waits for news, and takes it.
@@ -607,37 +471,6 @@ impl<'a> Fleet<'a> {
 fn comes_up(guest: &Guest) -> bool {
     matches!(guest.phase(), Phase::Starting | Phase::Booting)
         && guest.reason() != Some(&Reason::VmmStopped)
-}
-
-/// Console lines of one guest at a time, on their way to its log.
-#[derive(Default)]
-struct Log {
-    which: usize,
-    lines: Vec<u8>,
-}
-
-impl Log {
-    fn add(&mut self, which: usize, line: &[u8], supervisor: &Supervisor) {
-        if which != self.which {
-            self.write(supervisor);
-            self.which = which;
-        }
-        self.lines.extend_from_slice(line);
-        self.lines.push(b'\n');
-    }
-
-    fn write(&mut self, supervisor: &Supervisor) {
-        if let Some(member) = supervisor.members().get(self.which)
-            && !self.lines.is_empty()
-        {
-            let path = supervisor.site().folder().log(member.index());
-            // A full disk costs log lines, not guests; the journal's error says so.
-            if let Err(error) = logs::append(&path, &self.lines, logs::CAP) {
-                tracing::debug!("{}: {error}", path.display());
-            }
-        }
-        self.lines.clear();
-    }
 }
 
 /// A time of the host's clock on the clock that nobody sets; now, if it is over.

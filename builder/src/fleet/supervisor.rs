@@ -7,28 +7,24 @@
 //! only times at which it wakes by itself are those that a guest's state machine
 //! or the admission of the next start asks for.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use tty_init::host;
 use tty_init::protocol::Message;
 
-use super::site::{Site, SpawnError};
+use super::site::Site;
 use crate::control::types::Totals;
-use crate::guest::admission::{self, Admission};
-use crate::guest::{Action, Event, Phase, Policy, Trouble};
+use crate::guest::admission::Admission;
+use crate::guest::{Event, Phase, Policy};
 use crate::host::memory::OomKills;
 use crate::interrupt::Interrupt;
 use crate::store::orphans::Living;
-use crate::text::printable_bytes;
 use crate::units::GuestIndex;
-use crate::vmm::End;
-use crate::vmm::running::{Amount, More, Source, is_out_of_reach};
+use crate::vmm::running::Source;
 use errors::Errors;
 use jitter::Jitter;
 use members::Members;
@@ -36,18 +32,18 @@ use starts::Starts;
 use times::Times;
 use turn::Turn;
 
+mod carry_out;
 mod errors;
+mod hear;
 mod jitter;
 mod members;
+mod start;
 mod starts;
 mod times;
 mod turn;
 
 pub(crate) use members::Member;
 pub(crate) use starts::Why;
-
-/// How long after SIGKILL a process may take to end.
-const KILL_WAIT: Duration = Duration::from_secs(10);
 
 /// How long after a question what a guest gets of the CPU begins to count, which
 /// takes some thirty system calls to see: nearly all have answered by then.
@@ -399,55 +395,6 @@ impl Supervisor {
         Ok(std::mem::take(&mut self.notices))
     }
 
-    /// Starts all guests, and returns when each is ready or given up, or when
-    /// the user interrupts.
-    pub fn start_all(&mut self, observe: &mut dyn FnMut(&Member, &Observation)) -> io::Result<()> {
-        self.start_planned();
-        let under_way = [
-            Phase::Planned,
-            Phase::Starting,
-            Phase::Booting,
-            Phase::Restarting,
-        ];
-        while self.count(&under_way) > 0 && !self.is_hopeless() && !self.interrupted() {
-            self.tell(None, observe)?;
-        }
-        Ok(())
-    }
-
-    /// Listens until `until` (for ever without), until no guest is left, or
-    /// until the user interrupts.
-    pub fn hold(
-        &mut self,
-        until: Option<Instant>,
-        observe: &mut dyn FnMut(&Member, &Observation),
-    ) -> io::Result<()> {
-        while self.members().iter().any(Member::lives)
-            && until.is_none_or(|at| Instant::now() < at)
-            && !self.interrupted()
-        {
-            self.tell(until, observe)?;
-        }
-        Ok(())
-    }
-
-    /// Asks every guest that is ready for a heartbeat, and returns when all
-    /// have answered, at `until`, or when the user interrupts.
-    pub fn ask_all(
-        &mut self,
-        until: Instant,
-        observe: &mut dyn FnMut(&Member, &Observation),
-    ) -> io::Result<()> {
-        self.ask_for_heartbeats();
-        while self.members().iter().any(Member::owes_an_answer)
-            && Instant::now() < until
-            && !self.interrupted()
-        {
-            self.tell(Some(until), observe)?;
-        }
-        Ok(())
-    }
-
     /// Asks every guest that is ready for a heartbeat.
     pub fn ask_for_heartbeats(&mut self) {
         for member in self.members.iter_mut() {
@@ -463,392 +410,8 @@ impl Supervisor {
         }
     }
 
-    /// Ends all guests, and returns when they are gone.
-    pub fn stop_all(
-        &mut self,
-        grace: Duration,
-        observe: &mut dyn FnMut(&Member, &Observation),
-    ) -> io::Result<()> {
-        self.stop_everything(grace);
-        let until = Instant::now() + grace + KILL_WAIT;
-        while self.members().iter().any(Member::lives) && Instant::now() < until {
-            self.tell(Some(until), observe)?;
-        }
-        Ok(())
-    }
-
-    fn tell(
-        &mut self,
-        until: Option<Instant>,
-        observe: &mut dyn FnMut(&Member, &Observation),
-    ) -> io::Result<()> {
-        for notice in self.turn(until)? {
-            observe(&self.members[notice.which], &notice.what);
-        }
-        Ok(())
-    }
-
     fn notice(&mut self, which: usize, what: Observation) {
         self.notices.push(Notice { which, what });
-    }
-
-    fn enqueue(&mut self, which: usize) {
-        if !self.members[which].lives() {
-            self.starts.enqueue(which);
-        }
-    }
-
-    /// Starts guests in turn, as long as admission lets one more start.
-    fn start_admitted(&mut self) {
-        if self.is_hopeless() {
-            if !self.gave_up {
-                self.starts.clear();
-            }
-            self.gave_up = true;
-        } else if self.gave_up && self.count(&AT_WORK) > 0 {
-            // The user has guests started all the same.
-            self.gave_up = false;
-            self.start_planned();
-        }
-        for _ in 0..STARTS_A_TURN {
-            let booting = self.count(&[Phase::Starting, Phase::Booting]);
-            let Some(which) = self.starts.first(Instant::now(), booting) else {
-                return;
-            };
-            let member = &self.members[which];
-            // What was stopped in the meantime, or lives.
-            let is_wanted = matches!(member.guest().phase(), Phase::Planned | Phase::Restarting)
-                && !member.lives();
-            if is_wanted {
-                let living = booting + self.count(&[Phase::Ready, Phase::Unresponsive]);
-                let seen =
-                    admission::look(Path::new("/"), self.site.memory_room(), booting, living);
-                if !self.starts.admits(Instant::now(), &seen) {
-                    return;
-                }
-            }
-            self.starts.pop();
-            if is_wanted {
-                self.start(which);
-            }
-        }
-    }
-
-    fn start(&mut self, which: usize) {
-        self.apply(which, &Event::Start);
-        if self.members[which].guest().phase() != Phase::Starting {
-            return;
-        }
-        let index = self.members[which].index();
-        if self.members[which].guest().has_lost_its_own() {
-            self.site.replace_port(index);
-        }
-        let spawned = self.site.spawn(index).and_then(|mut running| {
-            match running.register(self.poll.registry(), |source| token(which, source)) {
-                Ok(()) => Ok(running),
-                Err(error) => {
-                    running.kill_and_wait();
-                    Err(SpawnError::Process(error))
-                }
-            }
-        });
-        match spawned {
-            Ok(running) => {
-                self.members[which].runs(running, false);
-                self.notice(which, Observation::Started);
-            }
-            Err(error) => self.apply(which, &Event::SpawnFailed(error.reason())),
-        }
-    }
-
-    /// Takes what a guest has to say, or its end, and gives how much that was.
-    fn handle(&mut self, token: Token, now: Instant) -> Amount {
-        let (which, source) = untoken(token);
-        let Some(running) = self.members.get_mut(which).and_then(Member::running) else {
-            return Amount::default();
-        };
-        match source {
-            Source::Console => {}
-            Source::End => return self.reap(which),
-            Source::Monitor => {
-                self.take_answer(which);
-                return Amount::default();
-            }
-        }
-        running.flush();
-        let mut lines = Vec::new();
-        let (amount, more) = running.read(now, &mut lines);
-        match more {
-            More::Nothing => {}
-            More::Now => drop(self.unfinished.insert(token, None)),
-            More::Later(at) => drop(self.unfinished.insert(token, Some(at))),
-        }
-        // A line that does not end is a sign of life as well.
-        if amount.bytes > 0 {
-            self.apply(which, &Event::Heard);
-        }
-        self.take_lines(which, lines);
-        amount
-    }
-
-    /// Asks a guest's VMM how the guest's machine is.
-    fn inspect(&mut self, which: usize) {
-        let index = self.members[which].index();
-        let token = token(which, Source::Monitor);
-        let Some(running) = self.members[which].running() else {
-            return;
-        };
-        let asked = self
-            .site
-            .connect_monitor(index, running.pid())
-            .and_then(|monitor| running.inspect(monitor, self.poll.registry(), token));
-        // One whose console nobody holds cannot answer, whatever its VMM says.
-        let can_answer = running.is_connected();
-        if let Err(error) = &asked {
-            tracing::debug!("{index}: its monitor cannot be asked: {error}");
-        }
-        if !can_answer || asked.is_err_and(|error| is_out_of_reach(&error)) {
-            self.apply(which, &Event::OutOfReach);
-        }
-    }
-
-    fn take_answer(&mut self, which: usize) {
-        let index = self.members[which].index();
-        let Some(running) = self.members[which].running() else {
-            return;
-        };
-        match running.inspected() {
-            Ok(Some(machine)) => self.apply(which, &Event::Machine(machine)),
-            Ok(None) => {}
-            Err(error) => tracing::warn!("{index}: {error}"),
-        }
-    }
-
-    /// Gives their turn to the guests whose time has come, once they are heard.
-    fn expire(&mut self, now: Instant, unheard: &BTreeSet<usize>) {
-        let mut put_off = Vec::new();
-        while let Some(which) = self.times.take(now) {
-            if unheard.contains(&which) {
-                put_off.push(which);
-                continue;
-            }
-            self.connect(which, now);
-            let Some(member) = self.members.get_mut(which) else {
-                continue;
-            };
-            if member.guest().owes_an_answer()
-                && let Some(running) = member.running()
-            {
-                running.note_silence(now);
-            }
-            if member.guest().due().is_some_and(|due| due <= now) {
-                self.apply(which, &Event::Tick);
-            }
-            self.arm(which);
-        }
-        for which in put_off {
-            self.times.arm(which, now);
-        }
-    }
-
-    /// Connects to the console of a guest that took nobody when it was adopted.
-    fn connect(&mut self, which: usize, now: Instant) {
-        let Some(member) = self.members.get_mut(which) else {
-            return;
-        };
-        let index = member.index();
-        let Some(running) = member.running() else {
-            return;
-        };
-        if not_connected(self.site.connect_console(index, running)).is_some() {
-            self.times.arm(which, now + CONNECT_AGAIN);
-        }
-    }
-
-    /// Notes when the guest wants its next turn.
-    fn arm(&mut self, which: usize) {
-        if let Some(due) = self.members[which].guest().due() {
-            self.times.arm(which, due);
-        }
-    }
-
-    fn take_lines(&mut self, which: usize, lines: Vec<Vec<u8>>) {
-        for line in lines {
-            if let Ok(message) = host::parse(&line) {
-                if matches!(message, Message::Heartbeat { .. }) {
-                    self.members[which].answered();
-                }
-                self.apply(which, &Event::Message(&message));
-                self.notice(which, Observation::Message(message));
-            } else {
-                let text = printable_bytes(&line);
-                self.apply(which, &Event::Text(&text));
-            }
-            if !line.is_empty() {
-                self.notice(which, Observation::Line(line));
-            }
-        }
-    }
-
-    /// Reads what VMMs wrote to stderr.
-    fn read_errors(&mut self) {
-        let written = self.errors.read();
-        self.sockets_gone |= written.sockets_gone;
-        if written.more {
-            self.unfinished.insert(ERRORS, None);
-        }
-        if written.by_any {
-            for which in 0..self.members().len() {
-                self.take_errors(which);
-            }
-            return;
-        }
-        for index in written.by {
-            self.take_errors(index.get() as usize);
-        }
-    }
-
-    fn take_errors(&mut self, which: usize) {
-        let Some(member) = self.members.get_mut(which) else {
-            return;
-        };
-        let path = self.site.folder().error(member.index());
-        let Some(running) = member.running() else {
-            return;
-        };
-        for line in running.read_errors(&path).unwrap_or_default() {
-            self.take_error(which, &line);
-        }
-    }
-
-    fn take_error(&mut self, which: usize, line: &[u8]) {
-        let text = printable_bytes(line);
-        self.apply(which, &Event::VmmText(&text));
-    }
-
-    /// Takes the end of a VMM, after the last words still in its streams.
-    fn reap(&mut self, which: usize) -> Amount {
-        self.take_errors(which);
-        let last = self.members[which]
-            .running()
-            .and_then(|running| running.last_error());
-        if let Some(line) = last {
-            self.take_error(which, &line);
-        }
-        let Some(mut running) = self.members[which].ended() else {
-            return Amount::default();
-        };
-        let (amount, rest) = running.read_rest();
-        self.take_lines(which, rest);
-        let end = running
-            .end(|| self.oom_kills.take(self.site.oom_kills()))
-            .unwrap_or(End::Unknown);
-        for source in SOURCES {
-            self.unfinished.remove(&token(which, source));
-        }
-        drop(running);
-        self.site.clear_away(self.members[which].index());
-        self.notice(which, Observation::Ended);
-        self.apply(which, &Event::Ended(end));
-        // Room may have been made for another.
-        self.starts.look_now();
-        amount
-    }
-
-    /// Feeds the state machine, does what it asks for and
-    /// tells of a change.
-    fn apply(&mut self, which: usize, event: &Event<'_>) {
-        let now = Instant::now();
-        let before = self.members[which].guest().phase();
-        let jitter = self.jitter.next();
-        let actions = self.members.apply(which, now, jitter, event, &self.policy);
-        if actions.changed {
-            if matches!(before, Phase::Starting | Phase::Booting) {
-                // There may be room for another.
-                self.starts.look_now();
-            }
-            self.classify(which);
-            let after = self.members[which].guest().phase();
-            self.notice(which, Observation::State(after));
-            self.judge_start(which, before, event);
-        }
-        for action in actions {
-            self.act(which, action, now);
-        }
-        self.arm(which);
-    }
-
-    /// Takes note of a start that came to nothing, or of one that went well.
-    fn judge_start(&mut self, which: usize, before: Phase, event: &Event<'_>) {
-        let guest = self.members[which].guest();
-        if guest.phase() == Phase::Ready {
-            // One that answers late again tells nothing of starts.
-            if matches!(before, Phase::Starting | Phase::Booting) {
-                self.starts.end_trouble();
-            }
-            return;
-        }
-        if !before.lives() {
-            return;
-        }
-        let trouble = guest.trouble();
-        if let Some(trouble @ Trouble::Short(_)) = trouble {
-            let jitter = self.jitter.next();
-            self.starts.meet_trouble(Instant::now(), jitter, trouble);
-        }
-        if trouble.is_some() || matches!(event, Event::SpawnFailed(_)) {
-            let (phase, restarts) = (guest.phase(), guest.restarts());
-            self.notice(which, Observation::NotStarted { phase, restarts });
-        }
-    }
-
-    fn act(&mut self, which: usize, action: Action, now: Instant) {
-        let Some(running) = self.members[which].running() else {
-            if action == Action::Spawn {
-                self.enqueue(which);
-            }
-            return;
-        };
-        match action {
-            Action::Spawn => {}
-            Action::Ask => {
-                running.ask();
-                self.times.arm(which, now + SILENCE);
-            }
-            Action::Measure => {
-                let chance = running.chance(now);
-                self.apply(which, &Event::Chance(chance));
-            }
-            Action::Inspect => self.inspect(which),
-            // Where its console takes nothing, force comes after the grace.
-            Action::PowerOff => drop(running.send("poweroff")),
-            Action::Kill => running.kill(),
-        }
-    }
-
-    /// Puts a guest into its CPU class.
-    fn classify(&mut self, which: usize) {
-        // It may have gone with a smaller number of guests.
-        let Some(member) = self.members().get(which) else {
-            return;
-        };
-        if let Some(pid) = member.pid()
-            && !self.site.classify(member.class(), pid)
-            && !self.unclassed.contains(&which)
-        {
-            self.unclassed.push_back(which);
-            self.classify_at = Instant::now() + CLASSIFY_AGAIN;
-        }
-    }
-
-    /// Puts those into their CPU classes that have waited for it.
-    fn classify_again(&mut self, now: Instant) {
-        if self.classify_at <= now
-            && let Some(which) = self.unclassed.pop_front()
-        {
-            self.classify_at = now + CLASSIFY_AGAIN;
-            self.classify(which);
-        }
     }
 }
 

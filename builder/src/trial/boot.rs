@@ -12,7 +12,7 @@ use super::{Setup, Trial, TrialError};
 use crate::artifact::opened::Artifacts;
 use crate::digest::memo::Memo;
 use crate::directories::Directories;
-use crate::fleet::supervisor::{Observation, Supervisor};
+use crate::fleet::supervisor::Observation;
 use crate::host::finding::Severity;
 use crate::host::snapshot::Qemu;
 use crate::host::{concern, kvm};
@@ -152,7 +152,6 @@ fn attempt(
         parameters: "",
     };
     let mut trial = Trial::new(artifacts, &setup, 1, directories, interrupt)?;
-    let supervisor = &mut trial.supervisor;
     let mut words = Vec::new();
     let mut listen = |_: &_, observation: &Observation| match observation {
         // One message in each phase, however much text a kernel writes between.
@@ -167,22 +166,20 @@ fn attempt(
         }
         _ => {}
     };
-    supervisor
-        .start_all(&mut listen)
-        .map_err(TrialError::from)?;
-    let rounds = watch_burn(supervisor, recipe.burn.duty, interrupt).map_err(TrialError::from)?;
-    let member = &supervisor.members()[0];
+    trial.start_all(&mut listen).map_err(TrialError::from)?;
+    let rounds = watch_burn(&mut trial, recipe.burn.duty, interrupt).map_err(TrialError::from)?;
+    let member = trial.member();
     let failure = (!member.is_ready()).then(|| {
         let reason = member.guest().reason().map(ToString::to_string);
         reason.unwrap_or_default()
     });
-    supervisor
+    trial
         .stop_all(GRACE, &mut |_, _| {})
         .map_err(TrialError::from)?;
     if interrupt.requested() {
         return Err(BootError::Interrupted);
     }
-    let member = &supervisor.members()[0];
+    let member = trial.member();
     if let Some(reason) = failure {
         return Err(BootError::Failed {
             accel,
@@ -216,21 +213,17 @@ fn attempt(
 
 /// Looks at the counter of a guest that burns for `duty` percent: twice, and on
 /// until it has grown or the guest had its time for that.
-fn watch_burn(
-    supervisor: &mut Supervisor,
-    duty: u8,
-    interrupt: &Interrupt,
-) -> io::Result<[u64; 2]> {
-    let member = &supervisor.members()[0];
+fn watch_burn(trial: &mut Trial, duty: u8, interrupt: &Interrupt) -> io::Result<[u64; 2]> {
+    let member = trial.member();
     let Some(pid) = member.pid().filter(|_| member.is_ready()) else {
         return Ok([0; 2]);
     };
     let (began, before) = (Instant::now(), Schedule::of(pid));
-    let first = look(supervisor)?;
+    let first = look(trial)?;
     loop {
-        let rounds = [first, look(supervisor)?];
+        let rounds = [first, look(trial)?];
         let had = Schedule::of(pid).since(before).had(began.elapsed());
-        let is_over = had >= ANSWER || !supervisor.members()[0].is_ready();
+        let is_over = had >= ANSWER || !trial.member().is_ready();
         if rounds[1] > first || duty == 0 || is_over || interrupt.requested() {
             return Ok(rounds);
         }
@@ -238,9 +231,9 @@ fn watch_burn(
 }
 
 /// What a guest's counter stands at, a while from now.
-fn look(supervisor: &mut Supervisor) -> io::Result<u64> {
-    supervisor.hold(Some(Instant::now() + BURN), &mut |_, _| {})?;
-    supervisor.ask_all(Instant::now() + ANSWER, &mut |_, _| {})?;
-    let status = supervisor.members()[0].guest().status();
+fn look(trial: &mut Trial) -> io::Result<u64> {
+    trial.hold(Some(Instant::now() + BURN), &mut |_, _| {})?;
+    trial.ask_all(Instant::now() + ANSWER, &mut |_, _| {})?;
+    let status = trial.member().guest().status();
     Ok(status.map_or(0, |status| status.burn.rounds))
 }

@@ -9,7 +9,7 @@ use std::{fs, io};
 use super::{Setup, Trial, TrialError};
 use crate::artifact::opened::Artifacts;
 use crate::directories::Directories;
-use crate::fleet::supervisor::{Member, Supervisor};
+use crate::fleet::supervisor::Member;
 use crate::fleet::view;
 use crate::host::canary::{Canary, Merging, Outcome};
 use crate::host::snapshot::Ksm;
@@ -72,10 +72,8 @@ pub(crate) fn run(
     };
     let tables = footprint::nested_tables();
     let mut trial = Trial::new(artifacts, &setup, 2, directories, interrupt)?;
-    trial.supervisor.start_all(&mut |_, _| {})?;
-    trial
-        .supervisor
-        .hold(Some(Instant::now() + SETTLE), &mut |_, _| {})?;
+    trial.start_all(&mut |_, _| {})?;
+    trial.hold(Some(Instant::now() + SETTLE), &mut |_, _| {})?;
     let measured = match trial.supervisor.members() {
         _ if interrupt.requested() => return Ok(None),
         [first, second] => match (first.pid(), second.pid()) {
@@ -151,7 +149,7 @@ fn measure(
         ..cost
     };
     let merging = match ksm {
-        Some(ksm) if ksm.runs() => watch(&mut trial.supervisor, second, alike, ksm)?,
+        Some(ksm) if ksm.runs() => watch(trial, second, alike, ksm)?,
         _ => Merging::KsmStopped,
     };
     Ok((cost, merging))
@@ -190,7 +188,7 @@ fn fate(member: &Member) -> Option<String> {
 }
 
 /// Watches KSM merge a guest with another, of which it has `alike` pages.
-fn watch(supervisor: &mut Supervisor, pid: u32, alike: u64, ksm: &Ksm) -> io::Result<Merging> {
+fn watch(trial: &mut Trial, pid: u32, alike: u64, ksm: &Ksm) -> io::Result<Merging> {
     let began = Instant::now();
     let patience = patience(ksm);
     loop {
@@ -206,7 +204,7 @@ fn watch(supervisor: &mut Supervisor, pid: u32, alike: u64, ksm: &Ksm) -> io::Re
             return Ok(seen);
         }
         let next = Instant::now() + LOOK;
-        supervisor.hold(Some(next), &mut |_, _| {})?;
+        trial.hold(Some(next), &mut |_, _| {})?;
         // Interrupted, or both guests are gone.
         if Instant::now() < next {
             return Ok(seen);

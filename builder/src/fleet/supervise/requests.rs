@@ -1,0 +1,72 @@
+//! What clients ask a supervisor for.
+
+use crate::control::bridge::Request;
+use crate::fleet::supervise::REQUESTS_A_TURN;
+use crate::fleet::supervisor::Member;
+use crate::fleet::view;
+
+use super::Fleet;
+
+impl Fleet<'_> {
+    pub(super) fn take_requests(&mut self) {
+        self.has_requests = false;
+        for _ in 0..REQUESTS_A_TURN {
+            match self.inbox.try_recv() {
+                Ok(request) => self.take(request),
+                Err(_) => return,
+            }
+        }
+        self.has_requests = true;
+    }
+
+    pub(super) fn take(&mut self, request: Request) {
+        let supervisor = &mut self.supervisor;
+        match request {
+            Request::Fleet { guests, reply } => {
+                let (stage, held_back) = self.told.clone();
+                let _ = reply.send(view::fleet(supervisor, stage, held_back, guests));
+            }
+            Request::Guest { guest, reply } => {
+                let member = supervisor.members().get(guest.get() as usize);
+                let _ = reply.send(member.map(|member| view::guest(supervisor.site(), member)));
+            }
+            Request::Act {
+                act,
+                request,
+                reply,
+            } => {
+                self.wishes
+                    .act(supervisor, &mut self.journal, act, &request, reply);
+            }
+            Request::Scale { count, reply } => {
+                self.wishes
+                    .scale(supervisor, &mut self.journal, count, reply);
+            }
+            Request::Ask { request, answers } => {
+                let patience = self.patience();
+                self.asks
+                    .begin(&mut self.supervisor, &request, answers, patience);
+            }
+            Request::Attend { guests, held } => self.asks.attend(supervisor, &guests, held),
+            Request::Events { events } => self.streams.add_events(events),
+            Request::Console { guest, lines } => {
+                self.streams.add_console(guest.get() as usize, lines);
+            }
+            Request::Type {
+                guest,
+                lines,
+                reply,
+            } => {
+                let which = guest.get() as usize;
+                let lives = supervisor.members().get(which).is_some_and(Member::lives);
+                let _ = reply.send(if lives {
+                    // In their order: no later one overtakes one that is not taken.
+                    let taken = |line: &&String| supervisor.type_line(which, line);
+                    Ok(lines.iter().take_while(taken).count())
+                } else {
+                    Err(format!("{guest} does not run"))
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Guests are started as admission lets them.
+
+use super::Supervisor;
+use crate::fleet::site::SpawnError;
+use crate::fleet::supervisor::AT_WORK;
+use crate::fleet::supervisor::Observation;
+use crate::fleet::supervisor::STARTS_A_TURN;
+use crate::fleet::supervisor::token;
+use crate::guest::admission::{self};
+use crate::guest::{Event, Phase};
+use std::path::Path;
+use std::time::Instant;
+
+impl Supervisor {
+    pub(super) fn enqueue(&mut self, which: usize) {
+        if !self.members[which].lives() {
+            self.starts.enqueue(which);
+        }
+    }
+
+    /// Starts guests in turn, as long as admission lets one more start.
+    pub(super) fn start_admitted(&mut self) {
+        if self.is_hopeless() {
+            if !self.gave_up {
+                self.starts.clear();
+            }
+            self.gave_up = true;
+        } else if self.gave_up && self.count(&AT_WORK) > 0 {
+            // The user has guests started all the same.
+            self.gave_up = false;
+            self.start_planned();
+        }
+        for _ in 0..STARTS_A_TURN {
+            let booting = self.count(&[Phase::Starting, Phase::Booting]);
+            let Some(which) = self.starts.first(Instant::now(), booting) else {
+                return;
+            };
+            let member = &self.members[which];
+            // What was stopped in the meantime, or lives.
+            let is_wanted = matches!(member.guest().phase(), Phase::Planned | Phase::Restarting)
+                && !member.lives();
+            if is_wanted {
+                let living = booting + self.count(&[Phase::Ready, Phase::Unresponsive]);
+                let seen =
+                    admission::look(Path::new("/"), self.site.memory_room(), booting, living);
+                if !self.starts.admits(Instant::now(), &seen) {
+                    return;
+                }
+            }
+            self.starts.pop();
+            if is_wanted {
+                self.start(which);
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, which: usize) {
+        self.apply(which, &Event::Start);
+        if self.members[which].guest().phase() != Phase::Starting {
+            return;
+        }
+        let index = self.members[which].index();
+        if self.members[which].guest().has_lost_its_own() {
+            self.site.replace_port(index);
+        }
+        let spawned = self.site.spawn(index).and_then(|mut running| {
+            match running.register(self.poll.registry(), |source| token(which, source)) {
+                Ok(()) => Ok(running),
+                Err(error) => {
+                    running.kill_and_wait();
+                    Err(SpawnError::Process(error))
+                }
+            }
+        });
+        match spawned {
+            Ok(running) => {
+                self.members[which].runs(running, false);
+                self.notice(which, Observation::Started);
+            }
+            Err(error) => self.apply(which, &Event::SpawnFailed(error.reason())),
+        }
+    }
+}
