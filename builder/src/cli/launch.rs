@@ -1,6 +1,5 @@
 //! `imgbuild launch`.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, stderr};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,23 +8,22 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command};
-use indicatif::ProgressBar;
 
 use super::placement::Placement;
 use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
-use crate::control::types::{Event, Guest, Stage};
+use crate::cli::launch::printer::Printer;
 use crate::fleet::supervise::{Attachment, Ending};
-use crate::guest::{BurnAt, Phase, Restart};
-use crate::launch::{LaunchEvent, LaunchOptions, Launched, Milestone, Summary, launch, resume};
+use crate::guest::{BurnAt, Restart};
+use crate::launch::{LaunchOptions, Launched, Summary, launch, resume};
 use crate::net::tap::Subnet;
-use crate::outlet::{self, Stream};
 use crate::store::users::Users;
-use crate::text::{self, printable};
 use crate::trial::readiness::Canaries;
 use crate::units::{ByteSize, counted};
 use crate::vmm::{Accel, Net, Sharing};
-use crate::{progress, recipe};
+use crate::{outlet, recipe};
+
+mod printer;
 
 /// Arguments of `launch`.
 #[derive(Debug, Args)]
@@ -346,153 +344,6 @@ fn stuck(summary: &Summary) -> String {
         tally.planned,
         counted(tally.count as u64, "guest")
     )
-}
-
-/// Prints events as they come, and a bar while guests start.
-struct Printer {
-    json: bool,
-    bar: ProgressBar,
-    /// The state that each guest was last in.
-    states: BTreeMap<String, Phase>,
-    /// Guests in each state.
-    counts: BTreeMap<Phase, u64>,
-}
-
-impl Printer {
-    fn new(json: bool, count: Option<u32>) -> Self {
-        let loss = if json { json_of_loss } else { sentence_of_loss };
-        outlet::on_loss(Stream::Stdout, move |events| loss(events).into());
-        Self {
-            json,
-            bar: progress::bar(count.unwrap_or(0).into(), "guests ready"),
-            states: BTreeMap::new(),
-            counts: BTreeMap::new(),
-        }
-    }
-
-    /// Prints an event, and waits for nobody to read it: guests are to be heard
-    /// meanwhile.
-    fn event(&mut self, event: &LaunchEvent) {
-        let mut line = if self.json {
-            text::json(event).expect("events have nothing but strings as keys")
-        } else {
-            printable(&sentence(event))
-        };
-        self.talk(event);
-        if line.is_empty() {
-            return;
-        }
-        line.push('\n');
-        progress::above(|| match event {
-            LaunchEvent::Launch(_) => outlet::insist(Stream::Stdout, line.into()),
-            LaunchEvent::Fleet(_) => outlet::offer(Stream::Stdout, line.into()),
-        });
-    }
-
-    fn talk(&mut self, event: &LaunchEvent) {
-        match event {
-            LaunchEvent::Launch(Milestone::Check(report)) if report.ready => {
-                tracing::info!("{}", report.verdict);
-            }
-            LaunchEvent::Launch(Milestone::Fleet {
-                ssh_config: Some(config),
-                ..
-            }) => tracing::info!(
-                "log in with `imgbuild ssh`, or ssh -F '{}'",
-                config.display()
-            ),
-            LaunchEvent::Launch(Milestone::Detached { fleet, pid, log }) => tracing::info!(
-                "process {pid} supervises {fleet}, and writes to {}; `imgbuild wait --ready` waits \
-                 for its guests, `imgbuild stop --all` ends it",
-                log.display()
-            ),
-            LaunchEvent::Fleet(Event::Guest(guest)) => self.count(guest),
-            LaunchEvent::Fleet(Event::Stage { stage, held_back }) => match (stage, held_back) {
-                (Stage::Stopping, _) => {}
-                (_, Some(why)) => tracing::warn!("no more guests are started for now: {why}"),
-                (Stage::Up, None) => self.bar.finish_and_clear(),
-                (_, None) => {}
-            },
-            LaunchEvent::Launch(_) | LaunchEvent::Fleet(_) => {}
-        }
-    }
-
-    /// Shows how many guests are in which state.
-    fn count(&mut self, guest: &Guest) {
-        let before = self.states.insert(guest.id.clone(), guest.state);
-        if let Some(counted) = before.and_then(|phase| self.counts.get_mut(&phase)) {
-            *counted -= 1;
-        }
-        *self.counts.entry(guest.state).or_default() += 1;
-        if self.bar.is_finished() {
-            return;
-        }
-        let counts = &self.counts;
-        self.bar
-            .set_position(counts.get(&Phase::Ready).copied().unwrap_or(0));
-        let others: Vec<_> = counts
-            .iter()
-            .filter(|(phase, count)| **phase != Phase::Ready && **count > 0)
-            .map(|(phase, count)| format!("{count} {}", phase.name()))
-            .collect();
-        let separator = if others.is_empty() { "" } else { ", " };
-        self.bar
-            .set_message(format!("guests ready{separator}{}", others.join(", ")));
-    }
-}
-
-/// An event for people; empty for what the progress bar shows already.
-fn sentence(event: &LaunchEvent) -> String {
-    match event {
-        LaunchEvent::Fleet(Event::Guest(guest)) => told(guest),
-        LaunchEvent::Launch(Milestone::Summary(summary)) => {
-            let tally = &summary.tally;
-            format!(
-                "{}: {} of {} ready in {:.1} s, {} burning, {} failed, {} exited, {} not started, \
-                 {} without an answer, {}; all stopped",
-                summary.fleet,
-                tally.ready,
-                tally.count,
-                tally.start_seconds,
-                tally.burning,
-                tally.failed,
-                tally.exited,
-                tally.planned,
-                tally.silent,
-                counted(tally.restarts, "restart")
-            )
-        }
-        _ => String::new(),
-    }
-}
-
-/// What stands in the place of events that stdout did not take.
-fn json_of_loss(events: u64) -> String {
-    let lost = serde_json::to_string(&Event::Lost { events });
-    lost.expect("events have nothing but strings as keys") + "\n"
-}
-
-fn sentence_of_loss(events: u64) -> String {
-    let lost = counted(events, "event");
-    format!("(stdout did not take what was printed in time: here {lost} fell out)\n")
-}
-
-fn told(guest: &Guest) -> String {
-    let id = &guest.id;
-    let because = guest
-        .reason
-        .as_ref()
-        .map_or_else(String::new, |reason| format!(": {reason}"));
-    match guest.state {
-        Phase::Ready => match guest.ready_after {
-            Some(seconds) => format!("{id} ready after {seconds:.2} s"),
-            None => format!("{id} ready"),
-        },
-        Phase::Unresponsive | Phase::Exited | Phase::Restarting | Phase::Failed => {
-            format!("{id} {}{because}", guest.state.name())
-        }
-        Phase::Planned | Phase::Starting | Phase::Booting => String::new(),
-    }
 }
 
 /// A fleet's name, as a recipe's.

@@ -1,29 +1,28 @@
 //! What the guests of a fleet run from and within: artifacts, files of their
 //! own, CPUs.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustix::process::Pid;
 use tty_init::identity::Identity;
 
-use crate::artifact::opened::{Artifacts, ArtifactsError};
+use self::artifact::Artifact;
+use crate::artifact::opened::Artifacts;
+use crate::artifact::{BASE, INITRAMFS};
 use crate::disk::overlay::{Overlay, write_overlays};
 use crate::disk::qcow2::{Backing, BackingFormat};
+use crate::fleet::site::socket::{connect, reach, socket};
 use crate::guest::deadline;
+use crate::host;
 use crate::interrupt::Interrupt;
 use crate::kernel::Format;
 use crate::net::ports;
 use crate::net::tap::{self, Subnet};
 use crate::placement::cgroup::FleetCgroup;
-use crate::placement::{self, Class, Placement, Prepared};
-use crate::private::is_served_by_us;
+use crate::placement::{self, Class, Placement};
 use crate::store::claims::{Claim, Register, Turn};
 use crate::store::folder::Folder;
 use crate::store::key::Key;
@@ -31,15 +30,14 @@ use crate::store::orphans::Living;
 use crate::store::spec::FleetSpec;
 use crate::store::{identity, ssh_config};
 use crate::units::{GuestIndex, GuestRange, Instance};
-use crate::vmm::qemu::{self, EmulatorError, Standing, Watch};
-use crate::vmm::running::{Running, is_out_of_reach};
-use crate::vmm::{
-    Accel, Confinement, Disk, Files, GuestSpec, Lifetime, Listening, Net, Outbound, Part,
-    hand_over, kvm_for_users, readable_by,
-};
-use crate::{artifact, host, plain};
+use crate::vmm::qemu::{EmulatorError, Standing, Watch};
+use crate::vmm::running::Running;
+use crate::vmm::{Accel, GuestSpec, Lifetime, Net, Outbound, Part, kvm_for_users, readable_by};
 
+mod artifact;
 mod error;
+mod socket;
+mod start;
 
 pub use error::{SiteError, SpawnError};
 
@@ -58,32 +56,6 @@ pub struct Site {
     lifetime: Lifetime,
 }
 
-/// A file of the artifacts, the same for as long as it is open whatever becomes
-/// of its path.
-#[derive(Debug)]
-struct Artifact {
-    path: PathBuf,
-    file: File,
-}
-
-impl Artifact {
-    fn open(path: PathBuf) -> Result<Self, ArtifactsError> {
-        match plain::open(&path) {
-            Ok(file) => Ok(Self { path, file }),
-            Err(error) => Err(ArtifactsError::Artifact {
-                path,
-                reason: error.to_string(),
-            }),
-        }
-    }
-
-    /// The file opened once more, with a position and locks of its own.
-    fn again(&self) -> io::Result<File> {
-        let opened = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-        opened.map_err(|error| named(&self.path, &error))
-    }
-}
-
 impl Site {
     /// A place for the guests that `spec` describes; none is there yet.
     pub fn new(
@@ -93,12 +65,12 @@ impl Site {
         lifetime: Lifetime,
     ) -> Result<Self, SiteError> {
         let manifest = &artifacts.manifest;
-        let base = artifacts.folder.join(artifact::BASE);
+        let base = artifacts.folder.join(BASE);
         let backing = Backing::new(base.clone(), BackingFormat::Qcow2)?;
         Ok(Self {
             kernel: Artifact::open(artifacts.folder.join(&manifest.kernel.file))?,
             kernel_format: manifest.kernel.format,
-            initramfs: Artifact::open(artifacts.folder.join(artifact::INITRAMFS))?,
+            initramfs: Artifact::open(artifacts.folder.join(INITRAMFS))?,
             base: Artifact::open(base)?,
             overlay: Overlay::new(&backing, manifest.options.disk_size)?,
             folder,
@@ -299,94 +271,6 @@ impl Site {
         }
     }
 
-    /// Opens what a guest is handed. Its console listens from here on.
-    pub fn files(&self, guest: GuestIndex) -> Result<Files, SpawnError> {
-        let overlay = self.folder.overlay(guest);
-        if !overlay.exists() {
-            tracing::warn!(
-                "{} is gone: {guest} gets a new, empty one",
-                overlay.display()
-            );
-            let interrupt = Interrupt::never()?;
-            let range = GuestRange::new(guest.get(), guest.get() + 1).map_err(io::Error::other)?;
-            write_overlays(
-                &self.folder.overlays(),
-                range,
-                &self.overlay,
-                &interrupt,
-                || {},
-            )
-            .map_err(io::Error::other)?;
-        }
-        let next = identity::for_next_start(&self.identity(guest)?).map_err(io::Error::from)?;
-        let identity = self
-            .folder
-            .write_identity(guest, next.encode().as_slice())
-            .map_err(io::Error::other)?;
-        if let Some(uid) = self.uid(guest) {
-            hand_over(&identity, uid).map_err(|error| named(&identity, &error))?;
-        }
-        let open = |path: &Path, options: &OpenOptions| {
-            options.open(path).map_err(|error| named(path, &error))
-        };
-        let listen = |path: &Path| {
-            listener(path).map_err(|error| match (error.kind(), path.parent()) {
-                (io::ErrorKind::NotFound, Some(folder)) => SpawnError::NoRuntimeFolder {
-                    path: folder.to_path_buf(),
-                },
-                _ => named(path, &error).into(),
-            })
-        };
-        Ok(Files {
-            kernel: self.kernel.file.try_clone()?,
-            initramfs: self.initramfs.file.try_clone()?,
-            disk: Some(Disk {
-                overlay: open(&overlay, OpenOptions::new().read(true).write(true))?,
-                base: self.base.again()?,
-            }),
-            identity: Some(open(&identity, OpenOptions::new().read(true))?),
-            console: listen(&self.folder.socket(&self.folder.console(guest)))?,
-            monitor: listen(&self.folder.socket(&self.folder.monitor(guest)))?,
-            errors: open(
-                &self.folder.error(guest),
-                OpenOptions::new().append(true).create(true).mode(0o600),
-            )?,
-            tap: match (self.spec.net, self.spec.tap_subnet) {
-                (Net::Tap, Some(_)) => Some(tap::open(self.spec.instance, guest)?),
-                (Net::Tap, None) => Some(tap::open_on_trial()?),
-                (Net::User | Net::None, _) => None,
-            },
-        })
-    }
-
-    pub(crate) fn spawn(&self, guest: GuestIndex) -> Result<Running, SpawnError> {
-        self.look_at_qemu()?;
-        let files = self.files(guest)?;
-        let socket = self.folder.console(guest);
-        let console = UnixStream::connect(&socket).map_err(|error| named(&socket, &error))?;
-        let prepared = self
-            .placement
-            .as_ref()
-            .map(|placement| placement.prepared(guest.get()));
-        let in_child = || prepared.as_ref().map_or(Ok(()), Prepared::in_child);
-        // What it said in an earlier life is not judged again.
-        let said = files.errors.metadata()?.len();
-        let child = qemu::spawn(
-            &self.spec.qemu.path,
-            &self.guest_spec(guest),
-            files,
-            &Confinement {
-                lifetime: self.lifetime,
-                uid: self.uid(guest),
-                extra: Some(&in_child),
-            },
-        );
-        let dies_with_us = self.lifetime == Lifetime::WithParent;
-        child
-            .and_then(|child| Running::started(child, console, said, dies_with_us))
-            .map_err(SpawnError::Process)
-    }
-
     /// Gives a guest another port in the place of its own, if that is another's.
     /// What cannot be done now is tried at its next start.
     pub(crate) fn replace_port(&mut self, guest: GuestIndex) {
@@ -522,46 +406,6 @@ impl Site {
 /// The same error, with what it is about.
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-/// A socket of a guest's in the place of an earlier life's, closed to others.
-fn listener(path: &Path) -> io::Result<Listening> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty())?;
-    Ok(Listening { listener, file })
-}
-
-/// Connects to a socket of a guest's: by its name, or, where that is gone, by
-/// the VMM's own hold on it.
-fn reach<T>(
-    name: &Path,
-    by_vmm: &Path,
-    mut connect: impl FnMut(&Path) -> io::Result<T>,
-) -> io::Result<T> {
-    match connect(name) {
-        Err(error) if is_out_of_reach(&error) => connect(by_vmm).map_err(|_| error),
-        other => other,
-    }
-}
-
-/// Connects to a socket without waiting for a VMM that accepts nobody.
-fn connect(path: &Path, user: Option<u32>) -> io::Result<UnixStream> {
-    let socket = socket()?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    is_served_by_us(&socket, user)?;
-    Ok(socket)
-}
-
-/// A socket that waits for nothing.
-fn socket() -> io::Result<UnixStream> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?.into())
 }
 
 /// Removes what a fleet has outside its folders, whose supervisor died and no

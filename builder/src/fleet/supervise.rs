@@ -11,7 +11,7 @@ use super::headway::Headway;
 use super::streams::Streams;
 use super::supervisor::{Member, Notice, Observation, Supervisor, Why};
 use super::view;
-use super::wishes::{STOP_GRACE, Wishes};
+use super::wishes::Wishes;
 use crate::control::bridge::{Request, bridge};
 use crate::control::server::{self, Server};
 use crate::control::types::{Event, Stage};
@@ -20,6 +20,7 @@ use crate::store::journal::{Journal, Record};
 use crate::store::{logs, orphans};
 use crate::{host, outlet};
 
+mod end;
 mod log;
 mod outcome;
 mod requests;
@@ -183,63 +184,6 @@ impl<'a> Fleet<'a> {
         }
         // A time beyond what a clock holds is for ever.
         Instant::now().checked_add(keep)
-    }
-
-    /// Has every guest answer once more, within the time that the fleet gives.
-    fn ask_in_the_end(&mut self) -> Result<(), SuperviseError> {
-        let until = Instant::now() + self.patience();
-        self.supervisor.ask_for_heartbeats();
-        while self.supervisor.members().iter().any(Member::owes_an_answer)
-            && Instant::now() < until
-            && !self.supervisor.interrupted()
-        {
-            self.take_requests();
-            self.turn(Some(until))?;
-        }
-        let supervisor = &self.supervisor;
-        for member in supervisor
-            .members()
-            .iter()
-            .filter(|member| member.is_ready())
-        {
-            (self.emit)(&Event::Guest(view::guest(supervisor.site(), member)));
-        }
-        Ok(())
-    }
-
-    /// Ends all guests and removes what the fleet had.
-    fn end(mut self) -> Result<(), SuperviseError> {
-        self.wishes.end();
-        self.tell_stage();
-        let mut grace = self.wishes.grace().unwrap_or(STOP_GRACE);
-        self.supervisor.stop_everything(grace);
-        while self.supervisor.members().iter().any(Member::lives) {
-            self.take_requests();
-            // Who is in more of a hurry.
-            if let Some(sooner) = self.wishes.grace().filter(|sooner| *sooner < grace) {
-                grace = sooner;
-                self.supervisor.stop_everything(grace);
-            }
-            self.turn(None)?;
-        }
-        let Self {
-            supervisor,
-            inbox,
-            asks,
-            server,
-            streams,
-            wishes,
-            journal,
-            ..
-        } = self;
-        asks.give_up(&supervisor);
-        drop(journal);
-        supervisor.into_site().remove();
-        // Who waits for the end is told when nothing is left.
-        wishes.finish();
-        drop((streams, inbox));
-        server.stop();
-        Ok(())
     }
 
     /// Waits for news, and takes it.
@@ -437,32 +381,6 @@ impl<'a> Fleet<'a> {
     /// How long a guest may take to answer.
     fn patience(&self) -> Duration {
         deadline::scaled(self.supervisor.site().spec().count, host::cpus())
-    }
-
-    fn tally(&self, start_seconds: f64) -> Tally {
-        let supervisor = &self.supervisor;
-        let members = supervisor.members();
-        let count = |wanted: fn(&Member) -> bool| members.iter().filter(|m| wanted(m)).count();
-        let stopped = count(|member| {
-            let guest = member.guest();
-            guest.phase() == Phase::Exited && guest.desired() == Desired::Down
-        });
-        Tally {
-            count: members.len(),
-            ready: supervisor.count(&[Phase::Ready]),
-            burning: count(|member| {
-                let status = member.guest().status();
-                status.is_some_and(|status| status.burn.rounds > 0)
-            }),
-            failed: supervisor.count(&[Phase::Failed]),
-            exited: supervisor.count(&[Phase::Exited]) - stopped,
-            stopped,
-            planned: supervisor.count(&[Phase::Planned]),
-            silent: supervisor.count(&[Phase::Unresponsive]) + count(Member::owes_an_answer),
-            restarts: supervisor.totals().restarts,
-            start_seconds,
-            held_back: self.told.1.clone(),
-        }
     }
 }
 

@@ -18,6 +18,7 @@ use tty_init::protocol::Message;
 
 use super::site::Site;
 use crate::control::types::Totals;
+use crate::fleet::supervisor::news::{news, token};
 use crate::guest::admission::Admission;
 use crate::guest::{Event, Phase, Policy};
 use crate::host::memory::OomKills;
@@ -37,6 +38,7 @@ mod errors;
 mod hear;
 mod jitter;
 mod members;
+mod news;
 mod start;
 mod starts;
 mod times;
@@ -421,69 +423,5 @@ fn not_connected(connected: io::Result<bool>) -> Option<String> {
         Ok(true) => None,
         Ok(false) => Some("its QEMU does not run".to_owned()),
         Err(error) => Some(error.to_string()),
-    }
-}
-
-/// Waits for news, and takes all that are there, so that what was said in time
-/// is heard before anybody is judged late; about `most`, where more come all the
-/// time.
-fn news(
-    poll: &mut Poll,
-    events: &mut Events,
-    mut timeout: Option<Duration>,
-    most: usize,
-) -> io::Result<Vec<Token>> {
-    let mut tokens = Vec::new();
-    loop {
-        if let Err(error) = poll.poll(events, timeout)
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            return Err(error);
-        }
-        let before = tokens.len();
-        tokens.extend(events.iter().map(mio::event::Event::token));
-        if tokens.len() - before < events.capacity() || tokens.len() >= most {
-            return Ok(tokens);
-        }
-        timeout = Some(Duration::ZERO);
-    }
-}
-
-/// The poll token of one of a guest's sources.
-fn token(which: usize, source: Source) -> Token {
-    Token(which * SOURCES.len() + source as usize)
-}
-
-/// What a poll token stands for.
-fn untoken(token: Token) -> (usize, Source) {
-    (token.0 / SOURCES.len(), SOURCES[token.0 % SOURCES.len()])
-}
-
-#[cfg(test)]
-mod tests {
-    use mio::net::UnixDatagram;
-
-    use super::*;
-
-    #[test]
-    fn news_of_many_come_at_once() {
-        let mut poll = Poll::new().unwrap();
-        let mut events = Events::with_capacity(4);
-        let mut pairs: Vec<_> = (0..10).map(|_| UnixDatagram::pair().unwrap()).collect();
-        for (which, (one, other)) in pairs.iter_mut().enumerate() {
-            let token = Token(which);
-            poll.registry()
-                .register(other, token, Interest::READABLE)
-                .unwrap();
-            one.send(b"x").unwrap();
-        }
-        let mut heard = |most| news(&mut poll, &mut events, Some(Duration::ZERO), most).unwrap();
-        let first = heard(5);
-        assert_eq!(first.len(), 8);
-        let rest = heard(100);
-        let mut all: Vec<_> = first.iter().chain(&rest).map(|token| token.0).collect();
-        all.sort_unstable();
-        assert_eq!(all, (0..10).collect::<Vec<_>>());
-        assert_eq!(heard(100), []);
     }
 }

@@ -10,7 +10,7 @@
 //! launch is not done never had a guest, and goes with the next launch of its
 //! name.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
 use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -301,47 +301,6 @@ impl Folder {
         read_spec(&self.state)
     }
 
-    /// Removes the folders. The caller has seen to it that no guest lives.
-    pub fn remove(mut self) -> Result<(), FolderError> {
-        self.clear()
-    }
-
-    /// The spec last but for the folder itself, so that a removal that is cut
-    /// short can be repeated.
-    fn clear(&mut self) -> Result<(), FolderError> {
-        let Some(_lock) = self.lock.take() else {
-            return Ok(());
-        };
-        let spec = self.spec_file();
-        if self.has_sockets {
-            self.remove_sockets();
-        }
-        self.empty()?;
-        match fs::remove_file(&spec) {
-            Err(error) if is_a_folder(&error) => fs::remove_dir_all(&spec),
-            other => other,
-        }
-        .or_else(is_gone)
-        .map_err(unwritable(&spec))?;
-        // The locked folder last: until it is gone nobody can make it anew.
-        let removed = self.fleets.remove(self.name());
-        removed.map_err(unwritable(&self.state))
-    }
-
-    /// Removes the folder of sockets, and nothing but sockets in it: where it is
-    /// was read from a file, and another may stand in its place by now.
-    fn remove_sockets(&self) {
-        let name = self.runtime.file_name().unwrap_or_default();
-        let removed = match Private::open(folder_of(&self.runtime), Others::Look) {
-            Ok(Some(within)) => within.remove_sockets(name).map_err(|e| e.to_string()),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(why) = removed {
-            tracing::warn!("{} is left as it is: {why}", self.runtime.display());
-        }
-    }
-
     /// The fleet's name.
     #[must_use]
     pub fn name(&self) -> String {
@@ -466,5 +425,6 @@ fn unwritable(path: &Path) -> impl Fn(io::Error) -> FolderError {
     }
 }
 
+mod clear;
 #[cfg(test)]
 pub(crate) mod tests;

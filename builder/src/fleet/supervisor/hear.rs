@@ -1,23 +1,21 @@
 //! What guests and their VMMs say, and their end.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use mio::Token;
+use tty_init::host;
+use tty_init::protocol::Message;
+
 use super::Supervisor;
-use crate::fleet::supervisor::CONNECT_AGAIN;
-use crate::fleet::supervisor::ERRORS;
-use crate::fleet::supervisor::Member;
-use crate::fleet::supervisor::Observation;
-use crate::fleet::supervisor::SOURCES;
-use crate::fleet::supervisor::not_connected;
-use crate::fleet::supervisor::token;
-use crate::fleet::supervisor::untoken;
+use crate::fleet::supervisor::news::untoken;
+use crate::fleet::supervisor::{
+    CONNECT_AGAIN, ERRORS, Member, Observation, SOURCES, not_connected, token,
+};
 use crate::guest::Event;
 use crate::text::printable_bytes;
 use crate::vmm::End;
 use crate::vmm::running::{Amount, More, Source, is_out_of_reach};
-use mio::Token;
-use std::collections::BTreeSet;
-use std::time::Instant;
-use tty_init::host;
-use tty_init::protocol::Message;
 
 impl Supervisor {
     /// Takes what a guest has to say, or its end, and gives how much that was.

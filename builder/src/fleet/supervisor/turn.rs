@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use mio::Token;
 
-use super::{ERRORS, INTERRUPT, Source, WAKER, untoken};
+use super::{ERRORS, INTERRUPT, Source, WAKER};
+use crate::fleet::supervisor::news::untoken;
 use crate::vmm::running::Amount;
 
 /// Most that a turn takes, to which comes what the guest says that is heard last:

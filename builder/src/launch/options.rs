@@ -1,0 +1,86 @@
+//! What to launch.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::guest::{BurnAt, Restart};
+use crate::launch::LaunchError;
+use crate::net::tap::{self, Subnet};
+use crate::placement::PlacementSpec;
+use crate::store::claims::Others;
+use crate::store::users::Users;
+use crate::trial::readiness::Canaries;
+use crate::units::ByteSize;
+use crate::vmm::qemu::Program;
+use crate::vmm::{Accel, Net, Sharing};
+
+#[derive(Debug, Clone)]
+pub(crate) struct LaunchOptions {
+    /// The output folder.
+    pub out: PathBuf,
+    /// Number of guests.
+    pub count: u32,
+    /// Name of the fleet; the recipe's by default.
+    pub name: Option<String>,
+    /// How long to keep the fleet after its start; until the interrupt by
+    /// default.
+    pub keep: Option<Duration>,
+    /// The QEMU that guests run on; `None` where there is none.
+    pub qemu: Option<Program>,
+    /// What runs the guests' code.
+    pub accel: Accel,
+    /// What KSM may merge.
+    pub sharing: Sharing,
+    /// How guests are connected.
+    pub net: Net,
+    /// RAM of a guest; the recipe's by default.
+    pub memory: Option<ByteSize>,
+    /// The user's key to log in with; one of the fleet's own by default.
+    pub ssh_key: Option<PathBuf>,
+    /// Whether guests reach what is outside, with `Net::User`.
+    pub outbound: bool,
+    /// The taps' addresses, with `Net::Tap`; by default those of a network that
+    /// is free.
+    pub tap_subnet: Option<Subnet>,
+    /// Which guests are started again once they ended.
+    pub restart: Restart,
+    /// When guests begin to burn.
+    pub burn_at: BurnAt,
+    /// How often a quiet guest is asked for a sign of life; never without.
+    pub health: Option<Duration>,
+    /// Memory of the host that stays free, in bytes;
+    /// [`host::memory::keep_free`] by default.
+    pub keep_free: Option<u64>,
+    /// Most starts a second.
+    pub rate: Option<f64>,
+    /// Most guests that boot at a time; by the number of CPUs by default.
+    pub parallel: Option<usize>,
+    /// On which CPUs guests run, and with what share of them.
+    pub placement: PlacementSpec,
+    /// Under which user ids guests run.
+    pub users: Users,
+    /// Where Prometheus may ask.
+    pub metrics: Option<SocketAddr>,
+    /// Whether guests are tried first.
+    pub canaries: Canaries,
+    /// Whether host settings are changed for as long as the fleet lives.
+    pub fix: bool,
+    /// Whether to launch on a host that is not ready.
+    pub force: bool,
+}
+
+impl LaunchOptions {
+    /// The taps' addresses, of which nobody has any now; `None` without taps.
+    pub(super) fn tap_subnet(&self, others: &Others) -> Result<Option<Subnet>, LaunchError> {
+        let guests = self.count.into();
+        Ok(match (self.net, self.tap_subnet) {
+            (Net::User | Net::None, _) => None,
+            (Net::Tap, Some(subnet)) => {
+                tap::check_among(others.taps(), subnet, guests)?;
+                Some(subnet)
+            }
+            (Net::Tap, None) => Some(tap::choose(others.taps(), guests)?),
+        })
+    }
+}

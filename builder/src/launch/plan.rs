@@ -1,0 +1,129 @@
+//! What a fleet will be, with what no other fleet has.
+
+use std::io;
+use std::path::Path;
+
+use crate::artifact::opened::Artifacts;
+use crate::digest::memo::Memo;
+use crate::directories::Directories;
+use crate::guest::admission::AdmissionSpec;
+use crate::host::snapshot::Qemu;
+use crate::host::user_ids::IdRange;
+use crate::launch::{LaunchError, LaunchOptions};
+use crate::net::ports;
+use crate::net::tap::Subnet;
+use crate::store::claims::Others;
+use crate::store::folder::Folder;
+use crate::store::key::Key;
+use crate::store::spec::{FleetSpec, SPEC_VERSION};
+use crate::store::users;
+use crate::trial::readiness::Report;
+use crate::units::Instance;
+use crate::vmm::Net;
+use crate::vmm::qemu::{Emulator, Program};
+use crate::{host, random};
+
+/// What was chosen for a fleet: its QEMU, and what no other fleet may have.
+pub(super) struct Chosen {
+    pub(super) qemu: Emulator,
+    pub(super) ports: Vec<u16>,
+    pub(super) users: Option<IdRange>,
+    pub(super) tap_subnet: Option<Subnet>,
+}
+
+impl Chosen {
+    pub(super) fn now(
+        options: &LaunchOptions,
+        qemu: Emulator,
+        fleet: &Path,
+        others: &Others,
+    ) -> Result<Self, LaunchError> {
+        Ok(Self {
+            qemu,
+            ports: match options.net {
+                Net::User => ports::choose(fleet, &others.ports(), options.count)?,
+                Net::Tap | Net::None => Vec::new(),
+            },
+            users: users::choose(options.users, options.count, others)?,
+            tap_subnet: options.tap_subnet(others)?,
+        })
+    }
+}
+
+/// What the fleet is, as its folder will say.
+pub(super) fn spec(
+    options: &LaunchOptions,
+    folder: &Folder,
+    directories: &Directories,
+    artifacts: &Artifacts,
+    report: &Report,
+    login: Option<Key>,
+    chosen: Chosen,
+) -> Result<FleetSpec, LaunchError> {
+    let recipe = &artifacts.manifest.recipe;
+    let total = host::memory::read(Path::new("/"), &mut Vec::new()).total;
+    let mut instance = [0; 12];
+    instance.copy_from_slice(&random::random().map_err(io::Error::from)?[..12]);
+    let cost = report.want.cost;
+    Ok(FleetSpec {
+        spec_version: SPEC_VERSION,
+        name: folder.name(),
+        instance: Instance(instance),
+        host: directories.host.clone(),
+        runtime: folder.runtime().to_path_buf(),
+        out: artifacts.folder.clone(),
+        artifacts: artifacts.digest,
+        qemu: chosen.qemu,
+        count: options.count,
+        accel: options.accel,
+        sharing: options.sharing,
+        net: options.net,
+        outbound: options.outbound,
+        tap_subnet: chosen.tap_subnet,
+        memory: options.memory.unwrap_or(recipe.memory),
+        // Guests come up quiet, so that those who burn do not hold up the rest.
+        command_line: artifacts.command_line("tty.burn=0"),
+        burn: recipe.burn.duty,
+        burn_at: options.burn_at,
+        restart: options.restart,
+        health: options.health,
+        boot_timeout: recipe.boot_timeout(),
+        authorized_key: login.as_ref().map(|key| key.public),
+        identity_file: login.map(|key| key.file),
+        ports: chosen.ports,
+        admission: AdmissionSpec {
+            keep_free: options
+                .keep_free
+                .unwrap_or_else(|| host::memory::keep_free(total)),
+            rate: options.rate,
+            parallel: options.parallel,
+            guest_memory: cost.memory,
+        },
+        placement: options.placement.clone(),
+        run_as_base: chosen.users.map(|users| users.first),
+        metrics: options.metrics,
+        keep: options.keep,
+        until: None,
+        unfinished: true,
+        // No launch comes here with obstacles that was not.
+        forced: report
+            .obstacles()
+            .map(|finding| finding.id.to_owned())
+            .collect(),
+    })
+}
+
+/// The QEMU that was chosen, as it was seen by the checks.
+pub(super) fn emulator(
+    program: Option<&Program>,
+    seen: &Qemu,
+    directories: &Directories,
+) -> Result<Emulator, LaunchError> {
+    let program = program.ok_or_else(Program::missing)?;
+    let version = match seen {
+        Qemu::Found { version, .. } => Some(version.as_str()),
+        Qemu::Missing | Qemu::Broken { .. } | Qemu::Overdue { .. } => None,
+    };
+    let memo = Memo::in_cache(&directories.cache);
+    Ok(Emulator::of(program.path(), version, &memo)?)
+}

@@ -1,0 +1,58 @@
+//! The host is checked, and its settings changed where that was asked for.
+
+use crate::artifact::opened::Artifacts;
+use crate::directories::Directories;
+use crate::host::kvm::Prober;
+use crate::host::snapshot::{KvmProbe, Places};
+use crate::host::want::GuestUsers;
+use crate::interrupt::Interrupt;
+use crate::launch::{LaunchError, LaunchOptions};
+use crate::net::tap::Subnet;
+use crate::store::users::Users;
+use crate::trial::mend::Hold;
+use crate::trial::readiness::{self, Canaries, Question, Report};
+use crate::vmm::Accel;
+
+/// Checks the host, and changes its settings first where that was asked for.
+pub(super) fn prepare(
+    options: &LaunchOptions,
+    fleet: &str,
+    taps: Option<Subnet>,
+    artifacts: &Artifacts,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<(Report, Option<Hold>), LaunchError> {
+    let probe = match options.accel {
+        Accel::Kvm => KvmProbe::Run(Prober::this_program()),
+        // What KVM does with a guest's kernel is of no matter, and takes time.
+        Accel::Tcg => KvmProbe::Skip,
+    };
+    let places = Places::of(directories, probe, options.qemu.clone());
+    let question = Question {
+        artifacts: Some(artifacts),
+        guests: Some(options.count),
+        accel: options.accel,
+        sharing: options.sharing,
+        net: options.net,
+        memory: options.memory,
+        users: match options.users {
+            Users::Own => GuestUsers::Own,
+            Users::From(_) | Users::Apart => GuestUsers::Apart,
+        },
+        canaries: options.canaries,
+    };
+    let ask = |canaries| {
+        let question = Question {
+            canaries,
+            ..question
+        };
+        let host = readiness::look(&places, taps, interrupt);
+        readiness::check(&host, &question, directories, interrupt)?.ok_or(LaunchError::Interrupted)
+    };
+    if !options.fix {
+        let hold = Hold::of_others(fleet);
+        return Ok((ask(options.canaries)?, hold));
+    }
+    let hold = Hold::new(&ask(Canaries::Kept)?, fleet, interrupt)?;
+    Ok((ask(options.canaries)?, Some(hold)))
+}
