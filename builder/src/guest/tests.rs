@@ -1,3 +1,5 @@
+mod properties;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
