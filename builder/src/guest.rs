@@ -10,13 +10,18 @@ use tty_init::protocol::Status;
 pub(crate) mod admission;
 pub(crate) mod deadline;
 mod event;
+mod heard;
+mod lateness;
 mod policy;
 mod reason;
+mod state;
 mod steps;
 #[cfg(test)]
 mod tests;
 mod trouble;
 mod wanted;
+
+use state::{Start, State};
 
 pub use event::{Action, Actions, Event};
 pub use policy::{Backoff, GIVE_UP, OnTrouble, Policy, SETTLED, TRY_ON};
@@ -89,64 +94,59 @@ impl Phase {
 }
 
 /// A guest as its console and its process show it.
-#[derive(Debug)]
+///
+/// How it comes up and stays up; `adopted` is shown as `starting`:
+///
+/// ```text
+///               Start             output             ready
+///  planned, ----------> starting --------> booting --------> ready ---------+
+///  restarting              |                                 ^ ^ ^          |
+///                          +----------- ready ---------------+ | |          | no answer
+///                                                              | | answer   | in time
+///             Adopted                                          | |          v
+///  planned ----------> adopted ------ ready, heartbeat --------+ +--- unresponsive
+///                          |                                                ^
+///                          +------------- no answer in time ----------------+
+/// ```
+///
+/// How it ends. While it powers off or was killed, it shows the phase in which
+/// that began:
+///
+/// ```text
+///  lives --- its VMM ends ------------------------------------+
+///    |                                                        |
+///    +-- Stop, Restart ----------------> powering off --------+
+///    |                                        | grace is over |
+///    |                                        v               |
+///    +-- Kill, it hangs or cannot start, --> killed ----------+
+///        Stop or Restart before it is ready                   |
+///                                                             v
+///                  the user stopped it --------------> exited
+///                  the user restarts it -------------> restarting
+///                  the host kept it from starting ---> where it was before
+///                  it powered off, not replaced -----> exited
+///                  it failed, not replaced ----------> failed
+///                  it ended too often in a row ------> failed
+///                  otherwise, with a backoff --------> restarting
+/// ```
+///
+/// Without a VMM, it follows the user at once: Stop leads to `exited`, and
+/// Restart from there or from `failed` to `restarting`.
+#[derive(Debug, Default)]
 pub struct Guest {
-    phase: Phase,
-    desired: Desired,
+    state: State,
+    /// When it came into its phase.
     since: Option<Instant>,
-    /// When its VMM was started, by this supervisor.
-    started: Option<Instant>,
     ready_after: Option<Duration>,
-    /// When the guest wants a tick. What for, the other fields tell.
-    due: Option<Instant>,
-    /// When it was asked for the sign of life that it owes.
-    asked: Option<Instant>,
-    /// It had its chance to answer; until `due` its VMM may say what keeps it.
-    suspected: bool,
-    /// Why its end was asked for. With `due`, it is powering off until then;
-    /// without, it was killed.
-    fate: Option<Reason>,
-    /// It is to be started again at once when it has ended.
-    anew: bool,
-    /// What its console gave away before its end.
-    omen: Option<Reason>,
     reason: Option<Reason>,
     /// Ends in a row without being ready for long.
     ends: u32,
     /// Starts in a row for which something of its own was another's.
     tries: u32,
-    /// Its last start is one of its restarts.
-    is_again: bool,
     restarts: u32,
     unresponsive: u32,
     status: Option<Status>,
     tail: VecDeque<String>,
-}
-
-impl Default for Guest {
-    fn default() -> Self {
-        Self {
-            phase: Phase::Planned,
-            desired: Desired::Up,
-            since: None,
-            started: None,
-            ready_after: None,
-            due: None,
-            asked: None,
-            suspected: false,
-            fate: None,
-            anew: false,
-            omen: None,
-            reason: None,
-            ends: 0,
-            tries: 0,
-            is_again: false,
-            restarts: 0,
-            unresponsive: 0,
-            status: None,
-            tail: VecDeque::new(),
-        }
-    }
 }
 
 impl Guest {
@@ -159,13 +159,13 @@ impl Guest {
     /// Where it stands.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.phase
+        self.state.phase()
     }
 
     /// Whether it is to be up.
     #[must_use]
     pub fn desired(&self) -> Desired {
-        self.desired
+        self.state.desired()
     }
 
     /// Why it is not ready, or why it was started again last.
@@ -213,19 +213,19 @@ impl Guest {
     /// Whether it was asked for a sign of life that has not come.
     #[must_use]
     pub fn owes_an_answer(&self) -> bool {
-        self.asked.is_some()
+        matches!(&self.state, State::Alive { stage, .. } if stage.question().is_some())
     }
 
     /// When it next wants an [`Event::Tick`]. Any event may change it.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        self.due
+        self.state.due()
     }
 
     /// What of the host's keeps it from being started.
     #[must_use]
     pub fn trouble(&self) -> Option<&Trouble> {
-        match (self.phase, &self.reason) {
+        match (self.phase(), &self.reason) {
             (Phase::Planned | Phase::Restarting, Some(Reason::Host(trouble))) => Some(trouble),
             _ => None,
         }
@@ -243,9 +243,18 @@ impl Guest {
     /// again, and where it stands, if that was its end and it does not live.
     pub fn remember(&mut self, restarts: u32, over: Option<Phase>) {
         self.restarts = restarts;
-        if let (Phase::Planned, Some(over)) = (self.phase, over) {
-            self.phase = over;
+        if self.phase() != Phase::Planned {
+            return;
         }
+        self.state = match over {
+            Some(Phase::Exited) => State::Exited(Desired::Up),
+            Some(Phase::Failed) => State::Failed,
+            Some(Phase::Restarting) => State::Waiting {
+                start: Start::Again,
+                until: None,
+            },
+            _ => return,
+        };
     }
 
     /// Takes an event that happens `now`. `jitter`, from 0 to 1, is drawn anew by
@@ -257,7 +266,7 @@ impl Guest {
         event: &Event<'_>,
         policy: &Policy,
     ) -> Actions {
-        let before = self.phase;
+        let before = self.phase();
         let action = match event {
             Event::Start => {
                 self.start(now, policy);
@@ -291,13 +300,10 @@ impl Guest {
             }
             Event::Stop(grace) => self.stop(now, *grace),
             Event::Restart(grace) => self.restart(now, *grace),
-            Event::Kill if before.lives() => {
-                let fate = self.fate.take().unwrap_or(Reason::Killed);
-                Some(self.kill(fate))
-            }
+            Event::Kill if before.lives() => Some(self.kill(Reason::Killed)),
             Event::SpawnFailed(_) | Event::Gone | Event::Ended(_) | Event::Kill => None,
         };
-        let changed = self.phase != before;
+        let changed = self.phase() != before;
         if changed {
             self.since = Some(now);
         }

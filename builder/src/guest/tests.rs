@@ -1,10 +1,12 @@
+mod properties;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use tty_init::host::parse;
 use tty_init::protocol::Message;
 
-use super::steps::{LINE_WIDTH, TAIL_LINES};
+use super::heard::{LINE_WIDTH, TAIL_LINES};
 use super::*;
 use crate::guest::Restart;
 use crate::sample::schedule::Schedule;

@@ -1,0 +1,127 @@
+//! What a guest's console and its VMM say, and what that tells of the guest.
+
+use std::time::Instant;
+
+use tty_init::protocol::Message;
+
+use super::state::{Stage, State, after};
+use super::{Action, Guest, Policy, Reason, Trouble};
+use crate::text::printable;
+use crate::vmm::qemu::{self, KVM_INTERNAL_ERROR};
+
+/// Console lines that are kept for the message about a guest that fails.
+pub(crate) const TAIL_LINES: usize = 4;
+/// Longest of them, and of a line that is a reason, in characters.
+pub(crate) const LINE_WIDTH: usize = 160;
+
+impl Guest {
+    /// Takes what its console said; `None` is text.
+    pub(crate) fn hear(
+        &mut self,
+        now: Instant,
+        message: Option<&Message<String>>,
+        policy: &Policy,
+    ) {
+        if !self.phase().lives() {
+            return;
+        }
+        if let Some(Message::Ready { status, .. } | Message::Heartbeat { status, .. }) = message {
+            self.status = Some(*status);
+        }
+        let answers = matches!(
+            message,
+            Some(Message::Ready { .. } | Message::Heartbeat { .. } | Message::Reply { .. })
+        );
+        self.settle(now);
+        let State::Alive { stage, omen } = &mut self.state else {
+            return;
+        };
+        if let Some(Message::Fatal { reason, .. }) = message {
+            *omen = Some(Reason::Fatal(excerpt(&printable(reason))));
+        } else if answers {
+            // Whatever its console said before, it goes on.
+            *omen = None;
+        }
+        let is_ready = match (&mut *stage, message) {
+            (Stage::Booting(boot), Some(Message::Ready { .. })) => {
+                self.ready_after = Some(now.saturating_duration_since(boot.started));
+                // What kept it is over; why it was started again is still told.
+                self.reason = (self.reason.take()).filter(|reason| !reason.is_delay());
+                true
+            }
+            (Stage::Booting(boot), _) => {
+                boot.speaks = true;
+                false
+            }
+            (Stage::Adopted(_), message) => matches!(
+                message,
+                Some(Message::Ready { .. } | Message::Heartbeat { .. })
+            ),
+            // Any sign of life puts the next question off, but is not an answer.
+            (Stage::Ready { .. }, _) => true,
+            (Stage::Asked(_), _) => answers,
+            (Stage::Late { .. }, _) => {
+                if answers {
+                    self.reason = None;
+                }
+                answers
+            }
+        };
+        if is_ready {
+            self.tries = 0;
+            let ask_at = policy.health.map(|health| after(now, health));
+            *stage = Stage::Ready { ask_at };
+        }
+    }
+
+    pub(crate) fn read(&mut self, now: Instant, line: &str, policy: &Policy) {
+        self.keep(line);
+        let was_ready = self.was_ready();
+        if let State::Alive { omen, .. } = &mut self.state {
+            if let Some((_, reason)) = line.split_once("Kernel panic - not syncing: ") {
+                *omen = Some(Reason::KernelPanic(excerpt(reason)));
+            } else if was_ready && line.contains("reboot: Power down") {
+                // Of an adopted guest, no exit status tells.
+                omen.get_or_insert(Reason::PoweredOff);
+            }
+        }
+        if !line.is_empty() {
+            self.hear(now, None, policy);
+        }
+    }
+
+    pub(crate) fn complain(&mut self, line: &str) -> Option<Action> {
+        // What is no complaint would be shown as what its guest said last.
+        if !qemu::complains(line) {
+            return None;
+        }
+        self.keep(line);
+        let State::Alive { stage, omen } = &mut self.state else {
+            return None;
+        };
+        if let Stage::Booting(_) = stage
+            && let Some(trouble) = Trouble::told_by(&excerpt(line))
+        {
+            // If it ends by that; it may only have said so, and go on.
+            omen.get_or_insert(Reason::Host(trouble));
+        }
+        // QEMU only stops the vCPU and waits; nothing more will come.
+        let is_fatal = line.contains(KVM_INTERNAL_ERROR);
+        is_fatal.then(|| self.kill(Reason::KvmInternalError(excerpt(line))))
+    }
+
+    fn keep(&mut self, line: &str) {
+        if line.is_empty() {
+            return;
+        }
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(excerpt(line));
+    }
+}
+
+/// The beginning of a line, so that a flood is kept in bounds.
+fn excerpt(line: &str) -> String {
+    line.chars().take(LINE_WIDTH).collect()
+}
