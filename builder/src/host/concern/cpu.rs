@@ -265,7 +265,7 @@ fn unrestricted_guest(host: &Host, want: &Want) -> Finding {
 
 fn apicv(host: &Host, want: &Want) -> Finding {
     if is_amd(host) {
-        return avic(host, want);
+        return avic(host);
     }
     let feature = Feature {
         check: APICV,
@@ -279,29 +279,19 @@ fn apicv(host: &Host, want: &Want) -> Finding {
     feature.judge(host, want)
 }
 
-/// AMD's APICv. A guest with a PIT as QEMU makes it gets none
-/// (`APICV_INHIBIT_REASON_PIT_REINJ` of Linux's kvm_host.h), and no KVM passes it
-/// on to a host that is its guest.
-fn avic(host: &Host, want: &Want) -> Finding {
-    let with = "Interrupts reach a running guest without an exit, but not one with a PIT, as \
-                imgbuild's are. x2AVIC matters to guests of more than 255 virtual CPUs alone.";
-    if !has(host, "avic") && is_set(host, "avic") != Some(true) {
-        return APICV.finds(
-            Severity::Ok,
-            "no AVIC",
-            "AVIC used, where the CPU has it",
-            "Each interrupt of a running guest costs an exit; no setting changes that here, and \
-             no host outside of this one passes AVIC on.",
-        );
-    }
-    let feature = Feature {
-        check: APICV,
-        name: "AVIC",
-        parameter: "avic",
-        flags: &["avic"],
-        with,
-        without: "Each interrupt of a running guest costs an exit, which AVIC saves those without \
-                  a PIT; imgbuild's have one.",
+/// AMD's APICv, for information: a guest with a PIT as QEMU makes it gets none
+/// (`APICV_INHIBIT_REASON_PIT_REINJ` of Linux's kvm_host.h).
+fn avic(host: &Host) -> Finding {
+    let value = match (is_set(host, "avic"), has(host, "avic")) {
+        (Some(true), _) | (None, true) => "AVIC on",
+        (Some(false), true) => "AVIC off",
+        (Some(false) | None, false) => "no AVIC",
     };
-    feature.judge(host, want)
+    APICV.finds(
+        Severity::Ok,
+        value,
+        "none of it",
+        "Each interrupt of a running guest costs an exit; AVIC saves it to guests without a PIT, \
+         and imgbuild's have one. x2AVIC matters to guests of more than 255 virtual CPUs alone.",
+    )
 }

@@ -97,7 +97,7 @@ fn vm_create(host: &Host, want: &Want) -> Finding {
     };
     VM_CREATE
         .finds(
-            want.felt_under_kvm(Severity::Advice),
+            want.under_kvm(Severity::Advice),
             value,
             need,
             format!(
@@ -143,7 +143,7 @@ fn halt_poll(host: &Host, want: &Want) -> Finding {
         )
     } else {
         (
-            want.felt_under_kvm(Severity::Advice),
+            want.under_kvm(Severity::Advice),
             "A guest that sleeps keeps its CPU for so long at most, in case it wakes: guests that \
              wake often burn CPU time that others could have. Every machine of the host is \
              affected.",
@@ -194,7 +194,7 @@ fn nx_huge_pages(host: &Host, want: &Want) -> Finding {
     }
     NX_HUGE_PAGES
         .finds(
-            want.felt_under_kvm(Severity::Advice),
+            want.under_kvm(Severity::Advice),
             value,
             need,
             "KVM makes a thread a guest to join huge pages again that it never splits here: it \
