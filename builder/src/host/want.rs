@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::finding::Severity;
+use super::severity::Severity;
 use crate::units::ByteSize;
 use crate::vmm::{Accel, Net, Sharing};
 

@@ -3,9 +3,9 @@
 //! `/proc/cpuinfo` tells what the CPU has, a module's parameter what KVM makes
 //! of it: where both speak, the parameter decides.
 
-use super::kvm::{Link, broken};
+use super::facts::link::{Link, broken};
+use super::facts::processor::{has, is_amd, is_guest, is_set, vendor_module, virtualizes};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
-use crate::host::settings::Module;
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
 
@@ -44,46 +44,6 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
         ]);
     }
     findings
-}
-
-/// Whether the CPU has VT-x or SVM; `None` if that could not be seen.
-pub(super) fn virtualizes(host: &Host) -> Option<bool> {
-    let unseen = host.cpu.vendor.is_none() && host.cpu.flags.is_empty();
-    (!unseen).then(|| has(host, "vmx") || has(host, "svm"))
-}
-
-/// The module for this CPU.
-pub(super) fn vendor_module(host: &Host) -> Module {
-    if is_amd(host) {
-        Module::KvmAmd
-    } else {
-        Module::KvmIntel
-    }
-}
-
-/// Whether this host is itself a guest.
-pub(super) fn is_guest(host: &Host) -> bool {
-    has(host, "hypervisor")
-}
-
-/// Whether its virtualization is AMD's.
-pub(super) fn is_amd(host: &Host) -> bool {
-    let vendor = host.cpu.vendor.as_deref();
-    has(host, "svm") || matches!(vendor, Some("AuthenticAMD" | "HygonGenuine"))
-}
-
-fn has(host: &Host, flag: &str) -> bool {
-    host.cpu.flags.contains(flag)
-}
-
-/// Whether a parameter of the vendor's module is on; `None` if that could not be
-/// seen.
-pub(super) fn is_set(host: &Host, parameter: &str) -> Option<bool> {
-    match host.kvm.parameters.get(parameter)?.as_str() {
-        "Y" | "y" | "1" => Some(true),
-        "N" | "n" | "0" => Some(false),
-        _ => None,
-    }
 }
 
 /// Whether KVM uses something: what `parameter` says, or else whether the CPU

@@ -1,11 +1,8 @@
 //! The kernel's configuration.
 
-use std::collections::BTreeMap;
-
-use super::cpu;
-use super::kvm::{Link, broken};
+use super::facts::config::{Config, kvm_options, missing};
+use super::facts::link::{Link, broken};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
-use crate::host::settings::Module;
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
 use crate::vmm::{Net, Sharing};
@@ -39,26 +36,6 @@ const TUN: Check = Check {
     document: "https://docs.kernel.org/networking/tuntap.html",
 };
 
-type Config = BTreeMap<String, String>;
-
-/// Whether the kernel is built with KVM for this CPU; `None` without a
-/// configuration to read.
-pub(super) fn has_kvm(host: &Host) -> Option<bool> {
-    let config = host.kernel.config.as_ref()?;
-    Some(missing(config, &kvm_options(host)).is_empty())
-}
-
-/// Its version, the first two numbers of its release.
-pub(super) fn version(host: &Host) -> Option<(u32, u32)> {
-    let mut numbers = host
-        .kernel
-        .release
-        .as_deref()?
-        .split(|c: char| !c.is_ascii_digit());
-    let mut number = || numbers.next()?.parse().ok();
-    Some((number()?, number()?))
-}
-
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let release = host.kernel.release.as_deref().unwrap_or("not seen");
     let need = "/proc/config.gz or /boot/config-RELEASE";
@@ -82,21 +59,6 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
         irq_bypass(config),
         tun(host, want, config),
     ]
-}
-
-fn kvm_options(host: &Host) -> [&'static str; 2] {
-    let vendor = match cpu::vendor_module(host) {
-        Module::KvmAmd => "CONFIG_KVM_AMD",
-        Module::KvmIntel => "CONFIG_KVM_INTEL",
-    };
-    ["CONFIG_KVM", vendor]
-}
-
-/// Those of `options` that are neither built in nor modules.
-fn missing<'a>(config: &Config, options: &[&'a str]) -> Vec<&'a str> {
-    let set = |option: &str| matches!(config.get(option).map(String::as_str), Some("y" | "m"));
-    let options = options.iter().copied();
-    options.filter(|option| !set(option)).collect()
 }
 
 /// What it means that an option is lacking.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::cpu::{is_amd, is_guest, is_set, virtualizes};
+use super::facts::processor::{is_amd, is_guest, is_set, virtualizes};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
