@@ -17,6 +17,7 @@ use crate::process::{self, ProcessError};
 
 pub(crate) mod argv;
 mod emulator;
+pub(crate) mod inspection;
 mod program;
 pub(crate) mod qmp;
 mod reach;

@@ -7,8 +7,8 @@ use std::os::unix::net;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
+use super::qmp::{Inquiry, QmpError};
 use crate::vmm::Machine;
-use crate::vmm::qemu::qmp::{Inquiry, QmpError};
 
 #[derive(Debug)]
 pub(crate) struct Inspection {
