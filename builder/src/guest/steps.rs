@@ -7,7 +7,7 @@ use tty_init::protocol::Message;
 use super::{Action, Guest, OnTrouble, Phase, Policy, Reason, SETTLED, TRY_ON, Trouble};
 use crate::guest::Desired;
 use crate::text::printable;
-use crate::vmm::qemu::{self, KVM_INTERNAL_ERROR};
+use crate::vmm::qemu::Complaint;
 use crate::vmm::{Chance, End, Machine};
 
 /// Console lines that are kept for the message about a guest that fails.
@@ -119,8 +119,9 @@ impl Guest {
     }
 
     pub(crate) fn complain(&mut self, line: &str) -> Option<Action> {
+        let complaint = Complaint::of(line);
         // What is no complaint would be shown as what its guest said last.
-        if !qemu::complains(line) {
+        if complaint == Complaint::Progress {
             return None;
         }
         self.keep(line);
@@ -130,7 +131,7 @@ impl Guest {
             // If it ends by that; it may only have said so, and go on.
             self.omen.get_or_insert(Reason::Host(trouble));
         }
-        let fatal = line.contains(KVM_INTERNAL_ERROR);
+        let fatal = complaint == Complaint::KvmInternalError;
         if !fatal || !self.phase.lives() || self.fate.is_some() {
             return None;
         }
