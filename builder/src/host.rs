@@ -12,8 +12,10 @@ pub(crate) mod kvm;
 pub(crate) mod memory;
 pub(crate) mod ports;
 pub(crate) mod settings;
+mod severity;
 pub mod snapshot;
 pub(crate) mod tsc;
+mod unseen;
 pub(crate) mod user_ids;
 pub(crate) mod want;
 

@@ -19,6 +19,7 @@ use crate::placement::around::{Around, around};
 
 pub(crate) mod around;
 pub mod cgroup;
+mod class;
 mod error;
 mod list;
 mod nice;
@@ -29,29 +30,10 @@ mod spec;
 pub(crate) mod topology;
 mod trial_group;
 
+pub use class::Class;
 pub use error::CpuError;
 pub use spec::{Pin, PlacementSpec};
 pub use trial_group::TrialGroup;
-
-/// How urgently a guest needs CPU time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// It is waited for: it starts, or owes an answer. Half of the fleet's CPU
-    /// time is for these at least, whenever they want it.
-    Urgent,
-    /// It runs.
-    Running,
-}
-
-impl Class {
-    /// The name of its cgroup.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Urgent => "urgent",
-            Self::Running => "running",
-        }
-    }
-}
 
 /// What tells urgent guests from others to the kernel.
 #[derive(Debug)]

@@ -8,7 +8,6 @@ use crate::units::ByteSize;
 
 mod confinement;
 mod files;
-mod inspection;
 mod outcome;
 pub mod qemu;
 pub(crate) mod running;

@@ -105,13 +105,12 @@ const STEPS: [(&str, i32); 32] = [
 
 /// What `check` finds there that is not as it should be, by either kernel, but for
 /// [`TIMED`].
-const FINDINGS: [(&str, &str); 6] = [
+const FINDINGS: [(&str, &str); 5] = [
     ("halt-poll", "advice"),
     ("ksm-run", "advice"),
     ("kvm-exits", "advice"),
     ("nested", "advice"),
     ("nx-huge-pages", "advice"),
-    ("thp", "advice"),
 ];
 
 /// Findings by times, which an emulated CPU takes as it likes: never a blocker.
@@ -144,12 +143,6 @@ fn a_fleet_lives_under_kvm() {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}: {text}"))
     };
     let mut remarks_of_check = remarks(&report("check"));
-    if release == Release::Own {
-        // PR_SET_MEMORY_MERGE is of Linux 6.4.
-        let merge = owned(("memory-merge", "advice"));
-        let place = remarks_of_check.iter().position(|remark| *remark == merge);
-        remarks_of_check.remove(place.expect("Linux 6.1 has none"));
-    }
     remarks_of_check
         .retain(|(id, severity)| !(TIMED.contains(&id.as_str()) && severity == "advice"));
     assert_eq!(remarks_of_check, FINDINGS.map(owned));

@@ -22,7 +22,6 @@ use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use hyper::StatusCode;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,26 +31,16 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use self::handle::Handler;
+use self::limits::{ATTENDING_MAX, CONNECTIONS_MAX, HEAD_MAX, READ_TIME};
 use super::bridge::Outbox;
-use super::types;
 
 mod body;
 mod handle;
+mod limits;
+mod refusal;
 mod routes;
 #[cfg(test)]
 mod tests;
-
-/// Most connections at a time on each listener; more wait to be accepted.
-pub(crate) const CONNECTIONS_MAX: usize = 256;
-/// Most of them that attend guests, one for each log-in: the rest is for those
-/// who ask for something.
-pub(crate) const ATTENDING_MAX: usize = 192;
-/// Most bytes of a request's head.
-pub(crate) const HEAD_MAX: usize = 16 << 10;
-/// Most bytes of a request's body.
-pub(crate) const BODY_MAX: usize = 1 << 20;
-/// How long a request's head may take, and its body.
-pub(crate) const READ_TIME: Duration = Duration::from_secs(10);
 
 /// Most bytes that a connection buffers.
 const BUFFER_MAX: usize = 64 << 10;
@@ -63,28 +52,6 @@ const FINISH_TIME: Duration = Duration::from_secs(2);
 /// How long nothing is accepted after that failed: mostly for want of file
 /// descriptors, which come back when a connection ends.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-
-/// A request that is not served.
-#[derive(Debug)]
-struct Refusal {
-    status: StatusCode,
-    error: types::Error,
-    /// The methods that are, where the method is wrong.
-    allow: Option<String>,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, error: String) -> Self {
-        Self {
-            status,
-            error: types::Error {
-                error,
-                versions: None,
-            },
-            allow: None,
-        }
-    }
-}
 
 /// A server, which ends when dropped.
 #[derive(Debug)]

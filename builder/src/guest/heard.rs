@@ -7,7 +7,7 @@ use tty_init::protocol::Message;
 use super::state::{Stage, State, after};
 use super::{Action, Guest, Policy, Reason, Trouble};
 use crate::text::printable;
-use crate::vmm::qemu::{self, KVM_INTERNAL_ERROR};
+use crate::vmm::qemu::Complaint;
 
 /// Console lines that are kept for the message about a guest that fails.
 pub(crate) const TAIL_LINES: usize = 4;
@@ -91,8 +91,9 @@ impl Guest {
     }
 
     pub(crate) fn complain(&mut self, line: &str) -> Option<Action> {
+        let complaint = Complaint::of(line);
         // What is no complaint would be shown as what its guest said last.
-        if !qemu::complains(line) {
+        if complaint == Complaint::Progress {
             return None;
         }
         self.keep(line);
@@ -106,7 +107,7 @@ impl Guest {
             omen.get_or_insert(Reason::Host(trouble));
         }
         // QEMU only stops the vCPU and waits; nothing more will come.
-        let is_fatal = line.contains(KVM_INTERNAL_ERROR);
+        let is_fatal = complaint == Complaint::KvmInternalError;
         is_fatal.then(|| self.kill(Reason::KvmInternalError(excerpt(line))))
     }
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::vmm::qemu;
+use crate::vmm::qemu::Complaint;
 
 /// What of the host's keeps a guest from being started, in the words of who met
 /// with it.
@@ -43,13 +43,13 @@ impl Trouble {
     /// What a message says of the host's trouble, if it does.
     #[must_use]
     pub fn told_by(message: &str) -> Option<Self> {
-        let says = |words: &&str| message.contains(*words);
-        if qemu::TAKEN.iter().any(says) {
-            Some(Self::Taken(message.to_owned()))
-        } else if SHORT.iter().chain(&qemu::SHORT).any(says) {
-            Some(Self::Short(message.to_owned()))
-        } else {
-            None
+        match Complaint::of(message) {
+            Complaint::Taken => Some(Self::Taken(message.to_owned())),
+            Complaint::Short => Some(Self::Short(message.to_owned())),
+            Complaint::Progress | Complaint::KvmInternalError | Complaint::Other => {
+                let is_short = SHORT.iter().any(|words| message.contains(words));
+                is_short.then(|| Self::Short(message.to_owned()))
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use super::want::Want;
 
 mod cgroup;
 mod cpu;
+mod facts;
 mod files;
 mod kernel;
 mod ksm;

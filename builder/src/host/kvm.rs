@@ -6,11 +6,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::Unseen;
+use super::unseen::Unseen;
 
 mod access;
 mod code;
 mod image;
+mod layout;
 mod loaded;
 mod machine;
 mod measure;

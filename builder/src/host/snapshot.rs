@@ -28,6 +28,8 @@ mod users;
 pub use read::{KvmProbe, Places};
 pub use saved::SnapshotError;
 
+pub use super::unseen::Unseen;
+
 /// The version of the shape that this program writes and reads.
 pub const SCHEMA: u32 = 1;
 
@@ -75,15 +77,6 @@ pub struct Host {
     pub daemons: BTreeSet<String>,
     /// What could not be read, or makes no sense.
     pub unseen: Vec<Unseen>,
-}
-
-/// Something that could not be seen.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Unseen {
-    /// Its path, or another name.
-    pub what: String,
-    /// Why, such as `Permission denied` or `"abc" is not a number`.
-    pub why: String,
 }
 
 /// The kernel.

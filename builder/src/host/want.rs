@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::finding::Severity;
+use super::severity::Severity;
 use crate::units::ByteSize;
 use crate::vmm::{Accel, Net, Sharing};
 
@@ -50,21 +50,15 @@ impl Want {
         u64::from(self.guests.unwrap_or(1)).max(1)
     }
 
-    /// How much something matters that only KVM needs.
+    /// How much something matters that is felt under KVM alone. What would stop
+    /// guests there keeps those under TCG from being faster; what would slow them
+    /// there changes nothing for those.
     #[must_use]
     pub(crate) fn under_kvm(&self, severity: Severity) -> Severity {
-        match self.accel {
-            Accel::Kvm => severity,
-            Accel::Tcg => severity.max(Severity::Advice),
-        }
-    }
-
-    /// How much something matters that is felt under KVM alone.
-    #[must_use]
-    pub(crate) fn felt_under_kvm(&self, severity: Severity) -> Severity {
-        match self.accel {
-            Accel::Kvm => severity,
-            Accel::Tcg => Severity::Ok,
+        match (self.accel, severity) {
+            (Accel::Kvm, severity) => severity,
+            (Accel::Tcg, Severity::Blocker | Severity::Limit) => Severity::Advice,
+            (Accel::Tcg, Severity::Advice | Severity::Ok) => Severity::Ok,
         }
     }
 

@@ -36,10 +36,11 @@ use std::time::Duration;
 
 use rustix::process::geteuid;
 
+use super::class::Class;
 use super::error::CpuError;
-use super::{Class, settings};
+use super::settings;
+use super::spec::PlacementSpec;
 use crate::host::snapshot::cgroup::{Controller, Hierarchy, is_writable};
-use crate::placement::PlacementSpec;
 use crate::placement::around::{Around, around};
 use crate::units::Instance;
 use crate::vmm;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::error::CpuError;
 use super::list;
+use super::spec::Pin;
 use super::topology::{Cpu, Topology};
-use crate::placement::Pin;
 
 /// A text that names no way to pin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,10 +4,10 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
 
-use super::Class;
+use super::class::Class;
 use super::error::CpuError;
+use super::spec::PlacementSpec;
 use crate::host::snapshot::cgroup::Hierarchy;
-use crate::placement::PlacementSpec;
 
 /// Weight of a group that nobody gave one (`cpu.weight`; version 1 calls it
 /// 1,024 shares).

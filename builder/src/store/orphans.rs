@@ -10,8 +10,9 @@ use std::{fs, io};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::spec::FleetSpec;
-use crate::sample::processes::{command_line, folders, ids, is_gone, values};
+use crate::sample::processes::{command_line, folders, ids, is_gone};
 use crate::units::{GuestIndex, Instance};
+use crate::vmm::qemu::traces::uuids;
 
 /// What tells the guests of a fleet from all other processes.
 ///
@@ -124,7 +125,7 @@ pub fn open(pid: u32, start_time: u64, mark: Mark, guest: GuestIndex) -> Option<
 pub fn mark(root: &Path, pid: u32, start_time: u64, guest: GuestIndex, owner: u32) -> Option<Mark> {
     let process = root.join(format!("proc/{pid}"));
     let line = command_line(&process).ok()?;
-    let instance = values(&line, b"-uuid").find_map(|uuid| instance_of(uuid, guest))?;
+    let instance = uuids(&line).find_map(|uuid| instance_of(uuid, guest))?;
     let [user, ..] = ids(&process).ok()?.users;
     let users = if user == owner {
         GuestUsers::Owner(owner)
@@ -148,7 +149,7 @@ fn is_guest(root: &Path, pid: u32, start_time: u64, mark: Mark, guest: GuestInde
 /// The guest that the process with this folder is, and when it started.
 fn look(process: &Path, mark: Mark) -> io::Result<Option<(GuestIndex, u64)>> {
     let line = command_line(process)?;
-    let Some(guest) = values(&line, b"-uuid").find_map(|uuid| guest_of(uuid, mark.instance)) else {
+    let Some(guest) = uuids(&line).find_map(|uuid| guest_of(uuid, mark.instance)) else {
         return Ok(None);
     };
     let is_ours = match mark.users.of_guest(guest) {

@@ -16,11 +16,15 @@ use crate::interrupt::Interrupt;
 use crate::process::{self, ProcessError};
 
 pub(crate) mod argv;
+mod complaint;
 mod emulator;
+pub(crate) mod inspection;
 mod program;
-pub(crate) mod qmp;
+mod qmp;
 mod reach;
+pub(crate) mod traces;
 
+pub(crate) use complaint::Complaint;
 pub use emulator::{Emulator, EmulatorError, Standing, Watch};
 pub use program::{Program, ProgramError, Version};
 pub use reach::Barrier;
@@ -35,22 +39,6 @@ pub const MACHINE: &str = "microvm";
 /// Frequency of a guest's local APIC in kHz: its timer counts nanoseconds in
 /// QEMU (`hw/intc/apic_common.c`) as in KVM (`APIC_BUS_CYCLE_NS`).
 pub const LAPIC_KHZ: u32 = 1_000_000;
-
-/// What QEMU prints when KVM cannot run the guest's code; it does not exit.
-pub const KVM_INTERNAL_ERROR: &str = "KVM internal error";
-
-/// What QEMU says before it exits where somebody has what is for its guest alone:
-/// the port that leads to it, or its disk.
-pub const TAKEN: [&str; 2] = ["Could not set up host forwarding rule", "Failed to get \""];
-
-/// What QEMU says before it ends where the host is short of something, besides
-/// what strerror(3) has: GLib's words for want of memory.
-pub const SHORT: [&str; 1] = ["failed to allocate "];
-
-/// How a line of QEMU's begins, behind its name and the option that it is about,
-/// which tells what it does and of no trouble (`info_report()` of its
-/// util/error-report.c), such as that it waits for a console to be connected.
-const PROGRESS: &str = ": info: ";
 
 /// What QEMU gets of its own clock to answer a question about itself, which takes
 /// it 20 to 50 ms, and a hundred times as long where a CPU is emulated.
@@ -129,12 +117,6 @@ fn take_low_descriptors(file: &impl AsFd) -> io::Result<Vec<OwnedFd>> {
     }
 }
 
-/// Whether a line that QEMU wrote to stderr may tell why its guest failed.
-#[must_use]
-pub fn complains(line: &str) -> bool {
-    !line.contains(PROGRESS)
-}
-
 /// The machine types in a list that has one a line, its name first, under a
 /// headline that ends in a colon.
 fn machine_types(list: &str) -> BTreeSet<String> {
@@ -209,22 +191,6 @@ mod tests {
             told(Some(2_000_000), Errno::NOMEM),
             io::Error::from(Errno::NOMEM).to_string()
         );
-    }
-
-    #[test]
-    fn that_it_waits_is_no_complaint() {
-        let waits = "qemu-system-x86_64: -chardev socket,id=console,fd=3,server=on,wait=on: info: \
-                     QEMU waiting for connection on: disconnected:unix:,server=on";
-        assert!(!complains(waits));
-        for line in [
-            "qemu-system-x86_64: -accel kvm: failed to initialize kvm: Permission denied",
-            "qemu-system-x86_64: warning: host doesn't support requested feature: CPUID.80000001H",
-            "qemu-system-x86_64: terminating on signal 15 from pid 1",
-            "KVM internal error. Suberror: 1",
-            "extra data[0]: info",
-        ] {
-            assert!(complains(line), "{line}");
-        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, connect};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::inspection::{Inspection, InspectionError};
+use super::qemu::inspection::{Inspection, InspectionError};
 use super::{Chance, End};
 use crate::lines::LineBuffer;
 use crate::private::is_served_by_us;

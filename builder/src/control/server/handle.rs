@@ -15,8 +15,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::body::Answer;
+use super::limits::{BODY_MAX, READ_TIME};
+use super::refusal::Refusal;
 use super::routes::Route;
-use super::{BODY_MAX, READ_TIME, Refusal};
 use crate::control::bridge::{Outbox, Request, STREAM_LINES};
 use crate::control::types::{
     ActRequest, AskRequest, AttendRequest, Fleet, Guest, ScaleRequest, Selection, Typed,
@@ -66,7 +67,7 @@ impl Handler {
     /// The answer to a request.
     pub(crate) async fn answer(self, request: HttpRequest<Incoming>) -> Response<Answer> {
         let answered = self.route(request).await;
-        answered.unwrap_or_else(Refusal::into_response)
+        answered.unwrap_or_else(refused)
     }
 
     async fn route(&self, request: HttpRequest<Incoming>) -> Result<Response<Answer>, Refusal> {
@@ -223,17 +224,16 @@ impl Handler {
     }
 }
 
-impl Refusal {
-    fn into_response(self) -> Response<Answer> {
-        let bytes = json_line(&self.error);
-        let mut response = response(self.status, JSON, Answer::Whole(bytes.into()));
-        if let Some(allow) = self.allow
-            && let Ok(allow) = HeaderValue::from_str(&allow)
-        {
-            response.headers_mut().insert(ALLOW, allow);
-        }
-        response
+/// The answer to a request that is not served.
+fn refused(refusal: Refusal) -> Response<Answer> {
+    let bytes = json_line(&refusal.error);
+    let mut response = response(refusal.status, JSON, Answer::Whole(bytes.into()));
+    if let Some(allow) = refusal.allow
+        && let Ok(allow) = HeaderValue::from_str(&allow)
+    {
+        response.headers_mut().insert(ALLOW, allow);
     }
+    response
 }
 
 fn response(status: StatusCode, content_type: &'static str, body: Answer) -> Response<Answer> {

@@ -2,7 +2,7 @@
 
 use hyper::{Method, StatusCode};
 
-use super::Refusal;
+use super::refusal::Refusal;
 use crate::control::bridge::Act;
 use crate::control::types::API_VERSION;
 use crate::units::GuestIndex;

@@ -11,11 +11,12 @@ use mio::{Poll, Token, Waker};
 use tempfile::TempDir;
 use tokio::sync::mpsc as stream;
 
+use super::limits::BODY_MAX;
 use super::*;
 use crate::control::bridge::{Act, Request, bridge};
 use crate::control::client::{Client, ClientError, Next};
 use crate::control::types::{
-    API_VERSION, ActAnswer, ActRequest, Answer, AskRequest, Event, Fleet, Guest, Refusal,
+    self, API_VERSION, ActAnswer, ActRequest, Answer, AskRequest, Event, Fleet, Guest, Refusal,
     Selection, Stage, Totals,
 };
 use crate::directories::Directories;

@@ -3,9 +3,9 @@
 //! `/proc/cpuinfo` tells what the CPU has, a module's parameter what KVM makes
 //! of it: where both speak, the parameter decides.
 
-use super::kvm::{Link, broken};
+use super::facts::link::{Link, broken};
+use super::facts::processor::{has, is_amd, is_guest, is_set, vendor_module, virtualizes};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
-use crate::host::settings::Module;
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
 
@@ -44,46 +44,6 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
         ]);
     }
     findings
-}
-
-/// Whether the CPU has VT-x or SVM; `None` if that could not be seen.
-pub(super) fn virtualizes(host: &Host) -> Option<bool> {
-    let unseen = host.cpu.vendor.is_none() && host.cpu.flags.is_empty();
-    (!unseen).then(|| has(host, "vmx") || has(host, "svm"))
-}
-
-/// The module for this CPU.
-pub(super) fn vendor_module(host: &Host) -> Module {
-    if is_amd(host) {
-        Module::KvmAmd
-    } else {
-        Module::KvmIntel
-    }
-}
-
-/// Whether this host is itself a guest.
-pub(super) fn is_guest(host: &Host) -> bool {
-    has(host, "hypervisor")
-}
-
-/// Whether its virtualization is AMD's.
-pub(super) fn is_amd(host: &Host) -> bool {
-    let vendor = host.cpu.vendor.as_deref();
-    has(host, "svm") || matches!(vendor, Some("AuthenticAMD" | "HygonGenuine"))
-}
-
-fn has(host: &Host, flag: &str) -> bool {
-    host.cpu.flags.contains(flag)
-}
-
-/// Whether a parameter of the vendor's module is on; `None` if that could not be
-/// seen.
-pub(super) fn is_set(host: &Host, parameter: &str) -> Option<bool> {
-    match host.kvm.parameters.get(parameter)?.as_str() {
-        "Y" | "y" | "1" => Some(true),
-        "N" | "n" | "0" => Some(false),
-        _ => None,
-    }
 }
 
 /// Whether KVM uses something: what `parameter` says, or else whether the CPU
@@ -265,7 +225,7 @@ fn unrestricted_guest(host: &Host, want: &Want) -> Finding {
 
 fn apicv(host: &Host, want: &Want) -> Finding {
     if is_amd(host) {
-        return avic(host, want);
+        return avic(host);
     }
     let feature = Feature {
         check: APICV,
@@ -279,29 +239,19 @@ fn apicv(host: &Host, want: &Want) -> Finding {
     feature.judge(host, want)
 }
 
-/// AMD's APICv. A guest with a PIT as QEMU makes it gets none
-/// (`APICV_INHIBIT_REASON_PIT_REINJ` of Linux's kvm_host.h), and no KVM passes it
-/// on to a host that is its guest.
-fn avic(host: &Host, want: &Want) -> Finding {
-    let with = "Interrupts reach a running guest without an exit, but not one with a PIT, as \
-                imgbuild's are. x2AVIC matters to guests of more than 255 virtual CPUs alone.";
-    if !has(host, "avic") && is_set(host, "avic") != Some(true) {
-        return APICV.finds(
-            Severity::Ok,
-            "no AVIC",
-            "AVIC used, where the CPU has it",
-            "Each interrupt of a running guest costs an exit; no setting changes that here, and \
-             no host outside of this one passes AVIC on.",
-        );
-    }
-    let feature = Feature {
-        check: APICV,
-        name: "AVIC",
-        parameter: "avic",
-        flags: &["avic"],
-        with,
-        without: "Each interrupt of a running guest costs an exit, which AVIC saves those without \
-                  a PIT; imgbuild's have one.",
+/// AMD's APICv, for information: a guest with a PIT as QEMU makes it gets none
+/// (`APICV_INHIBIT_REASON_PIT_REINJ` of Linux's kvm_host.h).
+fn avic(host: &Host) -> Finding {
+    let value = match (is_set(host, "avic"), has(host, "avic")) {
+        (Some(true), _) | (None, true) => "AVIC on",
+        (Some(false), true) => "AVIC off",
+        (Some(false) | None, false) => "no AVIC",
     };
-    feature.judge(host, want)
+    APICV.finds(
+        Severity::Ok,
+        value,
+        "none of it",
+        "Each interrupt of a running guest costs an exit; AVIC saves it to guests without a PIT, \
+         and imgbuild's have one. x2AVIC matters to guests of more than 255 virtual CPUs alone.",
+    )
 }

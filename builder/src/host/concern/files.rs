@@ -31,10 +31,8 @@ const INOTIFY: Check = Check {
 /// may run out; a running one has a few hundred.
 const FEW_MAPS: u64 = 4_096;
 const DEFAULT_MAPS: u64 = 65_530;
-const DEFAULT_AIO: u64 = 65_536;
 const DEFAULT_INOTIFY: u64 = 128;
-/// Below these, the host's other programs run short.
-const FEW_AIO: u64 = 1_024;
+/// Below these, this user's other programs may leave a fleet none.
 const FEW_INOTIFY: u64 = 64;
 
 /// Judges open files and other tables.
@@ -116,8 +114,14 @@ fn file_max(host: &Host, want: &Want) -> Finding {
 }
 
 /// The finding that there are `value` of what imgbuild hardly needs, `few` of
-/// which are too few, and that `fix` gives more.
-fn table(check: Check, value: Option<u64>, few: u64, meaning: &str, fix: Fix) -> Finding {
+/// which are too few, and that the setting `name` gives `enough`.
+fn table(
+    check: Check,
+    value: Option<u64>,
+    few: u64,
+    meaning: &str,
+    (name, enough): (&str, u64),
+) -> Finding {
     let need = format!("at least {}", count(few));
     let Some(value) = value else {
         return check.not_seen(need, meaning);
@@ -129,15 +133,10 @@ fn table(check: Check, value: Option<u64>, few: u64, meaning: &str, fix: Fix) ->
     };
     check
         .finds(severity, count(value), need, meaning)
-        .mended_by(fix)
-}
-
-/// What guests do not need is not imgbuild's to change.
-fn sysctl(name: &str, value: u64) -> Fix {
-    Fix::manual(
-        Needs::Command,
-        format!("for those other programs: sysctl -w {name}={value}"),
-    )
+        .mended_by(Fix::manual(
+            Needs::Command,
+            format!("sysctl -w {name}={enough}"),
+        ))
 }
 
 fn maps(host: &Host) -> Finding {
@@ -147,20 +146,19 @@ fn maps(host: &Host) -> Finding {
         FEW_MAPS,
         "It bounds the mappings of each process by itself; a guest's VMM has a few hundred, \
          however many guests there are.",
-        sysctl("vm.max_map_count", DEFAULT_MAPS),
+        ("vm.max_map_count", DEFAULT_MAPS),
     )
 }
 
+/// For information: what other programs share.
 fn aio(host: &Host) -> Finding {
-    let used = host.files.aio.unwrap_or(0);
-    table(
-        AIO,
-        host.files.aio_max.map(|most| most.saturating_sub(used)),
-        FEW_AIO,
-        "Guests' disks are read and written by threads and need none; other programs of the host \
-         share what is left.",
-        sysctl("fs.aio-max-nr", used.saturating_add(DEFAULT_AIO)),
-    )
+    let need = "none of them";
+    let meaning = "Guests' disks are read and written by threads, which take none.";
+    let Some(most) = host.files.aio_max else {
+        return AIO.not_seen(need, meaning);
+    };
+    let left = most.saturating_sub(host.files.aio.unwrap_or(0));
+    AIO.finds(Severity::Ok, format!("{} left", count(left)), need, meaning)
 }
 
 fn inotify(host: &Host) -> Finding {
@@ -168,7 +166,8 @@ fn inotify(host: &Host) -> Finding {
         INOTIFY,
         host.files.inotify_instances,
         FEW_INOTIFY,
-        "A fleet takes one, and its guests none; other programs of this user take more.",
-        sysctl("fs.inotify.max_user_instances", DEFAULT_INOTIFY),
+        "A fleet takes one, and its guests none; it does not start where this user's other \
+         programs have taken all.",
+        ("fs.inotify.max_user_instances", DEFAULT_INOTIFY),
     )
 }

@@ -1,14 +1,11 @@
 //! The kernel's configuration.
 
-use std::collections::BTreeMap;
-
-use super::cpu;
-use super::kvm::{Link, broken};
+use super::facts::config::{Config, kvm_options, missing};
+use super::facts::link::{Link, broken};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
-use crate::host::settings::Module;
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
-use crate::vmm::Sharing;
+use crate::vmm::{Net, Sharing};
 
 const CONFIG: Check = Check {
     id: "config",
@@ -39,45 +36,17 @@ const TUN: Check = Check {
     document: "https://docs.kernel.org/networking/tuntap.html",
 };
 
-type Config = BTreeMap<String, String>;
-
-/// Whether the kernel is built with KVM for this CPU; `None` without a
-/// configuration to read.
-pub(super) fn has_kvm(host: &Host) -> Option<bool> {
-    let config = host.kernel.config.as_ref()?;
-    Some(missing(config, &kvm_options(host)).is_empty())
-}
-
-/// Its version, the first two numbers of its release.
-pub(super) fn version(host: &Host) -> Option<(u32, u32)> {
-    let mut numbers = host
-        .kernel
-        .release
-        .as_deref()?
-        .split(|c: char| !c.is_ascii_digit());
-    let mut number = || numbers.next()?.parse().ok();
-    Some((number()?, number()?))
-}
-
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let release = host.kernel.release.as_deref().unwrap_or("not seen");
     let need = "/proc/config.gz or /boot/config-RELEASE";
     let Some(config) = &host.kernel.config else {
-        return vec![
-            CONFIG
-                .finds(
-                    Severity::Advice,
-                    format!("not seen, of kernel {release}"),
-                    need,
-                    "What the kernel was built with is not known; what it does was looked at all \
-                     the same.",
-                )
-                .mended_by(Fix::manual(
-                    Needs::Command,
-                    "load the module that shows it (modprobe configs), or let this user read \
-                     /boot/config-$(uname -r)",
-                )),
-        ];
+        return vec![CONFIG.finds(
+            Severity::Ok,
+            format!("not seen, of kernel {release}"),
+            need,
+            "What the kernel was built with is not known; what it does was looked at all the \
+                 same.",
+        )];
     };
     let value = format!("of kernel {release}");
     let meaning = "What the kernel was built with is known.";
@@ -85,26 +54,11 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
         CONFIG.finds(Severity::Ok, value, need, meaning),
         kvm(host, want, config),
         ksm(host, want, config),
-        virtio(host, config),
+        virtio(config),
         vhost(config),
         irq_bypass(config),
-        tun(config),
+        tun(host, want, config),
     ]
-}
-
-fn kvm_options(host: &Host) -> [&'static str; 2] {
-    let vendor = match cpu::vendor_module(host) {
-        Module::KvmAmd => "CONFIG_KVM_AMD",
-        Module::KvmIntel => "CONFIG_KVM_INTEL",
-    };
-    ["CONFIG_KVM", vendor]
-}
-
-/// Those of `options` that are neither built in nor modules.
-fn missing<'a>(config: &Config, options: &[&'a str]) -> Vec<&'a str> {
-    let set = |option: &str| matches!(config.get(option).map(String::as_str), Some("y" | "m"));
-    let options = options.iter().copied();
-    options.filter(|option| !set(option)).collect()
 }
 
 /// What it means that an option is lacking.
@@ -172,19 +126,19 @@ fn ksm(host: &Host, want: &Want, config: &Config) -> Finding {
     )
 }
 
-fn virtio(host: &Host, config: &Config) -> Finding {
-    let lack = if cpu::is_guest(host) {
-        Lack::Matters(Severity::Advice)
-    } else {
-        Lack::Unused("this host is no guest itself, and guests' virtio devices are QEMU's.")
-    };
+/// For information, as the next two are: they are looked for where other
+/// launchers run.
+fn virtio(config: &Config) -> Finding {
     options(
         VIRTIO,
         config,
         &["CONFIG_VIRTIO", "CONFIG_VIRTIO_NET", "CONFIG_VIRTIO_BLK"],
-        lack,
-        "Guests' virtio devices are QEMU's and need none of it; it makes this host's own disk and \
-         network fast where it is itself a guest.",
+        Lack::Unused(
+            "guests' virtio devices are QEMU's, and where this host is a guest itself, what \
+             serves its disk and network is there.",
+        ),
+        "Guests' virtio devices are QEMU's and need none of it; it serves this host's own disk and \
+         network where it is itself a guest.",
     )
 }
 
@@ -193,9 +147,9 @@ fn vhost(config: &Config) -> Finding {
         VHOST,
         config,
         &["CONFIG_VHOST_NET"],
-        Lack::Matters(Severity::Advice),
-        "Guests on taps can have their packets moved by the kernel instead of QEMU; QEMU's own \
-         network, --net user, does without.",
+        Lack::Unused("QEMU moves guests' packets itself."),
+        "The kernel can move a guest's packets instead of QEMU, which imgbuild's guests are not \
+         set up for.",
     )
 }
 
@@ -204,18 +158,25 @@ fn irq_bypass(config: &Config) -> Finding {
         IRQ_BYPASS,
         config,
         &["CONFIG_IRQ_BYPASS_MANAGER"],
-        Lack::Matters(Severity::Advice),
-        "Interrupts of a device that is passed through go to its guest directly; these guests are \
-         given none, so it is only for comparison.",
+        Lack::Unused("guests are given no device of the host's."),
+        "Interrupts of a device that is passed through go to its guest directly; imgbuild's guests \
+         are given none.",
     )
 }
 
-fn tun(config: &Config) -> Finding {
+fn tun(host: &Host, want: &Want, config: &Config) -> Finding {
+    let lack = match want.net {
+        Net::User | Net::None => Lack::Unused("only guests on taps need it."),
+        Net::Tap if host.network.tun => {
+            Lack::Unused("/dev/net/tun is there, which is what counts.")
+        }
+        Net::Tap => Lack::Matters(Severity::Advice),
+    };
     options(
         TUN,
         config,
         &["CONFIG_TUN"],
-        Lack::Matters(Severity::Advice),
+        lack,
         "Guests can be connected by taps; --net user does without.",
     )
 }

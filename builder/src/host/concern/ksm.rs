@@ -74,7 +74,7 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
         // How it would run is the business of the fix that turns it on.
         Some(ksm) => vec![present(), run(host, want, ksm)],
     };
-    findings.push(memory_merge(host, want));
+    findings.push(memory_merge(host));
     findings
 }
 
@@ -340,21 +340,16 @@ fn across_nodes(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
     }
 }
 
-fn memory_merge(host: &Host, want: &Want) -> Finding {
-    let need = "kept at execve(2)";
-    let meaning = "Sharing guests' RAM does without; sharing all of QEMU's memory needs it.";
+/// For information: imgbuild shares guests' RAM, and nothing else of QEMU's.
+fn memory_merge(host: &Host) -> Finding {
+    let need = "none of it";
+    let meaning = "QEMU asks for the merging of its guest's RAM by madvise(2); only to share the \
+                   rest of QEMU's memory would this be kept at execve(2).";
     let value = match host.memory_merge {
         None => return MEMORY_MERGE.not_seen(need, meaning),
-        Some(MemoryMerge::Kept) => {
-            return MEMORY_MERGE.finds(Severity::Ok, "kept", need, meaning);
-        }
+        Some(MemoryMerge::Kept) => "kept at execve(2)",
         Some(MemoryMerge::Lost) => "lost at execve(2)",
         Some(MemoryMerge::Unsupported) => "not in this kernel, or refused",
     };
-    MEMORY_MERGE
-        .finds(want.when_shared(Severity::Advice), value, need, meaning)
-        .mended_by(Fix::manual(
-            Needs::Reboot,
-            "boot Linux 6.7 or later, built with CONFIG_KSM",
-        ))
+    MEMORY_MERGE.finds(Severity::Ok, value, need, meaning)
 }

@@ -1,7 +1,8 @@
 //! `/dev/kvm`, the module behind it, and what it did with a guest's kernel code.
 
+use super::facts::link::{Link, broken, stands_in, vendor_modules};
+use super::facts::processor;
 use super::text::count;
-use super::{cpu, kernel};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::kvm::Device;
 use crate::host::kvm::probe::{Outcome, Probe};
@@ -41,30 +42,6 @@ const FEW_EXITS: f64 = 100_000.0;
 /// CPU itself: there it takes as long, but for how the two are clocked.
 const SLOWER: f64 = 3.0;
 
-/// What a `/dev/kvm` that opens rests on; each needs the one before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Link {
-    Cpu,
-    /// A kernel built with KVM.
-    Kernel,
-    Module,
-    Device,
-}
-
-/// The first link that is broken, which is why the device does not open.
-pub(super) fn broken(host: &Host) -> Option<Link> {
-    match host.kvm.device {
-        Device::Open => None,
-        Device::Refused { .. } => Some(Link::Device),
-        Device::Absent if vendor_modules(host).iter().any(stands_in) => Some(Link::Device),
-        // The usual modules, where they are built in, are there without it too.
-        Device::Absent if cpu::virtualizes(host) == Some(false) => Some(Link::Cpu),
-        Device::Absent if !vendor_modules(host).is_empty() => Some(Link::Device),
-        Device::Absent if kernel::has_kvm(host) == Some(false) => Some(Link::Kernel),
-        Device::Absent => Some(Link::Module),
-    }
-}
-
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     match broken(host) {
         None => {
@@ -77,16 +54,6 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
         Some(Link::Module) => vec![module(host, want)],
         Some(Link::Cpu | Link::Kernel) => Vec::new(),
     }
-}
-
-fn vendor_modules(host: &Host) -> Vec<&str> {
-    let modules = host.kvm.modules.iter().map(String::as_str);
-    modules.filter(|name| *name != "kvm").collect()
-}
-
-/// Whether a module does what VT-x or SVM do, in another way.
-fn stands_in(module: &&str) -> bool {
-    !matches!(*module, "kvm_intel" | "kvm_amd")
 }
 
 fn device(host: &Host, want: &Want) -> Finding {
@@ -190,7 +157,7 @@ fn module(host: &Host, want: &Want) -> Finding {
             need,
             "There is no /dev/kvm without it, and no guest under KVM.",
         )
-        .mended_by(Fix::Module(cpu::vendor_module(host)))
+        .mended_by(Fix::Module(processor::vendor_module(host)))
 }
 
 /// A host that has PVM in the place of a vendor's module.

@@ -1,8 +1,8 @@
 //! What KVM costs beside running guests' code: time to make one, CPU time while it
 //! sleeps, and threads of the kernel.
 
-use super::kernel;
-use super::kvm::broken;
+use super::facts::config;
+use super::facts::link::broken;
 use super::text::{count, counted};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::kvm::probe::{Extremes, Outcome};
@@ -97,7 +97,7 @@ fn vm_create(host: &Host, want: &Want) -> Finding {
     };
     VM_CREATE
         .finds(
-            want.felt_under_kvm(Severity::Advice),
+            want.under_kvm(Severity::Advice),
             value,
             need,
             format!(
@@ -118,7 +118,7 @@ fn vm_create(host: &Host, want: &Want) -> Finding {
 /// thread for that, which it moves into the maker's control groups, and does not
 /// favour moves.
 fn waits_for_cpus(host: &Host) -> bool {
-    let moves_a_thread = kernel::version(host).is_none_or(|version| version < NO_MOVE);
+    let moves_a_thread = config::version(host).is_none_or(|version| version < NO_MOVE);
     moves_a_thread && !has_no_recovery(host) && host.cgroup.favours_moves != Some(true)
 }
 
@@ -143,7 +143,7 @@ fn halt_poll(host: &Host, want: &Want) -> Finding {
         )
     } else {
         (
-            want.felt_under_kvm(Severity::Advice),
+            want.under_kvm(Severity::Advice),
             "A guest that sleeps keeps its CPU for so long at most, in case it wakes: guests that \
              wake often burn CPU time that others could have. Every machine of the host is \
              affected.",
@@ -194,7 +194,7 @@ fn nx_huge_pages(host: &Host, want: &Want) -> Finding {
     }
     NX_HUGE_PAGES
         .finds(
-            want.felt_under_kvm(Severity::Advice),
+            want.under_kvm(Severity::Advice),
             value,
             need,
             "KVM makes a thread a guest to join huge pages again that it never splits here: it \

@@ -204,31 +204,14 @@ fn huge_pages(host: &Host) -> Finding {
     }
 }
 
+/// For information: what other programs get.
 fn thp(host: &Host) -> Finding {
-    let need = "madvise or never";
-    match host.memory.transparent_huge_pages.as_deref() {
-        None => THP.not_seen(
-            need,
-            "A kernel without huge pages gives guests what they touch.",
-        ),
-        Some("always") => THP
-            .finds(
-                Severity::Advice,
-                "always",
-                need,
-                "Who touches 4 KiB may get 2 MiB, which KSM then has to split; imgbuild's QEMUs \
-                 are started with huge pages off for themselves, other programs' are not.",
-            )
-            .mended_by(Fix::manual(
-                Needs::Command,
-                "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
-            )),
-        Some(policy) => THP.finds(
-            Severity::Ok,
-            policy,
-            need,
-            "Guests get the pages that they touch and no more.",
-        ),
+    let need = "any of them";
+    let meaning = "imgbuild's QEMUs are started with huge pages off for themselves: guests get the \
+                   pages that they touch and no more.";
+    match &host.memory.transparent_huge_pages {
+        None => THP.not_seen(need, meaning),
+        Some(policy) => THP.finds(Severity::Ok, policy, need, meaning),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::cpu::{is_amd, is_guest, is_set, virtualizes};
+use super::facts::processor::{is_amd, is_guest, is_set, virtualizes};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
@@ -32,8 +32,8 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
             want.under_kvm(Severity::Advice),
             "a guest itself",
             format!(
-                "Each exit of a guest passes through the outer hypervisor{}: guests boot and \
-                 answer later, and fewer are worth their CPU.",
+                "Each exit of a guest under KVM passes through the outer hypervisor{}: guests boot \
+                 and answer later, and fewer are worth their CPU.",
                 relief.lacking()
             ),
         )

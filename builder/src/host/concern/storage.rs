@@ -24,7 +24,7 @@ const FILES_A_GUEST: u64 = 2;
 const SOCKETS_A_GUEST: u64 = 1;
 
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
-    vec![disk(host, want), sockets(host, want), shm(host, want)]
+    vec![disk(host, want), sockets(host, want), shm(host)]
 }
 
 /// What and where it is.
@@ -101,29 +101,13 @@ fn sockets(host: &Host, want: &Want) -> Finding {
         ))
 }
 
-fn shm(host: &Host, want: &Want) -> Finding {
-    let need = format!("{} free", size(want.memory.bytes()));
-    let meaning = "The RAM of a template, from which guests are cloned, lies there.";
+/// For information: where other launchers of guests put their RAM.
+fn shm(host: &Host) -> Finding {
+    let need = "none of it";
+    let meaning = "A guest's RAM is memory of its QEMU's own, which no file system holds.";
     let Some(system) = host.storage.get(&Store::Shm) else {
         return SHM.not_seen(need, meaning);
     };
-    let severity = if system.free < want.memory.bytes() {
-        Severity::Advice
-    } else {
-        Severity::Ok
-    };
-    SHM.finds(
-        severity,
-        format!("{} of {} free", size(system.free), size(system.size)),
-        need,
-        meaning,
-    )
-    .mended_by(Fix::manual(
-        Needs::Command,
-        format!(
-            "make it larger: mount -o remount,size={} {}, or start the container with --shm-size",
-            want.memory.bytes().saturating_add(system.size),
-            system.path.display()
-        ),
-    ))
+    let value = format!("{} of {} free", size(system.free), size(system.size));
+    SHM.finds(Severity::Ok, value, need, meaning)
 }

@@ -1,6 +1,6 @@
 //! User ids for guests, and what those may not open.
 
-use super::kvm;
+use super::facts::link::broken;
 use super::text::{count, counted};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::snapshot::Host;
@@ -23,7 +23,7 @@ const SHARED: &str = "all guests run under this process's id, and one that has t
 /// Judges whether guests have user ids of their own, and what those may open.
 pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let mut findings = vec![user_ids(host, want)];
-    if kvm::broken(host).is_none() {
+    if broken(host).is_none() {
         findings.push(kvm_users(host, want));
     }
     findings

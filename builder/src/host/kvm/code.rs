@@ -6,16 +6,13 @@
 
 use std::arch::asm;
 
-use super::image;
+use super::layout::{self, PATTERN};
 
 /// The port that programs write to.
 pub(crate) const PORT: u16 = 0xf4;
 /// An instruction did what the manual says.
 pub(crate) const RIGHT: u8 = 0x10;
 pub(crate) const WRONG: u8 = 0x11;
-
-/// What memory and registers hold where nothing else would put it.
-pub(crate) const PATTERN: u64 = 0x5ca1_ab1e;
 
 /// Bits of the extended feature enable register, MSR `0xc000_0080`.
 pub(crate) const EFER_LME: u64 = 1 << 8;
@@ -236,7 +233,7 @@ fn wrmsr() -> &'static [u8] {
         "mov ebx, gs:[0]",
         "cmp ebx, {pattern}",
         "jne 29f",
-        { page = image::PATTERN_PAGE, pattern = PATTERN }
+        { page = layout::PATTERN_PAGE, pattern = PATTERN }
     )
 }
 
@@ -248,7 +245,7 @@ fn mov_cr3() -> &'static [u8] {
         "mov ebx, [{window}]",
         "cmp ebx, {pattern}",
         "jne 29f",
-        { tables = image::SECOND_TABLES, window = image::SECOND_WINDOW, pattern = PATTERN }
+        { tables = layout::SECOND_TABLES, window = layout::SECOND_WINDOW, pattern = PATTERN }
     )
 }
 
@@ -265,9 +262,9 @@ fn invlpg() -> &'static [u8] {
         "cmp ebx, {pattern}",
         "jne 29f",
         {
-            window = image::FIRST_WINDOW,
-            entry = image::PATTERN_PAGE | image::PRESENT_WRITABLE,
-            entry_address = image::FIRST_WINDOW_ENTRY,
+            window = layout::FIRST_WINDOW,
+            entry = layout::PATTERN_PAGE | layout::PRESENT_WRITABLE,
+            entry_address = layout::FIRST_WINDOW_ENTRY,
             pattern = PATTERN
         }
     )
@@ -303,7 +300,7 @@ fn iretq() -> &'static [u8] {
         "23:",
         "cmp rsp, rbp",
         "jne 29f",
-        { data = image::DATA_SELECTOR, code = image::CODE_SELECTOR }
+        { data = layout::DATA_SELECTOR, code = layout::CODE_SELECTOR }
     )
 }
 
@@ -328,7 +325,7 @@ fn cmpxchg16b() -> &'static [u8] {
         "jne 29f",
         "cmp rdx, rcx",
         "jne 29f",
-        { page = image::EMPTY_PAGE, pattern = PATTERN }
+        { page = layout::EMPTY_PAGE, pattern = PATTERN }
     )
 }
 
@@ -347,7 +344,7 @@ fn xsave() -> &'static [u8] {
         "jne 29f",
         "bt dword ptr [rdi + 512], 1",
         "jnc 29f",
-        { page = image::EMPTY_PAGE, pattern = PATTERN }
+        { page = layout::EMPTY_PAGE, pattern = PATTERN }
     )
 }
 
@@ -366,7 +363,7 @@ fn xrstor() -> &'static [u8] {
         "movdqu [rdi + 2048], xmm0",
         "cmp [rdi + 2048], rbx",
         "jne 29f",
-        { page = image::EMPTY_PAGE, pattern = PATTERN }
+        { page = layout::EMPTY_PAGE, pattern = PATTERN }
     )
 }
 

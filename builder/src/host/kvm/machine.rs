@@ -9,7 +9,8 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use vmm_sys_util::errno;
 
 use super::code::{EFER_LMA, EFER_LME, Feature};
-use super::image::{self, Image};
+use super::image::Image;
+use super::layout;
 
 /// A system call that failed.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +80,7 @@ impl Hypervisor {
             slot: 0,
             flags: 0,
             guest_phys_addr: 0,
-            memory_size: image::SIZE,
+            memory_size: layout::SIZE,
             userspace_addr: memory.as_mut_ptr().expose_provenance() as u64,
         };
         // SAFETY: the region is the image's memory, which nobody else touches and
@@ -124,7 +125,7 @@ fn uninterrupted<T>(call: impl Fn() -> errno::Result<T>) -> errno::Result<T> {
 fn long_mode(sregs: &mut kvm_sregs) {
     let data = kvm_segment {
         limit: u32::MAX,
-        selector: image::DATA_SELECTOR,
+        selector: layout::DATA_SELECTOR,
         type_: 3,
         present: 1,
         db: 1,
@@ -133,7 +134,7 @@ fn long_mode(sregs: &mut kvm_sregs) {
         ..kvm_segment::default()
     };
     sregs.cs = kvm_segment {
-        selector: image::CODE_SELECTOR,
+        selector: layout::CODE_SELECTOR,
         type_: 11,
         db: 0,
         l: 1,
@@ -148,12 +149,12 @@ fn long_mode(sregs: &mut kvm_sregs) {
     ] {
         *segment = data;
     }
-    sregs.gdt.base = image::GDT;
-    sregs.gdt.limit = image::GDT_SIZE - 1;
-    sregs.idt.base = image::IDT;
-    sregs.idt.limit = image::IDT_SIZE - 1;
+    sregs.gdt.base = layout::GDT;
+    sregs.gdt.limit = layout::GDT_SIZE - 1;
+    sregs.idt.base = layout::IDT;
+    sregs.idt.limit = layout::IDT_SIZE - 1;
     sregs.cr0 = CR0;
-    sregs.cr3 = image::FIRST_TABLES;
+    sregs.cr3 = layout::FIRST_TABLES;
     sregs.cr4 = CR4;
     sregs.efer = EFER_LME | EFER_LMA;
 }
@@ -200,8 +201,8 @@ impl Machine {
     /// Puts the CPU before its program's first instruction, with `rcx` there.
     pub(crate) fn restart(&mut self, rcx: u64) -> Result<(), CallError> {
         let registers = kvm_regs {
-            rip: image::PROGRAM,
-            rsp: image::STACK_TOP,
+            rip: layout::PROGRAM,
+            rsp: layout::STACK_TOP,
             rcx,
             // Bit 1 is always set; interrupts are off.
             rflags: 2,

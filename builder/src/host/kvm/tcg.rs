@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 
 use super::code::{EFER_LME, PORT, PROGRAMS, RIGHT, WRONG, assemble, counting_loop};
-use super::image::{self, Image};
+use super::image::Image;
+use super::layout;
 use super::machine::{CR0, CR4, CR4_OSXSAVE, XCR0};
 use crate::vmm::qemu::Program;
 
@@ -38,7 +39,7 @@ fn copy() -> &'static [u8] {
         "mov eax, {entry}",
         "jmp eax",
         ".code64",
-        { memory = MEMORY, size = image::SIZE, entry = ENTRY }
+        { memory = MEMORY, size = layout::SIZE, entry = ENTRY }
     )
 }
 
@@ -78,13 +79,13 @@ fn enter() -> &'static [u8] {
             idtr = IDTR,
             cr4 = CR4 | CR4_OSXSAVE,
             xcr0 = XCR0,
-            tables = image::FIRST_TABLES,
+            tables = layout::FIRST_TABLES,
             efer = EFER_LME,
-            stack = image::STACK_TOP,
+            stack = layout::STACK_TOP,
             cr0 = CR0,
-            data = image::DATA_SELECTOR,
-            code = image::CODE_SELECTOR,
-            program = image::PROGRAM
+            data = layout::DATA_SELECTOR,
+            code = layout::CODE_SELECTOR,
+            program = layout::PROGRAM
         }
     )
 }
@@ -95,8 +96,8 @@ fn kernel(program: &[u8]) -> Vec<u8> {
     let mut memory = Image::new(program);
     memory.put_bytes(ENTRY, enter());
     for (register, base, size) in [
-        (GDTR, image::GDT, image::GDT_SIZE),
-        (IDTR, image::IDT, image::IDT_SIZE),
+        (GDTR, layout::GDT, layout::GDT_SIZE),
+        (IDTR, layout::IDT, layout::IDT_SIZE),
     ] {
         memory.put_bytes(register, &(base << 16 | u64::from(size - 1)).to_le_bytes());
     }
@@ -175,7 +176,7 @@ fn no_program_is_right_without_its_instruction() {
         assemble!("rdmsr"),
         assemble!("wrmsr"),
         assemble!("mov cr3, rax"),
-        assemble!("invlpg [{window}]", { window = image::FIRST_WINDOW }),
+        assemble!("invlpg [{window}]", { window = layout::FIRST_WINDOW }),
         assemble!("int3"),
         assemble!("iretq"),
         assemble!("lock cmpxchg16b [rdi]"),

@@ -3,13 +3,12 @@
 
 use std::path::Path;
 
-use tty_init::identity::FW_CFG_NAME;
-
 use super::SettingsError;
-use crate::sample::processes::{self, command_line, is_gone, values};
+use crate::sample::processes::{self, command_line, is_gone};
+use crate::vmm::qemu::traces::has_identity;
 
-/// How many guests of imgbuild live: processes that QEMU's option `-fw_cfg`
-/// hands an identity.
+/// How many guests of imgbuild live: processes of QEMU that are handed an
+/// identity.
 pub(crate) fn living(root: &Path) -> Result<u64, SettingsError> {
     let proc = root.join("proc");
     let failed = |source| SettingsError::Guests {
@@ -19,23 +18,10 @@ pub(crate) fn living(root: &Path) -> Result<u64, SettingsError> {
     let mut guests = 0;
     for process in processes::folders(root).map_err(failed)? {
         match command_line(&process.map_err(failed)?) {
-            Ok(line) => guests += u64::from(is_guest(&line)),
+            Ok(line) => guests += u64::from(has_identity(&line)),
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(failed(error)),
         }
     }
     Ok(guests)
-}
-
-/// Whether a command line is a guest's. The name alone may be in that of who
-/// looks for guests.
-fn is_guest(line: &[u8]) -> bool {
-    values(line, b"-fw_cfg").any(names_identity)
-}
-
-fn names_identity(value: &[u8]) -> bool {
-    value
-        .strip_prefix(b"name=")
-        .and_then(|rest| rest.strip_prefix(FW_CFG_NAME.as_bytes()))
-        .is_some_and(|rest| rest.starts_with(b","))
 }

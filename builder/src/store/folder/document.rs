@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::FolderError;
-use super::paths::SPEC;
+use super::error::FolderError;
+use super::paths::{Paths, SPEC};
 use crate::store::orphans::{GuestUsers, Mark};
 use crate::store::spec::{FleetSpec, SPEC_VERSION};
 use crate::units::Instance;
@@ -86,6 +86,18 @@ impl Remnant {
         Self {
             mark: mark(),
             runtime: (spec.get("runtime")).and_then(|path| any_path::deserialize(path).ok()),
+        }
+    }
+}
+
+impl Paths {
+    /// The same paths, with the sockets where the spec says that they are now.
+    #[must_use]
+    pub fn as_they_are(&self) -> Self {
+        let runtime = Remnant::of(&self.state).runtime;
+        Self {
+            state: self.state.clone(),
+            runtime: runtime.unwrap_or_else(|| self.runtime.clone()),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::document::Remnant;
 use super::lock::{self, Supervised};
 use crate::directories::Directories;
 use crate::private::{Others, Private};
@@ -37,16 +36,6 @@ impl Paths {
         Self {
             state: directories.fleets().join(name),
             runtime: directories.runtime.join(name),
-        }
-    }
-
-    /// The same, with the sockets where the spec says that they are now.
-    #[must_use]
-    pub fn as_they_are(&self) -> Self {
-        let runtime = Remnant::of(&self.state).runtime;
-        Self {
-            state: self.state.clone(),
-            runtime: runtime.unwrap_or_else(|| self.runtime.clone()),
         }
     }
 

@@ -7,6 +7,12 @@ use tty_init::identity::FW_CFG_NAME;
 
 use crate::vmm::{Accel, GuestSpec, Net, Outbound, Part, SSH_PORT, Sharing};
 
+/// Gives a machine the UUID by which its process is found again.
+pub(super) const UUID: &str = "-uuid";
+
+/// Gives a machine a file of its guest's, such as its identity.
+pub(super) const FW_CFG: &str = "-fw_cfg";
+
 /// What QEMU's process is kept from (qemu(1), `-sandbox`): system calls that
 /// nobody should use, changing its user, starting programs, and changing its
 /// priority or CPUs. It costs no memory, and no CPU that could be measured.
@@ -28,7 +34,7 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
     let mut argv = Argv::default();
     argv.option("-name", &guest.id);
     if let Some(uuid) = &guest.uuid {
-        argv.option("-uuid", uuid);
+        argv.option(UUID, uuid);
     }
     argv.option("-sandbox", SANDBOX);
     argv.option(
@@ -63,7 +69,7 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
     argv.option("-mon", "chardev=monitor,mode=control");
     if parts.contains(&Part::Identity) {
         let file = opened_again(Part::Identity);
-        argv.option("-fw_cfg", format!("name={FW_CFG_NAME},file={file}"));
+        argv.option(FW_CFG, format!("name={FW_CFG_NAME},file={file}"));
     }
     if parts.contains(&Part::Overlay) {
         let overlay = argv.descriptor_set(Part::Overlay);

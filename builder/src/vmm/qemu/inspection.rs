@@ -7,14 +7,13 @@ use std::os::unix::net;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
+use super::qmp::{Inquiry, QmpError};
 use crate::vmm::Machine;
-use crate::vmm::qemu::qmp::{Inquiry, QmpError};
 
 #[derive(Debug)]
 pub(crate) struct Inspection {
     monitor: UnixStream,
     inquiry: Inquiry,
-    outgoing: Vec<u8>,
 }
 
 /// Why there is no answer.
@@ -40,8 +39,7 @@ impl Inspection {
         registry.register(&mut monitor, token, both)?;
         Ok(Self {
             monitor,
-            inquiry: Inquiry::default(),
-            outgoing: Vec::new(),
+            inquiry: Inquiry::begin(),
         })
     }
 
@@ -50,16 +48,17 @@ impl Inspection {
         let mut chunk = [0; 4096];
         loop {
             // What it does not take now, it takes when it is writable again.
-            while !self.outgoing.is_empty()
-                && let Some(written) = unless_blocked(self.monitor.write(&self.outgoing))?
+            let outgoing = self.inquiry.outgoing();
+            while !outgoing.is_empty()
+                && let Some(written) = unless_blocked(self.monitor.write(outgoing))?
             {
-                self.outgoing.drain(..written);
+                outgoing.drain(..written);
             }
             match unless_blocked(self.monitor.read(&mut chunk))? {
                 None => return Ok(None),
                 Some(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Some(read) => {
-                    let machine = self.inquiry.take(&chunk[..read], &mut self.outgoing)?;
+                    let machine = self.inquiry.take(&chunk[..read])?;
                     if machine.is_some() {
                         return Ok(machine);
                     }

@@ -1,0 +1,12 @@
+//! What could not be seen of a host.
+
+use serde::{Deserialize, Serialize};
+
+/// Something that could not be seen.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Unseen {
+    /// Its path, or another name.
+    pub what: String,
+    /// Why, such as `Permission denied` or `"abc" is not a number`.
+    pub why: String,
+}

@@ -1,0 +1,148 @@
+//! Commands of QEMU's monitor, and what it answers to each (QEMU's qapi/*.json).
+//! One more is a type more.
+
+use std::marker::PhantomData;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::QmpError;
+
+/// A command; its fields are its arguments.
+pub(crate) trait Command: Serialize {
+    /// Its name.
+    const NAME: &'static str;
+    /// What comes back of it.
+    type Answer: DeserializeOwned;
+
+    /// As it is sent, in one line.
+    fn line(&self) -> String {
+        let request = Request {
+            execute: Self::NAME,
+            arguments: self,
+        };
+        serde_json::to_string(&request).expect("arguments have names") + "\n"
+    }
+}
+
+#[derive(Serialize)]
+struct Request<'a, C: ?Sized> {
+    execute: &'static str,
+    arguments: &'a C,
+}
+
+/// An answer to a command, as it came.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(super) value: Value,
+    /// The whole message, to be quoted.
+    pub(super) line: Vec<u8>,
+}
+
+/// A command that was sent: how to read the answer to it.
+#[derive(Debug)]
+pub(crate) struct Asked<C>(PhantomData<C>);
+
+impl<C: Command> Asked<C> {
+    pub(super) fn new() -> Self {
+        Self(PhantomData)
+    }
+
+    /// What QEMU answers.
+    pub(crate) fn read(&self, answer: Answer) -> Result<C::Answer, QmpError> {
+        let Answer { value, line } = answer;
+        serde_json::from_value(value).map_err(|_| QmpError::garbage(&line))
+    }
+}
+
+/// Ends the negotiation that a connection begins with; before it QEMU takes no
+/// other command.
+#[derive(Debug, Serialize)]
+pub(crate) struct QmpCapabilities {}
+
+impl Command for QmpCapabilities {
+    const NAME: &'static str = "qmp_capabilities";
+    type Answer = Value;
+}
+
+/// Asks how the machine is.
+#[derive(Debug, Serialize)]
+pub(crate) struct QueryStatus {}
+
+/// What comes of [`QueryStatus`].
+#[derive(Debug, Deserialize)]
+pub(crate) struct Status {
+    /// How it is.
+    pub(crate) status: RunState,
+}
+
+/// How a machine is (QEMU's qapi/run-state.json), as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RunState {
+    Running,
+    /// Paused by a failed access to a disk.
+    IoError,
+    InternalError,
+    GuestPanicked,
+    Shutdown,
+    /// Paused for any other reason, or in a way that later versions know.
+    #[serde(other)]
+    Other,
+}
+
+impl Command for QueryStatus {
+    const NAME: &'static str = "query-status";
+    type Answer = Status;
+}
+
+/// Has a paused machine go on.
+#[derive(Debug, Serialize)]
+pub(crate) struct Cont {}
+
+impl Command for Cont {
+    const NAME: &'static str = "cont";
+    type Answer = Value;
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct MigrateSetSpeed {
+        max_bandwidth: u64,
+    }
+
+    impl Command for MigrateSetSpeed {
+        const NAME: &'static str = "migrate-set-speed";
+        type Answer = Value;
+    }
+
+    #[test]
+    fn a_command_is_a_line_with_its_arguments() {
+        let command = MigrateSetSpeed { max_bandwidth: 7 };
+        assert_eq!(
+            command.line(),
+            "{\"execute\":\"migrate-set-speed\",\"arguments\":{\"max-bandwidth\":7}}\n"
+        );
+        assert_eq!(Cont {}.line(), "{\"execute\":\"cont\",\"arguments\":{}}\n");
+    }
+
+    #[test]
+    fn a_state_that_later_versions_know_is_another() {
+        for (name, state) in [
+            ("running", RunState::Running),
+            ("io-error", RunState::IoError),
+            ("what comes in ten years", RunState::Other),
+        ] {
+            let status: Status = serde_json::from_value(json!({ "status": name })).unwrap();
+            assert_eq!(status.status, state, "{name}");
+        }
+        assert!(serde_json::from_value::<Status>(json!({ "status": 7 })).is_err());
+    }
+}
