@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tty_init::protocol::Status;
 
+use state::{Start, State};
+
 pub(crate) mod admission;
 pub(crate) mod deadline;
 mod event;
@@ -20,8 +22,6 @@ mod steps;
 mod tests;
 mod trouble;
 mod wanted;
-
-use state::{Start, State};
 
 pub use event::{Action, Actions, Event};
 pub use policy::{Backoff, GIVE_UP, OnTrouble, Policy, SETTLED, TRY_ON};
@@ -51,11 +51,11 @@ const TRIES: u32 = 4;
 pub enum Phase {
     /// Not started yet
     Planned,
-    /// Its VMM was started; its kernel has not spoken
+    /// Its VMM was started; its kernel has printed nothing yet
     Starting,
-    /// Its kernel speaks; it has not reported ready
+    /// Its kernel runs; it has not reported ready
     Booting,
-    /// It reported ready, and answers in time
+    /// It reported ready and answers in time
     Ready,
     /// It is late with an answer
     Unresponsive,

@@ -7,10 +7,9 @@ use super::manifest::{KernelRecord, MANIFEST_VERSION, Manifest, Options};
 use super::staging::{Staging, StagingError};
 use crate::artifact::BuildError;
 use crate::artifact::output::Output;
-use crate::artifact::trees::Trees;
-use crate::artifact::trees::trees;
+use crate::artifact::trees::{Trees, trees};
 use crate::disk::ext4::Ext4;
-use crate::kernel::{self};
+use crate::kernel;
 use crate::recipe::Recipe;
 use crate::units::ByteSize;
 

@@ -1,5 +1,8 @@
 //! Why a build failed.
 
+use std::io;
+use std::path::PathBuf;
+
 use super::ManifestError;
 use super::staging::StagingError;
 use crate::disk::base::BaseError;
@@ -9,8 +12,6 @@ use crate::initramfs::{PackError, RootfsError};
 use crate::kernel::KernelError;
 use crate::tree::error::TreeError;
 use crate::units::ByteSize;
-use std::io::{self};
-use std::path::PathBuf;
 
 /// A build that failed; the previous output is untouched.
 #[derive(Debug, thiserror::Error)]

@@ -1,11 +1,15 @@
 //! The files of an output folder as they are written.
 
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
 use super::manifest::FileRecord;
 use super::staging::Staging;
 use super::{BASE, INITRAMFS, OVERLAYS};
 use crate::artifact::BuildError;
-use crate::artifact::files::create_read_only;
-use crate::artifact::files::write_read_only;
+use crate::artifact::files::{create_read_only, write_read_only};
 use crate::artifact::trees::check_memory;
 use crate::digest::Sha256;
 use crate::disk::base::write_base;
@@ -18,10 +22,6 @@ use crate::progress;
 use crate::recipe::Recipe;
 use crate::tree::Tree;
 use crate::units::{ByteSize, GuestRange};
-use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 /// The files of an output folder as they are written.
 pub(super) struct Output<'a> {

@@ -1,18 +1,18 @@
 //! What a guest finds in its initramfs and on its disk.
 
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
 use super::manifest::FileRecord;
-use crate::artifact::BuildError;
-use crate::artifact::BuildOptions;
+use crate::artifact::{BuildError, BuildOptions};
 use crate::assets;
 use crate::digest::Sha256;
 use crate::recipe::Recipe;
 use crate::text::printable;
 use crate::tree::Tree;
 use crate::units::ByteSize;
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self};
-use std::path::Path;
 
 /// What a guest finds, and where it came from.
 pub(super) struct Trees {

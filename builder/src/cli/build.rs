@@ -10,8 +10,7 @@ use super::output::{print, print_json};
 use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::artifact::{self, BuildOptions, Built};
-use crate::cli::inputs::find_recipe;
-use crate::cli::inputs::source_date_epoch;
+use crate::cli::inputs::{find_recipe, source_date_epoch};
 use crate::recipe::{Place, Recipe, built_in, disk_size};
 use crate::trial::boot;
 use crate::units::ByteSize;
@@ -42,7 +41,7 @@ pub(super) struct Build {
     #[arg(long, value_name = "PATH", env = "IMGBUILD_ROOTFS")]
     rootfs: Option<PathBuf>,
 
-    /// Where the guest has it [default: the recipe's]
+    /// Where to put the root file system [default: the recipe's]
     #[arg(long, value_name = "PLACE", env = "IMGBUILD_ROOTFS_PLACE")]
     rootfs_place: Option<Place>,
 

@@ -1,8 +1,9 @@
 //! What both builds and kernels are made from.
 
+use std::path::{Path, PathBuf};
+
 use super::Failure;
 use crate::recipe::{Recipe, built_in, is_name};
-use std::path::{Path, PathBuf};
 
 /// A recipe by name or path, and the folder that its paths are relative to.
 pub(super) fn find_recipe(named: &Path) -> Result<(Recipe, PathBuf), Failure> {

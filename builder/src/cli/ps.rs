@@ -21,10 +21,11 @@ pub(super) struct Ps {
     #[command(flatten)]
     target: Target,
 
-    /// Only guests in this state; may be given again
+    /// Only guests in this state; can be repeated
     #[arg(long, value_name = "STATE")]
     state: Vec<Phase>,
 
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -1,5 +1,3 @@
-mod properties;
-
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -11,6 +9,8 @@ use super::*;
 use crate::guest::Restart;
 use crate::sample::schedule::Schedule;
 use crate::vmm::{Chance, End, Machine};
+
+mod properties;
 
 const READY: &str = r#"{"event":"ready","id":"g00000","ms":700,"seq":1,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":0,"threads":1,"rounds":0}}"#;
 const HEARTBEAT: &str = r#"{"event":"heartbeat","id":"g00000","ms":900,"seq":2,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":100,"threads":1,"rounds":7}}"#;

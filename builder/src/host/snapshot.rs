@@ -25,10 +25,9 @@ mod storage;
 mod tables;
 mod users;
 
+pub use super::unseen::Unseen;
 pub use read::{KvmProbe, Places};
 pub use saved::SnapshotError;
-
-pub use super::unseen::Unseen;
 
 /// The version of the shape that this program writes and reads.
 pub const SCHEMA: u32 = 1;

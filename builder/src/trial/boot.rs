@@ -56,7 +56,7 @@ pub(crate) struct Report {
 pub(crate) enum BootError {
     #[error(
         "the guest does not boot under {}: {reason}; console:\n{console}\n\
-         mend the recipe or kernel; --no-boot keeps the artifacts unverified",
+         fix the recipe or kernel; --no-boot keeps the artifacts unverified",
         accel.name()
     )]
     Failed {
@@ -70,7 +70,7 @@ pub(crate) enum BootError {
     /// It is ready, but cannot use its disk.
     #[error(
         "the guest is ready, but cannot mount its disk; it said:\n{words}\n\
-         mend the recipe or kernel; --no-boot keeps the artifacts unverified"
+         fix the recipe or kernel; --no-boot keeps the artifacts unverified"
     )]
     Disk { words: String },
     #[error("interrupted during boot verification")]

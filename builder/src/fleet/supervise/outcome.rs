@@ -1,11 +1,13 @@
 //! Who supervises a fleet, and how it ended.
 
-use crate::store::folder::FolderError;
-use crate::store::journal::JournalError;
-use serde::Serialize;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::store::folder::FolderError;
+use crate::store::journal::JournalError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attachment {

@@ -1,11 +1,10 @@
 //! What clients ask a supervisor for.
 
+use super::Fleet;
 use crate::control::bridge::Request;
 use crate::fleet::supervise::REQUESTS_A_TURN;
 use crate::fleet::supervisor::Member;
 use crate::fleet::view;
-
-use super::Fleet;
 
 impl Fleet<'_> {
     pub(super) fn take_requests(&mut self) {

@@ -1,11 +1,10 @@
 //! What guests' state machines ask for, carried out.
 
-use super::Supervisor;
-use crate::fleet::supervisor::CLASSIFY_AGAIN;
-use crate::fleet::supervisor::Observation;
-use crate::fleet::supervisor::SILENCE;
-use crate::guest::{Action, Event, Phase, Trouble};
 use std::time::Instant;
+
+use super::Supervisor;
+use crate::fleet::supervisor::{CLASSIFY_AGAIN, Observation, SILENCE};
+use crate::guest::{Action, Event, Phase, Trouble};
 
 impl Supervisor {
     /// Feeds the state machine, does what it asks for and

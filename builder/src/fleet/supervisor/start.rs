@@ -1,15 +1,12 @@
 //! Guests are started as admission lets them.
 
-use super::Supervisor;
-use crate::fleet::site::SpawnError;
-use crate::fleet::supervisor::AT_WORK;
-use crate::fleet::supervisor::Observation;
-use crate::fleet::supervisor::STARTS_A_TURN;
-use crate::fleet::supervisor::token;
-use crate::guest::admission::{self};
-use crate::guest::{Event, Phase};
 use std::path::Path;
 use std::time::Instant;
+
+use super::Supervisor;
+use crate::fleet::site::SpawnError;
+use crate::fleet::supervisor::{AT_WORK, Observation, STARTS_A_TURN, token};
+use crate::guest::{Event, Phase, admission};
 
 impl Supervisor {
     pub(super) fn enqueue(&mut self, which: usize) {

@@ -44,12 +44,12 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
             Severity::Ok,
             format!("not seen, of kernel {release}"),
             need,
-            "What the kernel was built with is not known; what it does was looked at all the \
-                 same.",
+            "The kernel's configuration is not known; other checks look at what the kernel \
+                 does.",
         )];
     };
     let value = format!("of kernel {release}");
-    let meaning = "What the kernel was built with is known.";
+    let meaning = "The kernel's configuration is known.";
     vec![
         CONFIG.finds(Severity::Ok, value, need, meaning),
         kvm(host, want, config),
@@ -113,7 +113,7 @@ fn ksm(host: &Host, want: &Want, config: &Config) -> Finding {
     let lack = match want.sharing {
         Sharing::None => Lack::Unused("guests with --sharing none merge nothing."),
         Sharing::Guest if host.ksm.is_some() => {
-            Lack::Unused("/sys/kernel/mm/ksm is there, which is what counts.")
+            Lack::Unused("/sys/kernel/mm/ksm is there, which is enough.")
         }
         Sharing::Guest => Lack::Matters(Severity::Advice),
     };
