@@ -1,8 +1,6 @@
 //! Commands of QEMU's monitor, and what it answers to each (QEMU's qapi/*.json).
 //! One more is a type more.
 
-use std::marker::PhantomData;
-
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,6 +22,12 @@ pub(crate) trait Command: Serialize {
         };
         serde_json::to_string(&request).expect("arguments have names") + "\n"
     }
+
+    /// What QEMU answers to it.
+    fn read(answer: Answer) -> Result<Self::Answer, QmpError> {
+        let Answer { value, line } = answer;
+        serde_json::from_value(value).map_err(|_| QmpError::garbage(&line))
+    }
 }
 
 #[derive(Serialize)]
@@ -38,22 +42,6 @@ pub(crate) struct Answer {
     pub(super) value: Value,
     /// The whole message, to be quoted.
     pub(super) line: Vec<u8>,
-}
-
-/// A command that was sent: how to read the answer to it.
-#[derive(Debug)]
-pub(crate) struct Asked<C>(PhantomData<C>);
-
-impl<C: Command> Asked<C> {
-    pub(super) fn new() -> Self {
-        Self(PhantomData)
-    }
-
-    /// What QEMU answers.
-    pub(crate) fn read(&self, answer: Answer) -> Result<C::Answer, QmpError> {
-        let Answer { value, line } = answer;
-        serde_json::from_value(value).map_err(|_| QmpError::garbage(&line))
-    }
 }
 
 /// Ends the negotiation that a connection begins with; before it QEMU takes no

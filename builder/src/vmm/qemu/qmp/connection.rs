@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::command::{Answer, Asked, Command, QmpCapabilities};
+use super::command::{Answer, Command, QmpCapabilities};
 use super::error::{MESSAGE_MAX, MESSAGES_MAX, QmpError, quoted};
 
 /// The near end of a connection to a monitor.
@@ -48,13 +48,12 @@ struct Refusal {
 
 impl Connection {
     /// Asks for something, once the negotiation is over.
-    pub(crate) fn ask<C: Command>(&mut self, command: &C) -> Asked<C> {
+    pub(crate) fn ask<C: Command>(&mut self, command: &C) {
         let queue = match self.stage {
             Stage::Open => &mut self.outgoing,
             Stage::Greeting | Stage::Capabilities => &mut self.waiting,
         };
         queue.extend_from_slice(command.line().as_bytes());
-        Asked::new()
     }
 
     /// What is to be sent; whoever sends it takes it away.

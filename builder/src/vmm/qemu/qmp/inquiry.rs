@@ -1,6 +1,6 @@
 //! Asking a VMM how its guest's machine is.
 
-use super::command::{Asked, Cont, QueryStatus, RunState};
+use super::command::{Command as _, Cont, QueryStatus, RunState};
 use super::connection::Connection;
 use super::error::QmpError;
 use crate::vmm::Machine;
@@ -14,17 +14,18 @@ pub(crate) struct Inquiry {
 }
 
 /// What is waited for.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
-    Status(Asked<QueryStatus>),
-    Continued(Asked<Cont>),
+    Status,
+    Continued,
 }
 
 impl Inquiry {
     /// One that begins on a new connection.
     pub(crate) fn begin() -> Self {
         let mut connection = Connection::default();
-        let step = Step::Status(connection.ask(&QueryStatus {}));
+        connection.ask(&QueryStatus {});
+        let step = Step::Status;
         Self { connection, step }
     }
 
@@ -36,15 +37,16 @@ impl Inquiry {
     /// Takes what QEMU said; gives the answer once it is there.
     pub(crate) fn take(&mut self, mut bytes: &[u8]) -> Result<Option<Machine>, QmpError> {
         while let Some(answer) = self.connection.hear(&mut bytes)? {
-            match &self.step {
-                Step::Status(asked) => match machine(asked.read(answer)?.status) {
+            match self.step {
+                Step::Status => match machine(QueryStatus::read(answer)?.status) {
                     Machine::DiskFailed => {
-                        self.step = Step::Continued(self.connection.ask(&Cont {}));
+                        self.connection.ask(&Cont {});
+                        self.step = Step::Continued;
                     }
                     machine => return Ok(Some(machine)),
                 },
-                Step::Continued(asked) => {
-                    asked.read(answer)?;
+                Step::Continued => {
+                    Cont::read(answer)?;
                     return Ok(Some(Machine::DiskFailed));
                 }
             }
