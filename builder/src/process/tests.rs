@@ -1,9 +1,10 @@
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::panic::AssertUnwindSafe;
+use std::time::Instant;
 use std::{fs, thread};
 
-use rustix::io::FdFlags;
-
+use super::group::GRACE;
 use super::*;
 
 fn sh(script: &str) -> Command {
@@ -271,16 +272,4 @@ fn what_the_starter_inherited_is_closed() {
     };
     assert!(look(false));
     assert!(!look(true));
-}
-
-#[test]
-fn files_are_marked_one_by_one_where_they_cannot_be_at_once() {
-    let file = rustix::io::dup(io::stderr()).unwrap();
-    let is_marked = || rustix::io::fcntl_getfd(&file).unwrap() == FdFlags::CLOEXEC;
-    assert!(!is_marked());
-    let number = file.as_raw_fd().cast_unsigned();
-    mark_each(number..number + 1);
-    assert!(is_marked());
-    // As nothing is open there.
-    mark_each(MOST_FILES - 1..MOST_FILES);
 }
