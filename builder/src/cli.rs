@@ -67,15 +67,15 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Messages")]
 struct Talk {
-    /// Say nothing but errors
+    /// Report errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 
-    /// Say more
+    /// Report details, too
     #[arg(short, long, global = true)]
     verbose: bool,
 
-    /// How messages on stderr are written
+    /// Format of messages on stderr
     #[arg(
         long,
         global = true,
@@ -85,7 +85,7 @@ struct Talk {
     )]
     log_format: LogFormat,
 
-    /// Act as this user, whose fleets and folders are meant; for root
+    /// Act as this user, on that user's fleets and folders; for root
     #[arg(long, global = true, value_name = "NAME", help_heading = "User")]
     user: Option<String>,
 }
@@ -106,9 +106,10 @@ enum Verb {
     Build(build::Build),
     /// List the built-in recipes
     List(list::List),
-    /// Re-hash an output folder and say what differs
+    /// Re-hash an output folder and report what differs
     Verify(verify::Verify),
-    /// Say whether this host is ready, for how many guests, and what stops more
+    /// Check whether this host is ready, for how many guests, and what limits
+    /// them
     Check(check::Check),
     /// Start a fleet of guests and keep it until Ctrl-C
     Launch(launch::Launch),
@@ -120,7 +121,7 @@ enum Verb {
     Wait(wait::Wait),
     /// Power guests off; with --all, end the fleet
     Stop(act::Stop),
-    /// Kill guests, which are replaced as `launch --restart` says
+    /// Kill guests; `launch --restart` decides whether they start again
     Kill(act::Kill),
     /// Power guests off and start them again
     Restart(act::Restart),
@@ -128,11 +129,11 @@ enum Verb {
     Scale(act::Scale),
     /// Listen to a guest's console and type on it
     Console(console::Console),
-    /// Print what a guest's console said
+    /// Print the log of a guest's console
     Logs(logs::Logs),
-    /// Remove a fleet that nothing supervises any more
+    /// Remove a fleet that has no supervisor
     Rm(rm::Rm),
-    /// Only the kernel: build it, configure it, or fetch its source
+    /// Build a kernel, configure it, or fetch its source
     Kernel(kernel::Kernel),
     /// Print the JSON Schema of a fleet's control interface
     ApiSchema,
@@ -173,12 +174,12 @@ pub fn main() -> ExitCode {
     };
     // It may come to hold keys, and the password in a kernel's address.
     if let Err(error) = process::leave_no_core() {
-        tracing::warn!("a core file would hold keys: {error}");
+        tracing::warn!("cannot turn off core files, and one would hold keys: {error}");
     }
     // From here on what is said takes a thread, for which the end waits.
     match outlet::start() {
         Ok(()) => logging::tell_losses(&cli.talk),
-        Err(error) => tracing::warn!("a reader that does not read will be waited for: {error}"),
+        Err(error) => tracing::warn!("output may wait for a slow reader: {error}"),
     }
     let exit = run(cli.verb, &interrupt).unwrap_or_else(|failure| failure.report(&interrupt));
     // What failed to leave was told by the verb.

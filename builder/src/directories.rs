@@ -28,7 +28,7 @@ pub enum DirectoriesError {
     #[error("{0}; set HOME")]
     Home(#[from] etcetera::HomeDirError),
     /// This boot has no name.
-    #[error("cannot tell this boot of the host from others: {0}; is /proc mounted?")]
+    #[error("cannot read the id of the host's boot: {0}; is /proc mounted?")]
     Boot(std::io::Error),
     /// It is another user's, or could be changed by others.
     #[error(

@@ -51,11 +51,11 @@ const TRIES: u32 = 4;
 pub enum Phase {
     /// Not started yet
     Planned,
-    /// Its VMM was started; its kernel has not spoken
+    /// Its VMM was started; its kernel has printed nothing yet
     Starting,
-    /// Its kernel speaks; it has not reported ready
+    /// Its kernel runs; it has not reported ready
     Booting,
-    /// It reported ready, and answers in time
+    /// It reported ready and answers in time
     Ready,
     /// It is late with an answer
     Unresponsive,

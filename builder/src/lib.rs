@@ -43,3 +43,5 @@ pub mod tree;
 pub mod trial;
 pub mod units;
 pub mod vmm;
+#[cfg(test)]
+mod words;

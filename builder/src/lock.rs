@@ -81,7 +81,7 @@ impl Lock {
             }
             match fs::remove_dir_all(entry.path()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    warn!("{} is left behind: {error}", entry.path().display());
+                    warn!("cannot remove {}: {error}", entry.path().display());
                 }
                 _ => {}
             }

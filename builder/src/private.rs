@@ -227,7 +227,7 @@ pub(crate) fn is_served_by_us(socket: impl AsFd, guest: Option<u32>) -> io::Resu
     let peer = peer.as_raw();
     Err(io::Error::new(
         io::ErrorKind::PermissionDenied,
-        format!("user {peer} listens there, and not who launched the fleet"),
+        format!("user {peer} listens there, and not the user who launched the fleet"),
     ))
 }
 

@@ -72,12 +72,12 @@ pub enum ProcessError {
     #[error("lost track of `{program}`, which was stopped: {source}")]
     Watch { program: String, source: io::Error },
     /// The tool had its time, by its own clock ([`clock`]); it was killed.
-    #[error("`{program}` did not end within {limit:?} and was killed; try it by hand")]
+    #[error("`{program}` did not end within {limit:?} and was killed; run it by hand")]
     TooSlow { program: String, limit: Duration },
     /// The tool hardly got the CPU; it was killed.
     #[error(
-        "`{program}` was killed after {wall:.0?}, of which it waited for a CPU all but {had:.1?}: \
-         this host is too busy; try again when it is idle"
+        "`{program}` was killed after {wall:.0?}, in which it got a CPU for {had:.1?}: this host \
+         is too busy; try again when it is idle"
     )]
     Starved {
         program: String,

@@ -41,7 +41,7 @@ pub enum ParseByteSizeError {
     )]
     Overflow(String),
     /// Nothing can be zero bytes long.
-    #[error("`{0}` is no size to use: give at least 1 byte")]
+    #[error("`{0}` is too small a size: give at least 1 byte")]
     Zero(String),
 }
 
@@ -167,7 +167,7 @@ pub enum GuestIndexError {
     #[error("there is no guest {0}: a fleet has at most 100,000, numbered 0 to 99999")]
     TooLarge(u32),
     /// A range that ends before it begins.
-    #[error("guests {start} to {end} are no range: its end comes before its start")]
+    #[error("guests {start} to {end} are not a range: its end comes before its start")]
     Backwards {
         /// The first guest.
         start: u32,

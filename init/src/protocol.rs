@@ -11,7 +11,7 @@ use crate::json::{Object, prefix_that_fits};
 
 /// Longest line a guest writes, in bytes, its line feed included.
 ///
-/// The host keeps no more than this of a line that does not end.
+/// The host keeps 4,096 bytes of any line, so that the kernel's fit too.
 pub const LINE_MAX: usize = 1024;
 
 /// More than a reply has besides its output: names, an id of 16 bytes and

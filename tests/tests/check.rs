@@ -140,7 +140,7 @@ fn canaries_measure_and_their_result_is_kept_for_launch() {
     let launch = ["launch", "--accel", "tcg", "--count", "1", "--for", "1s"];
     imgbuild(&launch)
         .succeeds()
-        .says(&["trying two guests of tty-idle under tcg"]);
+        .says(&["starting two guests of tty-idle under tcg"]);
     let warm = imgbuild(&launch).succeeds();
     assert!(!warm.stderr.contains("trying"), "{}", warm.stderr);
 
@@ -162,7 +162,7 @@ fn canaries_measure_and_their_result_is_kept_for_launch() {
     // Fresh ones on request; nothing is left of any.
     imgbuild(&["check", "--accel", "tcg", "--canary"])
         .succeeds()
-        .says(&["trying two guests"]);
+        .says(&["starting two guests"]);
     env.assert_no_process_left();
     env.assert_no_fleet_left();
 }
@@ -180,7 +180,7 @@ fn canaries_that_do_not_come_up_stop_a_launch_that_is_not_forced() {
     launch(&[]).exits(3).says(&[
         "canary: kernel panic",
         "does not boot here under tcg",
-        "mend the recipe",
+        "fix the recipe",
         "--force",
     ]);
     launch(&["--no-canary"]).exits(1);
@@ -218,7 +218,7 @@ fn a_launch_gets_by_without_a_cache_and_with_a_long_temporary_folder() {
         .env("TMPDIR", &long);
     run(&mut launch)
         .succeeds()
-        .says(&["trying two guests", "not kept"]);
+        .says(&["starting two guests", "not kept"]);
     fs::remove_dir(&long).unwrap();
     env.assert_no_fleet_left();
 }

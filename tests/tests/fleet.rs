@@ -139,7 +139,7 @@ fn fleets_launched_at_one_moment_share_no_port_and_no_user() {
     for (_, talk) in &launches {
         wait_until("both wait", || {
             let talk = fs::read_to_string(talk).unwrap();
-            talk.contains("another fleet chooses")
+            talk.contains("waiting for another fleet")
         });
     }
     drop(turn);
@@ -581,10 +581,10 @@ fn a_fleet_that_was_told_to_end_starts_no_guest() {
     fleet.until("one has ended", |fleet| fleet.guests[0].pid.is_none());
     run(&mut fleet.imgbuild(["restart", "g00000"]))
         .exits(1)
-        .says(&["g00000", "it is on its way out"]);
+        .says(&["g00000", "it is being removed"]);
     run(&mut fleet.imgbuild(["scale", "3"]))
         .exits(1)
-        .says(&["the fleet ends"]);
+        .says(&["the fleet is ending"]);
     fleet.wait_until_unsupervised();
     fleet.assert_gone();
 }

@@ -169,7 +169,11 @@ fn a_qemu_that_does_not_start_costs_its_guest_alone() {
     let fleet = Fleet::of(&env, "f");
     run(&mut fleet.imgbuild(["wait", "--ready", "--timeout", "250s"]))
         .exits(4)
-        .says(&["not all get ready: ", "1 failed", "imgbuild ps"]);
+        .says(&[
+            "not all guests can become ready: ",
+            "1 failed",
+            "imgbuild ps",
+        ]);
     let after = fleet.ps();
     assert_eq!(state(&after, 1), (Phase::Failed, 4));
     let why = "QEMU ended (exit status: 7); last line: no such luck";
@@ -377,7 +381,7 @@ fn a_host_that_is_short_of_something_costs_no_guest() {
     fleet.kill_guests(&[0]);
     let tries = || fleet.talk().matches("g00000 is starting").count();
     // More often than one that ends for its own reasons.
-    wait_until("it is tried on", || tries() > GIVE_UP as usize);
+    wait_until("the fleet keeps trying", || tries() > GIVE_UP as usize);
     let is_told = |said: &str| {
         said.starts_with("the host keeps it from starting: ")
             && said.contains("Resource temporarily unavailable")
@@ -392,7 +396,7 @@ fn a_host_that_is_short_of_something_costs_no_guest() {
         .exits(1)
         .says(&[
             "g00000: the host keeps it from starting: ",
-            "it is tried on",
+            "the fleet keeps trying",
         ]);
     run(&mut fleet.imgbuild(["scale", "3"])).succeeds();
     let during = fleet.until("the third waits", |fleet| {
@@ -483,11 +487,14 @@ fn a_paused_guest_is_told_and_what_its_monitor_says_is_not_believed() {
         state(fleet, 1) == (Phase::Ready, 1)
     });
     assert!(
-        fleet.talk().contains("g00001: its monitor says more than"),
+        fleet.talk().contains("g00001: its monitor sent more than"),
         "{}",
         fleet.talk()
     );
-    assert_eq!(reason(&after, 0), "its QEMU was told to pause it");
+    assert_eq!(
+        reason(&after, 0),
+        "somebody paused it through QEMU's monitor"
+    );
     assert_eq!(state(&after, 0), (Phase::Unresponsive, 0));
     assert_eq!(state(&after, 2), (Phase::Ready, 0));
     Monitor::connect(&env, "g00000").does("cont");
@@ -606,7 +613,7 @@ fn a_guest_that_finds_the_disk_full_goes_on_once_there_is_room() {
     let mut writing = fleet.imgbuild(["ssh", "g00000", "--", write]);
     let writing = start(&mut writing);
     let during = fleet.until("QEMU pauses it", |fleet| {
-        reason(fleet, 0).starts_with("QEMU paused it, since its disk could not be written")
+        reason(fleet, 0).starts_with("QEMU paused it, because its disk could not be written")
     });
     assert_eq!(state(&during, 0), (Phase::Unresponsive, 0));
     assert_eq!(state(&during, 1), (Phase::Ready, 0));
@@ -949,7 +956,7 @@ fn guests_are_started_no_faster_than_asked() {
     let fleet = Fleet::launch(&env, "f", 4, &["--rate", "1"]);
     run(&mut fleet.imgbuild(["wait", "--ready", "--timeout", "100ms"]))
         .exits(1)
-        .says(&["the time is over: ", "planned"]);
+        .says(&["timed out: ", "planned"]);
     fleet.wait();
     let starts = fleet
         .ps()

@@ -232,9 +232,9 @@ fn what_is_no_kernel_source_is_refused() {
     run(env.command("mkfifo").arg("fifo")).succeeds();
     for (source, reason) in [
         ("nowhere", "check --kernel-source"),
-        ("fifo", "no regular file"),
-        ("/dev/zero", "no regular file"),
-        ("text", "no .tar.xz or .tar.gz"),
+        ("fifo", "not a regular file"),
+        ("/dev/zero", "not a regular file"),
+        ("text", "not a .tar.xz or .tar.gz"),
         ("files.tar.gz", "holds no kernel source"),
         ("empty", "Kconfig"),
     ] {

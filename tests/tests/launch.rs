@@ -223,7 +223,7 @@ fn a_start_that_goes_no_further_is_given_up_with_its_reason() {
         .arg(&out))
     .exits(4)
     .says(&[
-        "the start went no further, with ",
+        "the start made no progress, with ",
         "the control group's limit leaves ",
         "--patience",
     ]);

@@ -218,9 +218,9 @@ fn a_kernel_that_cannot_boot_is_refused_with_the_reason() {
     fs::create_dir(env.path().join("folder")).unwrap();
     run(env.command("mkfifo").arg("fifo")).succeeds();
     let others = [
-        ("folder", "no regular file"),
-        ("fifo", "no regular file"),
-        ("/dev/null", "no regular file"),
+        ("folder", "not a regular file"),
+        ("fifo", "not a regular file"),
+        ("/dev/null", "not a regular file"),
         ("nowhere", "No such file"),
     ];
     let all = files

@@ -310,7 +310,7 @@ fn a_firewall_between_guests_is_found() {
     assert_eq!(found(3), "dropped");
     run(detached(&env, "f", 2).args(ON_TAPS))
         .exits(3)
-        .says(&["forwarding: dropped", "--force launches all the same"]);
+        .says(&["forwarding: dropped", "--force launches anyway"]);
     env.assert_no_process_left();
     env.assert_no_fleet_left();
     // What the finding says.

@@ -83,7 +83,7 @@ fn a_fleet_runs_on_the_qemu_that_was_named_until_its_end() {
     fs::write(&next, bytes).unwrap();
     fs::set_permissions(&next, fs::Permissions::from_mode(0o755)).unwrap();
     fs::rename(&next, &copy).unwrap();
-    let told = format!("f: {} was written anew", copy.display());
+    let told = format!("f: {} was replaced", copy.display());
     assert!(!fleet.talk().contains(&told));
     let before = pid(&fleet, 1);
     fleet.kill_guests(&[1]);

@@ -15,7 +15,7 @@ pub enum ArtifactsError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// An artifact is not what the manifest says.
-    #[error("{}: {reason}; `imgbuild verify` tells more, and building again mends it", path.display())]
+    #[error("{}: {reason}; see `imgbuild verify`, or build the folder again", path.display())]
     Artifact {
         /// The file.
         path: PathBuf,

@@ -76,7 +76,7 @@ impl Staging {
             return Err(StagingError::NotOurs { path, reason });
         }
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-            let reason = "is no folder in another".to_owned();
+            let reason = "is not a folder inside another".to_owned();
             let path = target;
             return Err(StagingError::NotOurs { path, reason });
         };
@@ -139,7 +139,7 @@ impl Staging {
                     .inspect_err(|_| drop(fs::rename(&previous, &self.target)))?;
                 durable::renamed(&self.target)?;
                 if let Err(error) = fs::remove_dir_all(&previous) {
-                    tracing::warn!("{} is left behind: {error}", previous.display());
+                    tracing::warn!("cannot remove {}: {error}", previous.display());
                 }
                 Ok(())
             }
@@ -154,7 +154,7 @@ impl Drop for Staging {
         if let Err(error) = fs::remove_dir_all(&self.folder)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!("{} is left behind: {error}", self.folder.display());
+            tracing::warn!("cannot remove {}: {error}", self.folder.display());
         }
     }
 }
@@ -199,10 +199,10 @@ fn replaceable(target: &Path) -> Result<(), String> {
         Ok(true) => return Ok(()),
         Ok(false) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("is there and is no folder to look into ({error})")),
+        Err(error) => return Err(format!("exists and cannot be read as a folder ({error})")),
     }
     let listed = manifest::listed(target)
-        .ok_or_else(|| format!("is there and holds no {MANIFEST} of imgbuild"))?;
+        .ok_or_else(|| format!("exists and holds no {MANIFEST} of imgbuild"))?;
     let found = list(target).map_err(|error| error.to_string())?;
     match found.difference(&listed).next() {
         None => Ok(()),
@@ -242,7 +242,7 @@ fn put_back(target: &Path) {
         let left = path.display();
         if !target.exists() && fs::rename(&path, target).is_ok() {
             tracing::info!(
-                "{} has its name again: its replacement was cut short",
+                "restored {}, which a build that was killed was replacing",
                 target.display()
             );
         } else if target.exists() && fs::remove_dir_all(&path).is_ok() {

@@ -77,7 +77,7 @@ pub(super) struct Restart {
 /// Arguments of `scale`.
 #[derive(Debug, Args)]
 pub(super) struct Scale {
-    /// Number of guests wanted; those with the highest numbers come or go
+    /// New number of guests; those with the highest numbers are added or removed
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100_000))]
     count: u32,
 

@@ -42,7 +42,7 @@ pub(super) struct Build {
     #[arg(long, value_name = "PATH", env = "IMGBUILD_ROOTFS")]
     rootfs: Option<PathBuf>,
 
-    /// Where the guest has it [default: the recipe's]
+    /// Where to put the root file system [default: the recipe's]
     #[arg(long, value_name = "PLACE", env = "IMGBUILD_ROOTFS_PLACE")]
     rootfs_place: Option<Place>,
 

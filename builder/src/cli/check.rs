@@ -40,7 +40,7 @@ pub(super) struct Check {
     #[arg(long, conflicts_with_all = ["from", "restore"])]
     canary: bool,
 
-    /// Set what can be set: sysctls, KSM, modules
+    /// Change host settings as findings advise: sysctls, KSM, modules
     #[arg(long, conflicts_with_all = ["from", "restore"])]
     fix: bool,
 
@@ -48,15 +48,16 @@ pub(super) struct Check {
     #[arg(long, requires = "fix", conflicts_with = "json")]
     dry_run: bool,
 
-    /// Put back what --fix set and nobody needs or changed
+    /// Restore settings that --fix changed, unless they are in use or changed
+    /// since
     #[arg(long, conflicts_with_all = ["from", "snapshot"])]
     restore: bool,
 
-    /// Save what was seen of this host
+    /// Save a snapshot of this host
     #[arg(long, value_name = "FILE", conflicts_with = "from")]
     snapshot: Option<PathBuf>,
 
-    /// Judge a host as it was saved, instead of this one
+    /// Check the host of a saved snapshot instead of this one
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 
@@ -71,7 +72,7 @@ impl Check {
         }
         if self.from.is_some() && self.how.tap_subnet()?.is_some() {
             return Err(Failure::usage(
-                "--tap-subnet asks for routes of this host, and --from for another host".into(),
+                "--tap-subnet does not go with --from: it needs the routes of this host".into(),
             ));
         }
         let artifacts = self.artifacts()?;
@@ -81,7 +82,7 @@ impl Check {
         }
         if let Some(file) = &self.snapshot {
             host.save(file)?;
-            tracing::info!("{} holds what was seen of this host", file.display());
+            tracing::info!("saved a snapshot of this host to {}", file.display());
         }
         let artifacts = artifacts.as_ref();
         let mut applied = Vec::new();

@@ -33,10 +33,11 @@ pub(super) struct Console {
     #[command(flatten)]
     target: Target,
 
-    /// First print so many of its last lines
+    /// First print the last N lines of its log
     #[arg(long, value_name = "N", default_value_t = 0)]
     tail: usize,
 
+    /// Only print what it says, until interrupted
     #[arg(long)]
     follow: bool,
 }

@@ -41,15 +41,15 @@ pub(super) struct Launch {
     #[arg(long, value_name = "FLEET", env = "IMGBUILD_NAME", value_parser = fleet_name)]
     name: Option<String>,
 
-    /// Leave the fleet to a supervisor of its own, and return
+    /// Supervise the fleet in the background, and return
     #[arg(long)]
     detach: bool,
 
-    /// Go on with a fleet whose supervisor died: adopt its guests
+    /// Resume a fleet whose supervisor died: adopt its guests
     #[arg(long, value_name = "FLEET", value_parser = fleet_name)]
     resume: Option<String>,
 
-    /// Stay when no guest is to be up any more, as what --detach starts does
+    /// Keep supervising when all guests are stopped, as after --detach
     #[arg(long, requires = "resume", conflicts_with = "detach")]
     background: bool,
 
@@ -57,8 +57,8 @@ pub(super) struct Launch {
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     keep: Option<Duration>,
 
-    /// End the fleet when its start has gone no further for this long, with guests
-    /// left that cannot be started [default: 10m; none on a terminal]
+    /// End the fleet when guests cannot be started and its start makes no
+    /// progress for this long [default: 10m; none on a terminal]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration,
         conflicts_with_all = ["detach", "background"])]
     patience: Option<Duration>,
@@ -75,8 +75,8 @@ pub(super) struct Launch {
     #[command(flatten)]
     placement: Placement,
 
-    /// Your own ssh-ed25519 key to log in with, private, or public if your agent
-    /// holds the other half [default: one made for the fleet]
+    /// Your own ssh-ed25519 key to log in with: private, or public if your agent
+    /// holds the private key [default: one made for the fleet]
     #[arg(long, value_name = "PATH", env = "IMGBUILD_SSH_KEY")]
     ssh_key: Option<PathBuf>,
 
@@ -84,12 +84,12 @@ pub(super) struct Launch {
     #[arg(long)]
     fix: bool,
 
-    /// Do not try two guests first, to see whether they come up and what one
+    /// Do not start two guests first, to see whether they come up and what one
     /// costs
     #[arg(long)]
     no_canary: bool,
 
-    /// Launch on a host that is not ready
+    /// Launch even if the host is not ready
     #[arg(long)]
     force: bool,
 
@@ -102,7 +102,7 @@ pub(super) struct Launch {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Supervision")]
 struct Supervision {
-    /// Which guests are started again once they ended
+    /// Which guests to start again when they end
     #[arg(long, default_value = "always", env = "IMGBUILD_RESTART")]
     restart: Restart,
 
@@ -110,7 +110,7 @@ struct Supervision {
     #[arg(long, default_value = "start", env = "IMGBUILD_BURN_AT")]
     burn_at: BurnAt,
 
-    /// Ask a quiet guest for a sign of life this often; 0s: never
+    /// Check a quiet guest for a sign of life this often; 0s: never
     #[arg(long, value_name = "DURATION", default_value = "60s", env = "IMGBUILD_HEALTH",
         value_parser = humantime::parse_duration)]
     health: Duration,
@@ -119,23 +119,22 @@ struct Supervision {
     #[arg(long, value_name = "SIZE", env = "IMGBUILD_KEEP_FREE")]
     keep_free: Option<ByteSize>,
 
-    /// Most starts a second
+    /// Maximum starts a second
     #[arg(long, value_name = "N", env = "IMGBUILD_RATE", value_parser = rate)]
     rate: Option<f64>,
 
-    /// Most guests that boot at a time [default: CPUs and one]
+    /// Maximum guests that boot at a time [default: CPUs + 1]
     #[arg(long, value_name = "N",
         value_parser = clap::value_parser!(u16).range(1..))]
     parallel: Option<u16>,
 
-    /// Run guest N under the user id UID plus N; 0: all under yours [default
-    /// when root: ids that nobody else has, from 2000000 up where there are
-    /// so many]
+    /// Run guest N as user id UID + N; 0: run all as yourself [default for root:
+    /// free ids, from 2000000 up if there are enough]
     #[arg(long, value_name = "UID", env = "IMGBUILD_RUN_AS_BASE",
         value_parser = clap::value_parser!(u32).range(..=LAST_BASE))]
     run_as_base: Option<u32>,
 
-    /// Answer Prometheus at this address, such as 127.0.0.1:9200
+    /// Serve Prometheus metrics at this address, such as 127.0.0.1:9200
     #[arg(long, value_name = "ADDRESS", env = "IMGBUILD_METRICS")]
     metrics: Option<SocketAddr>,
 }
@@ -144,7 +143,7 @@ struct Supervision {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Network")]
 struct Network {
-    /// Let guests reach what is outside, with --net user
+    /// Let guests connect to the outside, with --net user
     #[arg(long)]
     net_outbound: bool,
 }
@@ -158,11 +157,11 @@ pub(crate) struct Guests {
     #[command(flatten)]
     pub qemu: QemuArgs,
 
-    /// What runs the guests' code
+    /// Accelerator that runs the guests' code
     #[arg(long, default_value = "kvm", env = "IMGBUILD_ACCEL")]
     pub accel: Accel,
 
-    /// What kernel samepage merging (KSM) may merge
+    /// Memory that kernel samepage merging (KSM) may merge
     #[arg(long, default_value = "guest", env = "IMGBUILD_SHARING")]
     pub sharing: Sharing,
 
@@ -223,8 +222,9 @@ pub(crate) fn refuse_beside_resume(
         return Ok(());
     }
     let message = format!(
-        "'--resume {fleet}' cannot be used with {}: what {fleet} was launched with stays in \
-         force; to change it, end the fleet with `imgbuild rm --force {fleet}` and launch it anew",
+        "'--resume {fleet}' cannot be used with {}: {fleet} keeps the options that it was launched \
+         with; to change them, end the fleet with `imgbuild rm --force {fleet}` and launch it \
+         again",
         refused.join(", ")
     );
     Err(command.error(ErrorKind::ArgumentConflict, message))
@@ -339,8 +339,8 @@ fn stuck(summary: &Summary) -> String {
     let tally = &summary.tally;
     let why = (tally.held_back.as_ref()).map_or_else(String::new, |why| format!(": {why}"));
     format!(
-        "the start went no further, with {} of {} not started{why}; launch fewer, or have it wait \
-         longer with --patience",
+        "the start made no progress, with {} of {} not started{why}; launch fewer, or wait longer \
+         with --patience",
         tally.planned,
         counted(tally.count as u64, "guest")
     )
@@ -400,7 +400,7 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             let error = error.to_string();
             let named = flag.as_deref().unwrap_or("[OUT]");
-            for said in [named, "--resume f", "stays in force", "rm --force f"] {
+            for said in [named, "--resume f", "keeps the options", "rm --force f"] {
                 assert!(error.contains(said), "{words:?}: {error}");
             }
             refused += 1;

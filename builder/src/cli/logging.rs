@@ -49,7 +49,7 @@ fn level(talk: &Talk) -> Level {
 /// What stands in the place of messages that stderr did not take.
 fn loss(format: LogFormat, messages: u64) -> Vec<u8> {
     let sentence = format!(
-        "stderr did not take what was said in time: here {} fell out",
+        "{} dropped here, because stderr was read too slowly",
         counted(messages, "message")
     );
     let line = match format {
@@ -170,7 +170,7 @@ mod tests {
         let told = |format, messages| String::from_utf8(loss(format, messages)).unwrap();
         assert_eq!(
             told(LogFormat::Text, 1),
-            "warning: stderr did not take what was said in time: here 1 message fell out\n"
+            "warning: 1 message dropped here, because stderr was read too slowly\n"
         );
         let line: Value = serde_json::from_str(&told(LogFormat::Json, 12)).unwrap();
         assert_eq!(line["level"], "WARN");

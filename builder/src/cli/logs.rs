@@ -21,15 +21,15 @@ pub(super) struct Logs {
     #[command(flatten)]
     target: Target,
 
-    /// Only so many of the last lines [default: all that are kept]
+    /// Print only the last N lines [default: all that are kept]
     #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
     tail: usize,
 
-    /// Go on with what is added, until interrupted
+    /// Follow the log until interrupted
     #[arg(long)]
     follow: bool,
 
-    /// What its VMM said instead of its console
+    /// Print what its VMM wrote to stderr instead
     #[arg(long)]
     vmm: bool,
 }

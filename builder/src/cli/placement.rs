@@ -13,14 +13,14 @@ const CPUS: std::ops::RangeInclusive<f64> = 0.01..=65_536.0;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Placement")]
 pub(crate) struct Placement {
-    /// Give each guest one CPU, all of its VMM's threads: a core for each in
-    /// turn (spread), core after core (compact), or in turn from a list such as
-    /// 0-3,8 [default: any]
+    /// Pin each guest, with all threads of its VMM, to one CPU: a core for each
+    /// in turn (spread), core after core (compact), or in turn from a list such
+    /// as 0-3,8 [default: any CPU]
     #[arg(long, value_name = "spread|compact|LIST", env = "IMGBUILD_PIN",
         value_parser = pin::parse)]
     pin: Option<Pin>,
 
-    /// Use the CPUs and the memory of this NUMA node alone
+    /// Use only the CPUs and the memory of this NUMA node
     #[arg(long, value_name = "NODE", env = "IMGBUILD_NUMA_NODE")]
     numa_node: Option<u32>,
 
@@ -30,16 +30,17 @@ pub(crate) struct Placement {
         conflicts_with = "cpu_weight")]
     nice: Option<i32>,
 
-    /// The fleet's share of the CPU against other cgroups' of 100, 1 to 10000
+    /// CPU weight of the fleet's cgroup, 1 to 10000; the default of cgroups is
+    /// 100
     #[arg(long, value_name = "WEIGHT", env = "IMGBUILD_CPU_WEIGHT",
         value_parser = clap::value_parser!(u64).range(1..=10_000))]
     cpu_weight: Option<u64>,
 
-    /// Most CPU time of the fleet, in CPUs, such as 1.5
+    /// Limit of the fleet's CPU time, in CPUs, such as 1.5
     #[arg(long, value_name = "CPUS", env = "IMGBUILD_CPU_MAX", value_parser = cpu_max)]
     cpu_max: Option<f64>,
 
-    /// Most memory of the fleet, such as 8G; beyond it the kernel kills guests
+    /// Limit of the fleet's memory, such as 8G; beyond it the kernel kills guests
     #[arg(long, value_name = "SIZE", env = "IMGBUILD_MEMORY_MAX")]
     memory_max: Option<ByteSize>,
 }

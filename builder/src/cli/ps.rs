@@ -21,7 +21,7 @@ pub(super) struct Ps {
     #[command(flatten)]
     target: Target,
 
-    /// Only guests in this state; may be given again
+    /// Only guests in this state; can be repeated
     #[arg(long, value_name = "STATE")]
     state: Vec<Phase>,
 

@@ -13,11 +13,11 @@ pub(super) struct Rm {
     #[arg(value_parser = fleet_name, required_unless_present = "all_fleets")]
     fleet: Option<String>,
 
-    /// Every fleet of yours on this host that has no supervisor
+    /// Remove every fleet of yours on this host that has no supervisor
     #[arg(long, conflicts_with = "fleet")]
     all_fleets: bool,
 
-    /// Kill the guests that live
+    /// Kill the guests that still run
     #[arg(long)]
     force: bool,
 }

@@ -55,7 +55,7 @@ pub(super) struct Ssh {
     #[arg(long, requires = "all")]
     json: bool,
 
-    /// What to run there; ssh joins the words with spaces
+    /// Command to run there; ssh joins the words with spaces
     #[arg(last = true)]
     command: Vec<OsString>,
 }
@@ -68,7 +68,7 @@ impl Ssh {
             if let Some(attendance) = attend(&client, guest)
                 && let Err(error) = hold(attendance)
             {
-                tracing::debug!("{guest} does not stay urgent: {error}");
+                tracing::debug!("{guest} loses its CPU priority: {error}");
             }
             // Its threads end here.
             outlet::settle();
@@ -118,7 +118,7 @@ fn attend(client: &Client, guest: GuestIndex) -> Option<UnixStream> {
     match client.attend(Selection::These(vec![guest.to_string()])) {
         Ok(attendance) => Some(attendance),
         Err(error) => {
-            tracing::debug!("{guest} is not urgent: {error}");
+            tracing::debug!("{guest} gets no CPU priority: {error}");
             None
         }
     }
@@ -167,7 +167,7 @@ fn show(guest: GuestIndex, outcome: &Outcome) -> Result<(), Failure> {
         }
     }
     if captured.cut {
-        tracing::warn!("{guest} wrote more than the {OUTPUT_LIMIT} bytes shown");
+        tracing::warn!("{guest}: output was cut after {OUTPUT_LIMIT} bytes");
     }
     match exit_code(captured) {
         Some(0) => {}

@@ -17,6 +17,7 @@ use crate::progress;
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
 pub(super) struct Wait {
+    /// Wait until guests are ready
     #[arg(long, required = true)]
     ready: bool,
 
@@ -26,7 +27,7 @@ pub(super) struct Wait {
     #[command(flatten)]
     target: Target,
 
-    /// Give up after so long
+    /// Give up after this long
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
 }
@@ -51,7 +52,7 @@ impl Wait {
                 Next::Item(event) => waiting.apply(&event),
                 Next::End => break say(Outcome::Ended, &waiting),
                 Next::Late => {
-                    tracing::error!("the time is over: {}", counts(&waiting));
+                    tracing::error!("timed out: {}", counts(&waiting));
                     break Exit::Failed;
                 }
             }
@@ -96,11 +97,11 @@ fn say(outcome: Outcome, waiting: &Waiting) -> Exit {
             Exit::Done
         }
         Outcome::Part => {
-            tracing::error!("not all get ready: {counts}; `imgbuild ps` says why");
+            tracing::error!("not all guests can become ready: {counts}; `imgbuild ps` says why");
             Exit::PartOfFleet
         }
         Outcome::Ended => {
-            tracing::error!("the fleet ends: {counts}");
+            tracing::error!("the fleet is ending: {counts}");
             Exit::Failed
         }
     }

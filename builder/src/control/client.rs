@@ -58,8 +58,8 @@ pub(crate) enum ClientError {
     NotSupervised { fleet: String },
     /// A process supervises the fleet, and nobody listens on its control socket.
     #[error(
-        "process {pid} supervises the fleet {fleet}, and does not listen at {}; it makes a socket \
-         that is gone anew: try again, and see whether it is stopped", control.display()
+        "process {pid} supervises the fleet {fleet}, but does not listen at {}; try again, since \
+         it replaces a socket that is gone within a second, and check that it is not stopped", control.display()
     )]
     Deaf {
         fleet: String,
@@ -91,7 +91,7 @@ pub(crate) enum ClientError {
     )]
     Lost { fleet: String, source: io::Error },
     /// What came is no answer of the interface.
-    #[error("the supervisor of fleet {fleet} sent what is no answer: {reason}")]
+    #[error("the supervisor of fleet {fleet} sent a malformed answer: {reason}")]
     Garbled {
         fleet: String,
         /// What is wrong with it.

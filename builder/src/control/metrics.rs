@@ -69,7 +69,7 @@ pub(crate) fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
         (
             "imgbuild_held_back",
             "gauge",
-            "1 while guests are held back for want of room.",
+            "1 while guests cannot be started for now.",
             held_back,
         ),
         (

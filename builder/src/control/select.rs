@@ -18,7 +18,7 @@ pub(crate) enum SelectError {
     #[error("`{0}` selects no guests: use g00007, 7, 100-199 or g000*")]
     Form(String),
     /// No guest of the fleet is one of these.
-    #[error("`{0}` is no guest of this fleet; `imgbuild ps` lists them")]
+    #[error("this fleet has no guest `{0}`; `imgbuild ps` lists its guests")]
     Nobody(Selector),
 }
 

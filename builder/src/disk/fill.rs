@@ -51,7 +51,9 @@ pub enum FillError {
     #[error("`{path}` is one hard link too many: ext4 allows {LINKS_MAX} of one file")]
     TooManyLinks { path: String },
     /// A name that the file system itself needs.
-    #[error("`lost+found` is no folder, and ext4 keeps one of that name: leave it out of the tar")]
+    #[error(
+        "`lost+found` is not a folder, and ext4 needs one of that name: leave it out of the tar"
+    )]
     LostFound,
     /// A file's content could not be read back, or the disk not be written.
     #[error("cannot put `{path}` on the disk: {source}")]

@@ -21,7 +21,10 @@ pub enum AddressError {
     #[error("the address is malformed: {0}")]
     Malformed(String),
     /// It is of something that is not downloaded here.
-    #[error("an address begins with https:// or http://; what is elsewhere is to be fetched first")]
+    #[error(
+        "an address begins with https:// or http://; fetch other files yourself, and give their \
+         path"
+    )]
     Scheme,
 }
 

@@ -45,7 +45,7 @@ pub enum DownloadError {
         received: u64,
     },
     /// The file is larger than anything expected.
-    #[error("{url}: larger than the limit of {limit} bytes, so it is not what was asked for")]
+    #[error("{url}: larger than the limit of {limit} bytes; check the address")]
     TooLarge {
         url: String,
         /// The limit, in bytes.

@@ -192,7 +192,7 @@ impl Asks {
                 }
                 self.last_tag = self.last_tag.wrapping_add(1);
                 if !supervisor.type_line(which, &format!("@{} {}", self.last_tag, ask.command)) {
-                    let what = "it reads nothing of what is typed on its console".to_owned();
+                    let what = "it does not read its console".to_owned();
                     ask.unsent
                         .push_back(no_answer(supervisor, which, what, now));
                     continue;

@@ -41,9 +41,8 @@ pub(crate) enum RemoveError {
     Living { name: String, living: u64 },
     /// It cannot be told which guests are its.
     #[error(
-        "{} does not tell which guests are those of fleet {name}: `imgbuild rm --force {name}` \
-         removes the fleet, and finds guests by its journal alone; see afterwards that none is \
-         left", spec.display()
+        "{} does not identify the guests of fleet {name}: `imgbuild rm --force {name}` removes the \
+         fleet, and finds guests by its journal only; check afterwards that none is left", spec.display()
     )]
     Unknown { name: String, spec: PathBuf },
     /// Guests could not be found or killed.

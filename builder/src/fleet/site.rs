@@ -282,8 +282,10 @@ impl Site {
             return;
         }
         match self.choose_another_port(which) {
-            Ok(port) => tracing::warn!("{guest}: its port {lost} is another's: it gets {port}"),
-            Err(error) => tracing::warn!("{guest}: its port {lost} is another's: {error}"),
+            Ok(port) => {
+                tracing::warn!("{guest}: another program uses its port {lost}: it gets {port}")
+            }
+            Err(error) => tracing::warn!("{guest}: another program uses its port {lost}: {error}"),
         }
     }
 
@@ -383,7 +385,7 @@ impl Site {
         if let Some(placement) = self.placement
             && let Err(error) = placement.close()
         {
-            tracing::warn!("the fleet's cgroup is left behind: {error}");
+            tracing::warn!("cannot remove the fleet's cgroup: {error}");
         }
         if self.spec.net == Net::Tap {
             remove_taps(self.spec.instance);
@@ -418,7 +420,7 @@ pub(crate) fn clear(name: &str, instance: Instance) {
         Err(error) => Err(error.to_string()),
     };
     if let Err(error) = removed {
-        tracing::warn!("the fleet's cgroup is left behind: {error}");
+        tracing::warn!("cannot remove the fleet's cgroup: {error}");
     }
     remove_taps(instance);
 }

@@ -225,12 +225,12 @@ impl<'a> Fleet<'a> {
             if !control.exists() {
                 let bound = server::bind(&folder.socket(&control))?;
                 self.server.listen_on(bound)?;
-                tracing::warn!("{} was gone, and is made anew", control.display());
+                tracing::warn!("{} was gone: made it again", control.display());
             }
             Ok(self.supervisor.watch_sockets()?)
         });
         if let Err(error) = renewed {
-            tracing::error!("the fleet's sockets are gone, and cannot be made anew: {error}");
+            tracing::error!("the fleet's sockets are gone, and cannot be made again: {error}");
             self.renewal = Some(Instant::now() + RENEW_AGAIN);
         }
     }

@@ -294,8 +294,7 @@ impl Supervisor {
         let mut running = self.site.adopt(living, pidfd)?;
         if let Some(why) = not_connected(self.site.connect_console(living.guest, &mut running)) {
             tracing::warn!(
-                "{} (process {}) takes no connection to its console ({why}): tried again until it \
-                 does",
+                "{} (process {}) takes no connection to its console ({why}): trying again",
                 living.guest,
                 living.pid
             );

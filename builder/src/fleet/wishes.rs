@@ -105,7 +105,7 @@ impl Wishes {
                     refuse(guest, format!("it does not run: it is {phase}"));
                 }
                 Act::Restart if which >= leaving || self.ending => {
-                    refuse(guest, "it is on its way out".to_owned());
+                    refuse(guest, "it is being removed".to_owned());
                 }
                 Act::Stop | Act::Kill | Act::Restart => told.push((which, guest, pid)),
             }
@@ -149,7 +149,7 @@ impl Wishes {
         reply: oneshot::Sender<Result<ActAnswer, String>>,
     ) {
         let busy = if self.ending {
-            Some("the fleet ends")
+            Some("the fleet is ending")
         } else if self.fewer.is_some() || self.more.is_some() {
             Some("another change of the number of guests is under way")
         } else {
@@ -262,7 +262,7 @@ impl Wishes {
             let _ = pending.reply.send(pending.answer);
         }
         if let Some(wish) = self.more {
-            let _ = wish.reply.send(Err("the fleet ends".to_owned()));
+            let _ = wish.reply.send(Err("the fleet is ending".to_owned()));
         }
     }
 }
@@ -300,7 +300,7 @@ fn refuse_those_down(
     for (which, _) in waiting.extract_if(.., |(which, _)| is_down(*which)) {
         answer.refused.push(Refusal {
             id: id(supervisor, which),
-            reason: format!("{why}; it is tried on"),
+            reason: format!("{why}; the fleet keeps trying"),
         });
     }
     let refused: HashSet<_> = answer.refused.iter().map(|refusal| &refusal.id).collect();

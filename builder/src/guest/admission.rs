@@ -163,7 +163,11 @@ impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Parallel { booting } => {
-                write!(f, "{} at a time boot", counted(booting as u64, "guest"))
+                write!(
+                    f,
+                    "{} are booting, and no more may at a time",
+                    counted(booting as u64, "guest")
+                )
             }
             Self::Rate(rate) => write!(f, "{rate} guests a second are started"),
             Self::Pressure(percent) => write!(

@@ -95,13 +95,13 @@ impl fmt::Display for Reason {
             Self::VmmStopped => write!(f, "its QEMU is stopped by a signal"),
             Self::DiskFailed => write!(
                 f,
-                "QEMU paused it, since its disk could not be written; it goes on once the host's \
-                 has room"
+                "QEMU paused it, because its disk could not be written; it goes on once the host's \
+                 disk has room"
             ),
-            Self::Paused => write!(f, "its QEMU was told to pause it"),
+            Self::Paused => write!(f, "somebody paused it through QEMU's monitor"),
             Self::OutOfReach => write!(
                 f,
-                "its sockets are gone, so it cannot be asked; `imgbuild restart` starts it anew"
+                "its sockets are gone, so it cannot be asked; `imgbuild restart` starts it again"
             ),
             Self::Dead => write!(f, "its QEMU says that it cannot go on"),
             Self::Late(time) => {

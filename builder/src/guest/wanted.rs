@@ -19,7 +19,8 @@ pub enum Desired {
 )]
 #[serde(rename_all = "lowercase")]
 pub enum BurnAt {
-    /// When the initial start is done, so that the first do not hold up the last
+    /// All when the initial start is done, so that burning guests do not delay
+    /// others
     Start,
     /// Each when it is ready
     Ready,
@@ -31,9 +32,9 @@ pub enum BurnAt {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Restart {
-    /// All but those that were stopped
+    /// All guests that end, except those that were stopped
     Always,
-    /// Those that did not power off by themselves either
+    /// As with always, except guests that powered off by themselves
     OnFailure,
     /// None
     Never,

@@ -101,7 +101,7 @@ pub(crate) fn judge(outcome: &Outcome, want: &Want, need: MergingNeed) -> Vec<Fi
                 needs: Needs::Choice,
                 instruction: match want.accel {
                     Accel::Kvm => "use --accel tcg, or a host whose KVM runs a guest's kernel",
-                    Accel::Tcg => "mend the recipe or its kernel, and build again",
+                    Accel::Tcg => "fix the recipe or its kernel, and build again",
                 }
                 .to_owned(),
             }),
@@ -140,8 +140,8 @@ fn merging(merging: &Merging, need: MergingNeed) -> Option<Finding> {
         guests: None,
         fix: (!works).then(|| Fix::Manual {
             needs: Needs::Choice,
-            instruction: "--fix makes KSM scan faster, check --canary tries again; or launch with \
-                          --sharing none"
+            instruction: "--fix makes KSM scan faster, then run check --canary again; or launch \
+                          with --sharing none"
                 .to_owned(),
         }),
         document: DOCUMENT_KSM,

@@ -98,7 +98,7 @@ pub enum SourceError {
     #[error("cannot read the kernel source {}: {source}; check --kernel-source", .path.display())]
     Read { path: PathBuf, source: io::Error },
     /// An address says nothing of what will come.
-    #[error("{0} needs its digest: add --kernel-sha256 HEX, so that what arrives can be checked")]
+    #[error("{0} needs its digest: add --kernel-sha256 HEX, so that the download can be verified")]
     NoDigest(Address),
     /// The file is not the one that was asked for.
     #[error("{}: sha256 is {actual}, not {expected} as given", .path.display())]
@@ -111,7 +111,7 @@ pub enum SourceError {
     #[error("--kernel-sha256 is for a file, and {} is a folder: drop the option", .0.display())]
     TreeDigest(PathBuf),
     /// The tree's Makefile does not say which kernel it is.
-    #[error("{} is no kernel source: its Makefile has no VERSION", .0.display())]
+    #[error("{} is not a kernel source: its Makefile has no VERSION", .0.display())]
     NoVersion(PathBuf),
     /// It could not be downloaded.
     #[error(transparent)]
@@ -199,7 +199,7 @@ pub(crate) fn file_digest(
     // has no end.
     let metadata = fs::metadata(path).map_err(unreadable(path))?;
     if !metadata.is_file() {
-        let fault = io::Error::other("it is no regular file");
+        let fault = io::Error::other("it is not a regular file");
         return Err(unreadable(path)(fault));
     }
     let actual = memo.of_file(path).map_err(unreadable(path))?;

@@ -32,7 +32,7 @@ const EXECUTABLE: u32 = 0o111;
 /// Why there is no source tree.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    #[error("{} is no .tar.xz or .tar.gz archive: give one, or an unpacked tree", .0.display())]
+    #[error("{} is not a .tar.xz or .tar.gz archive: give one, or an unpacked tree", .0.display())]
     Format(PathBuf),
     /// The archive would write where it must not.
     #[error("{}: refused: its entry `{entry}` {fault}", .archive.display())]
@@ -87,7 +87,7 @@ pub(super) fn unpack(
     }
     if tree.exists() {
         tracing::warn!(
-            "{} is not what was unpacked there, or not known to be: unpacking it again",
+            "{} may have changed since it was unpacked: unpacking it again",
             tree.display()
         );
     }
@@ -228,7 +228,7 @@ impl<'a> Unpacking<'a> {
                 Ok(())
             }
             EntryType::Regular | EntryType::Continuous => Ok(()),
-            _ => Err(hostile(entry, "is no file, folder or symbolic link")),
+            _ => Err(hostile(entry, "is not a file, folder or symbolic link")),
         }
     }
 

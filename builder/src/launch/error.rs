@@ -86,14 +86,14 @@ pub(crate) enum LaunchError {
     },
     /// The host was restarted, and no guest of the fleet can live.
     #[error(
-        "{name} was lost when the host was restarted: `imgbuild rm {name}` clears it, and `imgbuild \
-         launch` starts one anew"
+        "{name} was lost when the host was restarted: `imgbuild rm {name}` clears it, and \
+         `imgbuild launch` starts a new one"
     )]
     Rebooted { name: String },
     /// Its artifacts are not those that its guests run from.
     #[error(
-        "{} was built again since {name} was launched, and guests of two kinds would be mixed; \
-         `imgbuild rm --force {name}` ends its guests, and `imgbuild launch` starts it anew",
+        "{} was built again since {name} was launched, so its guests would be of two kinds; \
+         `imgbuild rm --force {name}` ends them, and `imgbuild launch` starts a new fleet",
         out.display()
     )]
     Changed { name: String, out: PathBuf },
@@ -112,6 +112,6 @@ pub(crate) fn obstacles(report: &Report) -> String {
     for finding in report.obstacles() {
         let _ = write!(text, "\n  {}", finding.in_full());
     }
-    text.push_str("\n`imgbuild check` tells more; --force launches all the same");
+    text.push_str("\n`imgbuild check` says more; --force launches anyway");
     text
 }

@@ -162,7 +162,7 @@ pub fn create(instance: Instance, subnet: Subnet, guests: GuestRange) -> Result<
     if made.is_err()
         && let Err(error) = remove_of(instance, guests.iter())
     {
-        tracing::warn!("taps are left behind: {error}");
+        tracing::warn!("cannot remove taps: {error}");
     }
     made
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum CpuError {
     /// What was asked takes a cgroup, and none may be made.
     #[error(
-        "{asked} takes a cgroup for the fleet, and {missing}; launch as root, or in a cgroup that \
+        "{asked} needs a cgroup for the fleet, and {missing}; launch as root, or in a cgroup that \
          is delegated to you, such as systemd-run --user --scope -p Delegate=yes gives"
     )]
     NoCgroup {
@@ -37,7 +37,7 @@ pub enum CpuError {
         nice: i32,
     },
     /// A file about CPUs makes no sense.
-    #[error("cannot tell where CPUs are from {}: {problem}; launch without --pin and --numa-node", path.display())]
+    #[error("cannot read the CPU topology from {}: {problem}; launch without --pin and --numa-node", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -126,7 +126,7 @@ fn read_list(path: &Path) -> Result<Option<Vec<u32>>, CpuError> {
     match fs::read_to_string(path) {
         Ok(text) => list::parse(&text)
             .map(Some)
-            .ok_or_else(|| unreadable(format!("`{}` is no list of numbers", text.trim()))),
+            .ok_or_else(|| unreadable(format!("`{}` is not a list of numbers", text.trim()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable(error.to_string())),
     }

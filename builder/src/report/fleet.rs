@@ -30,9 +30,7 @@ pub(crate) fn headline(fleet: &Fleet) -> String {
         Stage::Elsewhere => {
             let wanted = counted(fleet.wanted.into(), "guest");
             let (name, host) = (&fleet.fleet, printable(&fleet.host));
-            return format!(
-                "{name} is on host {host}: {wanted}; only imgbuild there can tell more"
-            );
+            return format!("{name} is on host {host}: {wanted}; run imgbuild there to see more");
         }
     };
     let counts = fleet

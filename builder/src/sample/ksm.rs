@@ -10,7 +10,7 @@ pub(crate) fn merged(process: &Path) -> Result<u64, String> {
     let merging = match fs::read_to_string(process.join("ksm_merging_pages")) {
         Err(error) if is_gone(&error) && !process.exists() => return Ok(0),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err("the kernel tells only from Linux 5.19 on".to_owned());
+            return Err("the kernel counts them only from Linux 5.19 on".to_owned());
         }
         read => ended_is_empty(read)?,
     };
@@ -40,6 +40,6 @@ fn pages(text: &str) -> Result<u64, String> {
         "" => Ok(0),
         text => text
             .parse()
-            .map_err(|_| format!("{text:?} is no number of pages")),
+            .map_err(|_| format!("{text:?} is not a number of pages")),
     }
 }

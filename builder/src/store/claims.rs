@@ -139,8 +139,8 @@ fn network() -> u64 {
 pub enum ClaimsError {
     /// It, or its folder, is not as imgbuild would have left it.
     #[error(
-        "{} {why}, so it does not tell what fleets have (user ids, ports, networks of taps), and \
-         none is launched; see who made it so, and remove it",
+        "{} {why}, so the user ids, ports and networks of taps that fleets have are not known, and \
+         no fleet is launched; find out who changed it, and remove it",
         path.display()
     )]
     Untrusted {
@@ -151,8 +151,8 @@ pub enum ClaimsError {
     },
     /// The system refused.
     #[error(
-        "cannot record what the fleet has (user ids, ports, networks of taps) in {}: {source}; \
-         other fleets must be told: see that the folder can be written to",
+        "cannot record the fleet's user ids, ports and networks of taps in {}: {source}; other \
+         fleets read that record: make the folder writable",
         path.display()
     )]
     Failed {
@@ -249,7 +249,9 @@ impl Register {
     /// Gives back what a fleet had that is over.
     pub fn give_back(&self, fleet: &Path, instance: Instance) {
         if let Err(error) = self.forget(fleet, instance) {
-            tracing::warn!("what the fleet had is taken for in use for now: {error}");
+            tracing::warn!(
+                "the fleet's user ids, ports and networks of taps stay reserved for now: {error}"
+            );
         }
     }
 
@@ -363,9 +365,7 @@ fn locked(folder: &Private, may_wait: impl Fn() -> bool) -> Result<Option<File>,
             return Ok(None);
         }
         if !said {
-            tracing::info!(
-                "another fleet chooses ports, user ids and addresses: waiting for its choice"
-            );
+            tracing::info!("waiting for another fleet to choose its ports, user ids and addresses");
             said = true;
         }
         sleep(PAUSE);

@@ -332,7 +332,7 @@ impl Drop for Folder {
             && !self.spec_file().exists()
             && let Err(error) = self.clear()
         {
-            tracing::warn!("the fleet's folders are left behind: {error}");
+            tracing::warn!("cannot remove the fleet's folders: {error}");
         }
     }
 }

@@ -44,8 +44,8 @@ pub enum JournalError {
     },
     /// It cannot be written.
     #[error(
-        "cannot write the journal {}: {source}; see that there is room: a supervisor that \
-         resumes the fleet will not know what was not written",
+        "cannot write the journal {}: {source}; make room: a supervisor that resumes the fleet \
+         needs it",
         path.display()
     )]
     Unwritable {
@@ -174,7 +174,7 @@ impl Journal {
                 }
                 Err(error) => {
                     let path = self.path.display();
-                    tracing::warn!("the journal {path} grows on: no shorter one: {error}");
+                    tracing::warn!("cannot shorten the journal {path}, which grows: {error}");
                 }
             }
         }
@@ -234,8 +234,8 @@ fn mend(file: &mut File, path: &Path, found: &Scan) -> io::Result<()> {
             io::copy(file, &mut damaged)?;
             damaged.sync_all()?;
             tracing::warn!(
-                "{shown}: line {line} is wrong; it and what follows was moved to {}, and guests \
-                 are looked for among the processes",
+                "{shown}: line {line} is wrong; moved it and the lines after it to {}, and looking \
+                 for guests among the processes",
                 aside.display()
             );
         }

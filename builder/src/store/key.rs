@@ -51,7 +51,7 @@ pub enum KeyError {
         source: io::Error,
     },
     /// It is a folder, a pipe or a device.
-    #[error("{} is no regular file; give a private or public ssh-ed25519 key", path.display())]
+    #[error("{} is not a regular file; give a private or public ssh-ed25519 key", path.display())]
     NotAFile {
         /// The file.
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum KeyError {
     },
     /// It is no key, or not all of one.
     #[error(
-        "{} is no key in OpenSSH's format: {reason}; give a private or public ssh-ed25519 key, \
+        "{} is not a key in OpenSSH's format: {reason}; give a private or public ssh-ed25519 key, \
          such as `ssh-keygen -t ed25519` makes",
         path.display()
     )]
@@ -153,7 +153,9 @@ pub fn read(path: &Path) -> Result<Key, KeyError> {
     };
     // A weak key would let in whoever forges a signature that fits it.
     if !VerifyingKey::from_bytes(&public).is_ok_and(|key| !key.is_weak()) {
-        return Err(malformed("its public half is no point to use".to_owned()));
+        return Err(malformed(
+            "its public key is not a valid point of the curve, or a weak one".to_owned(),
+        ));
     }
     Ok(Key { public, file: path })
 }

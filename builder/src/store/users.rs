@@ -48,7 +48,7 @@ pub(crate) enum UsersError {
     },
     /// This process cannot run anything under other ids.
     #[error(
-        "guests cannot run under user ids of their own: {0}; leave --run-as-base out, and they run \
+        "guests cannot run under user ids of their own: {0}; leave --run-as-base out to run them \
          under yours"
     )]
     Denied(String),
@@ -60,8 +60,8 @@ pub(crate) enum UsersError {
     None { guests: u32 },
     /// A fleet has no more.
     #[error(
-        "the fleet has the user ids {own}, and those after them are somebody else's or not here: \
-         it has none for {}; launch another fleet beside it", counted((*guests).into(), "guest")
+        "the fleet has the user ids {own} and none for {}: somebody else has the ids after them, \
+         or this user namespace lacks them; launch another fleet beside it", counted((*guests).into(), "guest")
     )]
     NoMore { own: IdRange, guests: u32 },
 }

@@ -82,7 +82,7 @@ pub enum Problem {
     #[error("a directory of that name holds entries already")]
     DirectoryNotEmpty,
     /// A hard link to what is not there.
-    #[error("it is a hard link to `{target}`, which is no file that came before it")]
+    #[error("it is a hard link to `{target}`, which is not a file before it in the archive")]
     NoSuchFile { target: String },
     #[error("it has {size} bytes, and only files below 4 GiB can be packed")]
     TooLarge { size: u64 },

@@ -90,7 +90,7 @@ pub(crate) fn run(
         return Ok(Some(Outcome::Down { reason }));
     }
     let (cost, merging) = measured.unwrap_or_else(|error| {
-        tracing::warn!("what a guest costs cannot be measured here, and is assumed: {error}");
+        tracing::warn!("cannot measure what a guest costs, so its cost is assumed: {error}");
         (want.cost, Merging::NotSeen)
     });
     let ready = members
@@ -138,7 +138,7 @@ fn measure(
     let (pages, others) = match (footprint::pages(second, ram), footprint::pages(first, ram)) {
         (Ok(pages), Ok(others)) => (pages, others),
         (Err(error), _) | (_, Err(error)) => {
-            tracing::warn!("guests' memory cannot be compared here: {error}");
+            tracing::warn!("cannot compare guests' memory: {error}");
             return Ok((cost, Merging::NotSeen));
         }
     };

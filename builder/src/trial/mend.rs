@@ -42,7 +42,7 @@ impl Hold {
                     ..getrlimit(Resource::Nofile)
                 };
                 if let Err(error) = setrlimit(Resource::Nofile, limits) {
-                    tracing::warn!("the limit of open files is not raised to {limit}: {error}");
+                    tracing::warn!("cannot raise the limit of open files to {limit}: {error}");
                 }
             }
         }
@@ -84,7 +84,7 @@ impl Drop for Hold {
                 }
             }
             Err(error) => tracing::warn!(
-                "host settings are not put back: {error}; `imgbuild check --restore` does it"
+                "cannot restore host settings: {error}; run `imgbuild check --restore`"
             ),
         }
     }

@@ -290,7 +290,7 @@ fn tried(
         let path = key.lock(cache);
         let unlocked = |error| {
             let path = path.display();
-            tracing::warn!("{path}: {error}; another launch may try the same canaries");
+            tracing::warn!("{path}: {error}; another launch may start the same canaries");
             None
         };
         Lock::acquire(&path, "the same canaries", interrupt).unwrap_or_else(unlocked)
@@ -301,7 +301,7 @@ fn tried(
         return Ok(Some(kept));
     }
     tracing::info!(
-        "trying two guests of {} under {}",
+        "starting two guests of {} under {} to measure them",
         artifacts.manifest.recipe.name,
         want.accel.name()
     );
@@ -310,7 +310,7 @@ fn tried(
         && canary.cost.basis == Basis::Measured
         && let Err(error) = key.store(cache, canary.clone())
     {
-        tracing::warn!("the canaries' result is not kept: {error}");
+        tracing::warn!("cannot keep the canaries' result: {error}");
     }
     Ok(outcome)
 }

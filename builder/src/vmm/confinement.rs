@@ -71,7 +71,7 @@ pub enum KvmClosed {
         group: u32,
     },
     /// Its mode cannot be read.
-    #[error("cannot tell who may open {KVM}: {0}; is the module kvm loaded?")]
+    #[error("cannot find out who may open {KVM}: {0}; is the module kvm loaded?")]
     Unknown(io::Error),
 }
 
@@ -134,7 +134,7 @@ impl User {
     fn new(uid: u32, accel: Accel) -> io::Result<Self> {
         if uid == u32::MAX {
             // To the system calls it means "as before" (setresuid(2)).
-            let message = format!("{uid} is no user id; choose a lower one");
+            let message = format!("{uid} is not a user id; choose a lower one");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let group = match accel {
@@ -227,7 +227,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let device = folder.path().join("kvm");
         let told = || device_for_users(&device).unwrap_err().to_string();
-        assert!(told().starts_with("cannot tell who may open"));
+        assert!(told().starts_with("cannot find out who may open"));
         fs::write(&device, "").unwrap();
         let set = |mode| fs::set_permissions(&device, Permissions::from_mode(mode)).unwrap();
         set(0o600);

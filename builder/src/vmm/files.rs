@@ -152,7 +152,7 @@ pub enum Unreadable {
         uid: u32,
     },
     /// Its mode cannot be read.
-    #[error("cannot tell who may read {}: {source}; is the file system still there?", path.display())]
+    #[error("cannot find out who may read {}: {source}; is the file system still there?", path.display())]
     Unknown {
         /// The file.
         path: PathBuf,

@@ -132,7 +132,7 @@ pub(super) fn sentence(event: &LaunchEvent) -> String {
 
 pub(super) fn sentence_of_loss(events: u64) -> String {
     let lost = counted(events, "event");
-    format!("(stdout did not take what was printed in time: here {lost} fell out)\n")
+    format!("({lost} dropped here, because stdout was read too slowly)\n")
 }
 
 /// What stands in the place of events that stdout did not take.

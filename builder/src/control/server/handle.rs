@@ -140,7 +140,7 @@ impl Handler {
                 known(&guests)?;
                 let place = Arc::clone(&self.attending).try_acquire_owned();
                 let place = place.map_err(|_| {
-                    let many = "as many clients attend guests as may; try again later";
+                    let many = "too many clients attend guests; try again later";
                     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, many.to_owned())
                 })?;
                 let (held, mut receiver) = mpsc::channel(1);
@@ -184,7 +184,7 @@ impl Handler {
         if taken == 0 && given > 0 {
             return Err(Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                format!("{guest} has not read what was typed on its console before; try again"),
+                format!("{guest} has not read earlier input of its console yet; try again"),
             ));
         }
         // No request has more bytes than this has room for lines.
@@ -283,7 +283,7 @@ fn wants_guests(query: Option<&str>) -> Result<bool, Refusal> {
     match query {
         None | Some("" | "guests=true") => Ok(true),
         Some("guests=false") => Ok(false),
-        Some(other) => Err(bad(format!("`{other}` is no query; there is guests=false"))),
+        Some(other) => Err(bad(format!("unknown query `{other}`; use guests=false"))),
     }
 }
 
@@ -336,6 +336,6 @@ fn conflict(reason: String) -> Refusal {
 fn ended() -> Refusal {
     Refusal::new(
         StatusCode::SERVICE_UNAVAILABLE,
-        "the fleet's supervisor ends".into(),
+        "the fleet's supervisor is ending".into(),
     )
 }

@@ -88,7 +88,7 @@ fn is_version(part: &str) -> bool {
 fn other_version(version: &str) -> Refusal {
     let mut refusal = Refusal::new(
         StatusCode::NOT_FOUND,
-        format!("version {version} of the interface is not spoken here; use /v{API_VERSION}"),
+        format!("version {version} of the interface is not supported here; use /v{API_VERSION}"),
     );
     refusal.error.versions = Some(vec![API_VERSION]);
     refusal

@@ -636,7 +636,10 @@ fn a_supervisor_that_ended_is_told() {
     // The first request finds it ending, the next finds it gone.
     for _ in 0..2 {
         let error = served.client().fleet(true).unwrap_err();
-        assert!(error.to_string().contains("supervisor ends"), "{error}");
+        assert!(
+            error.to_string().contains("supervisor is ending"),
+            "{error}"
+        );
         if let Some(supervisor) = served.supervisor.take() {
             supervisor.join().unwrap();
         }
@@ -667,7 +670,7 @@ fn a_fleet_that_ended_meanwhile_is_not_lost() {
     for bytes in [
         &b""[..],
         b"HTTP/1.0 200 OK\r\ncontent-length: 9\r\n\r\n{",
-        b"HTTP/1.0 503 No\r\n\r\n{\"error\":\"the fleet's supervisor ends\"}",
+        b"HTTP/1.0 503 No\r\n\r\n{\"error\":\"the fleet's supervisor is ending\"}",
     ] {
         let error = met_with(bytes, |spec| fs::remove_file(spec).unwrap());
         assert!(matches!(error, ClientError::Ended { .. }), "{error}");

@@ -77,7 +77,7 @@ pub enum SiteError {
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     /// The folder of its sockets went, as at a log-out.
-    #[error("the folder {} of its sockets is gone; it starts once that is there again", path.display())]
+    #[error("the folder {} of its sockets is gone; the guest starts once the folder is back", path.display())]
     NoRuntimeFolder {
         /// The folder.
         path: PathBuf,

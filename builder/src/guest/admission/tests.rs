@@ -286,7 +286,10 @@ fn ksm_is_waited_for_while_it_merges() {
 #[test]
 fn what_holds_guests_back_is_told_in_figures() {
     let table = [
-        (Hold::Parallel { booting: 3 }, "3 guests at a time boot"),
+        (
+            Hold::Parallel { booting: 3 },
+            "3 guests are booting, and no more may at a time",
+        ),
         (Hold::Rate(2.5), "2.5 guests a second are started"),
         (
             Hold::Pressure(12.34),

@@ -88,8 +88,8 @@ fn cpu_max(host: &Host) -> Finding {
             format!("{cpus} ({})", path.display()),
             need,
             format!(
-                "All guests together get {cpus}' worth of time, and are all stopped for the rest \
-                 of each period: latencies measured are the quota's."
+                "All guests together get {cpus}' worth of time, and the kernel stops them for the \
+                 rest of each period, so measured latencies are the quota's."
             ),
         )
         .mended_by(Fix::manual(

@@ -105,7 +105,7 @@ fn vt(host: &Host, want: &Want) -> Finding {
     let need = "VT-x (vmx) or SVM (svm)";
     let meaning = "The CPU runs guests' code itself, kernels included.";
     match virtualizes(host) {
-        None => VT.not_seen(need, "Whether the CPU can run guests is not known."),
+        None => VT.not_seen(need, "It is not known whether the CPU can run guests."),
         Some(true) => {
             let value = if is_amd(host) { "SVM" } else { "VT-x" };
             VT.finds(Severity::Ok, value, need, meaning)
@@ -114,7 +114,7 @@ fn vt(host: &Host, want: &Want) -> Finding {
             let (severity, meaning) = match broken(host) {
                 Some(Link::Cpu) => (
                     Severity::Blocker,
-                    "There is no KVM without it, so no guest runs but by emulation.",
+                    "Without it there is no KVM, so guests run only by emulation.",
                 ),
                 None => (
                     Severity::Advice,
@@ -122,7 +122,7 @@ fn vt(host: &Host, want: &Want) -> Finding {
                 ),
                 Some(Link::Kernel | Link::Module | Link::Device) => (
                     Severity::Advice,
-                    "What /dev/kvm offers, should it open, is something that stands in for it.",
+                    "If /dev/kvm opens, something else stands in for it.",
                 ),
             };
             let fix = if is_guest(host) {

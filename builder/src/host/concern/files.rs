@@ -91,7 +91,7 @@ fn by_hand(first: &str, needed: u64) -> Fix {
 
 fn file_max(host: &Host, want: &Want) -> Finding {
     let (Some(limit), Some(open)) = (host.files.file_max, host.files.open) else {
-        let meaning = "How many files the whole host may have open is not known.";
+        let meaning = "It is not known how many files the whole host may have open.";
         return FILE_MAX.not_seen("room for the fleet", meaning);
     };
     let each = LAUNCHER_FILES_A_GUEST.saturating_add(want.cost.files);

@@ -69,18 +69,18 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
                     Severity::Advice,
                     format!("not seen, of kernel {release}"),
                     need,
-                    "What the kernel was built with is not known; what it does was looked at all \
-                     the same.",
+                    "The kernel's configuration is not known; other checks look at what the kernel \
+                     does.",
                 )
                 .mended_by(Fix::manual(
                     Needs::Command,
-                    "load the module that shows it (modprobe configs), or let this user read \
+                    "load the module that exports it (modprobe configs), or let this user read \
                      /boot/config-$(uname -r)",
                 )),
         ];
     };
     let value = format!("of kernel {release}");
-    let meaning = "What the kernel was built with is known.";
+    let meaning = "The kernel's configuration is known.";
     vec![
         CONFIG.finds(Severity::Ok, value, need, meaning),
         kvm(host, want, config),
@@ -159,7 +159,7 @@ fn ksm(host: &Host, want: &Want, config: &Config) -> Finding {
     let lack = match want.sharing {
         Sharing::None => Lack::Unused("guests with --sharing none merge nothing."),
         Sharing::Guest if host.ksm.is_some() => {
-            Lack::Unused("/sys/kernel/mm/ksm is there, which is what counts.")
+            Lack::Unused("/sys/kernel/mm/ksm is there, which is enough.")
         }
         Sharing::Guest => Lack::Matters(Severity::Advice),
     };
@@ -176,7 +176,7 @@ fn virtio(host: &Host, config: &Config) -> Finding {
     let lack = if cpu::is_guest(host) {
         Lack::Matters(Severity::Advice)
     } else {
-        Lack::Unused("this host is no guest itself, and guests' virtio devices are QEMU's.")
+        Lack::Unused("this host is not a guest itself, and guests' virtio devices are QEMU's.")
     };
     options(
         VIRTIO,

@@ -93,10 +93,10 @@ fn unmerged_meaning(host: &Host, want: &Want) -> &'static str {
     match want.sharing {
         Sharing::None => "Guests with --sharing none do not use it.",
         Sharing::Guest if memory::fits_unshared(host, want) => {
-            "Equal pages of guests are kept once a guest; the fleet fits all the same."
+            "Each guest keeps a copy of its own of equal pages; the fleet fits anyway."
         }
         Sharing::Guest => {
-            "Equal pages of guests are kept once a guest, and so the fleet does not fit."
+            "Each guest keeps a copy of its own of equal pages, so the fleet does not fit."
         }
     }
 }
@@ -118,7 +118,7 @@ fn absent(host: &Host, want: &Want) -> Finding {
 fn run(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
     let need = "run=1";
     match ksm.run {
-        None => RUN.not_seen(need, "Whether pages are merged is not known."),
+        None => RUN.not_seen(need, "It is not known whether pages are merged."),
         Some(1) => RUN.finds(
             Severity::Ok,
             "run=1",
@@ -188,7 +188,7 @@ fn rate(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
     let needed = (pages / PASS).min(KSMD_MAX);
     let need = format!("{} pages a second", count(needed));
     let (Some(turn), Some(sleep)) = (ksm.pages_to_scan, ksm.sleep_millisecs) else {
-        return RATE.not_seen(need, "How fast guests' pages are merged is not known.");
+        return RATE.not_seen(need, "It is not known how fast guests' pages are merged.");
     };
     if is_advised(ksm) {
         let value = format!("{} pages a turn now, set by the advisor", count(turn));
@@ -278,7 +278,7 @@ fn while_empty(ksm: &Ksm, knob: Knob, value: u64) -> Fix {
 fn max_page_sharing(want: &Want, ksm: &Ksm) -> Finding {
     let need = format!("max_page_sharing={MAX_PAGE_SHARING}");
     let Some(value) = ksm.max_page_sharing else {
-        return MAX_SHARING.not_seen(need, "How many guests share one page is not known.");
+        return MAX_SHARING.not_seen(need, "It is not known how many guests share one page.");
     };
     let severity = if value < MAX_PAGE_SHARING {
         want.when_shared(Severity::Advice)
@@ -324,7 +324,8 @@ fn across_nodes(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
                 "merge_across_nodes=0",
                 need,
                 format!(
-                    "Each of {} nodes keeps its own copy of what all guests have alike.",
+                    "Each of {} nodes keeps a copy of its own of pages that are equal in all \
+                     guests.",
                     host.nodes.len()
                 ),
             )
@@ -334,7 +335,7 @@ fn across_nodes(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
                 || "not in this kernel".to_owned(),
                 |value| format!("merge_across_nodes={value}"),
             );
-            let meaning = "What guests have alike is kept once for all of them.";
+            let meaning = "The host keeps equal pages once for all guests.";
             ACROSS_NODES.finds(Severity::Ok, value, need, meaning)
         }
     }
@@ -342,7 +343,7 @@ fn across_nodes(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
 
 fn memory_merge(host: &Host, want: &Want) -> Finding {
     let need = "kept at execve(2)";
-    let meaning = "Sharing guests' RAM does without; sharing all of QEMU's memory needs it.";
+    let meaning = "Sharing guests' RAM works without it; sharing all of QEMU's memory needs it.";
     let value = match host.memory_merge {
         None => return MEMORY_MERGE.not_seen(need, meaning),
         Some(MemoryMerge::Kept) => {

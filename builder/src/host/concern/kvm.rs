@@ -173,7 +173,7 @@ fn module(host: &Host, want: &Want) -> Finding {
                 value,
                 need,
                 "It stands in for VT-x or SVM and may run guests' kernels in another way, or not \
-                 at all; what the device did is what counts.",
+                 at all; the probe of the device finds out.",
             )
             .mended_by(Fix::manual(
                 Needs::Choice,
@@ -188,7 +188,7 @@ fn module(host: &Host, want: &Want) -> Finding {
             want.under_kvm(Severity::Blocker),
             "none",
             need,
-            "There is no /dev/kvm without it, and no guest under KVM.",
+            "Without it there is no /dev/kvm, so no guest runs under KVM.",
         )
         .mended_by(Fix::Module(cpu::vendor_module(host)))
 }
@@ -221,7 +221,7 @@ fn probed(host: &Host, want: &Want) -> Vec<Finding> {
     match &host.kvm.probe {
         None => vec![RING0.not_seen(
             "ring 0 at the CPU's speed",
-            "KVM was not tried; a canary guest tells whether it runs kernels.",
+            "KVM was not probed; check --canary finds out whether it runs kernels.",
         )],
         Some(Outcome::Overdue(why)) => vec![
             RING0
@@ -229,7 +229,7 @@ fn probed(host: &Host, want: &Want) -> Vec<Finding> {
                     Severity::Advice,
                     why,
                     "ring 0 at the CPU's speed",
-                    "Whether KVM runs kernels was not found out; a canary guest tells.",
+                    "It is not known whether KVM runs kernels; check --canary finds out.",
                 )
                 .mended_by(Fix::manual(
                     Needs::Choice,
@@ -240,9 +240,9 @@ fn probed(host: &Host, want: &Want) -> Vec<Finding> {
             RING0
                 .finds(
                     want.under_kvm(Severity::Blocker),
-                    format!("KVM could not be tried: {why}"),
+                    format!("KVM could not be probed: {why}"),
                     "ring 0 at the CPU's speed",
-                    "What QEMU asks of KVM at the start of each guest fails here.",
+                    "A call that QEMU makes at the start of each guest fails here.",
                 )
                 .mended_by(another()),
         ],
@@ -301,7 +301,7 @@ fn instructions(want: &Want, probe: &Probe) -> Finding {
         .map(|instruction| format!("{} ({})", instruction.name, instruction.result))
         .collect();
     if broken.is_empty() {
-        let value = format!("{} tried, all run", probe.instructions.len());
+        let value = format!("all {} run", probe.instructions.len());
         let meaning = "A kernel gets past its first instructions.";
         return INSTRUCTIONS.finds(Severity::Ok, value, need, meaning);
     }

@@ -69,7 +69,7 @@ fn vm_create(host: &Host, want: &Want) -> Finding {
         .filter_map(|(place, time)| Some((place, time?)))
         .collect();
     let Some(slowest) = seen.iter().map(|(_, time)| time.most).max() else {
-        let meaning = "How long a guest's start waits for the kernel was not tried.";
+        let meaning = "It was not measured how long a guest's start waits for the kernel.";
         return VM_CREATE.not_seen(need, meaning);
     };
     let value: Vec<_> = seen
@@ -82,8 +82,7 @@ fn vm_create(host: &Host, want: &Want) -> Finding {
         return VM_CREATE.finds(Severity::Ok, value, need, meaning);
     }
     if !waits_for_cpus(host) {
-        let meaning = "Nothing that is known to hold the kernel up is so here: this host is busy, \
-                       or slow.";
+        let meaning = "No known cause of such a wait applies here: this host is busy, or slow.";
         return VM_CREATE.finds(Severity::Ok, value, need, meaning);
     }
     let all = want.guests.map_or_else(String::new, |guests| {
@@ -101,9 +100,9 @@ fn vm_create(host: &Host, want: &Want) -> Finding {
             value,
             need,
             format!(
-                "The kernel waits that long for each guest's machine, one after the other{all}: \
-                 its thread for huge pages joins the maker's control groups, for which all CPUs \
-                 have to take notice."
+                "Each guest's start waits that long in the kernel, one after the other{all}, \
+                 because KVM's thread for huge pages joins the control groups of its maker, which \
+                 takes an answer of all CPUs."
             ),
         )
         .mended_by(Fix::manual(
@@ -124,7 +123,7 @@ fn waits_for_cpus(host: &Host) -> bool {
 
 fn halt_poll(host: &Host, want: &Want) -> Finding {
     let Some(nanoseconds) = number(host, "halt_poll_ns") else {
-        let meaning = "Whether a guest that sleeps keeps a CPU for a while is not known.";
+        let meaning = "It is not known whether a guest that sleeps keeps a CPU for a while.";
         return HALT_POLL.not_seen("0 for a fleet", meaning);
     };
     let few = want
@@ -144,9 +143,9 @@ fn halt_poll(host: &Host, want: &Want) -> Finding {
     } else {
         (
             want.felt_under_kvm(Severity::Advice),
-            "A guest that sleeps keeps its CPU for so long at most, in case it wakes: guests that \
-             wake often burn CPU time that others could have. Every machine of the host is \
-             affected.",
+            "A guest that sleeps keeps its CPU for up to so long, in case it wakes: guests that \
+             wake often burn CPU time that others could use. The setting affects every machine of \
+             the host.",
         )
     };
     HALT_POLL
@@ -164,13 +163,13 @@ fn halt_poll(host: &Host, want: &Want) -> Finding {
 fn pit(host: &Host) -> Finding {
     let need = "at most one for each guest";
     match host.kvm.pit_threads {
-        None => PIT.not_seen(need, "Whether machines' PITs take threads is not known."),
+        None => PIT.not_seen(need, "It is not known whether machines' PITs take threads."),
         Some(threads) => PIT.finds(
             Severity::Ok,
             counted(threads, "kernel thread"),
             need,
-            "KVM has a thread for each machine with a PIT, as imgbuild's guests are: it takes a \
-             process number, and on AMD's CPUs KVM uses no AVIC for such a machine.",
+            "KVM runs a thread for each machine with a PIT, which imgbuild's guests have: it takes \
+             a process number, and on AMD's CPUs KVM uses no AVIC for such a machine.",
         ),
     }
 }
@@ -178,18 +177,18 @@ fn pit(host: &Host) -> Finding {
 fn nx_huge_pages(host: &Host, want: &Want) -> Finding {
     let need = "never, where the CPU is not affected";
     let Some(set) = host.kvm.parameters.get("nx_huge_pages") else {
-        let meaning = "Whether KVM has a thread for each guest's huge pages is not known.";
+        let meaning = "It is not known whether KVM has a thread for each guest's huge pages.";
         return NX_HUGE_PAGES.not_seen(need, meaning);
     };
-    let multihit = host.cpu.itlb_multihit.as_deref().unwrap_or("not told");
+    let multihit = host.cpu.itlb_multihit.as_deref().unwrap_or("unknown");
     let value = format!("{set}, itlb_multihit: {multihit}");
     if has_no_recovery(host) {
         let meaning = "KVM has no thread for huge pages that it split.";
         return NX_HUGE_PAGES.finds(Severity::Ok, value, need, meaning);
     }
     if !is_safe(host) {
-        let meaning = "KVM splits huge pages that guests run code from, or a guest could hang a \
-                       CPU, and has a thread a guest to join them again: the price of that.";
+        let meaning = "KVM splits huge pages that guests run code from, because a guest could hang \
+                       a CPU otherwise, and runs a thread for each guest to join them again.";
         return NX_HUGE_PAGES.finds(Severity::Ok, value, need, meaning);
     }
     NX_HUGE_PAGES
@@ -197,8 +196,8 @@ fn nx_huge_pages(host: &Host, want: &Want) -> Finding {
             want.felt_under_kvm(Severity::Advice),
             value,
             need,
-            "KVM makes a thread a guest to join huge pages again that it never splits here: it \
-             takes a process number, and its making may hold up each start (`vm-create`).",
+            "KVM runs a thread for each guest to join split huge pages, although it splits none \
+             here: the thread takes a process number, and may delay each start (`vm-create`).",
         )
         .mended_by(Fix::manual(Needs::Command, NO_THREAD))
 }

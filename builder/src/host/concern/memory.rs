@@ -128,7 +128,7 @@ fn limit(check: Check, host: &Host, want: &Want, room: u64, value: String) -> Fi
         .saturating_add(want.cost.memory_once);
     let known = match want.cost.basis {
         Basis::Measured => "measured here",
-        Basis::Assumed => "assumed: a canary tells better",
+        Basis::Assumed => "assumed; --canary measures it",
     };
     let sharing = if shares(host, want) && want.cost.memory_merged.is_some() {
         "merged"
@@ -157,7 +157,7 @@ fn limit(check: Check, host: &Host, want: &Want, room: u64, value: String) -> Fi
 
 fn memory(host: &Host, want: &Want) -> Finding {
     let (Some(available), Some(room)) = (host.memory.available, free(host)) else {
-        let meaning = "How many guests fit in memory is not known.";
+        let meaning = "It is not known how many guests fit in memory.";
         return MEMORY.not_seen("MemAvailable", meaning);
     };
     let value = format!(
@@ -180,7 +180,7 @@ fn cgroup(host: &Host, want: &Want) -> Finding {
 fn huge_pages(host: &Host) -> Finding {
     let need = "none set aside";
     match host.memory.huge_pages {
-        None => HUGE_PAGES.not_seen(need, "Whether memory is set aside is not known."),
+        None => HUGE_PAGES.not_seen(need, "It is not known whether memory is set aside."),
         Some(0) => {
             let meaning = "All memory is there for guests.";
             HUGE_PAGES.finds(Severity::Ok, "none", need, meaning)
@@ -216,8 +216,8 @@ fn thp(host: &Host) -> Finding {
                 Severity::Advice,
                 "always",
                 need,
-                "Who touches 4 KiB may get 2 MiB, which KSM then has to split; imgbuild's QEMUs \
-                 are started with huge pages off for themselves, other programs' are not.",
+                "A process that touches 4 KiB may get 2 MiB, which KSM then has to split; imgbuild \
+                 turns huge pages off for its QEMUs, but not for other programs.",
             )
             .mended_by(Fix::manual(
                 Needs::Command,
@@ -235,7 +235,7 @@ fn thp(host: &Host) -> Finding {
 fn swap(host: &Host) -> Finding {
     let need = "none in use";
     let (Some(total), Some(free)) = (host.memory.swap, host.memory.swap_free) else {
-        return SWAP.not_seen(need, "Whether guests could be swapped out is not known.");
+        return SWAP.not_seen(need, "It is not known whether guests could be swapped out.");
     };
     if total == 0 {
         let meaning = "Guests stay in memory.";
@@ -267,7 +267,7 @@ fn overcommit(host: &Host, want: &Want) -> Finding {
     match (memory.overcommit, memory.commit_limit, memory.committed) {
         (None, ..) | (Some(2), None, _) | (Some(2), _, None) => OVERCOMMIT.not_seen(
             need,
-            "Whether the kernel counts untouched memory is not known.",
+            "It is not known whether the kernel counts untouched memory.",
         ),
         (Some(2), Some(limit), Some(committed)) => {
             let each = want.memory.bytes().saturating_add(VMM_COMMIT);
@@ -304,7 +304,7 @@ fn psi(host: &Host) -> Finding {
         severity,
         value,
         "/proc/pressure/memory",
-        "It tells while guests start that memory runs short, before free memory does.",
+        "While guests start it reports that memory runs short, before free memory does.",
     )
     .mended_by(Fix::manual(
         Needs::Reboot,

@@ -33,7 +33,7 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
             "a guest itself",
             format!(
                 "Each exit of a guest passes through the outer hypervisor{}: guests boot and \
-                 answer later, and fewer are worth their CPU.",
+                 answer later, and the CPUs serve fewer of them.",
                 relief.lacking()
             ),
         )

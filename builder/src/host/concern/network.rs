@@ -56,7 +56,7 @@ fn ports(host: &Host, want: &Want) -> Finding {
     }
     let (Some([low, high]), Some(listening)) = (host.network.ephemeral, host.network.listening)
     else {
-        let meaning = "How many guests can have a port of the loopback is not known.";
+        let meaning = "It is not known how many guests can have a port of the loopback.";
         return PORTS.not_seen(need, meaning);
     };
     let usable = usable(&(low..=high)).fold(0_u64, |ports, _| ports + 1);
@@ -154,7 +154,7 @@ fn tap_subnet(host: &Host, want: &Want) -> Finding {
             return TAP_SUBNET.finds(Severity::Ok, "not needed", need, meaning);
         }
         (Net::Tap, None) => {
-            let meaning = "Whether the addresses of guests on taps are free is not known.";
+            let meaning = "It is not known whether the addresses of guests on taps are free.";
             return TAP_SUBNET.not_seen(need, meaning);
         }
         (Net::Tap, Some(taps)) => taps,
@@ -210,7 +210,7 @@ fn forwarding(host: &Host, want: &Want) -> Finding {
             )),
         (Net::Tap, None) => FORWARDING.not_seen(
             need,
-            "Whether a firewall drops what this host forwards between guests is not known.",
+            "It is not known whether a firewall drops what this host forwards between guests.",
         ),
     }
 }

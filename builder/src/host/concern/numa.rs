@@ -14,7 +14,7 @@ const NUMA: Check = Check {
 pub(super) fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
     let need = "one node, or guests placed by node";
     let finding = match &host.nodes[..] {
-        [] => NUMA.not_seen(need, "Whether memory is near to every CPU is not known."),
+        [] => NUMA.not_seen(need, "It is not known whether memory is near to every CPU."),
         [node] => NUMA.finds(
             Severity::Ok,
             format!("1 node of {}", size(node.total)),

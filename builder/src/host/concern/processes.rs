@@ -95,7 +95,7 @@ fn system(host: &Host, want: &Want, check: Check, knob: Knob, limit: Option<u64>
     let (Some(limit), Some(threads)) = (limit, host.processes.threads) else {
         return check.not_seen(
             "room for the fleet",
-            "How many guests it allows is not known.",
+            "It is not known how many guests it allows.",
         );
     };
     let beside = threads.saturating_add(RESERVE);

@@ -72,14 +72,14 @@ pub(crate) fn judge(qemu: &Qemu) -> Vec<Finding> {
         Qemu::Missing => unusable("missing".to_owned(), "There is nothing to run guests with."),
         Qemu::Broken { why } => unusable(
             format!("does not work: {why}"),
-            "A QEMU that cannot even tell its version runs no guest.",
+            "A QEMU that cannot even print its version cannot run guests.",
         ),
         Qemu::Overdue { why } => vec![
             QEMU.finds(
                 Severity::Advice,
                 why,
                 &need,
-                "Whether it runs guests was not found out; a canary guest tells.",
+                "It is not known whether it runs guests; check --canary finds out.",
             )
             .mended_by(Fix::manual(
                 Needs::Choice,
@@ -102,7 +102,7 @@ pub(crate) fn judge(qemu: &Qemu) -> Vec<Finding> {
                 ),
                 None => (
                     Severity::Blocker,
-                    "It does not tell its version as QEMU does, and so is something else.",
+                    "It does not print its version as QEMU does, so it is another program.",
                 ),
             };
             let value = match path {

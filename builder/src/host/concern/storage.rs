@@ -51,7 +51,7 @@ fn disk(host: &Host, want: &Want) -> Finding {
         counted(guests, "guest")
     );
     let Some(system) = host.storage.get(&Store::State) else {
-        return DISK.not_seen(need, "Whether overlays fit is not known.");
+        return DISK.not_seen(need, "It is not known whether overlays fit.");
     };
     let by_bytes = system.free.checked_div(want.cost.disk);
     let by_files = system.files_free.map(|files| files / FILES_A_GUEST);
@@ -69,14 +69,14 @@ fn disk(host: &Host, want: &Want) -> Finding {
     )
     .mended_by(Fix::manual(
         Needs::Choice,
-        "remove what is not needed there, or put fleets elsewhere: XDG_STATE_HOME=DIR",
+        "free space there, or put fleets elsewhere: XDG_STATE_HOME=DIR",
     ))
 }
 
 fn sockets(host: &Host, want: &Want) -> Finding {
     let need = counted(want.wanted().saturating_mul(SOCKETS_A_GUEST), "free inode");
     let Some(system) = host.storage.get(&Store::Runtime) else {
-        return SOCKETS.not_seen(need, "Whether guests' sockets fit is not known.");
+        return SOCKETS.not_seen(need, "It is not known whether guests' sockets fit.");
     };
     let free = system.files_free.map_or_else(
         || "inodes are not counted".to_owned(),

@@ -16,6 +16,7 @@ use crate::host::finding::{Finding, Severity};
 use crate::host::snapshot::{Host, SCHEMA};
 use crate::host::want::Want;
 use crate::units::MAX_GUESTS;
+use crate::words;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/hosts");
 const BASES: [&str; 2] = ["bare-metal-intel", "bare-metal-amd"];
@@ -268,6 +269,9 @@ fn every_finding_says_what_it_means_and_what_to_do() {
                     "{name}: {text:?}"
                 );
             }
+            if let Some(fault) = words::fault(&all_text(&finding)) {
+                panic!("{name}: {} {fault}: {finding:?}", finding.id);
+            }
             let link = finding.document.starts_with("https://");
             assert!(
                 link || finding.document.contains('('),
@@ -278,7 +282,7 @@ fn every_finding_says_what_it_means_and_what_to_do() {
                 (Some(fix), Severity::Blocker | Severity::Limit | Severity::Advice) => {
                     assert!(!fix.to_string().ends_with("sets "), "{name}: {finding:?}");
                 }
-                _ => panic!("{name}: a fix where there is nothing to mend, or none: {finding:?}"),
+                _ => panic!("{name}: a fix where there is nothing to fix, or none: {finding:?}"),
             }
             if finding.severity == Severity::Limit {
                 assert!(finding.guests.is_some(), "{name}: {finding:?}");

@@ -42,7 +42,7 @@ fn tuner(host: &Host, want: &Want) -> Finding {
     let need = "nobody else who sets KSM";
     let tuners = tuners(host);
     if tuners.is_empty() {
-        let meaning = "What is written to KSM's settings stays.";
+        let meaning = "Nobody else overwrites KSM's settings.";
         return TUNER.finds(Severity::Ok, "none", need, meaning);
     }
     let names: Vec<_> = tuners.iter().map(|(name, _)| *name).collect();

@@ -13,7 +13,7 @@ const UNSEEN: Check = Check {
 pub(super) fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
     let need = "all that checks read";
     if host.unseen.is_empty() {
-        let meaning = "Nothing was passed over for want of being readable.";
+        let meaning = "imgbuild could read everything that checks need.";
         return vec![UNSEEN.finds(Severity::Ok, "nothing", need, meaning)];
     }
     let list: Vec<_> = host
@@ -23,12 +23,12 @@ pub(super) fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
         .collect();
     let (meaning, fix) = if host.privileged {
         (
-            "What these say was not judged.",
-            "look at what holds them back: a container's limits, a mount that is missing",
+            "imgbuild could not read these, so it did not judge them.",
+            "find out why: a container's limits, or a missing mount",
         )
     } else {
         (
-            "What these say was not judged; root sees more.",
+            "imgbuild could not read these, so it did not judge them; root can read more.",
             "run imgbuild check as root",
         )
     };

@@ -43,7 +43,7 @@ pub(super) fn are_apart(host: &Host, want: &Want) -> bool {
 fn kvm_users(host: &Host, want: &Want) -> Finding {
     let need = "opens for guests' users";
     let Some(access) = host.kvm.access else {
-        let meaning = "Who may open the device is not known; a launch finds out.";
+        let meaning = "It is not known who may open the device; a launch finds out.";
         return KVM_USERS.not_seen(need, meaning);
     };
     let value = format!("mode {:04o}, group {}", access.mode, access.group);

@@ -127,8 +127,8 @@ impl Prober {
                 }
                 (Err(ProcessError::Starved { wall, had, .. }), None, _) => {
                     return Err(Stop::Overdue(format!(
-                        "of {wall:.1?} the probe waited for a CPU all but {had:.1?}: this host is \
-                         too busy to tell"
+                        "the probe got a CPU for {had:.1?} in {wall:.1?}: this host is too busy to \
+                         probe"
                     )));
                 }
                 (Err(ProcessError::Failed { status, .. }), None, _) => {
@@ -161,7 +161,7 @@ impl Prober {
 }
 
 fn hangs(what: impl std::fmt::Display) -> String {
-    format!("{what} does not end: KVM hangs, of which the kernel's log may say more (dmesg)")
+    format!("{what} does not end: KVM hangs; the kernel's log (dmesg) may say why")
 }
 
 /// What steps have shown so far.
@@ -304,7 +304,7 @@ mod tests {
         let Outcome::Overdue(why) = outcome else {
             panic!("{outcome:?}");
         };
-        assert!(why.contains("too busy to tell"), "{why}");
+        assert!(why.contains("too busy to probe"), "{why}");
     }
 
     #[test]

@@ -77,7 +77,7 @@ fn room(root: &Path) -> Result<(), Reason> {
         .and_then(|text| meminfo::bytes(text));
     match available {
         None => Err(Reason::System(format!(
-            "{} does not tell how much memory is available",
+            "{} does not say how much memory is available",
             path.display()
         ))),
         Some(available) if needed > available - available / 8 => {

@@ -150,7 +150,7 @@ pub(crate) enum Reason {
     #[error("running processes have {pages} merged pages, which imgbuild does not unmerge")]
     MergedByLiving { pages: u64 },
     /// Whether processes that live have merged pages cannot be told.
-    #[error("pages are merged, and whose they are cannot be told: {why}")]
+    #[error("pages are merged, and it is not known whose they are: {why}")]
     MergedByUnknown { why: String },
     /// Merged pages would not fit into memory, each for itself.
     #[error(

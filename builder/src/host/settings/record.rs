@@ -93,7 +93,7 @@ impl Record {
     /// which says what.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let record: Self = serde_json::from_slice(bytes)
-            .map_err(|error| format!("is no record of settings ({error})"))?;
+            .map_err(|error| format!("is not a record of settings ({error})"))?;
         if record.schema != SCHEMA {
             let schema = record.schema;
             return Err(format!(
@@ -160,14 +160,14 @@ fn credible(change: &Change) -> Result<(), String> {
         if let Some(value) = value
             && !knob.range().contains(&value)
         {
-            return Err(format!("says that {knob} was {value}, which cannot be"));
+            return Err(format!("says that {knob} was {value}, which is impossible"));
         }
     }
     for holder in &change.holders {
         if let Holder::Fleet { name, .. } = holder
             && !recipe::is_name(name)
         {
-            return Err(format!("has {knob} held by {name:?}, which is no fleet"));
+            return Err(format!("has {knob} held by {name:?}, which is not a fleet"));
         }
     }
     Ok(())

@@ -37,7 +37,7 @@ pub enum SnapshotError {
         why: String,
     },
     /// It is too long.
-    #[error("{path} is longer than {LIMIT} bytes, and so no snapshot of a host; {NEXT}")]
+    #[error("{path} is longer than {LIMIT} bytes, so it is not a snapshot of a host; {NEXT}")]
     TooLong {
         /// The file.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum SnapshotError {
         length: usize,
     },
     /// It is something else.
-    #[error("{path} is no snapshot of a host: {why}; {NEXT}")]
+    #[error("{path} is not a snapshot of a host: {why}; {NEXT}")]
     Other {
         /// The file.
         path: PathBuf,
@@ -72,7 +72,7 @@ pub enum SnapshotError {
         imgbuild: String,
     },
     /// It lacks something, or has something of another type.
-    #[error("the snapshot {path} has not the shape of schema {SCHEMA}: {why}; {NEXT}")]
+    #[error("the snapshot {path} does not match schema {SCHEMA}: {why}; {NEXT}")]
     Shape {
         /// The file.
         path: PathBuf,
@@ -136,9 +136,7 @@ impl Host {
             return Err(SnapshotError::Newer {
                 path: path(),
                 found: schema,
-                imgbuild: imgbuild
-                    .unwrap_or("of a version that it does not tell")
-                    .to_owned(),
+                imgbuild: imgbuild.unwrap_or("of an unknown version").to_owned(),
             });
         }
         let shape = |why| SnapshotError::Shape { path: path(), why };

@@ -158,7 +158,7 @@ fn says_what_is_no_kernel_at_all() {
     assert_eq!(look(b"\x1f\x8b\x08"), Err(Fault::Compressed));
     let folder = tempfile::tempdir().unwrap();
     let error = inspect(folder.path()).unwrap_err();
-    assert!(error.to_string().contains("no regular file"), "{error}");
+    assert!(error.to_string().contains("not a regular file"), "{error}");
     let error = inspect(&folder.path().join("none")).unwrap_err();
     assert!(matches!(error, PrebuiltError::Read { .. }), "{error}");
     let huge = File::create(folder.path().join("huge")).unwrap();

@@ -20,7 +20,7 @@ pub enum TapError {
     Denied(String),
     /// An interface has the name already.
     #[error(
-        "the network interface {0} is there already; launch again, which draws other names, or \
+        "the network interface {0} exists already; launch again, which chooses other names, or \
          remove it (ip link del {0})"
     )]
     Taken(String),
@@ -79,7 +79,7 @@ pub enum TapError {
         source: io::Error,
     },
     /// The kernel refused.
-    #[error("cannot {what}: {source}; the kernel's log (dmesg) may tell more")]
+    #[error("cannot {what}: {source}; the kernel's log (dmesg) may say more")]
     Refused {
         /// What was tried.
         what: String,

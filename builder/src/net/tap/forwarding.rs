@@ -37,7 +37,7 @@ const FRAME: usize = 2048;
 /// taps do, and are always the same: so one at a time tries it, and others know
 /// that what they see passes ([`is_probe`]).
 pub fn forwards(subnet: Subnet) -> Result<bool, TapError> {
-    let system = |error| TapError::refused("try whether the host forwards", error);
+    let system = |error| TapError::refused("test whether the host forwards", error);
     let mut instance = [0; 12];
     instance.copy_from_slice(&random().map_err(|error| system(error.into()))?[..12]);
     let last = subnet.last_two_links();

@@ -106,7 +106,7 @@ fn a_host_without_groups_is_an_error_only_if_one_is_needed() {
     for (root, missing) in [
         (
             tempfile::tempdir().unwrap(),
-            "--cpu-max takes a cgroup for the fleet, and no hierarchy with the CPU controller is \
+            "--cpu-max needs a cgroup for the fleet, and no hierarchy with the CPU controller is \
              mounted; launch as root",
         ),
         (

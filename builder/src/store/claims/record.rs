@@ -42,7 +42,7 @@ impl Record {
             why,
         };
         let record: Self = serde_json::from_slice(&bytes)
-            .map_err(|error| untrusted(format!("is no record of fleets ({error})")))?;
+            .map_err(|error| untrusted(format!("is not a record of fleets ({error})")))?;
         match record.schema {
             _ if record.boot_id != new.boot_id => Ok(new),
             SCHEMA => Ok(record),

@@ -277,7 +277,7 @@ fn what_others_may_have_written_is_refused() {
             let folder = record.parent().unwrap();
             fs::set_permissions(folder, Permissions::from_mode(0o722)).unwrap();
         }),
-        ("no record of fleets", |record| {
+        ("not a record of fleets", |record| {
             fs::write(record, "{}").unwrap();
         }),
         ("form 2", |record| {

@@ -34,7 +34,8 @@ pub enum FolderError {
     },
     /// It is another host's.
     #[error(
-        "the fleet {name} is on host {host}: run imgbuild there; if that host is no more, remove {}",
+        "the fleet {name} is on host {host}: run imgbuild there; if that host no longer exists, \
+         remove {}",
         path.display()
     )]
     Elsewhere {

@@ -33,7 +33,7 @@ fn sweep_in(place: &Path, prefix: &str) {
             && !place.join(name).join("spec.json").exists()
             && let Err(error) = Folder::sweep(name, &folder)
         {
-            tracing::debug!("what a process left that was killed stays: {error}");
+            tracing::debug!("cannot remove what a killed process left: {error}");
         }
     }
 }

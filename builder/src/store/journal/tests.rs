@@ -383,7 +383,7 @@ fn a_full_disk_costs_no_line_that_was_written() {
             Err(error) => break error.to_string(),
         }
     };
-    for said in ["No space left", "/journal", "see that there is room"] {
+    for said in ["No space left", "/journal", "make room"] {
         assert!(error.contains(said), "{error}");
     }
     // The last write came to the end of a page within a line.

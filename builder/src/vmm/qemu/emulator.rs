@@ -125,9 +125,8 @@ impl Emulator {
     #[must_use]
     pub fn replaced(&self) -> String {
         format!(
-            "{} was written anew since the fleet was launched with {}: guests that are started \
-             from now on run on what is there now; to have all on one, end the fleet and launch \
-             it anew",
+            "{} was replaced since the fleet was launched with {}: guests that are started from \
+             now on run on the new one; to run all on one, end the fleet and launch it again",
             self.path.display(),
             self.version.as_deref().unwrap_or("it")
         )
@@ -231,7 +230,7 @@ mod tests {
         assert_eq!(emulator.standing().unwrap(), Standing::Replaced);
         let told = emulator.replaced();
         let path = emulator.path.display().to_string();
-        for part in [&path, "QEMU emulator version 7.2.0", "launch it anew"] {
+        for part in [&path, "QEMU emulator version 7.2.0", "launch it again"] {
             assert!(told.contains(part), "{part}: {told}");
         }
 

@@ -22,10 +22,10 @@ const QUOTED: usize = 80;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum QmpError {
     /// No JSON, or not what was asked for.
-    #[error("its monitor says what is not QMP: `{0}`")]
+    #[error("its monitor sent a message that is not QMP: `{0}`")]
     Garbage(String),
     /// Without end, or too many.
-    #[error("its monitor says more than {MESSAGE_MAX} bytes at once, or {MESSAGES_MAX} messages")]
+    #[error("its monitor sent more than {MESSAGE_MAX} bytes at once, or {MESSAGES_MAX} messages")]
     TooLong,
     #[error("its monitor refused: {0}")]
     Refused(String),
