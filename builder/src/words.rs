@@ -69,8 +69,14 @@ pub(crate) fn fault(text: &str) -> Option<String> {
         .map(|(refused, instead)| format!("says `{refused}`; write {instead}"))
 }
 
-/// Its words in lower case, with one space before and behind each.
+/// Its words in lower case, with one space before and behind each; `0` stands for
+/// a value that is filled in.
 fn words(text: &str) -> String {
+    let parts = text.split('{').map(|part| match part.split_once('}') {
+        Some((_, rest)) => format!(" 0 {rest}"),
+        None => part.to_owned(),
+    });
+    let text: String = parts.collect();
     let is_apart = |c: char| !c.is_alphanumeric() && c != '\'';
     let words = text.split(is_apart).filter(|word| !word.is_empty());
     let words: Vec<_> = words.map(str::to_lowercase).collect();
@@ -205,6 +211,7 @@ fn a_word_is_refused_only_where_it_is_wrong() {
         "there is no guest",
         "that host is no longer there",
         "it was retried",
+        "{shown}: {what} cannot be changed",
     ] {
         assert_eq!(fault(text), None, "{text}");
     }

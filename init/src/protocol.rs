@@ -11,7 +11,7 @@ use crate::json::{Object, prefix_that_fits};
 
 /// Longest line a guest writes, in bytes, its line feed included.
 ///
-/// The host keeps 4,096 bytes of any line, so that the kernel's fit too.
+/// The host keeps up to 4,096 bytes of a line, whoever wrote it.
 pub const LINE_MAX: usize = 1024;
 
 /// More than a reply has besides its output: names, an id of 16 bytes and

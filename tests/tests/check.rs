@@ -218,7 +218,7 @@ fn a_launch_gets_by_without_a_cache_and_with_a_long_temporary_folder() {
         .env("TMPDIR", &long);
     run(&mut launch)
         .succeeds()
-        .says(&["starting two guests", "not kept"]);
+        .says(&["starting two guests", "cannot keep the canaries' result"]);
     fs::remove_dir(&long).unwrap();
     env.assert_no_fleet_left();
 }

@@ -222,7 +222,7 @@ fn what_imgbuild_did_not_write_is_not_replaced() {
 
     let before = Tree::of(env.path());
     for (out, said) in [
-        (&file, "no folder"),
+        (&file, "cannot be read as a folder"),
         (&folder, "holds no manifest.json"),
         (&extension, "holds no manifest.json"),
         (&added, "holds notes"),

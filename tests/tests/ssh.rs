@@ -222,7 +222,7 @@ fn a_key_that_guests_do_not_take_is_refused_before_anything_starts() {
     let absent = env.path().join("absent");
     for (file, reason) in [
         (&rsa, "ssh-keygen -t ed25519"),
-        (&garbled, "no key in OpenSSH's format"),
+        (&garbled, "not a key in OpenSSH's format"),
         (&large, "larger than 65536 bytes"),
         (&absent, "No such file"),
     ] {

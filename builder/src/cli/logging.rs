@@ -175,7 +175,7 @@ mod tests {
         let line: Value = serde_json::from_str(&told(LogFormat::Json, 12)).unwrap();
         assert_eq!(line["level"], "WARN");
         let message = line["fields"]["message"].as_str().unwrap();
-        assert!(message.ends_with("here 12 messages fell out"), "{message}");
+        assert!(message.starts_with("12 messages dropped here"), "{message}");
     }
 
     #[test]

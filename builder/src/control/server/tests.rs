@@ -708,11 +708,11 @@ fn a_client_says_what_became_of_its_call() {
         (&b""[..], "lost the supervisor of fleet f"),
         (b"HTTP/1.0 200", "lost the supervisor"),
         (b"HTTP/1.0 200 OK\r\ncontent-length: 9\r\n\r\n{", "lost"),
-        (b"HTTP/1.0 200 OK\r\n\r\n{", "no answer: EOF"),
+        (b"HTTP/1.0 200 OK\r\n\r\n{", "malformed answer: EOF"),
         (b"HTTP/1.0 200 OK\r\n\r\n{}", "missing field"),
         (
             b"SSH-2.0-x\x1b[2J\r\n\r\n",
-            "no answer: SSH-2.0-x\\u{1b}[2J",
+            "malformed answer: SSH-2.0-x\\u{1b}[2J",
         ),
         (b"HTTP/1.0 500 No\r\n\r\n{}", "missing field"),
         (
