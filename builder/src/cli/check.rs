@@ -61,6 +61,7 @@ pub(super) struct Check {
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -9,6 +9,7 @@ use super::{Cli, Exit, Failure};
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub(super) struct Completions {
+    /// Shell that the script is for
     shell: Shell,
 }
 

@@ -33,6 +33,7 @@ pub(super) struct Launch {
     #[arg(default_value = DEFAULT_OUT)]
     out: PathBuf,
 
+    /// Number of guests
     #[arg(long, value_name = "N", env = "IMGBUILD_COUNT", required_unless_present = "resume",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     count: Option<u32>,

@@ -10,14 +10,15 @@ use clap::Parser;
 
 use crate::host::kvm::{PROBE_VERB, Step, take};
 
-/// Try KVM.
+/// Probe KVM.
 #[derive(Debug, Parser)]
 #[command(name = PROBE_VERB, help_expected = true)]
 pub(super) struct ProbeKvm {
-    /// The control group to try it in
+    /// The control group to probe it in
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
 
+    /// Steps to take
     #[arg(required = true)]
     steps: Vec<Step>,
 }

@@ -25,6 +25,7 @@ pub(super) struct Ps {
     #[arg(long, value_name = "STATE")]
     state: Vec<Phase>,
 
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -10,6 +10,7 @@ use crate::units::counted;
 /// Arguments of `rm`.
 #[derive(Debug, Args)]
 pub(super) struct Rm {
+    /// Name of the fleet to remove
     #[arg(value_parser = fleet_name, required_unless_present = "all_fleets")]
     fleet: Option<String>,
 

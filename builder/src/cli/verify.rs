@@ -12,6 +12,7 @@ use crate::artifact;
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
+    /// The output folder
     #[arg(default_value = DEFAULT_OUT)]
     out: PathBuf,
 

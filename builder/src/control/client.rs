@@ -59,7 +59,8 @@ pub(crate) enum ClientError {
     /// A process supervises the fleet, and nobody listens on its control socket.
     #[error(
         "process {pid} supervises the fleet {fleet}, but does not listen at {}; try again, since \
-         it replaces a socket that is gone within a second, and check that it is not stopped", control.display()
+         it replaces a socket that is gone within a second, and check that it is not stopped",
+        control.display()
     )]
     Deaf {
         fleet: String,

@@ -42,7 +42,8 @@ pub(crate) enum RemoveError {
     /// It cannot be told which guests are its.
     #[error(
         "{} does not identify the guests of fleet {name}: `imgbuild rm --force {name}` removes the \
-         fleet, and finds guests by its journal only; check afterwards that none is left", spec.display()
+         fleet, and finds guests by its journal only; check afterwards that none is left",
+        spec.display()
     )]
     Unknown { name: String, spec: PathBuf },
     /// Guests could not be found or killed.

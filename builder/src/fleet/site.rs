@@ -282,10 +282,8 @@ impl Site {
             return;
         }
         match self.choose_another_port(which) {
-            Ok(port) => {
-                tracing::warn!("{guest}: another program uses its port {lost}: it gets {port}")
-            }
-            Err(error) => tracing::warn!("{guest}: another program uses its port {lost}: {error}"),
+            Ok(port) => tracing::warn!("{guest}: its port {lost} is in use: it gets {port}"),
+            Err(error) => tracing::warn!("{guest}: its port {lost} is in use: {error}"),
         }
     }
 

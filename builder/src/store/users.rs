@@ -61,7 +61,8 @@ pub(crate) enum UsersError {
     /// A fleet has no more.
     #[error(
         "the fleet has the user ids {own} and none for {}: somebody else has the ids after them, \
-         or this user namespace lacks them; launch another fleet beside it", counted((*guests).into(), "guest")
+         or this user namespace lacks them; launch another fleet beside it",
+        counted((*guests).into(), "guest")
     )]
     NoMore { own: IdRange, guests: u32 },
 }

@@ -55,8 +55,8 @@ pub(crate) struct Report {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BootError {
     #[error(
-        "the guest does not boot under {}: {reason}; console:\n{console}\nfix the recipe or \
-         kernel; --no-boot keeps the artifacts unverified",
+        "the guest does not boot under {}: {reason}; console:\n{console}\n\
+         fix the recipe or kernel; --no-boot keeps the artifacts unverified",
         accel.name()
     )]
     Failed {
@@ -69,8 +69,8 @@ pub(crate) enum BootError {
     NotBurning { rounds: u64 },
     /// It is ready, but cannot use its disk.
     #[error(
-        "the guest is ready, but cannot mount its disk; it said:\n{words}\nfix the recipe or \
-         kernel; --no-boot keeps the artifacts unverified"
+        "the guest is ready, but cannot mount its disk; it said:\n{words}\n\
+         fix the recipe or kernel; --no-boot keeps the artifacts unverified"
     )]
     Disk { words: String },
     #[error("interrupted during boot verification")]
