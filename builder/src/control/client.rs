@@ -5,14 +5,11 @@
 //! interrupt, with neither a thread nor a runtime.
 
 use std::io;
-use std::marker::PhantomData;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::bridge::Act;
 use super::types::{
@@ -26,16 +23,13 @@ use crate::store::folder::{Paths, Supervised};
 use crate::units::GuestIndex;
 
 mod body;
+mod error;
 
-/// Most bytes of an answer's head.
-const HEAD_MAX: usize = 16 << 10;
-/// Most bytes of a whole answer, or of a stream's line: some times what the
-/// largest fleet has.
-const ANSWER_MAX: usize = 256 << 20;
+pub(crate) use body::{Next, Stream};
+pub(crate) use error::ClientError;
+
 /// The status of a supervisor that ends, or cannot now (RFC 9110).
 const UNAVAILABLE: u16 = 503;
-/// How long a request may take to be taken.
-const WRITE_TIME: Duration = Duration::from_secs(10);
 /// How long a supervisor may take to listen, and how often it is tried.
 const LISTEN_TIME: Duration = Duration::from_secs(3);
 const LISTEN_AGAIN: Duration = Duration::from_millis(50);
@@ -46,97 +40,6 @@ pub(crate) struct Client {
     fleet: String,
     paths: Paths,
     interrupt: Interrupt,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ClientError {
-    /// Nobody listens on the fleet's control socket.
-    #[error(
-        "nothing supervises the fleet {fleet}: `imgbuild launch --resume {fleet}` goes on with it, \
-         `imgbuild rm {fleet}` removes it"
-    )]
-    NotSupervised { fleet: String },
-    /// A process supervises the fleet, and nobody listens on its control socket.
-    #[error(
-        "process {pid} supervises the fleet {fleet}, but does not listen at {}; try again, since \
-         it replaces a socket that is gone within a second, and check that it is not stopped",
-        control.display()
-    )]
-    Deaf {
-        fleet: String,
-        pid: String,
-        control: PathBuf,
-    },
-    /// The control socket could not be connected to.
-    #[error("cannot connect to {}: {source}; is the fleet another user's?", control.display())]
-    Unreachable { control: PathBuf, source: io::Error },
-    /// The supervisor is of another version of imgbuild.
-    #[error(
-        "the supervisor of fleet {fleet} speaks version {} of the control interface, and this \
-         imgbuild version {API_VERSION}; use the imgbuild that launched it",
-        listed(versions)
-    )]
-    Version {
-        fleet: String,
-        /// The versions that it speaks.
-        versions: Vec<u32>,
-    },
-    /// The supervisor says: not now.
-    #[error("{0}")]
-    Busy(String),
-    #[error("{0}")]
-    Refused(String),
-    #[error(
-        "lost the supervisor of fleet {fleet}: {source}; `imgbuild ps --fleet {fleet}` says \
-         whether it lives"
-    )]
-    Lost { fleet: String, source: io::Error },
-    /// What came is no answer of the interface.
-    #[error("the supervisor of fleet {fleet} sent a malformed answer: {reason}")]
-    Garbled {
-        fleet: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The fleet ended before it answered.
-    #[error("the fleet {fleet} has ended")]
-    Ended { fleet: String },
-    /// The user asked to stop.
-    #[error("interrupted")]
-    Interrupted,
-}
-
-fn listed(versions: &[u32]) -> String {
-    let versions: Vec<_> = versions.iter().map(u32::to_string).collect();
-    versions.join(", ")
-}
-
-/// What a stream has next.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Next<T> {
-    Item(T),
-    /// Nothing in the time given.
-    Late,
-    /// Nothing more: the fleet, or what was asked for, ended.
-    End,
-}
-
-/// Documents that come one a line.
-#[derive(Debug)]
-pub(crate) struct Stream<T> {
-    body: Body,
-    items: PhantomData<T>,
-}
-
-impl<T: DeserializeOwned> Stream<T> {
-    /// Waits for the next, until `until`, or for ever without.
-    pub(crate) fn next(&mut self, until: Option<Instant>) -> Result<Next<T>, ClientError> {
-        Ok(match self.body.line(until)? {
-            Next::Item(line) => Next::Item(self.body.parse(&line)?),
-            Next::Late => Next::Late,
-            Next::End => Next::End,
-        })
-    }
 }
 
 /// What a guest's console says, a line at a time.

@@ -403,11 +403,6 @@ impl Site {
     }
 }
 
-/// The same error, with what it is about.
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
 /// Removes what a fleet has outside its folders, whose supervisor died and no
 /// guest of which lives.
 pub(crate) fn clear(name: &str, instance: Instance) {

@@ -18,7 +18,7 @@ use tty_init::protocol::Message;
 
 use super::site::Site;
 use crate::control::types::Totals;
-use crate::fleet::supervisor::news::{news, token};
+use crate::fleet::supervisor::news::{SOURCES, news, token};
 use crate::guest::admission::Admission;
 use crate::guest::{Event, Phase, Policy};
 use crate::host::memory::OomKills;
@@ -73,8 +73,6 @@ const CLASSIFY_AGAIN: Duration = Duration::from_millis(110);
 const INTERRUPT: Token = Token(usize::MAX);
 const ERRORS: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
-/// What a guest's poll tokens stand for, in order.
-const SOURCES: [Source; 3] = [Source::Console, Source::End, Source::Monitor];
 
 /// What the supervisor tells its caller, as it happened.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::error::LaunchError;
 use crate::guest::{BurnAt, Restart};
-use crate::launch::LaunchError;
 use crate::net::tap::{self, Subnet};
 use crate::placement::PlacementSpec;
 use crate::store::claims::Others;

@@ -3,13 +3,14 @@
 use std::io;
 use std::path::Path;
 
+use super::error::LaunchError;
+use super::options::LaunchOptions;
 use crate::artifact::opened::Artifacts;
 use crate::digest::memo::Memo;
 use crate::directories::Directories;
 use crate::guest::admission::AdmissionSpec;
 use crate::host::snapshot::Qemu;
 use crate::host::user_ids::IdRange;
-use crate::launch::{LaunchError, LaunchOptions};
 use crate::net::ports;
 use crate::net::tap::Subnet;
 use crate::store::claims::Others;

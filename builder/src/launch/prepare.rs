@@ -1,12 +1,13 @@
 //! The host is checked, and its settings changed where that was asked for.
 
+use super::error::LaunchError;
+use super::options::LaunchOptions;
 use crate::artifact::opened::Artifacts;
 use crate::directories::Directories;
 use crate::host::kvm::Prober;
 use crate::host::snapshot::{KvmProbe, Places};
 use crate::host::want::GuestUsers;
 use crate::interrupt::Interrupt;
-use crate::launch::{LaunchError, LaunchOptions};
 use crate::net::tap::Subnet;
 use crate::store::users::Users;
 use crate::trial::mend::Hold;

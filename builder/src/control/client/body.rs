@@ -10,10 +10,18 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::de::DeserializeOwned;
 
-use crate::control::client::{ANSWER_MAX, ClientError, HEAD_MAX, Next, Stream, WRITE_TIME};
+use super::error::ClientError;
 use crate::interrupt::Interrupt;
 use crate::text::printable;
+use std::time::Duration;
 
+/// How long a request may take to be taken.
+const WRITE_TIME: Duration = Duration::from_secs(10);
+/// Most bytes of a whole answer, or of a stream's line: some times what the
+/// largest fleet has.
+const ANSWER_MAX: usize = 256 << 20;
+/// Most bytes of an answer's head.
+const HEAD_MAX: usize = 16 << 10;
 /// An answer that is being read.
 pub(super) struct Body {
     pub(super) fleet: String,
@@ -186,6 +194,34 @@ pub(super) fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes
         .windows(wanted.len())
         .position(|piece| piece == wanted)
+}
+
+/// What a stream has next.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Next<T> {
+    Item(T),
+    /// Nothing in the time given.
+    Late,
+    /// Nothing more: the fleet, or what was asked for, ended.
+    End,
+}
+
+/// Documents that come one a line.
+#[derive(Debug)]
+pub(crate) struct Stream<T> {
+    body: Body,
+    items: PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Stream<T> {
+    /// Waits for the next, until `until`, or for ever without.
+    pub(crate) fn next(&mut self, until: Option<Instant>) -> Result<Next<T>, ClientError> {
+        Ok(match self.body.line(until)? {
+            Next::Item(line) => Next::Item(self.body.parse(&line)?),
+            Next::Late => Next::Late,
+            Next::End => Next::End,
+        })
+    }
 }
 
 #[cfg(test)]

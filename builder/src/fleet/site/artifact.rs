@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
 use crate::artifact::opened::ArtifactsError;
-use crate::fleet::site::named;
 use crate::plain;
+use std::path::Path;
 
 /// A file of the artifacts, the same for as long as it is open whatever becomes
 /// of its path.
@@ -33,4 +33,9 @@ impl Artifact {
         let opened = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
         opened.map_err(|error| named(&self.path, &error))
     }
+}
+
+/// The same error, with what it is about.
+pub(super) fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

@@ -7,9 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use super::Site;
+use super::artifact::named;
+use super::error::SpawnError;
 use crate::disk::overlay::write_overlays;
 use crate::fleet::site::socket::listener;
-use crate::fleet::site::{SpawnError, named};
 use crate::interrupt::Interrupt;
 use crate::net::tap;
 use crate::placement::Prepared;

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
-use crate::fleet::supervisor::SOURCES;
 use crate::vmm::running::Source;
+
+/// What a guest's poll tokens stand for, in order.
+pub(super) const SOURCES: [Source; 3] = [Source::Console, Source::End, Source::Monitor];
 
 /// Waits for news, and takes all that are there, so that what was said in time
 /// is heard before anybody is judged late; about `most`, where more come all the
