@@ -25,7 +25,7 @@ pub struct GuestSpec {
     /// Its id, such as `g00000`.
     pub id: String,
     /// Tells it from every other guest of this host, where it is to be found
-    /// again (`fleet::spec::Instance`).
+    /// again (`units::Instance`).
     pub uuid: Option<String>,
     /// RAM.
     pub memory: ByteSize,

@@ -27,7 +27,7 @@ const PERCENT_NS: u64 = PERIOD_NS / 100;
 const NICE: i32 = 19;
 
 /// The burn threads.
-pub struct Burn {
+pub(crate) struct Burn {
     /// Threads that burn, once any does.
     threads: u16,
     started: u16,
@@ -35,7 +35,7 @@ pub struct Burn {
 
 impl Burn {
     /// No threads yet; `threads` of them from the first duty above 0.
-    pub fn new(threads: u16) -> Self {
+    pub(crate) fn new(threads: u16) -> Self {
         SHARED.threads.store(threads.into(), Ordering::Relaxed);
         Self {
             threads,
@@ -46,7 +46,7 @@ impl Burn {
     /// Burns so much of the time from now on.
     ///
     /// Threads that the kernel refuses are done without.
-    pub fn set(&mut self, duty: Duty) -> Result<(), Failure> {
+    pub(crate) fn set(&mut self, duty: Duty) -> Result<(), Failure> {
         let now = clock::boottime_ms();
         SHARED.set_ms.store(now, Ordering::Relaxed);
         SHARED.set_rounds.store(rounds(), Ordering::Relaxed);
@@ -71,13 +71,13 @@ impl Burn {
     }
 
     /// Burns as a connection asked for by [`ask`].
-    pub fn obey(&mut self) -> Result<(), Failure> {
+    pub(crate) fn obey(&mut self) -> Result<(), Failure> {
         self.set(percent(&SHARED.wanted))
     }
 }
 
 /// Asks PID 1, from another process, to burn so much of the time.
-pub fn ask(duty: Duty) -> Result<(), Failure> {
+pub(crate) fn ask(duty: Duty) -> Result<(), Failure> {
     SHARED
         .wanted
         .store(duty.percent().into(), Ordering::Relaxed);
@@ -85,7 +85,7 @@ pub fn ask(duty: Duty) -> Result<(), Failure> {
 }
 
 /// What the burn does and did.
-pub fn status() -> protocol::Burn {
+pub(crate) fn status() -> protocol::Burn {
     protocol::Burn {
         duty: percent(&SHARED.duty).percent(),
         threads: SHARED
@@ -98,14 +98,14 @@ pub fn status() -> protocol::Burn {
 }
 
 /// Rounds a second since the duty was last set.
-pub fn rate() -> u64 {
+pub(crate) fn rate() -> u64 {
     let done = rounds().saturating_sub(SHARED.set_rounds.load(Ordering::Relaxed));
     let time = clock::boottime_ms().saturating_sub(SHARED.set_ms.load(Ordering::Relaxed));
     done * 1000 / time.max(1)
 }
 
 /// Puts all threads to sleep.
-pub fn stop() {
+pub(crate) fn stop() {
     SHARED.duty.store(0, Ordering::Relaxed);
 }
 

@@ -33,7 +33,7 @@ static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 static ID: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 /// Sets the id that every message from now on carries.
-pub fn set_id(id: Id) {
+pub(crate) fn set_id(id: Id) {
     let padded = u128::from_ne_bytes(id.padded());
     #[expect(clippy::cast_possible_truncation, reason = "the halves of 128 bits")]
     let halves = [padded as u64, (padded >> 64) as u64];
@@ -43,7 +43,7 @@ pub fn set_id(id: Id) {
 }
 
 /// The guest's id, once it has one.
-pub fn id() -> Option<Id> {
+pub(crate) fn id() -> Option<Id> {
     let [low, high] = [0, 1].map(|half| u128::from(ID[half].load(Ordering::Relaxed)));
     Id::from_padded((high << 64 | low).to_ne_bytes()).ok()
 }
@@ -57,7 +57,7 @@ fn stamp(id: Option<&Id>) -> Stamp<&str> {
 }
 
 /// The console's device, and the lines that it has not taken yet.
-pub struct Console {
+pub(crate) struct Console {
     /// `None` when there is no console, or it hung up: what is written is lost
     /// then, and the guest lives on.
     tty: Option<OwnedFd>,
@@ -67,7 +67,7 @@ pub struct Console {
 
 impl Console {
     /// Opens the serial line, or else whatever the kernel has for a console.
-    pub fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let tty = [c"/dev/ttyS0", c"/dev/console"]
             .into_iter()
@@ -84,7 +84,7 @@ impl Console {
     }
 
     /// What to wait for on the console's behalf, if there is one.
-    pub fn waits_for(&self) -> (Option<BorrowedFd<'_>>, PollFlags) {
+    pub(crate) fn waits_for(&self) -> (Option<BorrowedFd<'_>>, PollFlags) {
         let mut events = PollFlags::IN;
         if self.queued > 0 {
             events |= PollFlags::OUT;
@@ -93,7 +93,7 @@ impl Console {
     }
 
     /// Reads what the host sent, if anything.
-    pub fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> &'b [u8] {
+    pub(crate) fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> &'b [u8] {
         let Some(tty) = &self.tty else { return &[] };
         match rustix::io::read(tty, &mut *buffer) {
             Ok(count @ 1..) => &buffer[..count],
@@ -106,13 +106,13 @@ impl Console {
     }
 
     /// Closes a console that ended: it would be readable for ever.
-    pub fn hang_up(&mut self) {
+    pub(crate) fn hang_up(&mut self) {
         self.tty = None;
         self.queued = 0;
     }
 
     /// Says that the guest is parked.
-    pub fn parked(&mut self) {
+    pub(crate) fn parked(&mut self) {
         let id = id();
         self.send(Message::Parked {
             stamp: stamp(id.as_ref()),
@@ -120,7 +120,7 @@ impl Console {
     }
 
     /// Says that the guest does its work.
-    pub fn ready(&mut self, status: Status) {
+    pub(crate) fn ready(&mut self, status: Status) {
         let id = id();
         self.send(Message::Ready {
             stamp: stamp(id.as_ref()),
@@ -129,7 +129,7 @@ impl Console {
     }
 
     /// Sends a sign of life.
-    pub fn heartbeat(&mut self, status: Status) {
+    pub(crate) fn heartbeat(&mut self, status: Status) {
         let id = id();
         self.send(Message::Heartbeat {
             stamp: stamp(id.as_ref()),
@@ -138,12 +138,12 @@ impl Console {
     }
 
     /// Answers a command.
-    pub fn reply(&mut self, tag: Option<u32>, code: u8, output: &str) {
+    pub(crate) fn reply(&mut self, tag: Option<u32>, code: u8, output: &str) {
         self.reply_part(tag, code, output, false);
     }
 
     /// Answers a command in part, and with `more` to come.
-    pub fn reply_part(&mut self, tag: Option<u32>, code: u8, output: &str, more: bool) {
+    pub(crate) fn reply_part(&mut self, tag: Option<u32>, code: u8, output: &str, more: bool) {
         let id = id();
         self.send(Message::Reply {
             stamp: stamp(id.as_ref()),
@@ -155,12 +155,12 @@ impl Console {
     }
 
     /// Whether a line written now would not be lost.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.queued == 0
     }
 
     /// Says why the guest cannot go on.
-    pub fn fatal(&mut self, reason: &str) {
+    pub(crate) fn fatal(&mut self, reason: &str) {
         let id = id();
         self.send(Message::Fatal {
             stamp: stamp(id.as_ref()),
@@ -169,18 +169,18 @@ impl Console {
     }
 
     /// Writes a line of plain text, as init's.
-    pub fn log(&mut self, text: fmt::Arguments<'_>) {
+    pub(crate) fn log(&mut self, text: fmt::Arguments<'_>) {
         self.text(format_args!("tty-init: {text}"));
     }
 
     /// Writes a line of plain text.
-    pub fn text(&mut self, text: fmt::Arguments<'_>) {
+    pub(crate) fn text(&mut self, text: fmt::Arguments<'_>) {
         let line = Text::<256>::line(text);
         self.put(line.as_str().as_bytes());
     }
 
     /// Writes as much of the queue as the console takes.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         if self.queued > 0 {
             let taken = write(&mut self.tty, &self.queue[..self.queued]);
             self.queue.copy_within(taken..self.queued, 0);
@@ -189,7 +189,7 @@ impl Console {
     }
 
     /// Waits until the last line has left, a second at the most.
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         let end = clock::monotonic_ns() + DRAIN_NS;
         loop {
             self.flush();

@@ -9,7 +9,7 @@ use crate::failure::Context;
 use crate::userland;
 
 /// Mounts the disk, if there is one, on /disk or as the `root`.
-pub fn mount(root: bool, console: &mut Console) -> DeviceState {
+pub(crate) fn mount(root: bool, console: &mut Console) -> DeviceState {
     if rustix::fs::access(c"/dev/vda", Access::EXISTS).is_err() {
         if root {
             console.log(format_args!(
@@ -45,7 +45,7 @@ pub fn mount(root: bool, console: &mut Console) -> DeviceState {
 }
 
 /// Leaves the disk clean, mounted or not.
-pub fn unmount() {
+pub(crate) fn unmount() {
     rustix::fs::sync();
     if rustix::mount::unmount(c"/disk", UnmountFlags::empty()).is_err() {
         // Somebody has a file open there, or it is the root.

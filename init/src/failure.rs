@@ -6,20 +6,20 @@ use rustix::io::Errno;
 
 /// What failed, and the kernel's reason.
 #[derive(Debug, Clone, Copy)]
-pub struct Failure {
+pub(crate) struct Failure {
     what: &'static str,
     errno: Errno,
 }
 
 impl Failure {
     /// This call failed for this reason.
-    pub const fn new(what: &'static str, errno: Errno) -> Self {
+    pub(crate) const fn new(what: &'static str, errno: Errno) -> Self {
         Self { what, errno }
     }
 }
 
 /// Says what a system call was for.
-pub trait Context<T> {
+pub(crate) trait Context<T> {
     /// Names what failed.
     fn context(self, what: &'static str) -> Result<T, Failure>;
 }

@@ -16,7 +16,7 @@ const MAX_ENTRIES: u32 = 512;
 const SYSFS: &core::ffi::CStr = c"/sys/firmware/qemu_fw_cfg/by_name/opt/imgbuild/identity/raw";
 
 /// Reads the identity's file; gives its length, cut to that of `blob`.
-pub fn read_identity(blob: &mut [u8]) -> Option<usize> {
+pub(crate) fn read_identity(blob: &mut [u8]) -> Option<usize> {
     match Ports::open() {
         Ok(mut ports) => read_by_ports(&mut ports, blob),
         // No CONFIG_X86_IOPL_IOPERM.

@@ -34,7 +34,7 @@ const LOGIN_MS: u64 = 10_000;
 const CMDLINE_MAX: usize = 2048;
 
 /// The guest.
-pub struct Guest {
+pub(crate) struct Guest {
     pub console: Console,
     parameters: Parameters,
     burn: Burn,
@@ -56,7 +56,7 @@ enum Next {
 
 impl Guest {
     /// Brings the guest into phase `parked`: mounts, console, parameters.
-    pub fn park() -> Self {
+    pub(crate) fn park() -> Self {
         let shared = shared::share().context("shared memory");
         let mounted = [
             (c"devtmpfs", c"/dev", "mount /dev"),
@@ -86,7 +86,7 @@ impl Guest {
     }
 
     /// Runs the guest until somebody ends it.
-    pub fn run(&mut self) -> Result<(), Failure> {
+    pub(crate) fn run(&mut self) -> Result<(), Failure> {
         let signals = Signals::open().context("signalfd")?;
         if !self.parameters.park {
             self.identify();

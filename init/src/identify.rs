@@ -13,7 +13,7 @@ use crate::sys::random;
 /// Reads the identity and makes it the kernel's and the console's.
 ///
 /// `None` without one that is sound; the guest goes on all the same.
-pub fn take(console: &mut Console) -> (Option<Identity>, IdentityState) {
+pub(crate) fn take(console: &mut Console) -> (Option<Identity>, IdentityState) {
     // One byte more than the blob, to tell a longer one.
     let mut blob = Zeroizing::new([0; LENGTH + 1]);
     let Some(length) = fw_cfg::read_identity(&mut blob[..]) else {

@@ -23,7 +23,7 @@ const LIMIT_MS: u64 = 60_000;
 const TIMED_OUT: u8 = 124;
 
 /// The command that runs.
-pub struct Job {
+pub(crate) struct Job {
     pid: Pid,
     tag: Option<u32>,
     end_ms: u64,
@@ -38,7 +38,7 @@ pub struct Job {
 
 impl Job {
     /// Starts the command.
-    pub fn start(
+    pub(crate) fn start(
         command: Command<'_>,
         tag: Option<u32>,
         found: Option<Found>,
@@ -62,18 +62,18 @@ impl Job {
     }
 
     /// What to wait for, unless there is no room for more.
-    pub fn output(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn output(&self) -> Option<BorrowedFd<'_>> {
         let room = self.length < self.held.len();
         self.output.as_ref().filter(|_| room).map(AsFd::as_fd)
     }
 
     /// How many milliseconds it may still take.
-    pub fn left_ms(&self) -> u64 {
+    pub(crate) fn left_ms(&self) -> u64 {
         self.end_ms.saturating_sub(clock::boottime_ms())
     }
 
     /// Takes note of the end of the process, if it is this one's.
-    pub fn ended(&mut self, pid: Pid, code: u8) {
+    pub(crate) fn ended(&mut self, pid: Pid, code: u8) {
         if pid == self.pid {
             self.code = Some(code);
         }
@@ -81,7 +81,7 @@ impl Job {
 
     /// Carries output to the console while it has room; `ready` tells that there
     /// is output to read. `true` once the last reply is sent.
-    pub fn go_on(&mut self, ready: bool, console: &mut Console) -> bool {
+    pub(crate) fn go_on(&mut self, ready: bool, console: &mut Console) -> bool {
         if clock::boottime_ms() >= self.end_ms {
             let _ = kill_process(self.pid, Signal::KILL);
             console.reply(self.tag, TIMED_OUT, "took longer than 60 s");
@@ -115,7 +115,7 @@ impl Job {
 
 /// The longest text at the start, each byte that is none replaced by `?`;
 /// unless it is `all` there is, a character that is cut waits for its rest.
-pub fn readable(bytes: &mut [u8], all: bool) -> &str {
+pub(crate) fn readable(bytes: &mut [u8], all: bool) -> &str {
     let end = loop {
         let Err(error) = core::str::from_utf8(bytes) else {
             break bytes.len();

@@ -14,7 +14,7 @@ const LO: Interface = Interface(c"lo");
 const ETH0: Interface = Interface(c"eth0");
 
 /// Sets up the interfaces; gives what became of `eth0`.
-pub fn set_up(identity: Option<&Identity>, console: &mut Console) -> DeviceState {
+pub(crate) fn set_up(identity: Option<&Identity>, console: &mut Console) -> DeviceState {
     // A kernel without IPv4 has no interface to speak of either.
     let Ok(socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else {
         return DeviceState::Absent;

@@ -13,7 +13,7 @@ use crate::{burn, disk, userland};
 static DEAD: AtomicBool = AtomicBool::new(false);
 
 /// Ends the guest with its disk clean and its last lines sent.
-pub fn off(console: &mut Console) -> ! {
+pub(crate) fn off(console: &mut Console) -> ! {
     burn::stop();
     userland::end();
     disk::unmount();
@@ -23,7 +23,7 @@ pub fn off(console: &mut Console) -> ! {
 
 /// Says why, from a panic or a fault anywhere, and ends the guest, or only the
 /// process that it made for a connection or a command.
-pub fn died(reason: &str) -> ! {
+pub(crate) fn died(reason: &str) -> ! {
     if !process::is_init() {
         Console::open().log(format_args!(
             "process {} died: {reason}",

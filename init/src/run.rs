@@ -21,7 +21,7 @@ use crate::{burn, shell};
 const BLOCK: usize = 8 * 1024;
 
 /// Why a command did not end well.
-pub enum Fault {
+pub(crate) enum Fault {
     /// Nobody to tell.
     Gone,
     /// What failed, on which of its arguments.
@@ -43,7 +43,7 @@ impl From<Failure> for Fault {
 }
 
 /// Runs a command; gives its exit code.
-pub fn run(
+pub(crate) fn run(
     command: Command<'_>,
     found: Option<Found>,
     streams: &mut dyn Streams,
@@ -60,7 +60,10 @@ pub fn run(
 }
 
 /// Says what is wrong.
-pub fn complain(streams: &mut dyn Streams, wrong: &dyn core::fmt::Display) -> Result<(), Gone> {
+pub(crate) fn complain(
+    streams: &mut dyn Streams,
+    wrong: &dyn core::fmt::Display,
+) -> Result<(), Gone> {
     let text = crate::text::Text::<256>::line(format_args!("{wrong}"));
     streams.error(text.as_str().as_bytes())
 }
@@ -178,12 +181,12 @@ fn ps(streams: &mut dyn Streams) -> Result<(), Fault> {
 }
 
 /// A file of /proc/PID.
-pub fn proc_path(pid: u32, file: &str) -> crate::text::Path {
+pub(crate) fn proc_path(pid: u32, file: &str) -> crate::text::Path {
     crate::text::Path::new(format_args!("/proc/{pid}/{file}"))
 }
 
 /// Calls `each` with the number of every process.
-pub fn for_each_process(each: &mut dyn FnMut(u32) -> Result<(), Gone>) -> Result<(), Fault> {
+pub(crate) fn for_each_process(each: &mut dyn FnMut(u32) -> Result<(), Gone>) -> Result<(), Fault> {
     let folder = open(c"/proc", OFlags::RDONLY | OFlags::DIRECTORY).context("/proc")?;
     for_each_entry(
         &folder,

@@ -31,7 +31,7 @@ const BACKLOG: i32 = 128;
 const SOCKET_BUFFER: usize = 64 * 1024;
 
 /// The server.
-pub struct Server {
+pub(crate) struct Server {
     listener: OwnedFd,
     terms: Terms,
     connections: [Option<Connection>; CONNECTIONS_MAX],
@@ -46,7 +46,7 @@ struct Connection {
 
 impl Server {
     /// Listens on every address.
-    pub fn open(terms: Terms) -> Result<Self, Failure> {
+    pub(crate) fn open(terms: Terms) -> Result<Self, Failure> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let listener =
             socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).context("socket")?;
@@ -66,7 +66,7 @@ impl Server {
 
     /// What to wait for: somebody who connects, if there is a place for them or
     /// one can be made; or the time in milliseconds until one can.
-    pub fn waits_for(&self) -> (Option<BorrowedFd<'_>>, Option<u64>) {
+    pub(crate) fn waits_for(&self) -> (Option<BorrowedFd<'_>>, Option<u64>) {
         let listener = Some(self.listener.as_fd());
         if self.connections.iter().any(Option::is_none) {
             return (listener, None);
@@ -82,7 +82,7 @@ impl Server {
     ///
     /// Where no place is free, it takes that of the oldest connection which is
     /// not logged in and had its share of the time to do so.
-    pub fn accept(&mut self, found: Found) -> Result<(), Failure> {
+    pub(crate) fn accept(&mut self, found: Found) -> Result<(), Failure> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let free = self.connections.iter().position(Option::is_none);
         let Some(place) = free.or_else(|| {
@@ -115,7 +115,7 @@ impl Server {
     }
 
     /// Forgets a process that ended.
-    pub fn ended(&mut self, pid: Pid) {
+    pub(crate) fn ended(&mut self, pid: Pid) {
         for place in &mut self.connections {
             if place.is_some_and(|connection| connection.pid == pid) {
                 *place = None;

@@ -27,7 +27,7 @@ use crate::wait::Waiting;
 const FAREWELL_MS: u64 = 1000;
 
 /// What every connection of this guest is served with.
-pub struct Terms {
+pub(crate) struct Terms {
     /// The ed25519 secret key of the host.
     pub host_key: zeroize::Zeroizing<[u8; 32]>,
     /// The ed25519 public key that may log in.
@@ -39,7 +39,7 @@ pub struct Terms {
 }
 
 /// Serves one connection, and ends the process.
-pub fn serve(socket: &OwnedFd, terms: &Terms, found: Found) -> ! {
+pub(crate) fn serve(socket: &OwnedFd, terms: &Terms, found: Found) -> ! {
     let limit = Cell::new(Limit::At(clock::boottime_ms() + terms.login_ms));
     let connection = Connection {
         socket: socket.as_fd(),

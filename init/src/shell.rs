@@ -44,12 +44,12 @@ const QUIET_MAX_MS: u64 = 160;
 const BLOCK: usize = 4096;
 
 /// Whether the image holds a shell.
-pub fn exists() -> bool {
+pub(crate) fn exists() -> bool {
     rustix::fs::access(SHELL, Access::EXEC_OK).is_ok()
 }
 
 /// Runs a command of the shell, or the shell itself; gives its exit code.
-pub fn run(command: Option<&str>, streams: &mut dyn Streams) -> Result<u8, Fault> {
+pub(crate) fn run(command: Option<&str>, streams: &mut dyn Streams) -> Result<u8, Fault> {
     if !exists() {
         streams.error(b"this image holds no shell\n")?;
         return Err(Fault::Code(127));
@@ -207,7 +207,7 @@ impl Child {
 }
 
 /// Prints the prompt: the guest's name.
-pub fn prompt(streams: &mut dyn Streams) -> Result<(), Gone> {
+pub(crate) fn prompt(streams: &mut dyn Streams) -> Result<(), Gone> {
     let id = console::id();
     let id = id.as_ref().map_or("guest", |id| id.as_str());
     let prompt = Text::<32>::new(format_args!("{id}# "));
@@ -285,7 +285,7 @@ fn read_memory(pid: u32, address: u64, buffer: &mut [u8]) -> usize {
 
 /// In the new process: becomes a program, in a session of its own, with these
 /// streams.
-pub fn become_program(
+pub(crate) fn become_program(
     path: &CStr,
     arguments: &[&CStr],
     input: &OwnedFd,

@@ -15,7 +15,7 @@ const TICK_MS: u64 = 10;
 
 /// What `identify` found.
 #[derive(Clone, Copy)]
-pub struct Found {
+pub(crate) struct Found {
     pub identity: IdentityState,
     pub disk: DeviceState,
     pub net: DeviceState,
@@ -24,7 +24,7 @@ pub struct Found {
 
 impl Found {
     /// With what the guest does.
-    pub fn status(self) -> Status {
+    pub(crate) fn status(self) -> Status {
         Status {
             identity: self.identity,
             disk: self.disk,
@@ -37,7 +37,11 @@ impl Found {
 
 /// Writes what the guest found and does, as JSON, if so, or as words; `found`
 /// is `None` while parked.
-pub fn write_report(found: Option<Found>, json: bool, out: &mut dyn fmt::Write) -> fmt::Result {
+pub(crate) fn write_report(
+    found: Option<Found>,
+    json: bool,
+    out: &mut dyn fmt::Write,
+) -> fmt::Result {
     let id = console::id();
     let burn = burn::status();
     let mut buffer = [0; 2048];
@@ -68,7 +72,7 @@ pub fn write_report(found: Option<Found>, json: bool, out: &mut dyn fmt::Write) 
 }
 
 /// The start of a file of text, empty if it cannot be read.
-pub fn read<'b>(path: &CStr, buffer: &'b mut [u8]) -> &'b str {
+pub(crate) fn read<'b>(path: &CStr, buffer: &'b mut [u8]) -> &'b str {
     let length = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .and_then(|file| rustix::io::read(file, &mut *buffer))
         .unwrap_or_default();

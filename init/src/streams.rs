@@ -7,13 +7,13 @@ use rustix::io::Errno;
 
 /// Nobody is there any more to read or write.
 #[derive(Debug, Clone, Copy)]
-pub struct Gone;
+pub(crate) struct Gone;
 
 /// Takes the next bytes of an input; says whether it wants more.
-pub type Sink<'a> = dyn FnMut(&[u8]) -> bool + 'a;
+pub(crate) type Sink<'a> = dyn FnMut(&[u8]) -> bool + 'a;
 
 /// A command's input, output and error output.
-pub trait Streams {
+pub(crate) trait Streams {
     /// Writes to the output.
     fn output(&mut self, bytes: &[u8]) -> Result<(), Gone>;
 
@@ -32,7 +32,7 @@ pub trait Streams {
 }
 
 /// The console's side of a command: a pipe that PID 1 reads, and no input.
-pub struct Pipe(pub OwnedFd);
+pub(crate) struct Pipe(pub OwnedFd);
 
 impl Streams for Pipe {
     fn output(&mut self, bytes: &[u8]) -> Result<(), Gone> {
@@ -57,7 +57,7 @@ impl Streams for Pipe {
 }
 
 /// Writes everything to a file that blocks.
-pub fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
+pub(crate) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(file, bytes) {
             Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
@@ -69,7 +69,7 @@ pub fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
 }
 
 /// Formatted text to an output, a buffer at a time: each write may be a packet.
-pub struct Printer<'a> {
+pub(crate) struct Printer<'a> {
     streams: &'a mut dyn Streams,
     buffer: [u8; 1024],
     length: usize,
@@ -77,7 +77,7 @@ pub struct Printer<'a> {
 
 impl<'a> Printer<'a> {
     /// With nothing to print yet.
-    pub fn new(streams: &'a mut dyn Streams) -> Self {
+    pub(crate) fn new(streams: &'a mut dyn Streams) -> Self {
         Self {
             streams,
             buffer: [0; 1024],
@@ -86,12 +86,12 @@ impl<'a> Printer<'a> {
     }
 
     /// Prints formatted text.
-    pub fn print(&mut self, text: fmt::Arguments<'_>) -> Result<(), Gone> {
+    pub(crate) fn print(&mut self, text: fmt::Arguments<'_>) -> Result<(), Gone> {
         fmt::write(self, text).or(Err(Gone))
     }
 
     /// Writes what the buffer still holds.
-    pub fn finish(mut self) -> Result<(), Gone> {
+    pub(crate) fn finish(mut self) -> Result<(), Gone> {
         self.flush()
     }
 

@@ -4,14 +4,14 @@ use core::ffi::CStr;
 use core::fmt;
 
 /// Up to `N` bytes of text; what does not fit is cut off.
-pub struct Text<const N: usize> {
+pub(crate) struct Text<const N: usize> {
     bytes: [u8; N],
     length: usize,
 }
 
 impl<const N: usize> Text<N> {
     /// The formatted text.
-    pub fn new(text: fmt::Arguments<'_>) -> Self {
+    pub(crate) fn new(text: fmt::Arguments<'_>) -> Self {
         let mut new = Self {
             bytes: [0; N],
             length: 0,
@@ -22,7 +22,7 @@ impl<const N: usize> Text<N> {
     }
 
     /// The formatted text as one line, without control characters of its own.
-    pub fn line(text: fmt::Arguments<'_>) -> Self {
+    pub(crate) fn line(text: fmt::Arguments<'_>) -> Self {
         let mut line = Self::new(text);
         line.length = prefix(line.as_str(), N - 1).len();
         for byte in &mut line.bytes[..line.length] {
@@ -36,7 +36,7 @@ impl<const N: usize> Text<N> {
     }
 
     /// The text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         core::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 }
@@ -59,11 +59,11 @@ impl<const N: usize> fmt::Write for Text<N> {
 
 /// A path put together from parts; one that is too long is cut, and then names
 /// no file.
-pub struct Path(Text<64>);
+pub(crate) struct Path(Text<64>);
 
 impl Path {
     /// The formatted path.
-    pub fn new(path: fmt::Arguments<'_>) -> Self {
+    pub(crate) fn new(path: fmt::Arguments<'_>) -> Self {
         // The last byte stays NUL.
         let mut text = Text::new(path);
         text.length = text.length.min(63);
@@ -72,7 +72,7 @@ impl Path {
     }
 
     /// As the kernel takes it.
-    pub fn as_c_str(&self) -> &CStr {
+    pub(crate) fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.0.bytes).unwrap_or_default()
     }
 }

@@ -40,7 +40,7 @@ const GRACE_STEP: Timespec = Timespec {
 
 /// Makes the disk, mounted on /disk, the root, as the kernel document
 /// `filesystems/ramfs-rootfs-initramfs` has it. On failure all is as before.
-pub fn switch_root() -> Result<(), Failure> {
+pub(crate) fn switch_root() -> Result<(), Failure> {
     const MOVES: [(&CStr, &CStr); 3] = [
         (c"/dev", c"/disk/dev"),
         (c"/proc", c"/disk/proc"),
@@ -68,7 +68,7 @@ pub fn switch_root() -> Result<(), Failure> {
 }
 
 /// Adds the names in /dev that the kernel leaves to user land, for a shell.
-pub fn name_streams() {
+pub(crate) fn name_streams() {
     if !shell::exists() {
         return;
     }
@@ -83,14 +83,14 @@ pub fn name_streams() {
 }
 
 /// The words of the recipe's program.
-pub struct Command {
+pub(crate) struct Command {
     words: [u8; COMMAND_MAX],
     length: usize,
 }
 
 impl Command {
     /// Reads them; the old root's file is gone once it is switched.
-    pub fn read() -> Option<Self> {
+    pub(crate) fn read() -> Option<Self> {
         let mut words = [0; COMMAND_MAX];
         let file = open(COMMAND, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let length = rustix::io::read(&file, &mut words).ok()?;
@@ -98,7 +98,7 @@ impl Command {
     }
 
     /// Starts the program.
-    pub fn start(&self) -> Result<Program, Failure> {
+    pub(crate) fn start(&self) -> Result<Program, Failure> {
         let mut words = [c""; WORDS_MAX];
         let mut count = 0;
         let bytes = &self.words[..self.length];
@@ -136,7 +136,7 @@ impl Command {
 
 /// The recipe's program while it runs, and what it writes until nobody can any
 /// more.
-pub struct Program {
+pub(crate) struct Program {
     pid: Pid,
     /// Until it ends.
     output: Option<OwnedFd>,
@@ -149,14 +149,14 @@ pub struct Program {
 
 impl Program {
     /// What to wait for, unless there is no room for more.
-    pub fn output(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn output(&self) -> Option<BorrowedFd<'_>> {
         let room = self.length < self.held.len();
         self.output.as_ref().filter(|_| room).map(AsFd::as_fd)
     }
 
     /// Carries lines of output to the console while it has room; `ready` tells
     /// that there is output to read.
-    pub fn go_on(&mut self, ready: bool, console: &mut Console) {
+    pub(crate) fn go_on(&mut self, ready: bool, console: &mut Console) {
         if let (Some(output), true) = (&self.output, ready) {
             match rustix::io::read(output, &mut self.held[self.length..]) {
                 Ok(count @ 1..) => self.length += count,
@@ -190,7 +190,7 @@ impl Program {
     }
 
     /// Takes note of its end, if it was this process that ended.
-    pub fn ended(&mut self, pid: Pid, status: WaitStatus) {
+    pub(crate) fn ended(&mut self, pid: Pid, status: WaitStatus) {
         if pid == self.pid {
             self.end = Some(End(status));
         }
@@ -211,7 +211,7 @@ impl fmt::Display for End {
 
 /// Ends every process but this one, which is PID 1: where there are others than
 /// init's own, first kindly.
-pub fn end() {
+pub(crate) fn end() {
     if (shell::exists() || STARTED.load(Ordering::Relaxed)) && end_all(Signal::TERM) {
         return;
     }

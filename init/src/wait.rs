@@ -11,14 +11,14 @@ use crate::failure::{Context, Failure};
 const MAX: usize = 5;
 
 /// Descriptors to wait for, and then what became of each.
-pub struct Waiting<'a> {
+pub(crate) struct Waiting<'a> {
     fds: [PollFd<'a>; MAX],
     count: usize,
 }
 
 impl<'a> Waiting<'a> {
     /// For this descriptor.
-    pub fn new(fd: BorrowedFd<'a>, events: PollFlags) -> Self {
+    pub(crate) fn new(fd: BorrowedFd<'a>, events: PollFlags) -> Self {
         Self {
             fds: core::array::from_fn(|_| PollFd::from_borrowed_fd(fd, events)),
             count: 1,
@@ -26,7 +26,7 @@ impl<'a> Waiting<'a> {
     }
 
     /// For this one too, if there is one; gives its place.
-    pub fn and(&mut self, fd: Option<BorrowedFd<'a>>, events: PollFlags) -> Option<usize> {
+    pub(crate) fn and(&mut self, fd: Option<BorrowedFd<'a>>, events: PollFlags) -> Option<usize> {
         let place = self.count;
         *self.fds.get_mut(place)? = PollFd::from_borrowed_fd(fd?, events);
         self.count += 1;
@@ -35,7 +35,7 @@ impl<'a> Waiting<'a> {
 
     /// Waits, but no longer than this many milliseconds; `false` if that was
     /// how it ended.
-    pub fn wait(&mut self, limit_ms: Option<u64>) -> Result<bool, Failure> {
+    pub(crate) fn wait(&mut self, limit_ms: Option<u64>) -> Result<bool, Failure> {
         let limit = limit_ms.map(|limit| Timespec {
             tv_sec: (limit / 1000).cast_signed(),
             tv_nsec: (limit % 1000 * 1_000_000).cast_signed(),
@@ -49,7 +49,7 @@ impl<'a> Waiting<'a> {
     }
 
     /// What became of the descriptor at this place.
-    pub fn ready(&self, place: Option<usize>) -> PollFlags {
+    pub(crate) fn ready(&self, place: Option<usize>) -> PollFlags {
         place
             .and_then(|place| self.fds.get(place))
             .map_or(PollFlags::empty(), PollFd::revents)

@@ -10,12 +10,12 @@ const CLOCK_MONOTONIC: usize = 1;
 const CLOCK_BOOTTIME: usize = 7;
 
 /// Nanoseconds since the kernel started, a suspension of the guest not counted.
-pub fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     read(CLOCK_MONOTONIC)
 }
 
 /// Milliseconds since the kernel started.
-pub fn boottime_ms() -> u64 {
+pub(crate) fn boottime_ms() -> u64 {
     read(CLOCK_BOOTTIME) / 1_000_000
 }
 

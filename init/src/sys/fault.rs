@@ -45,7 +45,7 @@ static HANDLER_STACK: Stack = Stack(UnsafeCell::new([0; STACK]));
 /// Has `handler` called with the signal's number when the process faults.
 ///
 /// On failure the kernel's own answer stands.
-pub fn handle(handler: extern "C" fn(i32) -> !) {
+pub(crate) fn handle(handler: extern "C" fn(i32) -> !) {
     let stack = AlternateStack {
         base: HANDLER_STACK.0.get(),
         flags: 0,

@@ -11,17 +11,17 @@ const SELECTOR: u16 = 0x510;
 const DATA: u16 = 0x511;
 
 /// The right to use the device's two ports, given back when dropped.
-pub struct Ports(());
+pub(crate) struct Ports(());
 
 #[expect(clippy::unused_self, reason = "having it is the right to the ports")]
 impl Ports {
     /// Asks the kernel for the ports.
-    pub fn open() -> Result<Self, Errno> {
+    pub(crate) fn open() -> Result<Self, Errno> {
         permit(1).map(Self)
     }
 
     /// Selects the item with this key, from its first byte.
-    pub fn select(&mut self, key: u16) {
+    pub(crate) fn select(&mut self, key: u16) {
         // SAFETY: the ports are ours; the selector touches no memory.
         unsafe {
             asm!("out dx, ax", in("dx") SELECTOR, in("ax") key, options(nomem, nostack));
@@ -30,7 +30,7 @@ impl Ports {
 
     /// Reads the selected item's next bytes; past its end come zeros, and with
     /// no device there, ones.
-    pub fn read(&mut self, bytes: &mut [u8]) {
+    pub(crate) fn read(&mut self, bytes: &mut [u8]) {
         // A string instruction, because a hypervisor takes it in one exit where
         // single bytes would cost one each.
         //

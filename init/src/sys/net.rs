@@ -22,14 +22,14 @@ const SIOCGIFHWADDR: u32 = 0x8927;
 const AF_INET: u16 = 2;
 const ARPHRD_ETHER: u16 = 1;
 /// The interface is up.
-pub const IFF_UP: u16 = 1;
+pub(crate) const IFF_UP: u16 = 1;
 const RTF_UP: c_ushort = 1;
 const RTF_GATEWAY: c_ushort = 2;
 const RTF_HOST: c_ushort = 4;
 
 /// An interface's name.
 #[derive(Clone, Copy)]
-pub struct Interface(pub &'static CStr);
+pub(crate) struct Interface(pub &'static CStr);
 
 /// `struct ifreq`.
 #[repr(C)]
@@ -58,29 +58,29 @@ struct Route {
 
 impl Interface {
     /// Whether the kernel has such an interface, of type `NODEV` if not.
-    pub fn flags(self, socket: impl AsFd) -> Result<u16, Errno> {
+    pub(crate) fn flags(self, socket: impl AsFd) -> Result<u16, Errno> {
         let value = self.ask::<SIOCGIFFLAGS>(socket, [0; 24])?;
         Ok(u16::from_ne_bytes([value[0], value[1]]))
     }
 
     /// The hardware address.
-    pub fn mac(self, socket: impl AsFd) -> Result<[u8; 6], Errno> {
+    pub(crate) fn mac(self, socket: impl AsFd) -> Result<[u8; 6], Errno> {
         let value = self.ask::<SIOCGIFHWADDR>(socket, [0; 24])?;
         Ok(*value[2..].first_chunk().unwrap_or(&[0; 6]))
     }
 
     /// The address.
-    pub fn address(self, socket: impl AsFd) -> Result<Ipv4Addr, Errno> {
+    pub(crate) fn address(self, socket: impl AsFd) -> Result<Ipv4Addr, Errno> {
         self.ask::<SIOCGIFADDR>(socket, [0; 24]).map(ip_of)
     }
 
     /// The netmask.
-    pub fn netmask(self, socket: impl AsFd) -> Result<Ipv4Addr, Errno> {
+    pub(crate) fn netmask(self, socket: impl AsFd) -> Result<Ipv4Addr, Errno> {
         self.ask::<SIOCGIFNETMASK>(socket, [0; 24]).map(ip_of)
     }
 
     /// Brings the interface up.
-    pub fn up(self, socket: impl AsFd) -> Result<(), Errno> {
+    pub(crate) fn up(self, socket: impl AsFd) -> Result<(), Errno> {
         let flags = self.flags(&socket)? | IFF_UP;
         let mut value = [0; 24];
         value[..2].copy_from_slice(&flags.to_ne_bytes());
@@ -88,7 +88,7 @@ impl Interface {
     }
 
     /// Sets the hardware address of an Ethernet interface that is down.
-    pub fn set_mac(self, socket: impl AsFd, mac: [u8; 6]) -> Result<(), Errno> {
+    pub(crate) fn set_mac(self, socket: impl AsFd, mac: [u8; 6]) -> Result<(), Errno> {
         let mut value = [0; 24];
         value[..2].copy_from_slice(&ARPHRD_ETHER.to_ne_bytes());
         value[2..8].copy_from_slice(&mac);
@@ -96,24 +96,28 @@ impl Interface {
     }
 
     /// Sets the address.
-    pub fn set_address(self, socket: impl AsFd, ip: Ipv4Addr) -> Result<(), Errno> {
+    pub(crate) fn set_address(self, socket: impl AsFd, ip: Ipv4Addr) -> Result<(), Errno> {
         self.ask::<SIOCSIFADDR>(socket, inet_value(ip)).map(drop)
     }
 
     /// Sets the netmask, after the address.
-    pub fn set_netmask(self, socket: impl AsFd, mask: Ipv4Addr) -> Result<(), Errno> {
+    pub(crate) fn set_netmask(self, socket: impl AsFd, mask: Ipv4Addr) -> Result<(), Errno> {
         self.ask::<SIOCSIFNETMASK>(socket, inet_value(mask))
             .map(drop)
     }
 
     /// Adds a route to one host that the interface reaches without a gateway.
-    pub fn add_host_route(self, socket: impl AsFd, host: Ipv4Addr) -> Result<(), Errno> {
+    pub(crate) fn add_host_route(self, socket: impl AsFd, host: Ipv4Addr) -> Result<(), Errno> {
         let nowhere = Ipv4Addr::UNSPECIFIED;
         self.add_route(socket, host, nowhere, RTF_UP | RTF_HOST)
     }
 
     /// Adds the default route by this gateway.
-    pub fn add_default_route(self, socket: impl AsFd, gateway: Ipv4Addr) -> Result<(), Errno> {
+    pub(crate) fn add_default_route(
+        self,
+        socket: impl AsFd,
+        gateway: Ipv4Addr,
+    ) -> Result<(), Errno> {
         let everywhere = Ipv4Addr::UNSPECIFIED;
         self.add_route(socket, everywhere, gateway, RTF_UP | RTF_GATEWAY)
     }

@@ -13,10 +13,10 @@ const EXECVE: usize = 59;
 const EXIT_GROUP: usize = 231;
 
 /// Most words of a program's arguments or environment.
-pub const WORDS_MAX: usize = 8;
+pub(crate) const WORDS_MAX: usize = 8;
 
 /// Which of the two a process is after a fork.
-pub enum Forked {
+pub(crate) enum Forked {
     /// The new one.
     Child,
     /// The old one, and the new one's number.
@@ -24,7 +24,7 @@ pub enum Forked {
 }
 
 /// Makes a second process of this one; the child has this thread only.
-pub fn fork() -> Result<Forked, Errno> {
+pub(crate) fn fork() -> Result<Forked, Errno> {
     // SAFETY: fork(2) takes no arguments. The child gets copies of all memory;
     // no lock of ours exists that another thread could hold at this moment.
     let number = unsafe { syscall(FORK, [0; 4]) }?;
@@ -33,7 +33,7 @@ pub fn fork() -> Result<Forked, Errno> {
 }
 
 /// Ends the process.
-pub fn exit(code: u8) -> ! {
+pub(crate) fn exit(code: u8) -> ! {
     loop {
         // SAFETY: exit_group(2) takes a number and does not return.
         let _ = unsafe { syscall(EXIT_GROUP, [code.into(), 0, 0, 0]) };
@@ -41,12 +41,12 @@ pub fn exit(code: u8) -> ! {
 }
 
 /// Whether this process is PID 1, and not one that it made.
-pub fn is_init() -> bool {
+pub(crate) fn is_init() -> bool {
     getpid() == Pid::INIT
 }
 
 /// Becomes the program `path`; gives the reason if it cannot.
-pub fn exec(path: &CStr, arguments: &[&CStr], environment: &[&CStr]) -> Errno {
+pub(crate) fn exec(path: &CStr, arguments: &[&CStr], environment: &[&CStr]) -> Errno {
     let (Some(arguments), Some(environment)) = (pointers(arguments), pointers(environment)) else {
         return Errno::TOOBIG;
     };

@@ -25,7 +25,7 @@ impl Drop for PoolInfo {
 }
 
 /// Adds 32 secret bytes to the pool behind `device` and credits all of them.
-pub fn credit(device: impl AsFd, secret: &[u8; 32]) -> Result<(), Errno> {
+pub(crate) fn credit(device: impl AsFd, secret: &[u8; 32]) -> Result<(), Errno> {
     let info = PoolInfo {
         entropy_bits: 256,
         size: 32,
@@ -38,7 +38,7 @@ pub fn credit(device: impl AsFd, secret: &[u8; 32]) -> Result<(), Errno> {
 }
 
 /// Makes the generator take the pool's new content at once.
-pub fn reseed(device: impl AsFd) -> Result<(), Errno> {
+pub(crate) fn reseed(device: impl AsFd) -> Result<(), Errno> {
     // SAFETY: RNDRESEEDCRNG takes no argument.
     let request = unsafe { NoArg::<RNDRESEEDCRNG>::new() };
     // SAFETY: it touches no memory of ours.

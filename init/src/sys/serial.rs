@@ -10,7 +10,7 @@ const TIOCSERGETLSR: u32 = 0x5459;
 const TIOCSER_TEMT: c_uint = 1;
 
 /// Whether all that was written has left the UART.
-pub fn is_drained(tty: impl AsFd) -> Result<bool, Errno> {
+pub(crate) fn is_drained(tty: impl AsFd) -> Result<bool, Errno> {
     // SAFETY: TIOCSERGETLSR writes one unsigned int.
     let request = unsafe { Getter::<TIOCSERGETLSR, c_uint>::new() };
     // SAFETY: the kernel writes to `request` alone.

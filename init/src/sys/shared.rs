@@ -9,7 +9,7 @@ use tty_init::parameters::MAX_THREADS;
 
 /// One page, zero at the start.
 #[repr(C, align(4096))]
-pub struct Shared {
+pub(crate) struct Shared {
     /// Percent of the time to burn; the futex that idle threads sleep on.
     pub duty: AtomicU32,
     /// What a connection wants the duty to be; PID 1 takes it from here.
@@ -26,7 +26,7 @@ pub struct Shared {
 const _: () = assert!(size_of::<Shared>() == 4096, "one page");
 
 /// The page.
-pub static SHARED: Shared = Shared {
+pub(crate) static SHARED: Shared = Shared {
     duty: AtomicU32::new(0),
     wanted: AtomicU32::new(0),
     threads: AtomicU32::new(0),
@@ -37,7 +37,7 @@ pub static SHARED: Shared = Shared {
 
 /// Makes the page one that children share rather than copy. To be called
 /// before anything is written there.
-pub fn share() -> Result<(), Errno> {
+pub(crate) fn share() -> Result<(), Errno> {
     let place = (&raw const SHARED).cast_mut().cast();
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: the page is ours alone, aligned and of a page's size; it holds

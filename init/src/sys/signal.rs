@@ -38,7 +38,7 @@ const fn set(signals: &[u8]) -> u64 {
 /// What a signal asks of PID 1. The numbers are those that BusyBox's and
 /// SysV's `poweroff`, `halt` and `reboot` send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
+pub(crate) enum Signal {
     /// A child ended.
     Child,
     /// A connection wants another duty (SIGHUP).
@@ -50,11 +50,11 @@ pub enum Signal {
 }
 
 /// Signals that wait to be read.
-pub struct Signals(OwnedFd);
+pub(crate) struct Signals(OwnedFd);
 
 impl Signals {
     /// Blocks the signals, and makes them readable here.
-    pub fn open() -> Result<Self, Errno> {
+    pub(crate) fn open() -> Result<Self, Errno> {
         set_mask(&BLOCKED)?;
         let set = (&raw const TAKEN).expose_provenance();
         let new = usize::MAX;
@@ -71,12 +71,12 @@ impl Signals {
     }
 
     /// The descriptor that becomes readable when there is a signal.
-    pub fn fd(&self) -> &OwnedFd {
+    pub(crate) fn fd(&self) -> &OwnedFd {
         &self.0
     }
 
     /// The next signal, if there is one.
-    pub fn next(&self) -> Option<Signal> {
+    pub(crate) fn next(&self) -> Option<Signal> {
         // A signalfd_siginfo, which starts with the number.
         let mut info = [0; 128];
         let length = rustix::io::read(&self.0, &mut info).ok()?;
@@ -90,7 +90,7 @@ impl Signals {
 }
 
 /// Lets every signal through again, for a program that expects it so.
-pub fn unblock() {
+pub(crate) fn unblock() {
     // It fails for a bad address only.
     let _ = set_mask(&NONE);
 }

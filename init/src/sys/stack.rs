@@ -22,7 +22,7 @@ unsafe extern "C" {
 static OUTERMOST: AtomicUsize = AtomicUsize::new(0);
 
 /// Takes note of where the main stack begins; the outermost function calls it.
-pub fn begins_here() {
+pub(crate) fn begins_here() {
     OUTERMOST.store(pointer(), Ordering::Relaxed);
 }
 
@@ -33,7 +33,7 @@ pub fn begins_here() {
 /// The messages and places of panics would be a tenth of the binary;
 /// `addr2line` makes places of these addresses, given the same build
 /// unstripped.
-pub struct Callers;
+pub(crate) struct Callers;
 
 impl fmt::Display for Callers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

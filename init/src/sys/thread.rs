@@ -29,7 +29,7 @@ static ALL: [Stack; STACKS] = [const { Stack(UnsafeCell::new([0; 4096])) }; STAC
 static USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Starts a thread that runs `body`, and tells it its number, from 0.
-pub fn spawn(body: extern "C" fn(usize) -> !) -> Result<(), Errno> {
+pub(crate) fn spawn(body: extern "C" fn(usize) -> !) -> Result<(), Errno> {
     let number = USED.load(Ordering::Relaxed);
     let stack = ALL.get(number).ok_or(Errno::AGAIN)?;
     // Aligned to 16 at its top; the child's `call` then keeps the ABI's rule.

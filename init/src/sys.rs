@@ -6,17 +6,17 @@
 mod memory;
 mod start;
 
-pub mod clock;
-pub mod fault;
-pub mod fw_cfg;
-pub mod net;
-pub mod process;
-pub mod random;
-pub mod serial;
-pub mod shared;
-pub mod signal;
-pub mod stack;
-pub mod thread;
+pub(crate) mod clock;
+pub(crate) mod fault;
+pub(crate) mod fw_cfg;
+pub(crate) mod net;
+pub(crate) mod process;
+pub(crate) mod random;
+pub(crate) mod serial;
+pub(crate) mod shared;
+pub(crate) mod signal;
+pub(crate) mod stack;
+pub(crate) mod thread;
 
 use core::arch::asm;
 
