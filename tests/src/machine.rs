@@ -153,6 +153,9 @@ impl Release {
     }
 }
 
+/// What imgbuild says of a guest whose vCPU had its time to boot, and did not.
+const STALLED: &str = "said nothing for ";
+
 /// One in the making.
 #[derive(Debug)]
 pub struct Machine {
@@ -355,6 +358,10 @@ impl Console {
         if dies.iter().any(|words| self.text.contains(words)) {
             "THE EMULATOR'S FAULT: the machine's own kernel died, which imgbuild's guests cannot \
              bring about; run it again on a quiet host"
+        } else if self.text.contains(STALLED) {
+            "a guest's boot stalled: now and then the emulator delivers an interrupt to a kernel \
+             that has interrupts off (CONTRIBUTING.md says how to see it); run it again, and if \
+             the same step fails twice, the fault is imgbuild's"
         } else if self.step("over").is_none() {
             "the machine did not get to its end: it hung, or was too slow for its time"
         } else {
