@@ -85,7 +85,7 @@ struct Talk {
     )]
     log_format: LogFormat,
 
-    /// Act as this user, on that user's fleets and folders; for root
+    /// As root, act as this user, on that user's fleets and folders
     #[arg(long, global = true, value_name = "NAME", help_heading = "User")]
     user: Option<String>,
 }
@@ -100,9 +100,9 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Build the reference guest: kernel, initramfs, disks; boot-verified
+    /// Build tty-burn, the reference guest that burns CPU, and boot it once
     TtyBurn(build::TtyBurn),
-    /// Build another recipe
+    /// Build any recipe, built-in or from a file
     Build(build::Build),
     /// List the built-in recipes
     List(list::List),
@@ -127,11 +127,11 @@ enum Verb {
     Restart(act::Restart),
     /// Change the number of guests
     Scale(act::Scale),
-    /// Listen to a guest's console and type on it
+    /// Attach to a guest's console; Ctrl-] detaches
     Console(console::Console),
     /// Print the log of a guest's console
     Logs(logs::Logs),
-    /// Remove a fleet that has no supervisor
+    /// Remove what is left of a fleet whose supervisor died
     Rm(rm::Rm),
     /// Build a kernel, configure it, or fetch its source
     Kernel(kernel::Kernel),

@@ -154,7 +154,8 @@ pub enum RecipeError {
     },
     /// A root file system for a recipe that has none.
     #[error(
-        "recipe {recipe} takes no root file system: it has no table [rootfs]; debian-shell has"
+        "--rootfs and --rootfs-place do not apply to recipe {recipe}, which has no table [rootfs]; \
+         use a recipe that has one, such as debian-shell"
     )]
     NoRootfs {
         /// The recipe.

@@ -59,9 +59,9 @@ fn a_third_killed_and_the_supervisor_too() {
     assert_eq!(orphaned.counts, [(Phase::Unresponsive, count)].into());
     assert_eq!(lives(&orphaned), lives(&after));
     run(&mut launch(&env, "f", 1)).exits(1).says(&[
-        &format!("with {count} living guests"),
+        &format!("left {count} living guests"),
         "imgbuild launch --resume f",
-        "imgbuild rm f",
+        "imgbuild rm --force f",
     ]);
     run(&mut fleet.imgbuild(["rm", "f"]))
         .exits(1)

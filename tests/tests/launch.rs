@@ -152,9 +152,9 @@ fn guests_outlive_a_launcher_that_is_killed_and_are_adopted() {
     assert_eq!(finish(launch).status.code(), None);
 
     run(env.imgbuild(again).arg(&out)).exits(1).says(&[
-        "left by a supervisor that died, with 2 living guests",
+        "died, and left 2 living guests",
         "imgbuild launch --resume tty-idle",
-        "imgbuild rm tty-idle",
+        "imgbuild rm --force tty-idle",
     ]);
     let events = env.path().join("events");
     let resumed = env

@@ -270,7 +270,7 @@ fn the_fleet_and_the_guest_must_be_known() {
         .says(&["fleet one has no guest g00003", "g00000 to g00002"]);
     ssh(&["--fleet", "two", "g00000"])
         .exits(1)
-        .says(&["no fleet named two", "running: one"]);
+        .says(&["no fleet named two", "fleets: one"]);
 
     let two = Fleet::launch(&env, &out, "two", 1, &["--net", "none"]);
     ssh(&["g00000"]).exits(2).says(&["one, two", "--fleet"]);

@@ -96,7 +96,7 @@ fn a_fleet_runs_on_the_qemu_that_was_named_until_its_end() {
     // Without one, living guests go on and no other is started.
     fs::remove_file(&copy).unwrap();
     let gone = format!(
-        "{}, which the fleet was launched with, is out of reach",
+        "{}, the QEMU that the fleet was launched with, is out of reach",
         copy.display()
     );
     run(&mut fleet.imgbuild(["scale", "3"]))

@@ -124,7 +124,7 @@ pub enum ManifestError {
         found: u64,
     },
     /// Names a file outside the folder.
-    #[error("{}: names the file {name:?}, which is not inside the folder; do not use it", path.display())]
+    #[error("{}: names the file {name:?}, which is outside the output folder; build it again", path.display())]
     Outside {
         /// The manifest.
         path: PathBuf,

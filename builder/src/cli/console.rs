@@ -37,7 +37,7 @@ pub(super) struct Console {
     #[arg(long, value_name = "N", default_value_t = 0)]
     tail: usize,
 
-    /// Only print what it says, until interrupted
+    /// Only print its output, until Ctrl-C
     #[arg(long)]
     follow: bool,
 }

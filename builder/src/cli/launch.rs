@@ -64,6 +64,10 @@ pub(super) struct Launch {
         conflicts_with_all = ["detach", "background"])]
     patience: Option<Duration>,
 
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     how: Guests,
 
@@ -78,25 +82,26 @@ pub(super) struct Launch {
 
     /// Your own ssh-ed25519 key to log in with: private, or public if your agent
     /// holds the private key [default: one made for the fleet]
-    #[arg(long, value_name = "PATH", env = "IMGBUILD_SSH_KEY")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "IMGBUILD_SSH_KEY",
+        help_heading = "Network"
+    )]
     ssh_key: Option<PathBuf>,
 
     /// Change host settings for as long as the fleet lives: sysctls, KSM, limits
-    #[arg(long)]
+    #[arg(long, help_heading = "Host")]
     fix: bool,
 
     /// Do not start two guests first, to see whether they come up and what one
     /// costs
-    #[arg(long)]
+    #[arg(long, help_heading = "Host")]
     no_canary: bool,
 
     /// Launch even if the host is not ready
-    #[arg(long)]
+    #[arg(long, help_heading = "Host")]
     force: bool,
-
-    /// Print one JSON object a line
-    #[arg(long)]
-    json: bool,
 }
 
 /// When guests are started, and started again.

@@ -29,7 +29,7 @@ pub(super) struct Logs {
     #[arg(long)]
     follow: bool,
 
-    /// Print what its VMM wrote to stderr instead
+    /// Print its VMM's stderr instead of the console's log
     #[arg(long)]
     vmm: bool,
 }

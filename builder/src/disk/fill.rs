@@ -48,7 +48,7 @@ pub enum FillError {
         room: u32,
     },
     /// Too many hard links of one file.
-    #[error("`{path}` is one hard link too many: ext4 allows {LINKS_MAX} of one file")]
+    #[error("`{path}` is a file with too many hard links: ext4 allows {LINKS_MAX}")]
     TooManyLinks { path: String },
     /// A name that the file system itself needs.
     #[error(

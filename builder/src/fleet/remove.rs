@@ -41,8 +41,9 @@ pub(crate) enum RemoveError {
     Living { name: String, living: u64 },
     /// It cannot be told which guests are its.
     #[error(
-        "{} does not identify the guests of fleet {name}: `imgbuild rm --force {name}` removes the \
-         fleet, and finds guests by its journal only; check afterwards that none is left",
+        "cannot tell from {} which processes are guests of fleet {name}: `imgbuild rm --force \
+         {name}` ends those that its journal names, and removes the fleet; look for others then \
+         with `pgrep -af qemu`",
         spec.display()
     )]
     Unknown { name: String, spec: PathBuf },

@@ -78,7 +78,7 @@ pub(crate) enum LaunchError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The supervisor of a fleet ended before it was one.
-    #[error("the supervisor ended ({status}): {last}")]
+    #[error("the fleet's supervisor ended ({status}): {last}")]
     Supervisor {
         status: ExitStatus,
         /// The last thing it said.
@@ -86,14 +86,15 @@ pub(crate) enum LaunchError {
     },
     /// The host was restarted, and no guest of the fleet can live.
     #[error(
-        "{name} was lost when the host was restarted: `imgbuild rm {name}` clears it, and \
+        "fleet {name} was lost when the host was restarted: `imgbuild rm {name}` removes it, and \
          `imgbuild launch` starts a new one"
     )]
     Rebooted { name: String },
     /// Its artifacts are not those that its guests run from.
     #[error(
-        "{} was built again since {name} was launched, so its guests would be of two kinds; \
-         `imgbuild rm --force {name}` ends them, and `imgbuild launch` starts a new fleet",
+        "cannot resume fleet {name}: {} was built again since, and guests that start now would run \
+         other artifacts; `imgbuild rm --force {name}` ends its guests, and `imgbuild launch` \
+         starts a new fleet",
         out.display()
     )]
     Changed { name: String, out: PathBuf },

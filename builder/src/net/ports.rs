@@ -13,9 +13,9 @@ use crate::host::ports::FIRST;
 /// Fewer ports are free than the fleet has guests.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{wanted} guests need a loopback port each, and {free} are free of the {usable} from {FIRST} \
-     up that are outside the kernel's own range {} to {}; launch fewer, narrow that range (sysctl \
-     net.ipv4.ip_local_port_range), or launch with --net none", kernel.start(), kernel.end()
+    "{wanted} guests need a loopback port each, and {free} are free (of {usable} from {FIRST} up, \
+     without the ephemeral ports {} to {}); launch fewer, narrow net.ipv4.ip_local_port_range, or \
+     launch with --net none", kernel.start(), kernel.end()
 )]
 pub struct TooFewPorts {
     wanted: u32,
@@ -132,7 +132,7 @@ mod tests {
         let error = search("f", 36_281, KERNEL, |_| true).unwrap_err();
         assert!(
             error.to_string().starts_with(
-                "36281 guests need a loopback port each, and 36280 are free of the 36280"
+                "36281 guests need a loopback port each, and 36280 are free (of 36280"
             ),
             "{error}"
         );

@@ -122,7 +122,7 @@ impl FleetCgroup {
         if cpu.hierarchy == Hierarchy::V2 {
             let handed_down = hand_down(&cpu.folder, Controller::Cpu);
             handed_down
-                .map_err(|error| failure("hand the CPU controller down in", &cpu.folder, error))?;
+                .map_err(|error| failure("enable the CPU controller below", &cpu.folder, error))?;
         }
         for class in [Class::Urgent, Class::Running] {
             let folder = cpu.folder.join(class.name());

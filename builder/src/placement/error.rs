@@ -18,7 +18,8 @@ pub enum CpuError {
         missing: String,
     },
     /// A cgroup cannot be made, or does not take a value.
-    #[error("cannot {what} {}: {source}; see what limits the groups above it", path.display())]
+    #[error("cannot {what} {}: {source}; cgroup.controllers, cgroup.max.descendants and cgroup.max.depth of the groups above \
+         it say what they allow", path.display())]
     Cgroup {
         /// What was tried.
         what: String,

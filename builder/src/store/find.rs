@@ -9,7 +9,7 @@ pub(crate) enum FindError {
     #[error("no fleet is running; `imgbuild launch` starts one")]
     NoFleet,
     /// There is none of that name.
-    #[error("there is no fleet named {name}; running: {}", fleets.join(", "))]
+    #[error("there is no fleet named {name}; fleets: {}", fleets.join(", "))]
     Unknown {
         name: String,
         /// The fleets that there are.
@@ -95,7 +95,7 @@ mod tests {
             (
                 Some("c"),
                 &["a", "b"],
-                Err("no fleet named c; running: a, b"),
+                Err("no fleet named c; fleets: a, b"),
             ),
             (None, &[], Err("no fleet is running")),
             (Some("c"), &[], Err("no fleet is running")),

@@ -33,7 +33,8 @@ const SURPLUS: usize = 4;
 pub enum JournalError {
     /// It cannot be read.
     #[error(
-        "cannot read the journal {}: {source}; a fleet is resumed by the user who launched it",
+        "cannot read the journal {}: {source}; resume the fleet as the user who launched \
+         it",
         path.display()
     )]
     Unreadable {

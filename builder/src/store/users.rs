@@ -54,14 +54,14 @@ pub(crate) enum UsersError {
     Denied(String),
     /// Other fleets have all there are.
     #[error(
-        "no user ids for {} in a row are free of other fleets; `imgbuild rm` clears one that is \
-         over, --run-as-base 0 runs guests under your own id", counted((*guests).into(), "guest")
+        "no {guests} consecutive user ids are free; `imgbuild rm FLEET` gives back those of a fleet \
+         that has ended, and --run-as-base 0 runs guests under your own id"
     )]
     None { guests: u32 },
     /// A fleet has no more.
     #[error(
-        "the fleet has the user ids {own} and none for {}: somebody else has the ids after them, \
-         or this user namespace lacks them; launch another fleet beside it",
+        "cannot add guests: the fleet has the user ids {own}, and the next ones, for {}, are in \
+         use or not mapped in this user namespace; launch a second fleet",
         counted((*guests).into(), "guest")
     )]
     NoMore { own: IdRange, guests: u32 },

@@ -30,13 +30,15 @@ pub enum TreeError {
         source: io::Error,
     },
     /// More content than there may be.
-    #[error("`{path}` brings the guest's files above 64 GiB, and no more are taken")]
+    #[error("the guest's files exceed 64 GiB at `{path}`: make the root file system smaller")]
     TooMuchContent {
         /// The path that went too far.
         path: String,
     },
     /// The entries would not fit in this process's memory.
-    #[error("`{path}` is one entry too many: the names of a guest's files may take 256 MiB")]
+    #[error(
+        "the names of the guest's files exceed 256 MiB at `{path}`: make the root file system smaller"
+    )]
     TooManyEntries {
         /// The path that went too far.
         path: String,

@@ -65,7 +65,10 @@ pub(crate) enum BootError {
         console: String,
     },
     /// It is ready, but does not burn.
-    #[error("the guest is ready, but its burn counter stands at {rounds} rounds")]
+    #[error(
+        "the guest is ready, but does not burn: its counter does not advance ({rounds} rounds); \
+         fix the recipe's [burn] or the kernel; --no-boot keeps the artifacts unverified"
+    )]
     NotBurning { rounds: u64 },
     /// It is ready, but cannot use its disk.
     #[error(

@@ -35,6 +35,6 @@ pub enum TrialError {
     #[error("this host is not ready: {}", .0.in_full())]
     Unfit(Box<Finding>),
     /// The system refused.
-    #[error("cannot supervise the fleet: {0}")]
+    #[error("cannot run guests on trial: {0}")]
     System(#[from] io::Error),
 }

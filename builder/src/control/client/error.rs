@@ -15,8 +15,9 @@ pub(crate) enum ClientError {
     NotSupervised { fleet: String },
     /// A process supervises the fleet, and nobody listens on its control socket.
     #[error(
-        "process {pid} supervises the fleet {fleet}, but does not listen at {}; try again, since \
-         it replaces a socket that is gone within a second, and check that it is not stopped",
+        "process {pid} supervises the fleet {fleet}, but does not listen at {}: it makes a \
+         missing socket again within a second, so try again; if that fails, look whether the \
+         process is suspended (state T in ps)",
         control.display()
     )]
     Deaf {

@@ -28,7 +28,7 @@ pub(crate) enum SettingsError {
         why: String,
     },
     /// The record could not be read or written.
-    #[error("the record of changed host settings, {}, failed: {source}", path.display())]
+    #[error("cannot use {}, the record of the host settings that imgbuild changed: {source}", path.display())]
     Record {
         /// The record, its lock or its folder.
         path: PathBuf,

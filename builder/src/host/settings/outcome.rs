@@ -167,7 +167,7 @@ pub(crate) enum Reason {
     #[error("pages are merged, and KSM runs for somebody else now")]
     KsmTaken,
     /// The kernel took the value, and did not heed it.
-    #[error("the kernel kept {now}")]
+    #[error("the kernel ignored the new value; it is still {now}")]
     Ignored { now: u64 },
     #[error("{0}")]
     System(String),

@@ -54,8 +54,8 @@ pub enum FolderError {
     Private(#[from] PrivateError),
     /// A supervisor died, and its fleet is still there.
     #[error(
-        "a fleet named {name} was left by a supervisor that died, with {}: \
-         `imgbuild launch --resume {name}` goes on with it, `imgbuild rm {name}` clears it",
+        "the supervisor of fleet {name} died, and left {}: `imgbuild launch --resume {name}` goes \
+         on with the fleet, `imgbuild rm --force {name}` ends its guests and removes it",
         counted((*guests).into(), "living guest")
     )]
     Exists {
@@ -75,7 +75,7 @@ pub enum FolderError {
     /// What describes the fleet is not usable.
     #[error(
         "{} does not describe the fleet {name}: {reason}; \
-         `imgbuild rm {name}` clears the fleet",
+         `imgbuild rm {name}` removes the fleet, with --force if guests of it still run",
         path.display()
     )]
     Spec {
@@ -89,7 +89,7 @@ pub enum FolderError {
     /// Another version of imgbuild launched the fleet.
     #[error(
         "{} has version {found}, and this imgbuild knows version {SPEC_VERSION}: \
-         go on with the imgbuild that launched it, or clear it with `imgbuild rm {name}`",
+         go on with the imgbuild that launched it, or remove the fleet with `imgbuild rm {name}`",
         path.display()
     )]
     SpecVersion {

@@ -47,8 +47,8 @@ pub enum EmulatorError {
     },
     /// It is not there any more.
     #[error(
-        "{}, which the fleet was launched with, is out of reach ({source}), and no guest can be \
-         started without it; put it back",
+        "{}, the QEMU that the fleet was launched with, is out of reach ({source}): no guest can be \
+         started until it is back",
         path.display()
     )]
     Gone {
