@@ -41,7 +41,7 @@ pub(crate) enum RemoveError {
     Living { name: String, living: u64 },
     /// It cannot be told which guests are its.
     #[error(
-        "cannot tell from {} which processes are guests of fleet {name}: `imgbuild rm --force \
+        "cannot find out from {} which processes are guests of fleet {name}: `imgbuild rm --force \
          {name}` ends those that its journal names, and removes the fleet; look for others then \
          with `pgrep -af qemu`",
         spec.display()

@@ -149,7 +149,10 @@ mod tests {
     #[test]
     fn a_kernel_that_hands_out_every_port_leaves_none() {
         let error = search("f", 1, 1024..=65535, |_| true).unwrap_err();
-        assert!(error.to_string().contains("range 1024 to 65535"), "{error}");
+        assert!(
+            error.to_string().contains("ephemeral ports 1024 to 65535"),
+            "{error}"
+        );
         assert!(search("f", 0, 1..=65535, |_| true).unwrap().is_empty());
     }
 }

@@ -258,7 +258,7 @@ mod tests {
         let all = [("f1", IdRange::new(1_000, 60_000))];
         let error = few().apart(10_000, &all).unwrap_err().to_string();
         assert!(
-            error.contains("10,000 guests") && error.contains("imgbuild rm"),
+            error.contains("10000 consecutive") && error.contains("imgbuild rm"),
             "{error}"
         );
     }

@@ -199,7 +199,12 @@ fn a_fleet_outlives_its_supervisor_until_it_is_removed() {
     let spec_file = fs::metadata(paths.spec_file()).unwrap();
     assert_eq!(spec_file.permissions().mode() & 0o7777, 0o600);
     let error = Folder::create("web", &directories).unwrap_err().to_string();
-    for said in ["web was left", "0 living guests", "--resume web", "rm web"] {
+    for said in [
+        "fleet web died",
+        "left 0 living guests",
+        "--resume web",
+        "rm --force web",
+    ] {
         assert!(error.contains(said), "{error}");
     }
 
