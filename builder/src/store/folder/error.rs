@@ -55,8 +55,8 @@ pub enum FolderError {
     /// A supervisor died, and its fleet is still there.
     #[error(
         "the supervisor of fleet {name} died, and left {}: `imgbuild launch --resume {name}` goes \
-         on with the fleet, `imgbuild rm --force {name}` ends its guests and removes it",
-        counted((*guests).into(), "living guest")
+         on with the fleet, `imgbuild rm {}{name}` removes it",
+        counted((*guests).into(), "living guest"), if *guests > 0 { "--force " } else { "" }
     )]
     Exists {
         /// The fleet.

@@ -203,7 +203,7 @@ fn a_fleet_outlives_its_supervisor_until_it_is_removed() {
         "fleet web died",
         "left 0 living guests",
         "--resume web",
-        "rm --force web",
+        "rm web",
     ] {
         assert!(error.contains(said), "{error}");
     }
