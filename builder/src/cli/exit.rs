@@ -119,14 +119,10 @@ fn asks_for_a_choice(error: &anyhow::Error) -> bool {
 
 /// Whether guests were to run on a QEMU that cannot run them.
 fn lacks_a_fit_qemu(error: &anyhow::Error) -> bool {
-    let trial = match error.downcast_ref() {
-        Some(BootError::Launch(trial)) => Some(trial),
-        _ => error.downcast_ref(),
-    };
     let launch = error.downcast_ref();
-    let trial = match launch {
-        Some(LaunchError::Trial(trial)) => Some(trial),
-        _ => trial,
+    let trial = match (error.downcast_ref(), launch) {
+        (Some(BootError::Launch(trial)), _) | (_, Some(LaunchError::Trial(trial))) => Some(trial),
+        _ => error.downcast_ref(),
     };
     matches!(
         trial,

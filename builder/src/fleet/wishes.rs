@@ -2,7 +2,6 @@
 //! fewer.
 
 use std::collections::HashSet;
-use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -15,12 +14,11 @@ use crate::fleet::site::SiteError;
 use crate::guest::{Desired, Event, Phase, deadline};
 use crate::host;
 use crate::interrupt::Interrupt;
-use crate::net::ports::{self, TooFewPorts};
-use crate::store::claims::{Claim, ClaimsError, Turn};
-use crate::store::folder::FolderError;
+use crate::net::ports;
+use crate::store::claims::{Claim, Turn};
 use crate::store::journal::{Journal, JournalError, Record};
-use crate::store::users::{self, UsersError};
-use crate::units::{GuestIndex, GuestIndexError, GuestRange};
+use crate::store::users;
+use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::Net;
 
 /// How long guests may take to power off before they are ended by force. Their
@@ -310,29 +308,12 @@ fn refuse_those_down(
 /// The number of guests could not be changed.
 #[derive(Debug, thiserror::Error)]
 enum ScaleError {
-    /// New guests have no place.
+    /// New guests have no place, or what a change left cannot be recorded there.
     #[error(transparent)]
     Site(#[from] SiteError),
-    /// What other fleets have cannot be told, or not be told to them.
-    #[error(transparent)]
-    Claims(#[from] ClaimsError),
-    /// Guests cannot have user ids of their own.
-    #[error(transparent)]
-    Users(#[from] UsersError),
-    /// Not every guest can have a port.
-    #[error("this host is not ready: {0}")]
-    Ports(#[from] TooFewPorts),
-    /// More guests than can be numbered.
-    #[error(transparent)]
-    Count(#[from] GuestIndexError),
     /// The change cannot be recorded.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// It cannot be recorded in the spec.
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-    #[error("cannot supervise the fleet: {0}")]
-    System(#[from] io::Error),
 }
 
 /// Adds guests, up to `count`.
@@ -342,7 +323,7 @@ fn more(
     count: u32,
 ) -> Result<ActAnswer, ScaleError> {
     let now = u32::try_from(supervisor.members().len()).unwrap_or(u32::MAX);
-    let guests = GuestRange::new(now, count)?;
+    let guests = GuestRange::new(now, count).map_err(SiteError::from)?;
     let site = supervisor.site_mut();
     let turn = site.turn()?;
     // What a change of the number left that was cut short: these are new.
@@ -358,7 +339,7 @@ fn more(
         if let Err(error) = site.write_ssh_config() {
             tracing::warn!("{error}");
         }
-        return Err(error);
+        return Err(error.into());
     }
     supervisor.extend(guests.iter());
     supervisor.policy_mut().answer_within = deadline::scaled(count, host::cpus());
@@ -370,17 +351,17 @@ fn more(
 }
 
 /// Makes room for guests that are new.
-fn enlarge(site: &mut Site, turn: Turn, guests: GuestRange, count: u32) -> Result<(), ScaleError> {
+fn enlarge(site: &mut Site, turn: Turn, guests: GuestRange, count: u32) -> Result<(), SiteError> {
     choose_more(site, turn, count)?;
     site.spec_mut().count = count;
-    site.look_at_qemu().map_err(SiteError::from)?;
+    site.look_at_qemu()?;
     site.furnish(guests, &Interrupt::never()?)?;
     site.write_ssh_config()?;
     Ok(site.folder().write_spec(site.spec())?)
 }
 
 /// Takes what so many guests need that no other fleet may have.
-fn choose_more(site: &mut Site, turn: Turn, count: u32) -> Result<(), ScaleError> {
+fn choose_more(site: &mut Site, turn: Turn, count: u32) -> Result<(), SiteError> {
     let fleet = site.folder().path().to_path_buf();
     let spec = site.spec_mut();
     if spec.net == Net::User {
@@ -396,7 +377,7 @@ fn choose_more(site: &mut Site, turn: Turn, count: u32) -> Result<(), ScaleError
 }
 
 /// Forgets the guests from `count` on, which have ended.
-fn fewer(supervisor: &mut Supervisor, count: usize) -> Result<ActAnswer, ScaleError> {
+fn fewer(supervisor: &mut Supervisor, count: usize) -> Result<ActAnswer, SiteError> {
     let gone: Vec<_> = supervisor.members()[count..]
         .iter()
         .map(super::supervisor::Member::index)

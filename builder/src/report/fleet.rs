@@ -108,8 +108,7 @@ mod tests {
 
     use super::*;
     use crate::control::types::{Supervisor, Totals};
-    use crate::guest::Desired;
-    use crate::guest::Phase;
+    use crate::guest::{Desired, Phase};
 
     fn fleet() -> Fleet {
         let guest = |id: &str, state, reason: Option<&str>| Guest {

@@ -21,7 +21,7 @@ pub(crate) enum Users {
 
 /// Guests cannot have the user ids that they were to have.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UsersError {
+pub enum UsersError {
     /// Those that were asked for are another fleet's.
     #[error(
         "guests under the user ids from {base} up would share some with the fleet {fleet}, which \

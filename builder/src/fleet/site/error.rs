@@ -13,6 +13,7 @@ use crate::placement::CpuError;
 use crate::store::claims::ClaimsError;
 use crate::store::folder::FolderError;
 use crate::store::ssh_config::SshConfigError;
+use crate::store::users::UsersError;
 use crate::units::GuestIndexError;
 use crate::vmm::qemu::EmulatorError;
 use crate::vmm::{KvmClosed, Unreadable};
@@ -38,6 +39,9 @@ pub enum SiteError {
     /// What other fleets have cannot be told, or not be told to them.
     #[error(transparent)]
     Claims(#[from] ClaimsError),
+    /// Guests cannot have user ids of their own.
+    #[error(transparent)]
+    Users(#[from] UsersError),
     /// The files for ssh(1) could not be written.
     #[error(transparent)]
     SshConfig(#[from] SshConfigError),
