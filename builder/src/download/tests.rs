@@ -79,8 +79,10 @@ fn rest(body: &[u8], start: usize) -> Vec<u8> {
     [head.as_bytes(), &body[start..]].concat()
 }
 
+/// The server hangs up after it, and says so (RFC 9112, section 9.6): a client that is
+/// redirected would else ask again on a connection that is about to end.
 fn status(line: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+    format!("HTTP/1.1 {line}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").into_bytes()
 }
 
 #[test]
