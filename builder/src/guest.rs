@@ -288,7 +288,7 @@ impl Guest {
             Event::VmmText(line) => self.complain(line),
             Event::Tick => self.tick(now, policy),
             Event::Chance(chance) => self.judge(now, *chance, policy),
-            Event::Machine(machine) => self.explain(now, *machine, policy),
+            Event::MachineState(machine) => self.explain(now, *machine, policy),
             Event::OutOfReach => self.lose_sight(now, policy),
             Event::SpawnFailed(reason) if before == Phase::Starting => {
                 self.end(now, jitter, reason.clone(), policy)

@@ -69,7 +69,7 @@ pub(crate) fn launch(
     }
     let qemu = emulator(options.qemu.as_ref(), &report.qemu, directories)?;
     tracing::info!("guests run on {}", qemu.name());
-    let (login, pair) = match (options.net, users_key) {
+    let (login, pair) = match (options.machine.net, users_key) {
         (Net::None, _) => (None, None),
         (Net::User | Net::Tap, Some(key)) => (Some(key), None),
         (Net::User | Net::Tap, None) => {

@@ -11,10 +11,10 @@ use crate::guest::{Backoff, BurnAt, GIVE_UP, OnTrouble, Policy, Restart, deadlin
 use crate::interrupt::Interrupt;
 use crate::placement::PlacementSpec;
 use crate::store::folder::{Folder, FolderError, TRIAL_PREFIX, sweep};
-use crate::store::spec::{FleetSpec, SPEC_VERSION};
-use crate::units::{ByteSize, GuestRange, Instance};
+use crate::store::spec::FleetSpec;
+use crate::units::{GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
-use crate::vmm::{Accel, Lifetime, Net, Sharing};
+use crate::vmm::{Lifetime, Machine, Outbound};
 use crate::{host, random};
 
 pub(crate) mod boot;
@@ -31,14 +31,8 @@ pub use error::TrialError;
 pub struct Setup<'a> {
     /// The QEMU that they run on.
     pub qemu: &'a Emulator,
-    /// What runs their code.
-    pub accel: Accel,
-    /// What KSM may merge.
-    pub sharing: Sharing,
-    /// How they are connected.
-    pub net: Net,
-    /// RAM of each.
-    pub memory: ByteSize,
+    /// What each of them runs on.
+    pub machine: Machine,
     /// Kernel parameters after the artifacts' own.
     pub parameters: &'static str,
 }
@@ -103,7 +97,6 @@ impl Setup<'_> {
         count: u32,
     ) -> FleetSpec {
         FleetSpec {
-            spec_version: SPEC_VERSION,
             name: folder.name(),
             instance: Instance([0; 12]),
             host: directories.host.clone(),
@@ -112,13 +105,10 @@ impl Setup<'_> {
             artifacts: artifacts.digest,
             qemu: self.qemu.clone(),
             count,
-            accel: self.accel,
-            sharing: self.sharing,
-            net: self.net,
-            outbound: false,
+            machine: self.machine,
+            outbound: Outbound::Closed,
             // Their taps lead nowhere, and take no addresses from fleets.
             tap_subnet: None,
-            memory: self.memory,
             command_line: artifacts.command_line(self.parameters),
             burn: 0,
             burn_at: BurnAt::Start,

@@ -27,23 +27,52 @@ pub struct GuestSpec {
     /// Tells it from every other guest of this host, where it is to be found
     /// again (`units::Instance`).
     pub uuid: Option<String>,
-    /// RAM.
-    pub memory: ByteSize,
+    /// What it runs on.
+    pub machine: Machine,
     /// Format of the kernel image.
     pub kernel_format: Format,
     /// Kernel command line.
     pub command_line: String,
-    /// Network.
-    pub net: Net,
     /// Port of the host's loopback that leads to the guest's SSH server, with
     /// a network of its own.
     pub ssh_port: Option<u16>,
     /// What it reaches, with a network of its own.
     pub outbound: Outbound,
+}
+
+/// The machine that each guest of a fleet is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
     /// What runs the guest's code.
     pub accel: Accel,
     /// What KSM may merge.
     pub sharing: Sharing,
+    /// How the guest is connected.
+    pub net: Net,
+    /// RAM.
+    pub memory: ByteSize,
+}
+
+/// A [`Machine`] as a user chooses it, before the recipe is known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choice {
+    pub accel: Accel,
+    pub sharing: Sharing,
+    pub net: Net,
+    /// The recipe's by default.
+    pub memory: Option<ByteSize>,
+}
+
+impl Choice {
+    /// The machine, where the recipe gives a guest so much RAM.
+    pub(crate) fn machine(self, recipe: ByteSize) -> Machine {
+        Machine {
+            accel: self.accel,
+            sharing: self.sharing,
+            net: self.net,
+            memory: self.memory.unwrap_or(recipe),
+        }
+    }
 }
 
 /// What runs the guest's code.
@@ -111,7 +140,7 @@ pub enum Outbound {
 
 /// How a guest's machine is, as its VMM tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Machine {
+pub enum MachineState {
     /// It runs.
     Running,
     /// It was paused when its disk could not be written or read, and was told to

@@ -16,7 +16,7 @@ use imgbuild::store::key;
 use imgbuild::trial::Setup;
 use imgbuild::units::{GuestIndex, GuestRange};
 use imgbuild::vmm::qemu::{Emulator, Program};
-use imgbuild::vmm::{Accel, Confinement, Files, GuestSpec, Lifetime, Net, Sharing, qemu};
+use imgbuild::vmm::{Accel, Confinement, Files, GuestSpec, Lifetime, Machine, Net, Sharing, qemu};
 
 /// The folders of a fleet of `count` guests under TCG, none of which runs: with
 /// these parameters on the kernel's command line, and each under a user of its
@@ -35,10 +35,12 @@ pub fn site(
     let memo = Memo::in_cache(&directories.cache);
     let setup = Setup {
         qemu: &Emulator::of(program.path(), None, &memo).expect("it can be read"),
-        accel: Accel::Tcg,
-        sharing: Sharing::None,
-        net,
-        memory: artifacts.manifest.recipe.memory,
+        machine: Machine {
+            accel: Accel::Tcg,
+            sharing: Sharing::None,
+            net,
+            memory: artifacts.manifest.recipe.memory,
+        },
         parameters: "",
     };
     let mut folder = Folder::create(NAME, directories).expect("the folder is ours");

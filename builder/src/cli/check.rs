@@ -184,10 +184,7 @@ impl Check {
         let question = Question {
             artifacts,
             guests: self.guests,
-            accel: self.how.accel,
-            sharing: self.how.sharing,
-            net: self.how.net,
-            memory: self.how.memory,
+            machine: self.how.machine(),
             users: GuestUsers::Apart,
             canaries,
         };

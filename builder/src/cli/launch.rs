@@ -20,7 +20,7 @@ use crate::net::tap::Subnet;
 use crate::store::users::Users;
 use crate::trial::readiness::Canaries;
 use crate::units::{ByteSize, counted};
-use crate::vmm::{Accel, Net, Sharing};
+use crate::vmm::{Accel, Choice, Net, Outbound, Sharing};
 use crate::{outlet, recipe};
 
 mod printer;
@@ -192,6 +192,15 @@ pub(crate) struct Guests {
 }
 
 impl Guests {
+    pub(super) fn machine(&self) -> Choice {
+        Choice {
+            accel: self.accel,
+            sharing: self.sharing,
+            net: self.net,
+            memory: self.memory,
+        }
+    }
+
     /// The taps' addresses that the user chose.
     pub(super) fn tap_subnet(&self) -> Result<Option<Subnet>, Failure> {
         if self.tap_subnet.is_some() && self.net != Net::Tap {
@@ -284,12 +293,13 @@ impl Launch {
             name: self.name,
             keep: self.keep,
             qemu: (self.how.qemu).program(&context.directories.cache, &context.interrupt)?,
-            accel: self.how.accel,
-            sharing: self.how.sharing,
-            net: self.how.net,
-            memory: self.how.memory,
+            machine: self.how.machine(),
             ssh_key: self.ssh_key,
-            outbound: network.net_outbound,
+            outbound: if network.net_outbound {
+                Outbound::Open
+            } else {
+                Outbound::Closed
+            },
             tap_subnet,
             restart: supervision.restart,
             burn_at: supervision.burn_at,

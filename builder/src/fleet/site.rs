@@ -32,7 +32,7 @@ use crate::store::{identity, ssh_config};
 use crate::units::{GuestIndex, GuestRange, Instance};
 use crate::vmm::qemu::{EmulatorError, Standing, Watch};
 use crate::vmm::running::Running;
-use crate::vmm::{Accel, GuestSpec, Lifetime, Net, Outbound, Part, kvm_for_users, readable_by};
+use crate::vmm::{Accel, GuestSpec, Lifetime, Net, Part, kvm_for_users, readable_by};
 
 mod artifact;
 mod error;
@@ -157,7 +157,7 @@ impl Site {
             for file in [&self.kernel, &self.initramfs] {
                 readable_by(&file.file, &file.path, uid)?;
             }
-            if spec.accel == Accel::Kvm {
+            if spec.machine.accel == Accel::Kvm {
                 kvm_for_users()?;
             }
         }
@@ -181,8 +181,11 @@ impl Site {
         )?;
         let deadline = deadline::scaled(spec.count, host::cpus());
         for guest in guests.iter() {
-            let address =
-                identity::address(spec.net, spec.tap_subnet.unwrap_or(Subnet::FOR_TAPS), guest)?;
+            let address = identity::address(
+                spec.machine.net,
+                spec.tap_subnet.unwrap_or(Subnet::FOR_TAPS),
+                guest,
+            )?;
             let identity = identity::create(guest, address, spec.authorized_key, deadline)
                 .map_err(io::Error::from)?;
             self.folder
@@ -221,7 +224,7 @@ impl Site {
 
     /// Removes what guests had that are not wanted any more.
     pub fn forget(&self, guests: &[GuestIndex]) {
-        if self.spec.net == Net::Tap
+        if self.spec.machine.net == Net::Tap
             && let Err(error) = tap::remove_of(self.spec.instance, guests.iter().copied())
         {
             tracing::warn!("{error}");
@@ -256,18 +259,11 @@ impl Site {
         GuestSpec {
             id: guest.to_string(),
             uuid: Some(spec.instance.uuid(guest.get())),
-            memory: spec.memory,
+            machine: spec.machine,
             kernel_format: self.kernel_format,
             command_line: spec.command_line.clone(),
-            net: spec.net,
             ssh_port: spec.ports.get(guest.get() as usize).copied(),
-            outbound: if spec.outbound {
-                Outbound::Open
-            } else {
-                Outbound::Closed
-            },
-            accel: spec.accel,
-            sharing: spec.sharing,
+            outbound: spec.outbound,
         }
     }
 
@@ -385,7 +381,7 @@ impl Site {
         {
             tracing::warn!("cannot remove the fleet's cgroup: {error}");
         }
-        if self.spec.net == Net::Tap {
+        if self.spec.machine.net == Net::Tap {
             remove_taps(self.spec.instance);
         }
         let (register, fleet) = (

@@ -364,7 +364,7 @@ fn enlarge(site: &mut Site, turn: Turn, guests: GuestRange, count: u32) -> Resul
 fn choose_more(site: &mut Site, turn: Turn, count: u32) -> Result<(), SiteError> {
     let fleet = site.folder().path().to_path_buf();
     let spec = site.spec_mut();
-    if spec.net == Net::User {
+    if spec.machine.net == Net::User {
         spec.ports = ports::extend(&fleet, &turn.others().ports(), &spec.ports, count)?;
     }
     let own = turn.own(spec.instance).and_then(|own| own.users);

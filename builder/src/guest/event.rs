@@ -5,7 +5,7 @@ use std::time::Duration;
 use tty_init::protocol::Message;
 
 use super::Reason;
-use crate::vmm::{Chance, End, Machine};
+use crate::vmm::{Chance, End, MachineState};
 
 /// What happened to a guest. One that means nothing where the guest stands is
 /// ignored.
@@ -30,7 +30,7 @@ pub enum Event<'a> {
     /// What [`Action::Measure`] asked for.
     Chance(Chance),
     /// What [`Action::Inspect`] found.
-    Machine(Machine),
+    MachineState(MachineState),
     /// Nobody can ask it, nor its VMM: what leads to them is gone.
     OutOfReach,
     /// Its VMM ended.
@@ -59,7 +59,7 @@ pub enum Action {
     /// Answer with [`Event::Chance`] at once. Without an answer this comes again.
     Measure,
     /// Ask its VMM how its machine is; what comes of it may be told by
-    /// [`Event::Machine`].
+    /// [`Event::MachineState`].
     Inspect,
     /// Send `poweroff` to its console.
     PowerOff,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::state::{Boot, Finding, Question, Stage, State, after};
 use super::{Action, Guest, Phase, Policy, Reason};
-use crate::vmm::{Chance, Machine};
+use crate::vmm::{Chance, MachineState};
 
 /// A VMM has this part of the time for an answer to say what its guest does not:
 /// nothing keeps it but the want of CPU time.
@@ -96,7 +96,7 @@ impl Guest {
     pub(crate) fn explain(
         &mut self,
         now: Instant,
-        machine: Machine,
+        machine: MachineState,
         policy: &Policy,
     ) -> Option<Action> {
         let State::Alive {
@@ -107,12 +107,16 @@ impl Guest {
             return None;
         };
         match machine {
-            Machine::Running if finding.was_paused() => Some(self.ask_again(now, question, policy)),
-            Machine::Running if finding.is_suspicion() => Some(self.hang(question.silence(now))),
-            Machine::Running => None,
-            Machine::DiskFailed => self.pause(now, Reason::DiskFailed, policy),
-            Machine::Paused => self.pause(now, Reason::Paused, policy),
-            Machine::Dead => Some(self.fail_late(Reason::Dead)),
+            MachineState::Running if finding.was_paused() => {
+                Some(self.ask_again(now, question, policy))
+            }
+            MachineState::Running if finding.is_suspicion() => {
+                Some(self.hang(question.silence(now)))
+            }
+            MachineState::Running => None,
+            MachineState::DiskFailed => self.pause(now, Reason::DiskFailed, policy),
+            MachineState::Paused => self.pause(now, Reason::Paused, policy),
+            MachineState::Dead => Some(self.fail_late(Reason::Dead)),
         }
     }
 

@@ -8,7 +8,7 @@ use super::heard::{LINE_WIDTH, TAIL_LINES};
 use super::*;
 use crate::guest::Restart;
 use crate::sample::schedule::Schedule;
-use crate::vmm::{Chance, End, Machine};
+use crate::vmm::{Chance, End, MachineState};
 
 mod properties;
 
@@ -84,7 +84,7 @@ fn runnable(chance: Chance) -> Chance {
         ..chance
     }
 }
-const RUNNING: Event<'static> = Event::Machine(Machine::Running);
+const RUNNING: Event<'static> = Event::MachineState(MachineState::Running);
 const OOM: End = End::Signal {
     signal: 9,
     by_oom: true,
@@ -370,9 +370,9 @@ fn every_event_in_every_place() {
         ("stopped", Event::Chance(STOPPED)),
         ("idle", Event::Chance(IDLE)),
         ("running", RUNNING),
-        ("paused", Event::Machine(Machine::Paused)),
-        ("disk failed", Event::Machine(Machine::DiskFailed)),
-        ("dead", Event::Machine(Machine::Dead)),
+        ("paused", Event::MachineState(MachineState::Paused)),
+        ("disk failed", Event::MachineState(MachineState::DiskFailed)),
+        ("dead", Event::MachineState(MachineState::Dead)),
         ("out of reach", Event::OutOfReach),
         ("ended", Event::Ended(End::Code(1))),
         ("stop", Event::Stop(GRACE)),
@@ -922,8 +922,11 @@ fn a_stopped_guest_has_all_its_time_once_it_goes_on() {
 #[test]
 fn a_paused_guest_has_all_its_time_once_it_goes_on() {
     for (found, reason) in [
-        (Event::Machine(Machine::Paused), Reason::Paused),
-        (Event::Machine(Machine::DiskFailed), Reason::DiskFailed),
+        (Event::MachineState(MachineState::Paused), Reason::Paused),
+        (
+            Event::MachineState(MachineState::DiskFailed),
+            Reason::DiskFailed,
+        ),
         (Event::OutOfReach, Reason::OutOfReach),
     ] {
         let mut bench = Bench::owes();

@@ -95,11 +95,14 @@ pub(crate) fn judge(outcome: &Outcome, want: &Want, need: MergingNeed) -> Vec<Fi
             severity: Severity::Blocker,
             value: reason.clone(),
             need: "ready".to_owned(),
-            meaning: format!("a guest does not boot here under {}", want.accel.name()),
+            meaning: format!(
+                "a guest does not boot here under {}",
+                want.machine.accel.name()
+            ),
             guests: None,
             fix: Some(Fix::Manual {
                 needs: Needs::Choice,
-                instruction: match want.accel {
+                instruction: match want.machine.accel {
                     Accel::Kvm => "use --accel tcg, or a host whose KVM runs a guest's kernel",
                     Accel::Tcg => "fix the recipe or its kernel, and build again",
                 }

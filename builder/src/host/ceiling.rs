@@ -10,7 +10,7 @@ use super::settings::{Knob, Setting};
 use super::snapshot::{Host, Ksm};
 use super::want::{Basis, Want};
 use crate::units::MAX_GUESTS;
-use crate::vmm::Sharing;
+use crate::vmm::{Machine, Sharing};
 
 /// The guests that a host takes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -55,15 +55,18 @@ pub(crate) fn ceiling(host: &Host, want: &Want) -> Ceiling {
     let allowed = |host: &Host, sharing| {
         let want = Want {
             guests: None,
-            sharing,
+            machine: Machine {
+                sharing,
+                ..want.machine
+            },
             ..*want
         };
         by_resource(&concern::judge(host, &want))
     };
     let none = allowed(host, Sharing::None);
     let guest = allowed(host, Sharing::Guest);
-    let fixed = allowed(&fixed(host, want), want.sharing);
-    let wanted = match want.sharing {
+    let fixed = allowed(&fixed(host, want), want.machine.sharing);
+    let wanted = match want.machine.sharing {
         Sharing::None => &none,
         Sharing::Guest => &guest,
     };

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::severity::Severity;
-use crate::units::ByteSize;
-use crate::vmm::{Accel, Net, Sharing};
+use crate::vmm::{Accel, Machine, Net, Sharing};
 
 /// Open files that a supervisor holds for each guest: the guest's console and
 /// its VMM's pidfd.
@@ -19,14 +18,9 @@ pub(crate) const LAUNCHER_FILES_BESIDE: u64 = 48;
 pub(crate) struct Want {
     /// Number of guests; with none given, the question is how many fit.
     pub guests: Option<u32>,
-    /// What runs the guests' code.
-    pub accel: Accel,
-    /// What KSM may merge.
-    pub sharing: Sharing,
-    /// How guests are connected.
-    pub net: Net,
-    /// RAM of a guest.
-    pub memory: ByteSize,
+    /// What a guest runs on.
+    #[serde(flatten)]
+    pub machine: Machine,
     /// Under which users guests run.
     pub users: GuestUsers,
     /// What a guest costs the host.
@@ -55,7 +49,7 @@ impl Want {
     /// there changes nothing for those.
     #[must_use]
     pub(crate) fn under_kvm(&self, severity: Severity) -> Severity {
-        match (self.accel, severity) {
+        match (self.machine.accel, severity) {
             (Accel::Kvm, severity) => severity,
             (Accel::Tcg, Severity::Blocker | Severity::Limit) => Severity::Advice,
             (Accel::Tcg, Severity::Advice | Severity::Ok) => Severity::Ok,
@@ -65,7 +59,7 @@ impl Want {
     /// How much something matters that only sharing pages needs.
     #[must_use]
     pub(crate) fn when_shared(&self, severity: Severity) -> Severity {
-        match self.sharing {
+        match self.machine.sharing {
             Sharing::None => Severity::Ok,
             Sharing::Guest => severity,
         }
@@ -74,7 +68,7 @@ impl Want {
     /// How much something matters that only taps need.
     #[must_use]
     pub(crate) fn with_taps(&self, severity: Severity) -> Severity {
-        match self.net {
+        match self.machine.net {
             Net::Tap => severity,
             Net::User | Net::None => Severity::Ok,
         }

@@ -108,7 +108,7 @@ pub(crate) fn obstacles(report: &Report) -> String {
     let mut text = format!(
         "{} under --accel {}:",
         counted(report.want.wanted(), "guest"),
-        report.want.accel.name()
+        report.want.machine.accel.name()
     );
     for finding in report.obstacles() {
         let _ = write!(text, "\n  {}", finding.in_full());

@@ -8,8 +8,7 @@ use crate::any_path;
 use crate::control::types::Event;
 use crate::fleet::supervise::{Ending, Tally};
 use crate::trial::readiness::Report;
-use crate::units::ByteSize;
-use crate::vmm::{Accel, Net, Sharing};
+use crate::vmm::Machine;
 
 /// What a launch tells as it goes.
 #[derive(Debug, Clone, Serialize)]
@@ -55,14 +54,9 @@ pub(crate) struct Summary {
     /// How it stood before its guests were stopped.
     #[serde(flatten)]
     pub tally: Tally,
-    /// What ran the guests' code.
-    pub accel: Accel,
-    /// What KSM might merge.
-    pub sharing: Sharing,
-    /// How guests were connected.
-    pub net: Net,
-    /// RAM of a guest.
-    pub memory: ByteSize,
+    /// What a guest ran on.
+    #[serde(flatten)]
+    pub machine: Machine,
     /// How guests got their share of the CPU.
     pub cpu: String,
     /// Why it ended.

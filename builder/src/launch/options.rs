@@ -11,9 +11,8 @@ use crate::placement::PlacementSpec;
 use crate::store::claims::Others;
 use crate::store::users::Users;
 use crate::trial::readiness::Canaries;
-use crate::units::ByteSize;
 use crate::vmm::qemu::Program;
-use crate::vmm::{Accel, Net, Sharing};
+use crate::vmm::{Choice, Net, Outbound};
 
 #[derive(Debug, Clone)]
 pub(crate) struct LaunchOptions {
@@ -28,18 +27,12 @@ pub(crate) struct LaunchOptions {
     pub keep: Option<Duration>,
     /// The QEMU that guests run on; `None` where there is none.
     pub qemu: Option<Program>,
-    /// What runs the guests' code.
-    pub accel: Accel,
-    /// What KSM may merge.
-    pub sharing: Sharing,
-    /// How guests are connected.
-    pub net: Net,
-    /// RAM of a guest; the recipe's by default.
-    pub memory: Option<ByteSize>,
+    /// What a guest runs on.
+    pub machine: Choice,
     /// The user's key to log in with; one of the fleet's own by default.
     pub ssh_key: Option<PathBuf>,
-    /// Whether guests reach what is outside, with `Net::User`.
-    pub outbound: bool,
+    /// What guests reach, with `Net::User`.
+    pub outbound: Outbound,
     /// The taps' addresses, with `Net::Tap`; by default those of a network that
     /// is free.
     pub tap_subnet: Option<Subnet>,
@@ -74,7 +67,7 @@ impl LaunchOptions {
     /// The taps' addresses, of which nobody has any now; `None` without taps.
     pub(super) fn tap_subnet(&self, others: &Others) -> Result<Option<Subnet>, LaunchError> {
         let guests = self.count.into();
-        Ok(match (self.net, self.tap_subnet) {
+        Ok(match (self.machine.net, self.tap_subnet) {
             (Net::User | Net::None, _) => None,
             (Net::Tap, Some(subnet)) => {
                 tap::check_among(others.taps(), subnet, guests)?;

@@ -16,7 +16,7 @@ use crate::net::tap::Subnet;
 use crate::store::claims::Others;
 use crate::store::folder::Folder;
 use crate::store::key::Key;
-use crate::store::spec::{FleetSpec, SPEC_VERSION};
+use crate::store::spec::FleetSpec;
 use crate::store::users;
 use crate::trial::readiness::Report;
 use crate::units::Instance;
@@ -41,7 +41,7 @@ impl Chosen {
     ) -> Result<Self, LaunchError> {
         Ok(Self {
             qemu,
-            ports: match options.net {
+            ports: match options.machine.net {
                 Net::User => ports::choose(fleet, &others.ports(), options.count)?,
                 Net::Tap | Net::None => Vec::new(),
             },
@@ -67,7 +67,6 @@ pub(super) fn spec(
     instance.copy_from_slice(&random::random().map_err(io::Error::from)?[..12]);
     let cost = report.want.cost;
     Ok(FleetSpec {
-        spec_version: SPEC_VERSION,
         name: folder.name(),
         instance: Instance(instance),
         host: directories.host.clone(),
@@ -76,12 +75,9 @@ pub(super) fn spec(
         artifacts: artifacts.digest,
         qemu: chosen.qemu,
         count: options.count,
-        accel: options.accel,
-        sharing: options.sharing,
-        net: options.net,
+        machine: options.machine.machine(recipe.memory),
         outbound: options.outbound,
         tap_subnet: chosen.tap_subnet,
-        memory: options.memory.unwrap_or(recipe.memory),
         // Guests come up quiet, so that those who burn do not hold up the rest.
         command_line: artifacts.command_line("tty.burn=0"),
         burn: recipe.burn.duty,

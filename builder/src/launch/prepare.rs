@@ -23,7 +23,7 @@ pub(super) fn prepare(
     directories: &Directories,
     interrupt: &Interrupt,
 ) -> Result<(Report, Option<Hold>), LaunchError> {
-    let probe = match options.accel {
+    let probe = match options.machine.accel {
         Accel::Kvm => KvmProbe::Run(Prober::this_program()),
         // What KVM does with a guest's kernel is of no matter, and takes time.
         Accel::Tcg => KvmProbe::Skip,
@@ -32,10 +32,7 @@ pub(super) fn prepare(
     let question = Question {
         artifacts: Some(artifacts),
         guests: Some(options.count),
-        accel: options.accel,
-        sharing: options.sharing,
-        net: options.net,
-        memory: options.memory,
+        machine: options.machine,
         users: match options.users {
             Users::Own => GuestUsers::Own,
             Users::From(_) | Users::Apart => GuestUsers::Apart,

@@ -109,10 +109,7 @@ pub(crate) fn supervise(
     let summary = Box::new(Summary {
         fleet: spec.name,
         tally,
-        accel: spec.accel,
-        sharing: spec.sharing,
-        net: spec.net,
-        memory: spec.memory,
+        machine: spec.machine,
         cpu,
         ending,
         forced: spec.forced,

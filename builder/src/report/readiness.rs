@@ -26,7 +26,7 @@ pub(crate) fn render(report: &Report, colour: Colour) -> String {
         text.push_str(&entry(finding, colour));
     }
     text.push('\n');
-    text.push_str(&table(&report.ceiling, report.want.sharing));
+    text.push_str(&table(&report.ceiling, report.want.machine.sharing));
     text.push('\n');
     text.push_str(&wrapped(&printable(&report.verdict), 0));
     // Again, since what came first has scrolled away.

@@ -22,6 +22,7 @@ use tempfile::NamedTempFile;
 
 use super::orphans::{self, Mark};
 use super::spec::FleetSpec;
+use super::spec::file::SpecFile;
 use crate::directories::Directories;
 use crate::private::{Others, Private};
 use crate::units::GuestIndex;
@@ -290,7 +291,8 @@ impl Folder {
     /// Writes what the fleet is. From here on the folders stay until they are
     /// removed.
     pub fn write_spec(&self, spec: &FleetSpec) -> Result<(), FolderError> {
-        let json = text::json_pretty(spec).expect("a spec has no map with other keys");
+        let json = text::json_pretty(&SpecFile::from(spec.clone()))
+            .expect("a spec has no map with other keys");
         let path = self.spec_file();
         replace(&path, json.as_bytes()).map_err(unwritable(&path))?;
         Ok(())

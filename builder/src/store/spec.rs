@@ -1,32 +1,27 @@
 //! What a fleet is: all that a supervisor needs to start it, and to go on with
-//! it after another one died. It stands as `spec.json` in the fleet's folder.
+//! it after another one died. [`file`] writes it to the fleet's folder.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::any_path;
 use crate::digest::Sha256;
 use crate::guest::admission::AdmissionSpec;
 use crate::guest::{BurnAt, Restart};
 use crate::host_id::HostId;
 use crate::net::tap::{self, Subnet};
 use crate::placement::PlacementSpec;
-use crate::units::{ByteSize, GuestIndex, Instance};
+use crate::units::{GuestIndex, Instance};
 use crate::vmm::qemu::Emulator;
-use crate::vmm::{Accel, Net, SSH_PORT, Sharing};
+use crate::vmm::{Machine, Net, Outbound, SSH_PORT};
 
-/// The version of this document.
-pub const SPEC_VERSION: u32 = 2;
+pub(super) mod file;
+
+pub use file::SPEC_VERSION;
 
 /// A fleet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FleetSpec {
-    /// See [`SPEC_VERSION`].
-    pub spec_version: u32,
     /// Its name.
     pub name: String,
     /// Tells its guests from those of any other fleet.
@@ -34,10 +29,8 @@ pub struct FleetSpec {
     /// The host that it was launched on, and the boot of it.
     pub host: HostId,
     /// The folder of its sockets, absolute.
-    #[serde(with = "any_path")]
     pub runtime: PathBuf,
     /// The output folder that guests run from, absolute.
-    #[serde(with = "any_path")]
     pub out: PathBuf,
     /// Digest of its manifest, which names every file's.
     pub artifacts: Sha256,
@@ -45,18 +38,12 @@ pub struct FleetSpec {
     pub qemu: Emulator,
     /// Guests wanted: those numbered below it.
     pub count: u32,
-    /// What runs the guests' code.
-    pub accel: Accel,
-    /// What KSM may merge.
-    pub sharing: Sharing,
-    /// How guests are connected.
-    pub net: Net,
-    /// Whether guests reach what is outside, with `Net::User`.
-    pub outbound: bool,
+    /// What a guest runs on.
+    pub machine: Machine,
+    /// What guests reach, with `Net::User`.
+    pub outbound: Outbound,
     /// The taps' addresses, with `Net::Tap`; on trial, taps have none.
     pub tap_subnet: Option<Subnet>,
-    /// RAM of a guest.
-    pub memory: ByteSize,
     /// Kernel command line.
     pub command_line: String,
     /// Share of the time that guests burn, in percent.
@@ -72,7 +59,6 @@ pub struct FleetSpec {
     /// The key let in by the guests' SSH servers, ed25519.
     pub authorized_key: Option<[u8; 32]>,
     /// The private half of that key, or the public one where an agent holds it.
-    #[serde(with = "any_path::option")]
     pub identity_file: Option<PathBuf>,
     /// A loopback port for each guest, in order, with `Net::User`.
     pub ports: Vec<u16>,
@@ -91,11 +77,9 @@ pub struct FleetSpec {
     /// When that is over, in seconds since 1970, once the start is done.
     pub until: Option<u64>,
     /// Its launch is not done, so that it never had a guest.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unfinished: bool,
     /// What made the host not ready, where the launch was forced: ids of
     /// findings.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forced: Vec<String>,
 }
 
@@ -103,7 +87,7 @@ impl FleetSpec {
     /// Where a guest's SSH server is reached.
     #[must_use]
     pub fn ssh_address(&self, guest: GuestIndex) -> Option<SocketAddrV4> {
-        match self.net {
+        match self.machine.net {
             Net::User => {
                 let port = self.ports.get(guest.get() as usize)?;
                 Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port))

@@ -21,7 +21,7 @@ use crate::process::ProcessError;
 use crate::sample::schedule::Schedule;
 use crate::text::{self, printable_bytes};
 use crate::vmm::qemu::{Emulator, Program};
-use crate::vmm::{Accel, Net, Sharing};
+use crate::vmm::{Accel, Machine, Net, Sharing};
 
 /// How long the guest burns between two looks at its counter.
 const BURN: Duration = Duration::from_millis(300);
@@ -148,10 +148,12 @@ fn attempt(
     let recipe = &artifacts.manifest.recipe;
     let setup = Setup {
         qemu: emulator,
-        accel,
-        sharing: Sharing::None,
-        net: Net::User,
-        memory: recipe.memory,
+        machine: Machine {
+            accel,
+            sharing: Sharing::None,
+            net: Net::User,
+            memory: recipe.memory,
+        },
         parameters: "",
     };
     let mut trial = Trial::new(artifacts, &setup, 1, directories, interrupt)?;

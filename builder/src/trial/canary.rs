@@ -64,10 +64,7 @@ pub(crate) fn run(
 ) -> Result<Option<Outcome>, TrialError> {
     let setup = Setup {
         qemu,
-        accel: want.accel,
-        sharing: want.sharing,
-        net: want.net,
-        memory: want.memory,
+        machine: want.machine,
         parameters: "tty.burn=0",
     };
     let tables = footprint::nested_tables();
@@ -121,8 +118,8 @@ fn measure(
     let cost = Cost {
         basis: Basis::Measured,
         memory: most(|footprint| footprint.private)
-            + kernel(want.accel)
-            + nested(want.accel, [tables, footprint::nested_tables()]),
+            + kernel(want.machine.accel)
+            + nested(want.machine.accel, [tables, footprint::nested_tables()]),
         memory_merged: None,
         memory_once: most(|footprint| footprint.shared),
         threads: most(|footprint| footprint.threads),
@@ -131,10 +128,10 @@ fn measure(
         files: most(|footprint| footprint.files),
         disk,
     };
-    if want.sharing == Sharing::None {
+    if want.machine.sharing == Sharing::None {
         return Ok((cost, Merging::NotAskedFor));
     }
-    let ram = want.memory.bytes();
+    let ram = want.machine.memory.bytes();
     let (pages, others) = match (footprint::pages(second, ram), footprint::pages(first, ram)) {
         (Ok(pages), Ok(others)) => (pages, others),
         (Err(error), _) | (_, Err(error)) => {

@@ -185,7 +185,7 @@ fn settings(report: &Report) -> Vec<Setting> {
 
 /// The modules to load: they are KVM's, and nothing to a fleet under TCG.
 fn modules(report: &Report) -> Vec<Module> {
-    if report.want.accel == Accel::Tcg {
+    if report.want.machine.accel == Accel::Tcg {
         return Vec::new();
     }
     let mut modules: Vec<_> = report

@@ -27,7 +27,7 @@ use crate::placement::TrialGroup;
 use crate::store::folder::FolderError;
 use crate::units::{ByteSize, counted, grouped};
 use crate::vmm::qemu::Emulator;
-use crate::vmm::{Accel, Net, Sharing};
+use crate::vmm::{Accel, Choice};
 
 /// The version of a report's JSON shape.
 pub(crate) const SCHEMA: u32 = 1;
@@ -42,14 +42,8 @@ pub(crate) struct Question<'a> {
     pub artifacts: Option<&'a Artifacts>,
     /// How many guests; how many fit, without.
     pub guests: Option<u32>,
-    /// What runs the guests' code.
-    pub accel: Accel,
-    /// What KSM may merge.
-    pub sharing: Sharing,
-    /// How guests are connected.
-    pub net: Net,
-    /// RAM of a guest; the recipe's by default.
-    pub memory: Option<ByteSize>,
+    /// What a guest runs on.
+    pub machine: Choice,
     /// Under which users guests run.
     pub users: GuestUsers,
     /// Whether guests are tried.
@@ -180,18 +174,12 @@ pub(crate) fn check(
     let recipe = question
         .artifacts
         .map(|artifacts| &artifacts.manifest.recipe);
-    let memory = question
-        .memory
-        .or(recipe.map(|recipe| recipe.memory))
-        .unwrap_or(MEMORY);
+    let memory = recipe.map_or(MEMORY, |recipe| recipe.memory);
     let mut want = Want {
         guests: question.guests,
-        accel: question.accel,
-        sharing: question.sharing,
-        net: question.net,
-        memory,
+        machine: question.machine.machine(memory),
         users: question.users,
-        cost: assumed(question.accel),
+        cost: assumed(question.machine.accel),
     };
     let outcome = match question.artifacts {
         Some(artifacts) => tried(
@@ -218,7 +206,7 @@ pub(crate) fn check(
     findings.extend(concern::judge(host, &want));
     findings.sort_by_key(|finding| finding.severity);
     let ceiling = ceiling::ceiling(host, &want);
-    let enough = ceiling.with(want.sharing).guests >= want.wanted();
+    let enough = ceiling.with(want.machine.sharing).guests >= want.wanted();
     let ready = enough && !findings.iter().any(is_obstacle);
     let recipe = recipe.map(|recipe| recipe.name.clone());
     let mut report = Report {
@@ -303,7 +291,7 @@ fn tried(
     tracing::info!(
         "starting two guests of {} under {} to measure them",
         artifacts.manifest.recipe.name,
-        want.accel.name()
+        want.machine.accel.name()
     );
     let outcome = canary::run(artifacts, &qemu, want, ksm, directories, interrupt)?;
     if let (Some(key), Some(Outcome::Up(canary))) = (key, &outcome)
@@ -344,7 +332,7 @@ fn verdict(report: &Report) -> String {
     if let Some(blocker) = worst.filter(|finding| finding.severity == Severity::Blocker) {
         return format!("not ready: {}: {}", blocker.id, blocker.meaning);
     }
-    let count = ceiling.with(want.sharing);
+    let count = ceiling.with(want.machine.sharing);
     let mut text = String::new();
     if let Some(guests) = want.guests {
         text.push_str(if report.ready { "ready" } else { "not ready" });

@@ -81,7 +81,7 @@ pub fn spawn(
         .stderr(errors)
         .fd_mappings(mappings)
         .map_err(io::Error::other)?;
-    confinement.apply(&mut command, guest.accel)?;
+    confinement.apply(&mut command, guest.machine.accel)?;
     command
         .spawn()
         .map_err(|error| named(program, confinement.uid, error))

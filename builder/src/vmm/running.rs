@@ -21,7 +21,7 @@ use super::{Chance, End};
 use crate::lines::LineBuffer;
 use crate::private::is_served_by_us;
 use crate::sample::schedule::Schedule;
-use crate::vmm::Machine;
+use crate::vmm::MachineState;
 
 /// Most taken from one stream in a turn, so that a flood starves nobody; a read
 /// that goes beyond is the last.
@@ -392,7 +392,7 @@ impl Running {
     }
 
     /// What the VMM says to that, once it does.
-    pub(crate) fn inspected(&mut self) -> Result<Option<Machine>, InspectionError> {
+    pub(crate) fn inspected(&mut self) -> Result<Option<MachineState>, InspectionError> {
         let Some(inspection) = &mut self.inspection else {
             return Ok(None);
         };

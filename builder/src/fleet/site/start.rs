@@ -72,7 +72,7 @@ impl Site {
                 &self.folder.error(guest),
                 OpenOptions::new().append(true).create(true).mode(0o600),
             )?,
-            tap: match (self.spec.net, self.spec.tap_subnet) {
+            tap: match (self.spec.machine.net, self.spec.tap_subnet) {
                 (Net::Tap, Some(_)) => Some(tap::open(self.spec.instance, guest)?),
                 (Net::Tap, None) => Some(tap::open_on_trial()?),
                 (Net::User | Net::None, _) => None,

@@ -75,7 +75,7 @@ impl Supervisor {
             return;
         };
         match running.inspected() {
-            Ok(Some(machine)) => self.apply(which, &Event::Machine(machine)),
+            Ok(Some(machine)) => self.apply(which, &Event::MachineState(machine)),
             Ok(None) => {}
             Err(error) => tracing::warn!("{index}: {error}"),
         }

@@ -22,7 +22,7 @@ enum Step {
     Complains(&'static str),
     Hears,
     IsMeasured(Chance),
-    IsInspected(Machine),
+    IsInspected(MachineState),
     IsOutOfReach,
     Ends(End),
     IsAdopted,
@@ -48,10 +48,10 @@ fn steps() -> impl Strategy<Value = Step> {
     ];
     let ends = [End::Code(0), End::Code(1), End::Unknown, OOM, KILLED];
     let machines = [
-        Machine::Running,
-        Machine::Paused,
-        Machine::DiskFailed,
-        Machine::Dead,
+        MachineState::Running,
+        MachineState::Paused,
+        MachineState::DiskFailed,
+        MachineState::Dead,
     ];
     let chances = [HUNG, STARVED, STOPPED, IDLE, runnable(IDLE)];
     prop_oneof![
@@ -152,7 +152,7 @@ impl Pair {
             Step::Complains(line) => self.does(&Event::VmmText(line)),
             Step::Hears => self.does(&Event::Heard),
             Step::IsMeasured(chance) => self.does(&Event::Chance(*chance)),
-            Step::IsInspected(machine) => self.does(&Event::Machine(*machine)),
+            Step::IsInspected(machine) => self.does(&Event::MachineState(*machine)),
             Step::IsOutOfReach => self.does(&Event::OutOfReach),
             Step::Ends(end) => self.ends(&Event::Ended(*end)),
             Step::IsAdopted => {

@@ -32,10 +32,12 @@ fn stop_ksm(host: &mut Host) {
 fn want(sharing: Sharing) -> Want {
     Want {
         guests: None,
-        accel: Accel::Kvm,
-        sharing,
-        net: Net::User,
-        memory: ByteSize::new(64 << 20).unwrap(),
+        machine: Machine {
+            accel: Accel::Kvm,
+            sharing,
+            net: Net::User,
+            memory: ByteSize::new(64 << 20).unwrap(),
+        },
         users: GuestUsers::Apart,
         cost: Cost {
             basis: Basis::Measured,
@@ -187,7 +189,7 @@ fn what_no_fix_changes_stays() {
 fn no_count_exceeds_the_largest_fleet() {
     let host = host(|host| host.memory.available = Some(1 << 50));
     let mut want = want(Sharing::Guest);
-    want.net = Net::None;
+    want.machine.net = Net::None;
     let ceiling = ceiling(&host, &want);
     let most = Count {
         guests: MAX_GUESTS.into(),

@@ -110,7 +110,7 @@ fn kvm(host: &Host, want: &Want, config: &Config) -> Finding {
 }
 
 fn ksm(host: &Host, want: &Want, config: &Config) -> Finding {
-    let lack = match want.sharing {
+    let lack = match want.machine.sharing {
         Sharing::None => Lack::Unused("guests with --sharing none merge nothing."),
         Sharing::Guest if host.ksm.is_some() => {
             Lack::Unused("/sys/kernel/mm/ksm is there, which is enough.")
@@ -165,7 +165,7 @@ fn irq_bypass(config: &Config) -> Finding {
 }
 
 fn tun(host: &Host, want: &Want, config: &Config) -> Finding {
-    let lack = match want.net {
+    let lack = match want.machine.net {
         Net::User | Net::None => Lack::Unused("only guests on taps need it."),
         Net::Tap if host.network.tun => {
             Lack::Unused("/dev/net/tun is there, which is what counts.")

@@ -90,7 +90,7 @@ fn unmerged(host: &Host, want: &Want) -> Severity {
 
 /// What not merging means for guests.
 fn unmerged_meaning(host: &Host, want: &Want) -> &'static str {
-    match want.sharing {
+    match want.machine.sharing {
         Sharing::None => "Guests with --sharing none do not use it.",
         Sharing::Guest if memory::fits_unshared(host, want) => {
             "Each guest keeps a copy of its own of equal pages; the fleet fits anyway."

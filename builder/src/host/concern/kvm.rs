@@ -237,7 +237,7 @@ fn ring0(host: &Host, want: &Want, probe: &Probe) -> Finding {
     };
     let value = format!("{figure}{through}");
     if probe.emulates() {
-        let meaning = match want.accel {
+        let meaning = match want.machine.accel {
             Accel::Kvm => "KVM emulates ring 0; guests will not boot",
             Accel::Tcg => "KVM emulates ring 0; under KVM guests would not boot",
         };

@@ -98,7 +98,7 @@ fn guests(room: u64, want: &Want, each: u64) -> u64 {
 /// Whether KSM merges guests' RAM as things are.
 fn shares(host: &Host, want: &Want) -> bool {
     let runs = host.ksm.as_ref().is_some_and(Ksm::runs);
-    want.sharing == Sharing::Guest && runs
+    want.machine.sharing == Sharing::Guest && runs
 }
 
 /// What one guest more takes, as things are.
@@ -253,7 +253,7 @@ fn overcommit(host: &Host, want: &Want) -> Finding {
             "It is not known whether the kernel counts untouched memory.",
         ),
         (Some(2), Some(limit), Some(committed)) => {
-            let each = want.memory.bytes().saturating_add(VMM_COMMIT);
+            let each = want.machine.memory.bytes().saturating_add(VMM_COMMIT);
             let allowed = limit.saturating_sub(committed) / each;
             let needed = want.wanted().saturating_mul(each);
             OVERCOMMIT

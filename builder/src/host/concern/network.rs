@@ -46,7 +46,7 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
 
 fn ports(host: &Host, want: &Want) -> Finding {
     let need = format!("{} free", counted(want.wanted(), "port"));
-    match want.net {
+    match want.machine.net {
         Net::Tap | Net::None => {
             let meaning = "Only guests behind QEMU's own network are reached through a port of \
                            the host's.";
@@ -148,7 +148,7 @@ fn tap_subnet(host: &Host, want: &Want) -> Finding {
         "links for {}, and no route",
         counted(want.wanted(), "guest")
     );
-    let taps = match (want.net, &host.network.taps) {
+    let taps = match (want.machine.net, &host.network.taps) {
         (Net::User | Net::None, _) => {
             let meaning = "Only guests on taps have addresses of the host's network.";
             return TAP_SUBNET.finds(Severity::Ok, "not needed", need, meaning);
@@ -188,7 +188,7 @@ fn forwarding(host: &Host, want: &Want) -> Finding {
     let need = "packets of one tap reach another";
     let meaning = "A packet that was sent from one tap to another did not arrive: a firewall drops \
                    what this host forwards, and guests would reach the host but not each other.";
-    match (want.net, host.network.forwards) {
+    match (want.machine.net, host.network.forwards) {
         (Net::User | Net::None, _) => FORWARDING.finds(
             Severity::Ok,
             "not needed",

@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::error::FolderError;
 use super::paths::{Paths, SPEC};
 use crate::store::orphans::{GuestUsers, Mark};
-use crate::store::spec::{FleetSpec, SPEC_VERSION};
+use crate::store::spec::FleetSpec;
+use crate::store::spec::file::{SPEC_VERSION, SpecFile};
 use crate::units::Instance;
 use crate::{any_path, plain};
 
@@ -49,8 +50,9 @@ pub fn read_spec(state: &Path) -> Result<FleetSpec, FolderError> {
             found: spec_version,
         });
     }
-    let spec: FleetSpec =
+    let file: SpecFile =
         serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+    let spec = FleetSpec::from(file);
     if spec.name != name {
         return Err(malformed(format!("it is that of {}", spec.name)));
     }

@@ -12,10 +12,10 @@ use crate::guest::{BurnAt, Restart};
 use crate::host_id::HostId;
 use crate::placement::{Pin, PlacementSpec};
 use crate::store::orphans::tests::Waiting;
-use crate::store::spec::SPEC_VERSION;
+use crate::store::spec::file::SpecFile;
 use crate::units::Instance;
 use crate::vmm::qemu::Emulator;
-use crate::vmm::{Accel, Net, Sharing};
+use crate::vmm::{Accel, Machine, Net, Outbound, Sharing};
 
 pub(crate) fn directories() -> (TempDir, Directories) {
     let temporary = tempfile::tempdir().unwrap();
@@ -39,7 +39,6 @@ fn host(name: &str) -> HostId {
 
 pub(crate) fn spec(name: &str, ports: usize) -> FleetSpec {
     FleetSpec {
-        spec_version: SPEC_VERSION,
         name: name.to_owned(),
         instance: Instance([0x17; 12]),
         host: host("here"),
@@ -52,12 +51,14 @@ pub(crate) fn spec(name: &str, ports: usize) -> FleetSpec {
             sha256: Sha256::of_bytes("QEMU"),
         },
         count: 3,
-        accel: Accel::Tcg,
-        sharing: Sharing::Guest,
-        net: Net::User,
-        outbound: false,
+        machine: Machine {
+            accel: Accel::Tcg,
+            sharing: Sharing::Guest,
+            net: Net::User,
+            memory: "64M".parse().unwrap(),
+        },
+        outbound: Outbound::Closed,
         tap_subnet: None,
-        memory: "64M".parse().unwrap(),
         command_line: "console=ttyS0".to_owned(),
         burn: 100,
         burn_at: BurnAt::Start,
@@ -107,11 +108,8 @@ fn orphaned(name: &str, directories: &Directories) -> Paths {
     let spec = read_spec(&paths.state).unwrap();
     let unfinished = false;
     let spec = FleetSpec { unfinished, ..spec };
-    replace(
-        &paths.spec_file(),
-        &serde_json::to_vec_pretty(&spec).unwrap(),
-    )
-    .unwrap();
+    let spec = serde_json::to_vec_pretty(&SpecFile::from(spec)).unwrap();
+    replace(&paths.spec_file(), &spec).unwrap();
     paths
 }
 
@@ -404,7 +402,8 @@ fn living_guests_are_counted() {
     let mut spec = spec("web", 0);
     // Of this test alone.
     spec.instance.0[..4].copy_from_slice(&std::process::id().to_be_bytes());
-    replace(&paths.spec_file(), &serde_json::to_vec(&spec).unwrap()).unwrap();
+    let file = serde_json::to_vec(&SpecFile::from(spec.clone())).unwrap();
+    replace(&paths.spec_file(), &file).unwrap();
     let _guest = Waiting::start(&spec.instance.uuid(2));
     let error = Folder::create("web", &directories).unwrap_err().to_string();
     assert!(error.contains("1 living guest:"), "{error}");

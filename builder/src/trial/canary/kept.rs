@@ -114,14 +114,11 @@ fn argv_digest(want: &Want) -> Sha256 {
     let guest = GuestSpec {
         id: String::new(),
         uuid: None,
-        memory: want.memory,
+        machine: want.machine,
         kernel_format: Format::Elf,
         command_line: String::new(),
-        net: want.net,
         ssh_port: None,
         outbound: Outbound::Closed,
-        accel: want.accel,
-        sharing: want.sharing,
     };
     let words: Vec<_> = argv(&guest, &[Part::Overlay, Part::Base])
         .iter()
@@ -149,7 +146,7 @@ mod tests {
     use super::*;
     use crate::host::canary::Merging;
     use crate::host::want::{Basis, Cost, GuestUsers};
-    use crate::vmm::{Accel, Net, Sharing};
+    use crate::vmm::{Accel, Machine, Net, Sharing};
 
     fn want() -> Want {
         let cost = Cost {
@@ -164,10 +161,12 @@ mod tests {
         };
         Want {
             guests: None,
-            accel: Accel::Tcg,
-            sharing: Sharing::Guest,
-            net: Net::User,
-            memory: "64M".parse().unwrap(),
+            machine: Machine {
+                accel: Accel::Tcg,
+                sharing: Sharing::Guest,
+                net: Net::User,
+                memory: "64M".parse().unwrap(),
+            },
             users: GuestUsers::Apart,
             cost,
         }
@@ -205,6 +204,11 @@ mod tests {
         assert_eq!(key("one").load(cache.path()), Some(canary()));
         let manifest = Sha256::of_bytes("manifest");
         let other = |want| Key::new("one", manifest, &qemu(), &want, None);
+        let on_another = |change: fn(&mut Machine)| {
+            let mut want = want();
+            change(&mut want.machine);
+            other(want)
+        };
         let running = Ksm {
             run: Some(1),
             ..Ksm::default()
@@ -235,22 +239,10 @@ mod tests {
                     ..qemu()
                 },
             ),
-            other(Want {
-                accel: Accel::Kvm,
-                ..want()
-            }),
-            other(Want {
-                sharing: Sharing::None,
-                ..want()
-            }),
-            other(Want {
-                net: Net::None,
-                ..want()
-            }),
-            other(Want {
-                memory: "32M".parse().unwrap(),
-                ..want()
-            }),
+            on_another(|machine| machine.accel = Accel::Kvm),
+            on_another(|machine| machine.sharing = Sharing::None),
+            on_another(|machine| machine.net = Net::None),
+            on_another(|machine| machine.memory = "32M".parse().unwrap()),
         ] {
             assert_eq!(other.load(cache.path()), None, "{other:?}");
         }

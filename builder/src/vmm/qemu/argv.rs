@@ -27,7 +27,7 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 /// under TCG.
 #[must_use]
 pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
-    let merge = match guest.sharing {
+    let merge = match guest.machine.sharing {
         Sharing::None => "off",
         Sharing::Guest => "on",
     };
@@ -42,7 +42,7 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
         // A core file would hold what the guest's RAM does.
         format!("microvm,acpi=off,rtc=on,dump-guest-core=off,mem-merge={merge}"),
     );
-    match guest.accel {
+    match guest.machine.accel {
         Accel::Kvm => {
             argv.option("-accel", "kvm");
             argv.option("-cpu", "host");
@@ -55,7 +55,7 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
             argv.option("-cpu", "qemu64");
         }
     }
-    argv.option("-m", format!("{}M", guest.memory.bytes() >> 20));
+    argv.option("-m", format!("{}M", guest.machine.memory.bytes() >> 20));
     argv.flag("-nodefaults");
     argv.flag("-no-user-config");
     argv.flag("-no-reboot");
@@ -99,7 +99,7 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
         // a guest takes can be counted.
         argv.option("-object", "main-loop,id=main-loop,thread-pool-max=1");
     }
-    match guest.net {
+    match guest.machine.net {
         Net::User => {
             // Forwarding passes through `restrict` (qemu(1)).
             let forward = guest.ssh_port.map_or_else(String::new, |port| {
@@ -117,7 +117,7 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
         }
         Net::None => {}
     }
-    if guest.net != Net::None {
+    if guest.machine.net != Net::None {
         argv.option("-device", "virtio-net-device,netdev=net");
     }
     argv.arguments
@@ -164,6 +164,7 @@ impl Argv {
 mod tests {
     use super::*;
     use crate::kernel::Format;
+    use crate::vmm::Machine;
 
     const CONSOLE_ALONE: [Part; 3] = [Part::Console, Part::Kernel, Part::Initramfs];
     const ALL: [Part; 6] = [
@@ -179,14 +180,16 @@ mod tests {
         GuestSpec {
             id: "g00007".to_owned(),
             uuid: Some("abababab-abab-abab-abab-abab00000007".to_owned()),
-            memory: "64M".parse().unwrap(),
+            machine: Machine {
+                accel: Accel::Tcg,
+                sharing: Sharing::None,
+                net: Net::User,
+                memory: "64M".parse().unwrap(),
+            },
             kernel_format: Format::Elf,
             command_line: "console=ttyS0 tty.burn=100".to_owned(),
-            net: Net::User,
             ssh_port: Some(2207),
             outbound: Outbound::Closed,
-            accel: Accel::Tcg,
-            sharing: Sharing::None,
         }
     }
 
@@ -228,10 +231,13 @@ mod tests {
     fn kvm_guest_with_the_console_alone() {
         let guest = GuestSpec {
             uuid: None,
-            net: Net::None,
             ssh_port: None,
-            accel: Accel::Kvm,
-            sharing: Sharing::Guest,
+            machine: Machine {
+                accel: Accel::Kvm,
+                sharing: Sharing::Guest,
+                net: Net::None,
+                ..guest().machine
+            },
             ..guest()
         };
         assert_eq!(
@@ -250,11 +256,9 @@ mod tests {
     #[test]
     fn networks_are_closed_open_or_the_host_s() {
         let end = |net, outbound| {
-            let guest = GuestSpec {
-                net,
-                outbound,
-                ..guest()
-            };
+            let mut guest = guest();
+            guest.machine.net = net;
+            guest.outbound = outbound;
             let line = line(&guest, &CONSOLE_ALONE);
             line.split_once("-netdev ").unwrap().1.to_owned()
         };

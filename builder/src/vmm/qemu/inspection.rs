@@ -8,7 +8,7 @@ use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
 use super::qmp::{Inquiry, QmpError};
-use crate::vmm::Machine;
+use crate::vmm::MachineState;
 
 #[derive(Debug)]
 pub(crate) struct Inspection {
@@ -44,7 +44,7 @@ impl Inspection {
     }
 
     /// Takes what came; gives the answer once it is there.
-    pub(crate) fn go_on(&mut self) -> Result<Option<Machine>, InspectionError> {
+    pub(crate) fn go_on(&mut self) -> Result<Option<MachineState>, InspectionError> {
         let mut chunk = [0; 4096];
         loop {
             // What it does not take now, it takes when it is writable again.

@@ -29,7 +29,7 @@ mod tests {
     use super::super::argv::argv;
     use super::*;
     use crate::kernel::Format;
-    use crate::vmm::{Accel, GuestSpec, Net, Outbound, Part, Sharing};
+    use crate::vmm::{Accel, GuestSpec, Machine, Net, Outbound, Part, Sharing};
 
     #[test]
     fn a_guest_is_known_by_the_arguments_that_it_is_started_with() {
@@ -37,14 +37,16 @@ mod tests {
         let guest = GuestSpec {
             id: "g00007".to_owned(),
             uuid: Some(uuid.to_owned()),
-            memory: "64M".parse().unwrap(),
+            machine: Machine {
+                accel: Accel::Tcg,
+                sharing: Sharing::None,
+                net: Net::None,
+                memory: "64M".parse().unwrap(),
+            },
             kernel_format: Format::Elf,
             command_line: String::new(),
-            net: Net::None,
             ssh_port: None,
             outbound: Outbound::Closed,
-            accel: Accel::Tcg,
-            sharing: Sharing::None,
         };
         let line = |parts: &[Part]| {
             let arguments = argv(&guest, parts).into_iter();

@@ -3,7 +3,7 @@
 use super::command::{Command as _, Cont, QueryStatus, RunState};
 use super::connection::Connection;
 use super::error::QmpError;
-use crate::vmm::Machine;
+use crate::vmm::MachineState;
 
 /// Asks a VMM how it is, and has it go on after a failed access to a disk: what
 /// failed is tried again, and may have room now.
@@ -35,11 +35,11 @@ impl Inquiry {
     }
 
     /// Takes what QEMU said; gives the answer once it is there.
-    pub(crate) fn take(&mut self, mut bytes: &[u8]) -> Result<Option<Machine>, QmpError> {
+    pub(crate) fn take(&mut self, mut bytes: &[u8]) -> Result<Option<MachineState>, QmpError> {
         while let Some(answer) = self.connection.hear(&mut bytes)? {
             match self.step {
                 Step::Status => match machine(QueryStatus::read(answer)?.status) {
-                    Machine::DiskFailed => {
+                    MachineState::DiskFailed => {
                         self.connection.ask(&Cont {});
                         self.step = Step::Continued;
                     }
@@ -47,7 +47,7 @@ impl Inquiry {
                 },
                 Step::Continued => {
                     Cont::read(answer)?;
-                    return Ok(Some(Machine::DiskFailed));
+                    return Ok(Some(MachineState::DiskFailed));
                 }
             }
         }
@@ -56,12 +56,14 @@ impl Inquiry {
 }
 
 /// What a state means.
-fn machine(state: RunState) -> Machine {
+fn machine(state: RunState) -> MachineState {
     match state {
-        RunState::Running => Machine::Running,
-        RunState::IoError => Machine::DiskFailed,
-        RunState::InternalError | RunState::GuestPanicked | RunState::Shutdown => Machine::Dead,
-        RunState::Other => Machine::Paused,
+        RunState::Running => MachineState::Running,
+        RunState::IoError => MachineState::DiskFailed,
+        RunState::InternalError | RunState::GuestPanicked | RunState::Shutdown => {
+            MachineState::Dead
+        }
+        RunState::Other => MachineState::Paused,
     }
 }
 
@@ -74,7 +76,7 @@ mod tests {
     const DONE: &str = r#"{"return": {}}"#;
 
     /// What an inquiry comes to that hears these lines, and what it sent.
-    fn asked(lines: &[&str]) -> (Result<Option<Machine>, QmpError>, String) {
+    fn asked(lines: &[&str]) -> (Result<Option<MachineState>, QmpError>, String) {
         let mut inquiry = Inquiry::begin();
         let mut outcome = Ok(None);
         for line in lines {
@@ -94,12 +96,12 @@ mod tests {
     #[test]
     fn a_machine_s_state_is_asked_for() {
         for (name, state) in [
-            ("running", Machine::Running),
-            ("paused", Machine::Paused),
-            ("inmigrate", Machine::Paused),
-            ("what comes in ten years", Machine::Paused),
-            ("internal-error", Machine::Dead),
-            ("guest-panicked", Machine::Dead),
+            ("running", MachineState::Running),
+            ("paused", MachineState::Paused),
+            ("inmigrate", MachineState::Paused),
+            ("what comes in ten years", MachineState::Paused),
+            ("internal-error", MachineState::Dead),
+            ("guest-panicked", MachineState::Dead),
         ] {
             let (outcome, sent) = asked(&[GREETING, DONE, EVENT, &status(name)]);
             assert_eq!(outcome, Ok(Some(state)), "{name}");
@@ -115,7 +117,7 @@ mod tests {
     fn a_machine_whose_disk_failed_is_told_to_go_on() {
         let stopped = status("io-error");
         let (outcome, sent) = asked(&[GREETING, DONE, &stopped, EVENT, DONE]);
-        assert_eq!(outcome, Ok(Some(Machine::DiskFailed)));
+        assert_eq!(outcome, Ok(Some(MachineState::DiskFailed)));
         assert!(
             sent.ends_with("{\"execute\":\"cont\",\"arguments\":{}}\n"),
             "{sent}"
@@ -133,7 +135,7 @@ mod tests {
             .chunks(7)
             .map(|chunk| inquiry.take(chunk).unwrap());
         let outcome = outcomes.find(Option::is_some);
-        assert_eq!(outcome, Some(Some(Machine::Paused)));
+        assert_eq!(outcome, Some(Some(MachineState::Paused)));
     }
 
     #[test]
