@@ -109,6 +109,7 @@ fn placement_and_a_fleet_hold_under_cgroup_v2_and_jumps_of_the_clock() {
         release: Release::Own,
         accel: "tcg",
         cpu: "max",
+        cpus: 2,
         append: "cgroup_no_v1=all",
     };
     let machine = Machine::new(&env.path().join("root"), emulated);
