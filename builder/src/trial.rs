@@ -12,7 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::placement::PlacementSpec;
 use crate::store::folder::{Folder, FolderError, TRIAL_PREFIX, sweep};
 use crate::store::spec::{FleetSpec, SPEC_VERSION};
-use crate::units::{ByteSize, GuestRange, Instance};
+use crate::units::{ByteSize, GuestIndex, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Lifetime, Net, Sharing};
 use crate::{host, random};
@@ -77,11 +77,11 @@ impl Trial {
             give_up: GIVE_UP,
             on_trouble: OnTrouble::GiveUp,
         };
+        let guests = spec.guests()?;
         let site = Site::new(folder, spec, artifacts, Lifetime::WithParent)?;
-        let guests = GuestRange::first(count)?;
         site.prepare(guests, interrupt)?;
         let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
-        supervisor.extend(guests.iter());
+        supervisor.become_these(guests);
         Ok(Self { supervisor })
     }
 }
@@ -112,6 +112,7 @@ impl Setup<'_> {
             artifacts: artifacts.digest,
             qemu: self.qemu.clone(),
             count,
+            first: GuestIndex::default(),
             accel: self.accel,
             sharing: self.sharing,
             net: self.net,

@@ -42,10 +42,10 @@ impl Chosen {
         Ok(Self {
             qemu,
             ports: match options.net {
-                Net::User => ports::choose(fleet, &others.ports(), options.count)?,
+                Net::User => ports::choose(fleet, &others.ports(), options.guests.count())?,
                 Net::Tap | Net::None => Vec::new(),
             },
-            users: users::choose(options.users, options.count, others)?,
+            users: users::choose(options.users, options.guests.end(), others)?,
             tap_subnet: options.tap_subnet(others)?,
         })
     }
@@ -75,7 +75,8 @@ pub(super) fn spec(
         out: artifacts.folder.clone(),
         artifacts: artifacts.digest,
         qemu: chosen.qemu,
-        count: options.count,
+        count: options.guests.count(),
+        first: options.guests.iter().next().unwrap_or_default(),
         accel: options.accel,
         sharing: options.sharing,
         net: options.net,

@@ -14,7 +14,7 @@ use crate::guest::{BurnAt, Restart};
 use crate::host_id::HostId;
 use crate::net::tap::{self, Subnet};
 use crate::placement::PlacementSpec;
-use crate::units::{ByteSize, GuestIndex, Instance};
+use crate::units::{ByteSize, GuestIndex, GuestIndexError, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Net, SSH_PORT, Sharing};
 
@@ -43,8 +43,12 @@ pub struct FleetSpec {
     pub artifacts: Sha256,
     /// The QEMU that guests run on.
     pub qemu: Emulator,
-    /// Guests wanted: those numbered below it.
+    /// Guests wanted.
     pub count: u32,
+    /// The first of them, from which on they are numbered: a fleet may be a part
+    /// of a larger one.
+    #[serde(default, skip_serializing_if = "GuestIndex::is_first")]
+    pub first: GuestIndex,
     /// What runs the guests' code.
     pub accel: Accel,
     /// What KSM may merge.
@@ -100,14 +104,23 @@ pub struct FleetSpec {
 }
 
 impl FleetSpec {
+    /// The guests that are wanted.
+    pub fn guests(&self) -> Result<GuestRange, GuestIndexError> {
+        GuestRange::starting_at(self.first, self.count)
+    }
+
+    /// A guest's port on the loopback, if it has one.
+    #[must_use]
+    pub fn port(&self, guest: GuestIndex) -> Option<u16> {
+        let place = self.guests().ok()?.place_of(guest)?;
+        self.ports.get(place).copied()
+    }
+
     /// Where a guest's SSH server is reached.
     #[must_use]
     pub fn ssh_address(&self, guest: GuestIndex) -> Option<SocketAddrV4> {
         match self.net {
-            Net::User => {
-                let port = self.ports.get(guest.get() as usize)?;
-                Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port))
-            }
+            Net::User => Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port(guest)?)),
             Net::Tap => {
                 let link = tap::addresses(self.tap_subnet?, guest).ok()?;
                 Some(SocketAddrV4::new(link.guest, SSH_PORT))

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 pub const MAX_GUESTS: u32 = 100_000;
 
 /// A guest's number, below [`MAX_GUESTS`]; printed as `g00000`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct GuestIndex(u32);
 
@@ -47,6 +49,13 @@ impl GuestIndex {
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
+    }
+
+    /// Whether this is the guest with which a fleet begins unless it is told
+    /// otherwise.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        *self == Self::default()
     }
 
     /// The file name of this guest's overlay: `00000.qcow2` is g00000's.
@@ -90,8 +99,9 @@ impl From<GuestIndex> for String {
     }
 }
 
-/// Consecutive guests, possibly none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Consecutive guests, possibly none, and which place each has among them: a
+/// guest's number is turned into a place of a list here alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct GuestRange {
     start: u32,
     end: u32,
@@ -114,10 +124,59 @@ impl GuestRange {
         Self::new(0, count)
     }
 
+    /// So many guests, from this one on.
+    pub const fn starting_at(first: GuestIndex, count: u32) -> Result<Self, GuestIndexError> {
+        Self::new(first.0, first.0.saturating_add(count))
+    }
+
+    /// This guest alone.
+    #[must_use]
+    pub const fn one(guest: GuestIndex) -> Self {
+        Self {
+            start: guest.0,
+            end: guest.0 + 1,
+        }
+    }
+
     /// How many guests these are.
     #[must_use]
     pub const fn count(self) -> u32 {
         self.end - self.start
+    }
+
+    /// The number that follows the last guest's: what is counted by the guests'
+    /// numbers has to hold so many, whichever the first guest is.
+    #[must_use]
+    pub const fn end(self) -> u32 {
+        self.end
+    }
+
+    /// The first `count` of them, or all if there are fewer, and the rest.
+    #[must_use]
+    pub fn split_at(self, count: u32) -> (Self, Self) {
+        let middle = self.end.min(self.start.saturating_add(count));
+        let some = Self {
+            end: middle,
+            ..self
+        };
+        let rest = Self {
+            start: middle,
+            ..self
+        };
+        (some, rest)
+    }
+
+    /// Whether this is one of them.
+    #[must_use]
+    pub fn contains(self, guest: GuestIndex) -> bool {
+        (self.start..self.end).contains(&guest.0)
+    }
+
+    /// The place of a guest in a list of these; `None` if it is not one of them.
+    #[must_use]
+    pub fn place_of(self, guest: GuestIndex) -> Option<usize> {
+        self.contains(guest)
+            .then(|| (guest.0 - self.start) as usize)
     }
 
     /// Each guest, in order.
@@ -128,6 +187,8 @@ impl GuestRange {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -155,5 +216,40 @@ mod tests {
         assert_eq!(GuestRange::first(0).unwrap().count(), 0);
         let some = GuestRange::new(2, 4).unwrap().iter();
         assert_eq!(some.map(GuestIndex::get).collect::<Vec<_>>(), [2, 3]);
+        let last = GuestIndex::new(MAX_GUESTS - 1).unwrap();
+        assert_eq!(GuestRange::one(last).iter().collect::<Vec<_>>(), [last]);
+        for count in [2, u32::MAX] {
+            assert!(GuestRange::starting_at(last, count).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn each_guest_has_the_place_that_a_list_gives_it(
+            first in 0..MAX_GUESTS,
+            count in 0_u32..300,
+            number in 0..MAX_GUESTS,
+            split in 0_u32..400,
+        ) {
+            let first = GuestIndex::new(first).unwrap();
+            let Ok(guests) = GuestRange::starting_at(first, count) else {
+                prop_assert!(first.get() + count > MAX_GUESTS);
+                return Ok(());
+            };
+            prop_assert_eq!(guests.end(), first.get() + count);
+            let list: Vec<_> = guests.iter().collect();
+            prop_assert_eq!(list.len(), guests.count() as usize);
+            let (some, rest) = guests.split_at(split);
+            prop_assert_eq!(some.count(), split.min(count));
+            prop_assert!(some.iter().chain(rest.iter()).eq(list.iter().copied()));
+            prop_assert!(list.first().is_none_or(|begin| *begin == first));
+            // Any guest, and those at both ends, inside and out.
+            let near = [number, first.get(), first.get().saturating_sub(1), guests.end()];
+            for guest in near.into_iter().flat_map(GuestIndex::new) {
+                let place = list.iter().position(|listed| *listed == guest);
+                prop_assert_eq!(guests.place_of(guest), place);
+                prop_assert_eq!(guests.contains(guest), place.is_some());
+            }
+        }
     }
 }

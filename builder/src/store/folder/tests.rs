@@ -52,6 +52,7 @@ pub(crate) fn spec(name: &str, ports: usize) -> FleetSpec {
             sha256: Sha256::of_bytes("QEMU"),
         },
         count: 3,
+        first: GuestIndex::default(),
         accel: Accel::Tcg,
         sharing: Sharing::Guest,
         net: Net::User,
