@@ -460,6 +460,37 @@ fn a_spec_is_read_whole_or_not_at_all() {
 }
 
 #[test]
+fn guests_are_numbered_from_the_first_on() {
+    let seven = GuestIndex::new(7).unwrap();
+    let whole = spec("web", 0);
+    let part = FleetSpec {
+        first: seven,
+        ports: vec![40_000, 40_001, 40_002],
+        ..whole.clone()
+    };
+    // A fleet that begins as all once did is written as it was then.
+    let text = |spec: &FleetSpec| serde_json::to_string(spec).unwrap();
+    assert!(!text(&whole).contains("first"));
+    assert!(text(&part).contains(r#""count":3,"first":"g00007","#));
+    for spec in [whole, part.clone()] {
+        let read: FleetSpec = serde_json::from_str(&text(&spec)).unwrap();
+        assert_eq!(read, spec);
+    }
+    let port = |guest| part.port(GuestIndex::new(guest).unwrap());
+    assert_eq!(
+        [6, 7, 9, 10].map(port),
+        [None, Some(40_000), Some(40_002), None]
+    );
+    let taps = FleetSpec {
+        net: Net::Tap,
+        tap_subnet: Some("10.213.0.0/16".parse().unwrap()),
+        ..part
+    };
+    let address = taps.ssh_address(seven).unwrap();
+    assert_eq!(address.ip().to_string(), "10.213.0.15");
+}
+
+#[test]
 fn a_spec_is_replaced_whole() {
     let (_temporary, directories) = directories();
     let folder = Folder::create("web", &directories).unwrap();
