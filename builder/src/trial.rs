@@ -12,7 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::placement::PlacementSpec;
 use crate::store::folder::{Folder, FolderError, TRIAL_PREFIX, sweep};
 use crate::store::spec::{FleetSpec, SPEC_VERSION};
-use crate::units::{ByteSize, GuestIndex, Instance};
+use crate::units::{ByteSize, Duty, GuestIndex, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Lifetime, Net, Sharing};
 use crate::{host, random};
@@ -121,7 +121,7 @@ impl Setup<'_> {
             tap_subnet: None,
             memory: self.memory,
             command_line: artifacts.command_line(self.parameters),
-            burn: 0,
+            burn: Duty::NONE,
             burn_at: BurnAt::Start,
             restart: Restart::Never,
             health: None,

@@ -6,9 +6,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+mod duty;
 mod guests;
 mod instance;
 
+pub use duty::{Duty, DutyError};
 pub use guests::{GuestIndex, GuestIndexError, GuestRange, MAX_GUESTS};
 pub use instance::Instance;
 

@@ -63,7 +63,7 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
         };
         *counts.entry(state).or_default() += 1;
         guests.push(Guest {
-            id: index.to_string(),
+            id: index,
             state,
             desired,
             pid,

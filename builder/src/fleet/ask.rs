@@ -151,7 +151,7 @@ impl Asks {
                 let asked = ask.asked.swap_remove(place);
                 supervisor.leave(guest);
                 ask.unsent.push_back(Answer {
-                    id: guest.to_string(),
+                    id: guest,
                     code: Some(*code),
                     output: asked.output,
                     seconds: asked.at.elapsed().as_secs_f64(),
@@ -251,7 +251,7 @@ fn is_up(member: &super::supervisor::Member) -> bool {
 
 fn no_answer(guest: GuestIndex, output: String, at: Instant) -> Answer {
     Answer {
-        id: guest.to_string(),
+        id: guest,
         code: None,
         output,
         seconds: at.elapsed().as_secs_f64(),

@@ -24,7 +24,7 @@ use crate::guest::{Event, Phase, Policy};
 use crate::host::memory::OomKills;
 use crate::interrupt::Interrupt;
 use crate::store::orphans::Living;
-use crate::units::{GuestIndex, GuestRange};
+use crate::units::{Duty, GuestIndex, GuestRange};
 use crate::vmm::running::Source;
 use errors::Errors;
 use jitter::Jitter;
@@ -312,8 +312,8 @@ impl Supervisor {
 
     /// Tells a guest to burn so much of the time, in percent, once in each of its
     /// lives: users may change it.
-    pub fn burn(&mut self, guest: GuestIndex, duty: u8) {
-        if duty > 0 {
+    pub fn burn(&mut self, guest: GuestIndex, duty: Duty) {
+        if duty.burns() {
             self.members[guest].burn(duty);
         }
     }

@@ -81,13 +81,12 @@ impl Wishes {
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
             .map_or(STOP_GRACE, |grace| grace.min(GRACE_MAX));
         let (guests, mut refused) = selected(supervisor, &request.guests);
-        let mut refuse = |guest: GuestIndex, reason: String| {
-            let id = guest.to_string();
-            refused.push(Refusal { id, reason });
-        };
+        let mut refuse = |id, reason| refused.push(Refusal { id, reason });
         if act == Act::Stop && request.guests == Selection::All {
-            let done = guests.iter().map(GuestIndex::to_string).collect();
-            let answer = ActAnswer { done, refused };
+            let answer = ActAnswer {
+                done: guests,
+                refused,
+            };
             self.ends.push((grace, answer, reply));
             self.end();
             return;
@@ -130,7 +129,7 @@ impl Wishes {
         for (guest, _) in &told {
             supervisor.wish(*guest, &event);
         }
-        let done = told.iter().map(|(guest, _)| guest.to_string()).collect();
+        let done = told.iter().map(|(guest, _)| *guest).collect();
         self.acts.push(Pending {
             act,
             waiting: told,
@@ -296,11 +295,11 @@ fn refuse_those_down(
     let is_down = |guest| members.get(guest).is_some_and(|member| !member.lives());
     for (guest, _) in waiting.extract_if(.., |(guest, _)| is_down(*guest)) {
         answer.refused.push(Refusal {
-            id: guest.to_string(),
+            id: guest,
             reason: format!("{why}; the fleet keeps trying"),
         });
     }
-    let refused: HashSet<_> = answer.refused.iter().map(|refusal| &refusal.id).collect();
+    let refused: HashSet<_> = answer.refused.iter().map(|refusal| refusal.id).collect();
     answer.done.retain(|id| !refused.contains(id));
 }
 
@@ -346,7 +345,7 @@ fn more(
     supervisor.policy_mut().answer_within = deadline::scaled(count, host::cpus());
     supervisor.start_planned();
     Ok(ActAnswer {
-        done: guests.iter().map(|guest| guest.to_string()).collect(),
+        done: guests.iter().collect(),
         refused: Vec::new(),
     })
 }
@@ -390,7 +389,7 @@ fn fewer(supervisor: &mut Supervisor, rest: GuestRange) -> Result<ActAnswer, Sit
     site.write_ssh_config()?;
     site.forget(&gone);
     Ok(ActAnswer {
-        done: gone.iter().map(GuestIndex::to_string).collect(),
+        done: gone,
         refused: Vec::new(),
     })
 }
@@ -401,26 +400,19 @@ pub(crate) fn selected(
     guests: &Selection,
 ) -> (Vec<GuestIndex>, Vec<Refusal>) {
     let all = supervisor.members().guests();
-    let ids = match guests {
+    let these = match guests {
         Selection::All => return (all.iter().collect(), Vec::new()),
-        Selection::These(ids) => ids,
+        Selection::These(these) => these,
     };
-    let mut found = Vec::new();
-    let mut refused = Vec::new();
-    for id in ids {
-        match id.parse::<GuestIndex>() {
-            Ok(guest) if all.contains(guest) => found.push(guest),
-            Ok(_) => refused.push(Refusal {
-                id: id.clone(),
-                reason: format!("there is no such guest: the fleet has {}", all.count()),
-            }),
-            Err(error) => refused.push(Refusal {
-                id: id.clone(),
-                reason: error.to_string(),
-            }),
-        }
-    }
+    let (mut found, unknown): (Vec<_>, Vec<_>) = these
+        .iter()
+        .copied()
+        .partition(|guest| all.contains(*guest));
     found.sort_unstable();
     found.dedup();
-    (found, refused)
+    let refused = unknown.into_iter().map(|id| Refusal {
+        id,
+        reason: format!("there is no such guest: the fleet has {}", all.count()),
+    });
+    (found, refused.collect())
 }

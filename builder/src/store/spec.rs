@@ -14,7 +14,7 @@ use crate::guest::{BurnAt, Restart};
 use crate::host_id::HostId;
 use crate::net::tap::{self, Subnet};
 use crate::placement::PlacementSpec;
-use crate::units::{ByteSize, GuestIndex, GuestIndexError, GuestRange, Instance};
+use crate::units::{ByteSize, Duty, GuestIndex, GuestIndexError, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Net, SSH_PORT, Sharing};
 
@@ -64,7 +64,7 @@ pub struct FleetSpec {
     /// Kernel command line.
     pub command_line: String,
     /// Share of the time that guests burn, in percent.
-    pub burn: u8,
+    pub burn: Duty,
     /// When they begin to.
     pub burn_at: BurnAt,
     /// Which guests are started again once they ended.

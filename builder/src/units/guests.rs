@@ -1,8 +1,10 @@
 //! Guests by their numbers.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Most guests a fleet may have, and so most overlays a folder may hold: what
@@ -82,6 +84,20 @@ impl FromStr for GuestIndex {
             .and_then(|digits| digits.parse().ok())
             .map(Self)
             .ok_or_else(|| GuestIndexError::Form(text.to_owned()))
+    }
+}
+
+impl JsonSchema for GuestIndex {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "GuestIndex".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^g[0-9]{5}$" })
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::control::types::Totals;
 use crate::guest::{Actions, Event, Guest, Phase, Policy};
 use crate::placement::Class;
-use crate::units::{GuestIndex, GuestRange};
+use crate::units::{Duty, GuestIndex, GuestRange};
 use crate::vmm::running::Running;
 
 /// A guest of the fleet.
@@ -114,7 +114,7 @@ impl Member {
     }
 
     /// Tells it to burn, once in each of its lives.
-    pub(crate) fn burn(&mut self, duty: u8) {
+    pub(crate) fn burn(&mut self, duty: Duty) {
         if !self.told_to_burn {
             self.told_to_burn = self.send(&format!("burn {duty}"));
         }

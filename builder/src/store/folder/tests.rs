@@ -13,7 +13,7 @@ use crate::host_id::HostId;
 use crate::placement::{Pin, PlacementSpec};
 use crate::store::orphans::tests::Waiting;
 use crate::store::spec::SPEC_VERSION;
-use crate::units::Instance;
+use crate::units::{Duty, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Net, Sharing};
 
@@ -60,7 +60,7 @@ pub(crate) fn spec(name: &str, ports: usize) -> FleetSpec {
         tap_subnet: None,
         memory: "64M".parse().unwrap(),
         command_line: "console=ttyS0".to_owned(),
-        burn: 100,
+        burn: Duty::WHOLE,
         burn_at: BurnAt::Start,
         restart: Restart::OnFailure,
         health: Some(Duration::from_millis(1500)),
