@@ -17,7 +17,6 @@ use crate::store::claims::{Claim, Register};
 use crate::store::folder::{Folder, FolderError, Paths, sweep};
 use crate::store::journal::Journal;
 use crate::store::key::{self, Pair};
-use crate::units::GuestRange;
 use crate::vmm::{Lifetime, Net};
 use detach::detach;
 use error::obstacles;
@@ -139,7 +138,7 @@ fn prepared(
     if let Some(pair) = pair {
         pair.write(site.folder())?;
     }
-    site.prepare(GuestRange::first(site.spec().count)?, interrupt)?;
+    site.prepare(site.spec().guests()?, interrupt)?;
     let ssh_config = site.write_ssh_config()?;
     emit(LaunchEvent::Launch(Milestone::Fleet {
         fleet: site.spec().name.clone(),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::any_path;
 use crate::disk::ext4::Label;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Duty};
 use file::RecipeFile;
 
 pub mod built_in;
@@ -58,7 +58,7 @@ pub struct Recipe {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Burn {
     /// Share of the time that each thread burns, in percent.
-    pub duty: u8,
+    pub duty: Duty,
     /// Number of threads.
     pub threads: u16,
 }

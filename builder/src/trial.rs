@@ -12,7 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::placement::PlacementSpec;
 use crate::store::folder::{Folder, FolderError, TRIAL_PREFIX, sweep};
 use crate::store::spec::FleetSpec;
-use crate::units::{GuestRange, Instance};
+use crate::units::{Duty, GuestIndex, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Lifetime, Machine, Outbound};
 use crate::{host, random};
@@ -71,11 +71,11 @@ impl Trial {
             give_up: GIVE_UP,
             on_trouble: OnTrouble::GiveUp,
         };
+        let guests = spec.guests()?;
         let site = Site::new(folder, spec, artifacts, Lifetime::WithParent)?;
-        let guests = GuestRange::first(count)?;
         site.prepare(guests, interrupt)?;
         let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
-        supervisor.extend(guests.iter());
+        supervisor.become_these(guests);
         Ok(Self { supervisor })
     }
 }
@@ -105,12 +105,13 @@ impl Setup<'_> {
             artifacts: artifacts.digest,
             qemu: self.qemu.clone(),
             count,
+            first: GuestIndex::default(),
             machine: self.machine,
             outbound: Outbound::Closed,
             // Their taps lead nowhere, and take no addresses from fleets.
             tap_subnet: None,
             command_line: artifacts.command_line(self.parameters),
-            burn: 0,
+            burn: Duty::NONE,
             burn_at: BurnAt::Start,
             restart: Restart::Never,
             health: None,

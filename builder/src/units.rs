@@ -6,13 +6,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+mod duty;
+mod guests;
 mod instance;
 
+pub use duty::{Duty, DutyError};
+pub use guests::{GuestIndex, GuestIndexError, GuestRange, MAX_GUESTS};
 pub use instance::Instance;
-
-/// Most guests a fleet may have, and so most overlays a folder may hold: what
-/// five digits can name.
-pub const MAX_GUESTS: u32 = 100_000;
 
 /// The suffixes of a size, largest first, as powers of two.
 const SUFFIXES: [(char, u32); 4] = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
@@ -155,123 +155,6 @@ pub fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", grouped(number))
 }
 
-/// A guest's number, below [`MAX_GUESTS`]; printed as `g00000`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct GuestIndex(u32);
-
-/// Not a guest.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GuestIndexError {
-    /// A number past the last guest.
-    #[error("there is no guest {0}: a fleet has at most 100,000, numbered 0 to 99999")]
-    TooLarge(u32),
-    /// A range that ends before it begins.
-    #[error("guests {start} to {end} are not a range: its end comes before its start")]
-    Backwards {
-        /// The first guest.
-        start: u32,
-        /// The guest after the last.
-        end: u32,
-    },
-    /// A text that does not name a guest.
-    #[error("`{0}` does not name a guest: guests are g00000 to g99999, always five digits")]
-    Form(String),
-}
-
-impl GuestIndex {
-    /// The guest numbered `index`, from 0.
-    pub const fn new(index: u32) -> Result<Self, GuestIndexError> {
-        if index < MAX_GUESTS {
-            Ok(Self(index))
-        } else {
-            Err(GuestIndexError::TooLarge(index))
-        }
-    }
-
-    /// The number, from 0 to 99,999.
-    #[must_use]
-    pub const fn get(self) -> u32 {
-        self.0
-    }
-
-    /// The file name of this guest's overlay: `00000.qcow2` is g00000's.
-    #[must_use]
-    pub fn overlay_name(self) -> String {
-        format!("{:05}.qcow2", self.0)
-    }
-}
-
-impl fmt::Display for GuestIndex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("g{:05}", self.0))
-    }
-}
-
-impl FromStr for GuestIndex {
-    type Err = GuestIndexError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text
-            .strip_prefix('g')
-            .filter(|digits| digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit()));
-        digits
-            .and_then(|digits| digits.parse().ok())
-            .map(Self)
-            .ok_or_else(|| GuestIndexError::Form(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for GuestIndex {
-    type Error = GuestIndexError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<GuestIndex> for String {
-    fn from(index: GuestIndex) -> Self {
-        index.to_string()
-    }
-}
-
-/// Consecutive guests, possibly none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct GuestRange {
-    start: u32,
-    end: u32,
-}
-
-impl GuestRange {
-    /// The guests from `start` up to, without, `end`.
-    pub const fn new(start: u32, end: u32) -> Result<Self, GuestIndexError> {
-        if end > MAX_GUESTS {
-            Err(GuestIndexError::TooLarge(end - 1))
-        } else if end < start {
-            Err(GuestIndexError::Backwards { start, end })
-        } else {
-            Ok(Self { start, end })
-        }
-    }
-
-    /// The first `count` guests, g00000 onward.
-    pub const fn first(count: u32) -> Result<Self, GuestIndexError> {
-        Self::new(0, count)
-    }
-
-    /// How many guests these are.
-    #[must_use]
-    pub const fn count(self) -> u32 {
-        self.end - self.start
-    }
-
-    /// Each guest, in order.
-    pub fn iter(self) -> impl ExactSizeIterator<Item = GuestIndex> {
-        (self.start..self.end).map(GuestIndex)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,33 +222,6 @@ mod tests {
         }
         let error = serde_json::from_str::<ByteSize>("\"1GB\"").unwrap_err();
         assert!(error.to_string().contains("`1GB` is not a size"));
-    }
-
-    #[test]
-    fn guests_and_overlays_share_a_five_digit_number() {
-        let last = GuestIndex::new(99_999).unwrap();
-        assert_eq!(last.to_string(), "g99999");
-        assert_eq!(last.overlay_name(), "99999.qcow2");
-        assert_eq!(GuestIndex::new(0).unwrap().to_string(), "g00000");
-        assert_eq!("g00042".parse(), GuestIndex::new(42));
-        assert!(GuestIndex::new(100_000).is_err());
-        for text in ["g42", "42", "g000042", "g+0042", "G00042", "g0004x", ""] {
-            assert_eq!(
-                text.parse::<GuestIndex>(),
-                Err(GuestIndexError::Form(text.to_owned()))
-            );
-        }
-    }
-
-    #[test]
-    fn a_range_holds_only_guests_that_exist() {
-        let all = GuestRange::first(MAX_GUESTS).unwrap();
-        assert_eq!(all.iter().len(), 100_000);
-        assert!(GuestRange::first(MAX_GUESTS + 1).is_err());
-        assert!(GuestRange::new(3, 2).is_err());
-        assert_eq!(GuestRange::first(0).unwrap().count(), 0);
-        let some = GuestRange::new(2, 4).unwrap().iter();
-        assert_eq!(some.map(GuestIndex::get).collect::<Vec<_>>(), [2, 3]);
     }
 
     #[test]

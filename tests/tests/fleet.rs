@@ -29,6 +29,11 @@ fn lives(fleet: &types::Fleet) -> Vec<(Option<u32>, u32)> {
     guests.map(|guest| (guest.pid, guest.restarts)).collect()
 }
 
+fn ids(fleet: &types::Fleet) -> Vec<String> {
+    let guests = fleet.guests.iter();
+    guests.map(|guest| guest.id.to_string()).collect()
+}
+
 fn restarts(fleet: &types::Fleet) -> u32 {
     fleet.guests.iter().map(|guest| guest.restarts).sum()
 }
@@ -310,28 +315,52 @@ fn of_two_who_resume_a_fleet_one_does() {
 #[test]
 fn a_fleet_keeps_its_new_size() {
     let env = TestEnv::new();
-    let fleet = Fleet::ready(&env, "f", 2, &[]);
+    // As a part of a larger fleet has them, its guests are numbered from 7 on.
+    let fleet = Fleet::ready(&env, "f", 2, &["--first", "7"]);
+    assert_eq!(ids(&fleet.ps()), ["g00007", "g00008"]);
+    let config = fs::read_to_string(fleet.folder().join("ssh_config")).unwrap();
+    assert!(
+        config.contains("g00007") && config.contains("g00008") && !config.contains("g00000"),
+        "{config}"
+    );
+    fleet
+        .ssh("g00007", ["status"])
+        .succeeds()
+        .shows(&["id=g00007"]);
+    run(&mut fleet.imgbuild(["stop", "0"]))
+        .exits(2)
+        .says(&["`g00000`"]);
+    run(&mut fleet.imgbuild(["stop", "g00008"])).succeeds();
+    assert_eq!(fleet.guest(1).state, Phase::Exited);
+    run(&mut fleet.imgbuild(["restart", "8"])).succeeds();
     // As one leaves it that was killed on its way.
     for path in ["overlays/0000N.qcow2", "identities/g0000N"] {
         let of = |guest: &str| fleet.folder().join(path.replace('N', guest));
-        fs::copy(of("0"), of("2")).unwrap();
+        fs::copy(of("7"), of("9")).unwrap();
     }
     run(&mut fleet.imgbuild(["scale", "4"])).succeeds();
     fleet.wait();
     fleet
-        .ssh("g00002", ["status"])
+        .ssh("g00009", ["status"])
         .succeeds()
-        .shows(&["id=g00002"]);
+        .shows(&["id=g00009"]);
     let grown = fleet.ps();
-    assert_eq!((grown.wanted, grown.guests.len()), (4, 4));
+    assert_eq!(grown.wanted, 4);
+    assert_eq!(ids(&grown), ["g00007", "g00008", "g00009", "g00010"]);
     fleet.kill_supervisor();
+    let orphaned = fleet.ps();
+    assert_eq!(orphaned.stage, Stage::Orphaned);
+    assert_eq!(
+        (ids(&orphaned), lives(&orphaned)),
+        (ids(&grown), lives(&grown))
+    );
     fleet.resume().succeeds();
     fleet.wait();
     assert_eq!(lives(&fleet.ps()), lives(&grown));
     fleet
-        .ssh("g00003", ["status"])
+        .ssh("g00010", ["status"])
         .succeeds()
-        .shows(&["id=g00003"]);
+        .shows(&["id=g00010"]);
 
     run(&mut fleet.imgbuild(["scale", "1"])).succeeds();
     let one = fleet.ps();
@@ -352,6 +381,7 @@ fn a_fleet_keeps_its_new_size() {
     fleet.resume().succeeds();
     run(&mut fleet.imgbuild(["scale", "2"])).succeeds();
     fleet.wait();
+    assert_eq!(ids(&fleet.ps()), ["g00007", "g00008"]);
     fleet.end();
 }
 

@@ -166,8 +166,7 @@ impl Guests {
             Selection::All
         } else {
             let fleet = client.fleet(true)?;
-            let ids = chosen(&self.these, &fleet)?;
-            Selection::These(ids.iter().map(ToString::to_string).collect())
+            Selection::These(chosen(&self.these, &fleet)?)
         };
         let request = ActRequest {
             guests,
@@ -183,7 +182,7 @@ fn told(answer: &ActAnswer, json: bool) -> Result<Exit, Failure> {
         print_json(answer)?;
     }
     for refusal in &answer.refused {
-        tracing::warn!("{}: {}", printable(&refusal.id), printable(&refusal.reason));
+        tracing::warn!("{}: {}", refusal.id, printable(&refusal.reason));
     }
     tracing::info!("{} done", counted(answer.done.len() as u64, "guest"));
     Ok(exit(answer))

@@ -19,7 +19,7 @@ use crate::launch::{LaunchOptions, Launched, Summary, launch, resume};
 use crate::net::tap::Subnet;
 use crate::store::users::Users;
 use crate::trial::readiness::Canaries;
-use crate::units::{ByteSize, counted};
+use crate::units::{ByteSize, GuestRange, counted};
 use crate::vmm::{Accel, Choice, Net, Outbound, Sharing};
 use crate::{outlet, recipe};
 
@@ -37,6 +37,11 @@ pub(super) struct Launch {
     #[arg(long, value_name = "N", env = "IMGBUILD_COUNT", required_unless_present = "resume",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     count: Option<u32>,
+
+    /// Number of the first guest; the default is 0
+    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true,
+        value_parser = clap::value_parser!(u32).range(..100_000))]
+    first: u32,
 
     /// Name of the fleet [default: the recipe's]
     #[arg(long, value_name = "FLEET", env = "IMGBUILD_NAME", value_parser = fleet_name)]
@@ -285,11 +290,14 @@ impl Launch {
         if network.net_outbound && self.how.net != Net::User {
             return Err(Failure::usage("--net-outbound goes with --net user".into()));
         }
+        let end = self.first.saturating_add(self.count.unwrap_or(1));
+        let guests =
+            GuestRange::new(self.first, end).map_err(|error| Failure::usage(error.to_string()))?;
         let tap_subnet = self.how.tap_subnet()?;
         let is_root = rustix::process::geteuid().is_root();
         Ok(LaunchOptions {
             out: self.out,
-            count: self.count.unwrap_or(1),
+            guests,
             name: self.name,
             keep: self.keep,
             qemu: (self.how.qemu).program(&context.directories.cache, &context.interrupt)?,

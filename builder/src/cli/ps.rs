@@ -42,9 +42,7 @@ impl Ps {
         // Both are in order.
         let mut chosen = chosen.into_iter().peekable();
         fleet.guests.retain(|guest| {
-            let is_chosen = chosen
-                .next_if(|index| index.to_string() == guest.id)
-                .is_some();
+            let is_chosen = chosen.next_if_eq(&guest.id).is_some();
             is_chosen && (self.state.is_empty() || self.state.contains(&guest.state))
         });
         if self.json {

@@ -115,7 +115,7 @@ impl Ssh {
 /// Has a guest be urgent while the connection is open. Without a supervisor, or
 /// with one that says no, a log-in only takes longer.
 fn attend(client: &Client, guest: GuestIndex) -> Option<UnixStream> {
-    match client.attend(Selection::These(vec![guest.to_string()])) {
+    match client.attend(Selection::These(vec![guest])) {
         Ok(attendance) => Some(attendance),
         Err(error) => {
             tracing::debug!("{guest} gets no CPU priority: {error}");

@@ -43,6 +43,6 @@ impl Context {
 
 /// The guests of a fleet that the selectors name; all without any.
 pub(crate) fn chosen(selectors: &[Selector], fleet: &Fleet) -> Result<Vec<GuestIndex>, Failure> {
-    let ids: Result<Vec<_>, _> = fleet.guests.iter().map(|guest| guest.id.parse()).collect();
-    Ok(select(selectors, ids?.into_iter())?)
+    let guests = fleet.guests.iter().map(|guest| guest.id);
+    Ok(select(selectors, guests)?)
 }

@@ -66,8 +66,7 @@ impl Wait {
         let ids = if self.guests.is_empty() {
             None
         } else {
-            let chosen = chosen(&self.guests, &fleet)?;
-            Some(chosen.iter().map(ToString::to_string).collect())
+            Some(chosen(&self.guests, &fleet)?.into_iter().collect())
         };
         Ok(Waiting::new(ids, &fleet))
     }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::{Desired, Phase};
+use crate::units::{Duty, GuestIndex};
 
 /// The version of the interface: the first part of every path.
 pub const API_VERSION: u32 = 1;
@@ -83,7 +84,7 @@ pub struct Supervisor {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Guest {
     /// Its id, such as `g00007`.
-    pub id: String,
+    pub id: GuestIndex,
     /// Its state.
     pub state: Phase,
     /// Whether it is to be up; `down` once it was stopped.
@@ -110,7 +111,7 @@ pub struct Guest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Burn {
     /// Share of the time, in percent.
-    pub duty: u8,
+    pub duty: Duty,
     /// Threads.
     pub threads: u16,
     /// Rounds of work since its start.
@@ -124,7 +125,7 @@ pub enum Selection {
     /// Every guest of the fleet.
     All,
     /// Those of these ids.
-    These(Vec<String>),
+    These(Vec<GuestIndex>),
 }
 
 /// `POST /v1/stop`, `/v1/kill`, `/v1/restart`.
@@ -143,7 +144,7 @@ pub struct ActRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ActAnswer {
     /// Guests that were told.
-    pub done: Vec<String>,
+    pub done: Vec<GuestIndex>,
     /// Guests that were not, and why.
     pub refused: Vec<Refusal>,
 }
@@ -152,7 +153,7 @@ pub struct ActAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
     /// The guest.
-    pub id: String,
+    pub id: GuestIndex,
     /// Why.
     pub reason: String,
 }
@@ -203,7 +204,7 @@ pub struct AttendRequest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
     /// The guest.
-    pub id: String,
+    pub id: GuestIndex,
     /// Exit code of the command; null where none came.
     pub code: Option<u8>,
     /// What it printed, or why there is no answer.
@@ -242,4 +243,93 @@ pub struct Error {
     /// for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub versions: Option<Vec<u32>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    /// Holds a document to the text that version 1 has for it, both ways.
+    fn is_written<T>(document: &T, text: &str)
+    where
+        T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        assert_eq!(serde_json::to_string(document).unwrap(), text);
+        assert_eq!(serde_json::from_str::<T>(text).unwrap(), *document);
+    }
+
+    #[test]
+    fn documents_are_written_as_version_1_has_them() {
+        let seven = GuestIndex::new(7).unwrap();
+        let guest = Guest {
+            id: seven,
+            state: Phase::Ready,
+            desired: Desired::Up,
+            pid: Some(77),
+            for_seconds: 1.5,
+            ready_after: None,
+            restarts: 3,
+            unresponsive: 2,
+            reason: None,
+            ssh: Some("127.0.0.1:2222".to_owned()),
+            burn: Some(Burn {
+                duty: Duty::WHOLE,
+                threads: 1,
+                rounds: 9,
+            }),
+        };
+        is_written(
+            &Event::Guest(guest),
+            concat!(
+                r#"{"event":"guest","id":"g00007","state":"ready","desired":"up","pid":77,"#,
+                r#""for_seconds":1.5,"ready_after":null,"restarts":3,"unresponsive":2,"#,
+                r#""reason":null,"ssh":"127.0.0.1:2222","#,
+                r#""burn":{"duty":100,"threads":1,"rounds":9}}"#
+            ),
+        );
+        is_written(
+            &ActRequest {
+                guests: Selection::These(vec![seven]),
+                grace_seconds: None,
+            },
+            r#"{"guests":{"these":["g00007"]},"grace_seconds":null}"#,
+        );
+        is_written(
+            &AttendRequest {
+                guests: Selection::All,
+            },
+            r#"{"guests":"all"}"#,
+        );
+        let refusal = Refusal {
+            id: seven,
+            reason: "no".to_owned(),
+        };
+        is_written(
+            &ActAnswer {
+                done: vec![seven],
+                refused: vec![refusal],
+            },
+            r#"{"done":["g00007"],"refused":[{"id":"g00007","reason":"no"}]}"#,
+        );
+        is_written(
+            &Answer {
+                id: seven,
+                code: Some(0),
+                output: "up".to_owned(),
+                seconds: 0.25,
+            },
+            r#"{"id":"g00007","code":0,"output":"up","seconds":0.25}"#,
+        );
+    }
+
+    #[test]
+    fn what_names_no_guest_and_no_share_of_the_time_is_refused() {
+        let selection = serde_json::from_str::<Selection>(r#"{"these":["7"]}"#);
+        let error = selection.unwrap_err().to_string();
+        assert!(error.contains("five digits"), "{error}");
+        let burn = serde_json::from_str::<Burn>(r#"{"duty":101,"threads":1,"rounds":0}"#);
+        assert!(burn.unwrap_err().to_string().contains("0 to 100"));
+    }
 }

@@ -9,7 +9,7 @@ use crate::guest::{Desired, Phase};
 use crate::store::folder::{self, FolderError, Found};
 use crate::store::journal;
 use crate::store::orphans::{self, Mark};
-use crate::units::{GuestIndexError, GuestRange};
+use crate::units::GuestIndexError;
 
 /// Why a fleet without a supervisor cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
     let history = journal::replay(&found.paths.journal()).unwrap_or_default();
     let mut counts = BTreeMap::new();
     let mut guests = Vec::new();
-    for index in GuestRange::first(spec.count)?.iter() {
+    for index in spec.guests()?.iter() {
         let pid = pids.get(&index).copied();
         let past = history.guests.get(&index);
         let desired = past.map_or(Desired::Up, |past| past.desired);
@@ -63,7 +63,7 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
         };
         *counts.entry(state).or_default() += 1;
         guests.push(Guest {
-            id: index.to_string(),
+            id: index,
             state,
             desired,
             pid,

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::types::{Event, Fleet, Guest, Stage};
 use crate::guest::{Desired, Phase};
+use crate::units::GuestIndex;
 
 /// Guests that are waited for.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     /// Those chosen; all of the fleet, and those that come, without.
-    chosen: Option<HashSet<String>>,
-    guests: BTreeMap<String, (Phase, Desired)>,
+    chosen: Option<HashSet<GuestIndex>>,
+    guests: BTreeMap<GuestIndex, (Phase, Desired)>,
     stage: Stage,
 }
 
@@ -24,9 +25,9 @@ pub(crate) enum Outcome {
 }
 
 impl Waiting {
-    /// Waits for guests of `fleet` with these ids.
+    /// Waits for these guests of `fleet`.
     #[must_use]
-    pub(crate) fn new(chosen: Option<HashSet<String>>, fleet: &Fleet) -> Self {
+    pub(crate) fn new(chosen: Option<HashSet<GuestIndex>>, fleet: &Fleet) -> Self {
         let mut waiting = Self {
             chosen,
             guests: BTreeMap::new(),
@@ -52,7 +53,7 @@ impl Waiting {
             .is_none_or(|ids| ids.contains(&guest.id))
         {
             let seen = (guest.state, guest.desired);
-            self.guests.insert(guest.id.clone(), seen);
+            self.guests.insert(guest.id, seen);
         }
     }
 
@@ -100,9 +101,9 @@ mod tests {
     use super::*;
     use crate::control::types::Totals;
 
-    fn guest(id: usize, state: Phase) -> Guest {
+    fn guest(index: u32, state: Phase) -> Guest {
         Guest {
-            id: format!("g{id:05}"),
+            id: GuestIndex::new(index).unwrap(),
             state,
             desired: Desired::Up,
             pid: None,
@@ -116,7 +117,7 @@ mod tests {
         }
     }
 
-    fn waiting(stage: Stage, states: &[Phase], chosen: Option<&[&str]>) -> Waiting {
+    fn waiting(stage: Stage, states: &[Phase], chosen: Option<&[u32]>) -> Waiting {
         let fleet = Fleet {
             api: 1,
             fleet: "f".to_owned(),
@@ -128,13 +129,15 @@ mod tests {
             held_back: None,
             forced: Vec::new(),
             totals: Totals::default(),
-            guests: states
-                .iter()
-                .enumerate()
-                .map(|(id, state)| guest(id, *state))
+            guests: (0..)
+                .zip(states)
+                .map(|(index, state)| guest(index, *state))
                 .collect(),
         };
-        let chosen = chosen.map(|ids| ids.iter().map(ToString::to_string).collect());
+        let chosen = chosen.map(|these| {
+            let these = these.iter().map(|index| GuestIndex::new(*index).unwrap());
+            these.collect()
+        });
         Waiting::new(chosen, &fleet)
     }
 
@@ -165,7 +168,7 @@ mod tests {
         let mut waiting = waiting(
             Stage::Up,
             &[Phase::Failed, Phase::Booting, Phase::Booting],
-            Some(&["g00001", "g00002"]),
+            Some(&[1, 2]),
         );
         assert_eq!(waiting.outcome(), None);
         waiting.apply(&Event::Guest(guest(1, Phase::Ready)));

@@ -13,6 +13,7 @@ use super::supervisor::Supervisor;
 use super::wishes::selected;
 use crate::control::types::{Answer, AskRequest, Selection};
 use crate::host;
+use crate::units::GuestIndex;
 
 /// Guests asked at a time, for each CPU.
 const AT_A_TIME: usize = 4;
@@ -25,7 +26,7 @@ const RETRY: Duration = Duration::from_millis(50);
 #[derive(Debug, Default)]
 pub(crate) struct Asks {
     open: Vec<Ask>,
-    attended: Vec<(Vec<usize>, Sender<()>)>,
+    attended: Vec<(Vec<GuestIndex>, Sender<()>)>,
     last_tag: u32,
 }
 
@@ -34,7 +35,7 @@ struct Ask {
     command: String,
     within: Duration,
     answers: Sender<Answer>,
-    waiting: VecDeque<usize>,
+    waiting: VecDeque<GuestIndex>,
     asked: Vec<Asked>,
     /// What the client has no room for yet.
     unsent: VecDeque<Answer>,
@@ -42,7 +43,7 @@ struct Ask {
 
 #[derive(Debug)]
 struct Asked {
-    which: usize,
+    guest: GuestIndex,
     tag: u32,
     at: Instant,
     output: String,
@@ -88,8 +89,8 @@ impl Asks {
         held: Sender<()>,
     ) {
         let (guests, _) = selected(supervisor, guests);
-        for which in &guests {
-            supervisor.attend(*which);
+        for guest in &guests {
+            supervisor.attend(*guest);
         }
         let _ = held.try_send(());
         self.attended.push((guests, held));
@@ -108,13 +109,13 @@ impl Asks {
     }
 
     /// Tells everybody who waits for an answer that none comes any more.
-    pub(crate) fn give_up(self, supervisor: &Supervisor) {
+    pub(crate) fn give_up(self) {
         for mut ask in self.open {
-            let asked = ask.asked.iter().map(|asked| (asked.which, asked.at));
-            let waiting = ask.waiting.iter().map(|which| (*which, Instant::now()));
-            for (which, at) in asked.chain(waiting) {
+            let asked = ask.asked.iter().map(|asked| (asked.guest, asked.at));
+            let waiting = ask.waiting.iter().map(|guest| (*guest, Instant::now()));
+            for (guest, at) in asked.chain(waiting) {
                 let what = "the fleet was ended".to_owned();
-                ask.unsent.push_back(no_answer(supervisor, which, what, at));
+                ask.unsent.push_back(no_answer(guest, what, at));
             }
             ask.pass_on();
         }
@@ -124,7 +125,7 @@ impl Asks {
     pub(crate) fn hear(
         &mut self,
         supervisor: &mut Supervisor,
-        which: usize,
+        guest: GuestIndex,
         message: &Message<String>,
     ) {
         let Message::Reply {
@@ -138,7 +139,7 @@ impl Asks {
             return;
         };
         for ask in &mut self.open {
-            let is_it = |asked: &Asked| asked.which == which && asked.tag == *tag;
+            let is_it = |asked: &Asked| asked.guest == guest && asked.tag == *tag;
             let Some(place) = ask.asked.iter().position(is_it) else {
                 continue;
             };
@@ -148,9 +149,9 @@ impl Asks {
             }
             if !more {
                 let asked = ask.asked.swap_remove(place);
-                supervisor.leave(which);
+                supervisor.leave(guest);
                 ask.unsent.push_back(Answer {
-                    id: supervisor.members()[which].index().to_string(),
+                    id: guest,
                     code: Some(*code),
                     output: asked.output,
                     seconds: asked.at.elapsed().as_secs_f64(),
@@ -165,16 +166,16 @@ impl Asks {
         for ask in &mut self.open {
             let (late, asked) = std::mem::take(&mut ask.asked)
                 .into_iter()
-                .partition(|asked| asked.at + ask.within <= now || !lives(supervisor, asked.which));
+                .partition(|asked| asked.at + ask.within <= now || !lives(supervisor, asked.guest));
             ask.asked = asked;
-            for Asked { which, at, .. } in late {
-                supervisor.leave(which);
-                let what = if lives(supervisor, which) {
+            for Asked { guest, at, .. } in late {
+                supervisor.leave(guest);
+                let what = if lives(supervisor, guest) {
                     format!("no answer within {:.0} s", ask.within.as_secs_f64())
                 } else {
                     "it ended before it answered".to_owned()
                 };
-                ask.unsent.push_back(no_answer(supervisor, which, what, at));
+                ask.unsent.push_back(no_answer(guest, what, at));
             }
             // First, so that only those are left over that `due` looks after:
             // what is left over holds the next questions back.
@@ -182,24 +183,22 @@ impl Asks {
             let at_a_time = AT_A_TIME * host::cpus();
             while ask.asked.len() < at_a_time
                 && ask.unsent.len() < at_a_time
-                && let Some(which) = ask.waiting.pop_front()
+                && let Some(guest) = ask.waiting.pop_front()
             {
-                if !supervisor.members().get(which).is_some_and(is_up) {
+                if !supervisor.members().get(guest).is_some_and(is_up) {
                     let what = "it is not up".to_owned();
-                    ask.unsent
-                        .push_back(no_answer(supervisor, which, what, now));
+                    ask.unsent.push_back(no_answer(guest, what, now));
                     continue;
                 }
                 self.last_tag = self.last_tag.wrapping_add(1);
-                if !supervisor.type_line(which, &format!("@{} {}", self.last_tag, ask.command)) {
+                if !supervisor.type_line(guest, &format!("@{} {}", self.last_tag, ask.command)) {
                     let what = "it does not read its console".to_owned();
-                    ask.unsent
-                        .push_back(no_answer(supervisor, which, what, now));
+                    ask.unsent.push_back(no_answer(guest, what, now));
                     continue;
                 }
-                supervisor.attend(which);
+                supervisor.attend(guest);
                 ask.asked.push(Asked {
-                    which,
+                    guest,
                     tag: self.last_tag,
                     at: now,
                     output: String::new(),
@@ -212,15 +211,15 @@ impl Asks {
             let is_wanted = !ask.answers.is_closed();
             if !is_wanted {
                 for asked in &ask.asked {
-                    supervisor.leave(asked.which);
+                    supervisor.leave(asked.guest);
                 }
             }
             is_wanted && !is_over
         });
         self.attended.retain(|(guests, held)| {
             if held.is_closed() {
-                for which in guests {
-                    supervisor.leave(*which);
+                for guest in guests {
+                    supervisor.leave(*guest);
                 }
             }
             !held.is_closed()
@@ -239,8 +238,8 @@ impl Ask {
     }
 }
 
-fn lives(supervisor: &Supervisor, which: usize) -> bool {
-    let member = supervisor.members().get(which);
+fn lives(supervisor: &Supervisor, guest: GuestIndex) -> bool {
+    let member = supervisor.members().get(guest);
     member.is_some_and(super::supervisor::Member::lives)
 }
 
@@ -250,12 +249,9 @@ fn is_up(member: &super::supervisor::Member) -> bool {
     member.lives() && matches!(member.guest().phase(), Phase::Ready | Phase::Unresponsive)
 }
 
-fn no_answer(supervisor: &Supervisor, which: usize, output: String, at: Instant) -> Answer {
+fn no_answer(guest: GuestIndex, output: String, at: Instant) -> Answer {
     Answer {
-        id: supervisor
-            .members()
-            .get(which)
-            .map_or_else(String::new, |member| member.index().to_string()),
+        id: guest,
         code: None,
         output,
         seconds: at.elapsed().as_secs_f64(),

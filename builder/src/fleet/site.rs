@@ -204,7 +204,7 @@ impl Site {
         let (Some(public), Some(file)) = (spec.authorized_key, spec.identity_file.clone()) else {
             return Ok(None);
         };
-        let hosts = GuestRange::first(spec.count)?.iter().map(|guest| {
+        let hosts = spec.guests()?.iter().map(|guest| {
             Ok(ssh_config::Host {
                 guest,
                 address: spec.ssh_address(guest).ok_or(io::ErrorKind::NotFound)?,
@@ -262,7 +262,7 @@ impl Site {
             machine: spec.machine,
             kernel_format: self.kernel_format,
             command_line: spec.command_line.clone(),
-            ssh_port: spec.ports.get(guest.get() as usize).copied(),
+            ssh_port: spec.port(guest),
             outbound: spec.outbound,
         }
     }
@@ -270,14 +270,14 @@ impl Site {
     /// Gives a guest another port in the place of its own, if that is another's.
     /// What cannot be done now is tried at its next start.
     pub(crate) fn replace_port(&mut self, guest: GuestIndex) {
-        let which = guest.get() as usize;
-        let Some(&lost) = self.spec.ports.get(which) else {
+        let place = self.spec.guests().ok().and_then(|all| all.place_of(guest));
+        let Some((place, lost)) = place.zip(self.spec.port(guest)) else {
             return;
         };
         if host::ports::is_free(lost) {
             return;
         }
-        match self.choose_another_port(which) {
+        match self.choose_another_port(place) {
             Ok(port) => tracing::warn!("{guest}: its port {lost} is in use: it gets {port}"),
             Err(error) => tracing::warn!("{guest}: its port {lost} is in use: {error}"),
         }
@@ -290,18 +290,19 @@ impl Site {
         turn.ok_or(SiteError::Turn)
     }
 
-    fn choose_another_port(&mut self, which: usize) -> Result<u16, SiteError> {
+    /// Gives the guest at this place of the ports another one.
+    fn choose_another_port(&mut self, place: usize) -> Result<u16, SiteError> {
         let fleet = self.folder.path().to_path_buf();
         let turn = self.turn()?;
         let port = ports::another(&fleet, &turn.others().ports(), &self.spec.ports)?;
         let users = turn.own(self.spec.instance).and_then(|own| own.users);
-        let lost = std::mem::replace(&mut self.spec.ports[which], port);
+        let lost = std::mem::replace(&mut self.spec.ports[place], port);
         let written = self
             .write_ssh_config()
             .and_then(|_| Ok(turn.take(Claim::of(&self.spec, &fleet, users))?))
             .and_then(|()| Ok(self.folder.write_spec(&self.spec)?));
         if written.is_err() {
-            self.spec.ports[which] = lost;
+            self.spec.ports[place] = lost;
             let _ = self.write_ssh_config();
         }
         written.map(|()| port)

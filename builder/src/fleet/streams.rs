@@ -6,13 +6,14 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::control::types::Event;
+use crate::units::GuestIndex;
 
 /// Those who listen. One who reads too slowly loses events, and is told how
 /// many.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     events: Vec<(Sender<Event>, u64)>,
-    consoles: HashMap<usize, Vec<Sender<Vec<u8>>>>,
+    consoles: HashMap<GuestIndex, Vec<Sender<Vec<u8>>>>,
 }
 
 impl Streams {
@@ -22,12 +23,12 @@ impl Streams {
         self.events.push((events, 0));
     }
 
-    pub(crate) fn add_console(&mut self, which: usize, lines: Sender<Vec<u8>>) {
+    pub(crate) fn add_console(&mut self, guest: GuestIndex, lines: Sender<Vec<u8>>) {
         self.consoles.retain(|_, listeners| {
             listeners.retain(|listener| !listener.is_closed());
             !listeners.is_empty()
         });
-        self.consoles.entry(which).or_default().push(lines);
+        self.consoles.entry(guest).or_default().push(lines);
     }
 
     /// Tells everybody of an event.
@@ -48,8 +49,8 @@ impl Streams {
     }
 
     /// Tells who listens to a guest's console of a line.
-    pub(crate) fn tell_console(&mut self, which: usize, line: &[u8]) {
-        let Some(listeners) = self.consoles.get_mut(&which) else {
+    pub(crate) fn tell_console(&mut self, guest: GuestIndex, line: &[u8]) {
+        let Some(listeners) = self.consoles.get_mut(&guest) else {
             return;
         };
         listeners.retain(|listener| {
@@ -59,7 +60,7 @@ impl Streams {
             )
         });
         if listeners.is_empty() {
-            self.consoles.remove(&which);
+            self.consoles.remove(&guest);
         }
     }
 }
@@ -70,6 +71,10 @@ mod tests {
 
     use super::*;
     use crate::control::types::Stage;
+
+    fn guest(index: u32) -> GuestIndex {
+        GuestIndex::new(index).unwrap()
+    }
 
     fn event() -> Event {
         Event::Stage {
@@ -104,23 +109,23 @@ mod tests {
             let (events, _) = channel(1);
             streams.add_events(events);
             let (lines, _) = channel(1);
-            streams.add_console(which, lines);
+            streams.add_console(guest(which), lines);
         }
         assert_eq!(streams.events.len(), 1);
-        assert_eq!(streams.consoles.keys().collect::<Vec<_>>(), [&2]);
+        assert_eq!(streams.consoles.keys().collect::<Vec<_>>(), [&guest(2)]);
     }
 
     #[test]
     fn a_console_is_told_to_those_who_listen_to_it() {
         let mut streams = Streams::default();
         let (lines, mut listener) = channel(1);
-        streams.add_console(7, lines);
-        streams.tell_console(6, b"other");
-        streams.tell_console(7, b"one");
-        streams.tell_console(7, b"lost");
+        streams.add_console(guest(7), lines);
+        streams.tell_console(guest(6), b"other");
+        streams.tell_console(guest(7), b"one");
+        streams.tell_console(guest(7), b"lost");
         assert_eq!(listener.try_recv().unwrap(), b"one");
         drop(listener);
-        streams.tell_console(7, b"two");
+        streams.tell_console(guest(7), b"two");
         assert!(streams.consoles.is_empty());
     }
 }

@@ -18,6 +18,7 @@ use crate::control::types::{Event, Stage};
 use crate::guest::{BurnAt, Desired, Guest, Phase, Reason, deadline};
 use crate::store::journal::{Journal, Record};
 use crate::store::{logs, orphans};
+use crate::units::GuestIndex;
 use crate::{host, outlet};
 
 mod end;
@@ -236,12 +237,11 @@ impl<'a> Fleet<'a> {
     }
 
     fn note(&mut self, notice: Notice, log: &mut Log) {
-        let Notice { which, what } = notice;
+        let Notice { guest, what } = notice;
         // One that a smaller number of guests has done away with.
-        let Some(member) = self.supervisor.members().get(which) else {
+        let Some(member) = self.supervisor.members().get(guest) else {
             return;
         };
-        let guest = member.index();
         match what {
             Observation::Started => {
                 if let Some(pid) = member.pid() {
@@ -293,17 +293,17 @@ impl<'a> Fleet<'a> {
                 self.streams.tell(&event);
                 let burns = self.up || self.supervisor.site().spec().burn_at == BurnAt::Ready;
                 if phase == Phase::Ready && burns {
-                    self.burn(which);
+                    self.burn(guest);
                 }
             }
             Observation::Message(message) => {
-                self.asks.hear(&mut self.supervisor, which, &message);
+                self.asks.hear(&mut self.supervisor, guest, &message);
             }
             Observation::Line(line) => {
-                self.streams.tell_console(which, &line);
+                self.streams.tell_console(guest, &line);
                 // Signs of life come for ever, and would push out what is of use.
                 if !line.starts_with(HEARTBEAT) {
-                    log.add(which, &line, &self.supervisor);
+                    log.add(guest, &line, &self.supervisor);
                 }
             }
         }
@@ -317,9 +317,9 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    fn burn(&mut self, which: usize) {
+    fn burn(&mut self, guest: GuestIndex) {
         let duty = self.supervisor.site().spec().burn;
-        self.supervisor.burn(which, duty);
+        self.supervisor.burn(guest, duty);
     }
 
     /// Ends the initial start once every guest has had its own, or no more fit.
@@ -331,9 +331,9 @@ impl<'a> Fleet<'a> {
             self.up = true;
             self.record(&Record::Up);
             if self.supervisor.site().spec().burn_at == BurnAt::Start {
-                for which in 0..self.supervisor.members().len() {
-                    if self.supervisor.members()[which].is_ready() {
-                        self.burn(which);
+                for guest in self.supervisor.members().guests().iter() {
+                    if self.supervisor.members()[guest].is_ready() {
+                        self.burn(guest);
                     }
                 }
             }
@@ -374,7 +374,7 @@ impl<'a> Fleet<'a> {
             guest.desired() == Desired::Up && matches!(guest.phase(), Phase::Exited | Phase::Failed)
         };
         let over = self.supervisor.count(&[Phase::Exited, Phase::Failed]);
-        let all = !members.is_empty() && over == members.len() && members.iter().all(is_over);
+        let all = members.len() > 0 && over == members.len() && members.iter().all(is_over);
         all || self.supervisor.is_hopeless()
     }
 

@@ -24,11 +24,10 @@ use crate::guest::{Event, Phase, Policy};
 use crate::host::memory::OomKills;
 use crate::interrupt::Interrupt;
 use crate::store::orphans::Living;
-use crate::units::GuestIndex;
+use crate::units::{Duty, GuestIndex, GuestRange};
 use crate::vmm::running::Source;
 use errors::Errors;
 use jitter::Jitter;
-use members::Members;
 use starts::Starts;
 use times::Times;
 use turn::Turn;
@@ -44,7 +43,7 @@ mod starts;
 mod times;
 mod turn;
 
-pub(crate) use members::Member;
+pub(crate) use members::{Member, Members};
 pub(crate) use starts::Why;
 
 /// How long after a question what a guest gets of the CPU begins to count, which
@@ -77,8 +76,8 @@ const WAKER: Token = Token(usize::MAX - 2);
 /// What the supervisor tells its caller, as it happened.
 #[derive(Debug)]
 pub struct Notice {
-    /// The guest's place among the members.
-    pub which: usize,
+    /// The guest.
+    pub guest: GuestIndex,
     /// What happened.
     pub what: Observation,
 }
@@ -121,7 +120,7 @@ pub struct Supervisor {
     notices: Vec<Notice>,
     errors: Errors,
     /// Guests whose CPU class the kernel did not take, and when to try again.
-    unclassed: VecDeque<usize>,
+    unclassed: VecDeque<GuestIndex>,
     classify_at: Instant,
     /// The fleet's sockets are gone, and its caller was not told yet.
     sockets_gone: bool,
@@ -203,8 +202,8 @@ impl Supervisor {
 
     /// The guests, in order.
     #[must_use]
-    pub fn members(&self) -> &[Member] {
-        self.members.all()
+    pub fn members(&self) -> &Members {
+        &self.members
     }
 
     /// What happened to guests in all.
@@ -255,59 +254,50 @@ impl Supervisor {
 
     /// Notes how a guest fared under another supervisor: how often it was started
     /// again, and where it stands, if that was its end.
-    pub fn remember(&mut self, which: usize, restarts: u32, over: Option<Phase>) {
-        self.members.remember(which, restarts, over);
+    pub fn remember(&mut self, guest: GuestIndex, restarts: u32, over: Option<Phase>) {
+        self.members.remember(guest, restarts, over);
     }
 
-    /// Adds guests, planned and not started.
-    pub fn extend(&mut self, guests: impl IntoIterator<Item = GuestIndex>) {
-        self.members.extend(guests);
+    /// Has the fleet's guests be these, which begin as those before did: new ones
+    /// are planned and not started, and of the last ones, which do not live,
+    /// nothing is known any more.
+    pub fn become_these(&mut self, guests: GuestRange) {
+        self.members.become_these(guests);
+        self.starts.keep(guests);
+        self.times.keep(guests);
     }
 
     /// Has all guests that are planned started as admission lets them.
     pub fn start_planned(&mut self) {
-        for which in 0..self.members().len() {
-            if self.members[which].guest().phase() == Phase::Planned {
-                self.enqueue(which);
+        for guest in self.members.guests().iter() {
+            if self.members[guest].guest().phase() == Phase::Planned {
+                self.enqueue(guest);
             }
         }
     }
 
-    /// Drops the last members, which do not live, down to `count`.
-    pub fn truncate(&mut self, count: usize) {
-        self.members.truncate(count);
-        self.starts.truncate(count);
-        self.times.truncate(count);
-    }
-
     /// Takes charge of a guest that another supervisor started, and told to burn
     /// if it was. A console that takes nobody for now is connected to later.
-    pub fn adopt(
-        &mut self,
-        which: usize,
-        living: &Living,
-        pidfd: OwnedFd,
-        told_to_burn: bool,
-    ) -> io::Result<()> {
+    pub fn adopt(&mut self, living: &Living, pidfd: OwnedFd, told_to_burn: bool) -> io::Result<()> {
+        let guest = living.guest;
         let mut running = self.site.adopt(living, pidfd)?;
-        if let Some(why) = not_connected(self.site.connect_console(living.guest, &mut running)) {
+        if let Some(why) = not_connected(self.site.connect_console(guest, &mut running)) {
             tracing::warn!(
-                "{} (process {}) takes no connection to its console ({why}): trying again",
-                living.guest,
+                "{guest} (process {}) takes no connection to its console ({why}): trying again",
                 living.pid
             );
-            self.times.arm(which, Instant::now() + CONNECT_AGAIN);
+            self.times.arm(guest, Instant::now() + CONNECT_AGAIN);
         }
-        running.register(self.poll.registry(), |source| token(which, source))?;
-        self.members[which].runs(running, told_to_burn);
-        self.notice(which, Observation::Started);
-        self.apply(which, &Event::Adopted);
+        running.register(self.poll.registry(), |source| token(guest, source))?;
+        self.members[guest].runs(running, told_to_burn);
+        self.notice(guest, Observation::Started);
+        self.apply(guest, &Event::Adopted);
         Ok(())
     }
 
     /// Tells a guest's state machine what the user wants, or what was found.
-    pub fn wish(&mut self, which: usize, event: &Event<'_>) {
-        self.apply(which, event);
+    pub fn wish(&mut self, guest: GuestIndex, event: &Event<'_>) {
+        self.apply(guest, event);
         if matches!(event, Event::Restart(_)) {
             self.starts.end_trouble();
             self.starts.look_now();
@@ -316,32 +306,32 @@ impl Supervisor {
 
     /// Types a line on a guest's console; `false` if it has none, or one that takes
     /// no more for now.
-    pub fn type_line(&mut self, which: usize, line: &str) -> bool {
-        self.members[which].type_line(line)
+    pub fn type_line(&mut self, guest: GuestIndex, line: &str) -> bool {
+        self.members[guest].type_line(line)
     }
 
     /// Tells a guest to burn so much of the time, in percent, once in each of its
     /// lives: users may change it.
-    pub fn burn(&mut self, which: usize, duty: u8) {
-        if duty > 0 {
-            self.members[which].burn(duty);
+    pub fn burn(&mut self, guest: GuestIndex, duty: Duty) {
+        if duty.burns() {
+            self.members[guest].burn(duty);
         }
     }
 
     /// Has a guest in the CPU class `urgent` until as many
     /// [`Supervisor::leave`]s; one that is not ready is there anyway.
-    pub fn attend(&mut self, which: usize) {
-        self.members[which].attend();
-        self.classify(which);
+    pub fn attend(&mut self, guest: GuestIndex) {
+        self.members[guest].attend();
+        self.classify(guest);
     }
 
     /// See [`Supervisor::attend`].
-    pub fn leave(&mut self, which: usize) {
+    pub fn leave(&mut self, guest: GuestIndex) {
         // It may have gone with a smaller number of guests.
-        if let Some(member) = self.members.get_mut(which) {
+        if let Some(member) = self.members.get_mut(guest) {
             member.leave();
         }
-        self.classify(which);
+        self.classify(guest);
     }
 
     /// Starts what may be started, waits for news until `until` (for ever
@@ -404,13 +394,13 @@ impl Supervisor {
     /// Has all guests end: by their own `poweroff`, and by force after `grace`.
     pub fn stop_everything(&mut self, grace: Duration) {
         self.starts.clear();
-        for which in 0..self.members().len() {
-            self.apply(which, &Event::Stop(grace));
+        for guest in self.members.guests().iter() {
+            self.apply(guest, &Event::Stop(grace));
         }
     }
 
-    fn notice(&mut self, which: usize, what: Observation) {
-        self.notices.push(Notice { which, what });
+    fn notice(&mut self, guest: GuestIndex, what: Observation) {
+        self.notices.push(Notice { guest, what });
     }
 }
 

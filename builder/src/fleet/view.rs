@@ -6,6 +6,7 @@ use super::site::Site;
 use super::supervisor::{Member, Supervisor};
 use crate::control::types::{self, API_VERSION, Stage};
 use crate::guest::{Guest, Phase};
+use crate::units::Duty;
 
 /// The fleet, with its guests where they are `wanted`.
 pub(crate) fn fleet(
@@ -40,7 +41,7 @@ pub(crate) fn fleet(
 pub(crate) fn guest(site: &Site, member: &Member) -> types::Guest {
     let guest = member.guest();
     types::Guest {
-        id: member.index().to_string(),
+        id: member.index(),
         state: guest.phase(),
         desired: guest.desired(),
         pid: member.pid(),
@@ -56,7 +57,7 @@ pub(crate) fn guest(site: &Site, member: &Member) -> types::Guest {
             .ssh_address(member.index())
             .map(|address| address.to_string()),
         burn: guest.status().map(|status| types::Burn {
-            duty: status.burn.duty,
+            duty: Duty::at_most_whole(status.burn.duty),
             threads: status.burn.threads,
             rounds: status.burn.rounds,
         }),

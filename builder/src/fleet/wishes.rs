@@ -37,8 +37,8 @@ const TURN_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Default)]
 pub(crate) struct Wishes {
     acts: Vec<Pending>,
-    /// Fewer guests: those from this number on go.
-    fewer: Option<(usize, oneshot::Sender<Result<ActAnswer, String>>)>,
+    /// Fewer guests: all but these go.
+    fewer: Option<(GuestRange, oneshot::Sender<Result<ActAnswer, String>>)>,
     /// More guests, once other fleets have chosen what they need.
     more: Option<More>,
     /// What each `stop --all` gives guests to power off, and who waits for the
@@ -52,7 +52,7 @@ pub(crate) struct Wishes {
 struct Pending {
     act: Act,
     /// Guests, and the process that each was when it was told.
-    waiting: Vec<(usize, Option<u32>)>,
+    waiting: Vec<(GuestIndex, Option<u32>)>,
     answer: ActAnswer,
     reply: oneshot::Sender<ActAnswer>,
 }
@@ -81,41 +81,43 @@ impl Wishes {
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
             .map_or(STOP_GRACE, |grace| grace.min(GRACE_MAX));
         let (guests, mut refused) = selected(supervisor, &request.guests);
-        let mut refuse = |guest: GuestIndex, reason: String| {
-            let id = guest.to_string();
-            refused.push(Refusal { id, reason });
-        };
+        let mut refuse = |id, reason| refused.push(Refusal { id, reason });
         if act == Act::Stop && request.guests == Selection::All {
-            let done = guests.iter().map(|which| id(supervisor, *which)).collect();
-            let answer = ActAnswer { done, refused };
+            let answer = ActAnswer {
+                done: guests,
+                refused,
+            };
             self.ends.push((grace, answer, reply));
             self.end();
             return;
         }
-        let leaving = self.fewer.as_ref().map_or(usize::MAX, |(count, _)| *count);
+        let leaves = |guest| {
+            let rest = self.fewer.as_ref().map(|(rest, _)| rest);
+            rest.is_some_and(|rest| !rest.contains(guest))
+        };
         let mut told = Vec::new();
-        for which in guests {
-            let member = &supervisor.members()[which];
-            let (guest, pid) = (member.index(), member.pid());
+        for guest in guests {
+            let member = &supervisor.members()[guest];
+            let pid = member.pid();
             match act {
                 Act::Kill if pid.is_none() => {
                     let phase = member.guest().phase().name();
                     refuse(guest, format!("it does not run: it is {phase}"));
                 }
-                Act::Restart if which >= leaving || self.ending => {
+                Act::Restart if leaves(guest) || self.ending => {
                     refuse(guest, "it is being removed".to_owned());
                 }
-                Act::Stop | Act::Kill | Act::Restart => told.push((which, guest, pid)),
+                Act::Stop | Act::Kill | Act::Restart => told.push((guest, pid)),
             }
         }
-        let guests = told.iter().map(|(_, guest, _)| *guest);
+        let guests = told.iter().map(|(guest, _)| *guest);
         let recorded = match act {
             Act::Stop => journal.append_durably(guests.map(|guest| Record::Stopped { guest })),
             Act::Restart => journal.append_durably(guests.map(|guest| Record::Wanted { guest })),
             Act::Kill => Ok(()),
         };
         if let Err(error) = recorded {
-            for (_, guest, _) in told.drain(..) {
+            for (guest, _) in told.drain(..) {
                 refuse(guest, error.to_string());
             }
         }
@@ -124,14 +126,13 @@ impl Wishes {
             Act::Restart => Event::Restart(grace),
             Act::Kill => Event::Kill,
         };
-        for (which, ..) in &told {
-            supervisor.wish(*which, &event);
+        for (guest, _) in &told {
+            supervisor.wish(*guest, &event);
         }
-        let done = told.iter().map(|(_, guest, _)| guest.to_string()).collect();
-        let waiting = told.iter().map(|(which, _, pid)| (*which, *pid)).collect();
+        let done = told.iter().map(|(guest, _)| *guest).collect();
         self.acts.push(Pending {
             act,
-            waiting,
+            waiting: told,
             answer: ActAnswer { done, refused },
             reply,
         });
@@ -157,9 +158,8 @@ impl Wishes {
             let _ = reply.send(Err(busy.to_owned()));
             return;
         }
-        let now = supervisor.members().len();
-        let wanted = count as usize;
-        if wanted > now {
+        let now = supervisor.members().guests();
+        if count > now.count() {
             let again = Instant::now();
             self.more = Some(More {
                 count,
@@ -170,18 +170,16 @@ impl Wishes {
             self.go_on(supervisor, journal);
             return;
         }
-        let members = &supervisor.members()[wanted..];
-        let stopped = members.iter().map(|member| Record::Stopped {
-            guest: member.index(),
-        });
+        let (rest, leaving) = now.split_at(count);
+        let stopped = leaving.iter().map(|guest| Record::Stopped { guest });
         if let Err(error) = journal.append_durably(stopped) {
             let _ = reply.send(Err(error.to_string()));
             return;
         }
-        for which in wanted..now {
-            supervisor.wish(which, &Event::Stop(STOP_GRACE));
+        for guest in leaving.iter() {
+            supervisor.wish(guest, &Event::Stop(STOP_GRACE));
         }
-        self.fewer = Some((wanted, reply));
+        self.fewer = Some((rest, reply));
         self.go_on(supervisor, journal);
     }
 
@@ -194,7 +192,7 @@ impl Wishes {
                 mut answer,
                 reply,
             } = pending;
-            waiting.retain(|(which, before)| !is_done(supervisor, act, *which, *before));
+            waiting.retain(|(guest, before)| !is_done(supervisor, act, *guest, *before));
             if act == Act::Restart
                 && let Some((Why::Trouble(trouble), _)) = supervisor.held_back()
             {
@@ -211,12 +209,12 @@ impl Wishes {
                 });
             }
         }
-        let gone = |count: usize| {
-            let mut rest = supervisor.members().iter().skip(count);
-            rest.all(|member| !member.lives())
+        let are_alone = |rest: GuestRange| {
+            let mut members = supervisor.members().iter();
+            members.all(|member| rest.contains(member.index()) || !member.lives())
         };
-        if let Some((count, reply)) = self.fewer.take_if(|(count, _)| gone(*count)) {
-            let _ = reply.send(fewer(supervisor, count).map_err(|error| error.to_string()));
+        if let Some((rest, reply)) = self.fewer.take_if(|(rest, _)| are_alone(*rest)) {
+            let _ = reply.send(fewer(supervisor, rest).map_err(|error| error.to_string()));
         }
         let now = Instant::now();
         if let Some(mut wish) = self.more.take_if(|wish| wish.again <= now) {
@@ -266,8 +264,8 @@ impl Wishes {
 }
 
 /// Whether a guest has become what was wanted of it.
-fn is_done(supervisor: &Supervisor, act: Act, which: usize, before: Option<u32>) -> bool {
-    let Some(member) = supervisor.members().get(which) else {
+fn is_done(supervisor: &Supervisor, act: Act, guest: GuestIndex, before: Option<u32>) -> bool {
+    let Some(member) = supervisor.members().get(guest) else {
         return true;
     };
     let pid = member.pid();
@@ -289,19 +287,19 @@ fn is_done(supervisor: &Supervisor, act: Act, which: usize, before: Option<u32>)
 /// it does not.
 fn refuse_those_down(
     supervisor: &Supervisor,
-    waiting: &mut Vec<(usize, Option<u32>)>,
+    waiting: &mut Vec<(GuestIndex, Option<u32>)>,
     answer: &mut ActAnswer,
     why: &str,
 ) {
     let members = supervisor.members();
-    let is_down = |which: usize| members.get(which).is_some_and(|member| !member.lives());
-    for (which, _) in waiting.extract_if(.., |(which, _)| is_down(*which)) {
+    let is_down = |guest| members.get(guest).is_some_and(|member| !member.lives());
+    for (guest, _) in waiting.extract_if(.., |(guest, _)| is_down(*guest)) {
         answer.refused.push(Refusal {
-            id: id(supervisor, which),
+            id: guest,
             reason: format!("{why}; the fleet keeps trying"),
         });
     }
-    let refused: HashSet<_> = answer.refused.iter().map(|refusal| &refusal.id).collect();
+    let refused: HashSet<_> = answer.refused.iter().map(|refusal| refusal.id).collect();
     answer.done.retain(|id| !refused.contains(id));
 }
 
@@ -322,8 +320,10 @@ fn more(
     journal: &mut Journal,
     count: u32,
 ) -> Result<ActAnswer, ScaleError> {
-    let now = u32::try_from(supervisor.members().len()).unwrap_or(u32::MAX);
-    let guests = GuestRange::new(now, count).map_err(SiteError::from)?;
+    let now = supervisor.members().guests();
+    let first = supervisor.site().spec().first;
+    let all = GuestRange::starting_at(first, count).map_err(SiteError::from)?;
+    let (_, guests) = all.split_at(now.count());
     let site = supervisor.site_mut();
     let turn = site.turn()?;
     // What a change of the number left that was cut short: these are new.
@@ -333,7 +333,7 @@ fn more(
     let wanted = guests.iter().map(|guest| Record::Wanted { guest });
     journal.append_durably(wanted)?;
     let before = site.spec().clone();
-    if let Err(error) = enlarge(site, turn, guests, count) {
+    if let Err(error) = enlarge(site, turn, guests, all) {
         *site.spec_mut() = before;
         site.forget(&new);
         if let Err(error) = site.write_ssh_config() {
@@ -341,87 +341,78 @@ fn more(
         }
         return Err(error.into());
     }
-    supervisor.extend(guests.iter());
+    supervisor.become_these(all);
     supervisor.policy_mut().answer_within = deadline::scaled(count, host::cpus());
     supervisor.start_planned();
     Ok(ActAnswer {
-        done: guests.iter().map(|guest| guest.to_string()).collect(),
+        done: guests.iter().collect(),
         refused: Vec::new(),
     })
 }
 
 /// Makes room for guests that are new.
-fn enlarge(site: &mut Site, turn: Turn, guests: GuestRange, count: u32) -> Result<(), SiteError> {
-    choose_more(site, turn, count)?;
-    site.spec_mut().count = count;
+fn enlarge(site: &mut Site, turn: Turn, new: GuestRange, all: GuestRange) -> Result<(), SiteError> {
+    choose_more(site, turn, all)?;
+    site.spec_mut().count = all.count();
     site.look_at_qemu()?;
-    site.furnish(guests, &Interrupt::never()?)?;
+    site.furnish(new, &Interrupt::never()?)?;
     site.write_ssh_config()?;
     Ok(site.folder().write_spec(site.spec())?)
 }
 
-/// Takes what so many guests need that no other fleet may have.
-fn choose_more(site: &mut Site, turn: Turn, count: u32) -> Result<(), SiteError> {
+/// Takes what these guests need that no other fleet may have.
+fn choose_more(site: &mut Site, turn: Turn, all: GuestRange) -> Result<(), SiteError> {
     let fleet = site.folder().path().to_path_buf();
     let spec = site.spec_mut();
+    let before = spec.guests()?;
     if spec.machine.net == Net::User {
-        spec.ports = ports::extend(&fleet, &turn.others().ports(), &spec.ports, count)?;
+        spec.ports = ports::extend(&fleet, &turn.others().ports(), &spec.ports, all.count())?;
     }
     let own = turn.own(spec.instance).and_then(|own| own.users);
     let users = spec.run_as_base.map(|base| {
-        let own = own.unwrap_or_else(|| users::assumed(base, spec.count));
-        users::extend(own, count, turn.others())
+        let own = own.unwrap_or_else(|| users::assumed(base, before.end()));
+        users::extend(own, all.end(), turn.others())
     });
     turn.take(Claim::of(spec, &fleet, users.transpose()?))?;
     Ok(())
 }
 
-/// Forgets the guests from `count` on, which have ended.
-fn fewer(supervisor: &mut Supervisor, count: usize) -> Result<ActAnswer, SiteError> {
-    let gone: Vec<_> = supervisor.members()[count..]
-        .iter()
-        .map(super::supervisor::Member::index)
-        .collect();
-    supervisor.truncate(count);
+/// Forgets all guests but these; they have ended.
+fn fewer(supervisor: &mut Supervisor, rest: GuestRange) -> Result<ActAnswer, SiteError> {
+    let (_, gone) = supervisor.members().guests().split_at(rest.count());
+    let gone: Vec<_> = gone.iter().collect();
+    supervisor.become_these(rest);
     let site = supervisor.site_mut();
-    site.spec_mut().count = u32::try_from(count).unwrap_or(u32::MAX);
-    site.spec_mut().ports.truncate(count);
+    site.spec_mut().count = rest.count();
+    site.spec_mut().ports.truncate(rest.count() as usize);
     site.folder().write_spec(site.spec())?;
     site.write_ssh_config()?;
     site.forget(&gone);
     Ok(ActAnswer {
-        done: gone.iter().map(GuestIndex::to_string).collect(),
+        done: gone,
         refused: Vec::new(),
     })
 }
 
-/// The guests of a selection, by their places, and those that there are not.
-pub(crate) fn selected(supervisor: &Supervisor, guests: &Selection) -> (Vec<usize>, Vec<Refusal>) {
-    let count = supervisor.members().len();
-    let ids = match guests {
-        Selection::All => return ((0..count).collect(), Vec::new()),
-        Selection::These(ids) => ids,
+/// The guests of a selection, and those that there are not.
+pub(crate) fn selected(
+    supervisor: &Supervisor,
+    guests: &Selection,
+) -> (Vec<GuestIndex>, Vec<Refusal>) {
+    let all = supervisor.members().guests();
+    let these = match guests {
+        Selection::All => return (all.iter().collect(), Vec::new()),
+        Selection::These(these) => these,
     };
-    let mut found = Vec::new();
-    let mut refused = Vec::new();
-    for id in ids {
-        match id.parse::<GuestIndex>() {
-            Ok(guest) if (guest.get() as usize) < count => found.push(guest.get() as usize),
-            Ok(_) => refused.push(Refusal {
-                id: id.clone(),
-                reason: format!("there is no such guest: the fleet has {count}"),
-            }),
-            Err(error) => refused.push(Refusal {
-                id: id.clone(),
-                reason: error.to_string(),
-            }),
-        }
-    }
+    let (mut found, unknown): (Vec<_>, Vec<_>) = these
+        .iter()
+        .copied()
+        .partition(|guest| all.contains(*guest));
     found.sort_unstable();
     found.dedup();
-    (found, refused)
-}
-
-fn id(supervisor: &Supervisor, which: usize) -> String {
-    supervisor.members()[which].index().to_string()
+    let refused = unknown.into_iter().map(|id| Refusal {
+        id,
+        reason: format!("there is no such guest: the fleet has {}", all.count()),
+    });
+    (found, refused.collect())
 }

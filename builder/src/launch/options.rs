@@ -11,6 +11,7 @@ use crate::placement::PlacementSpec;
 use crate::store::claims::Others;
 use crate::store::users::Users;
 use crate::trial::readiness::Canaries;
+use crate::units::GuestRange;
 use crate::vmm::qemu::Program;
 use crate::vmm::{Choice, Net, Outbound};
 
@@ -18,8 +19,8 @@ use crate::vmm::{Choice, Net, Outbound};
 pub(crate) struct LaunchOptions {
     /// The output folder.
     pub out: PathBuf,
-    /// Number of guests.
-    pub count: u32,
+    /// The guests.
+    pub guests: GuestRange,
     /// Name of the fleet; the recipe's by default.
     pub name: Option<String>,
     /// How long to keep the fleet after its start; until the interrupt by
@@ -66,7 +67,7 @@ pub(crate) struct LaunchOptions {
 impl LaunchOptions {
     /// The taps' addresses, of which nobody has any now; `None` without taps.
     pub(super) fn tap_subnet(&self, others: &Others) -> Result<Option<Subnet>, LaunchError> {
-        let guests = self.count.into();
+        let guests = self.guests.end().into();
         Ok(match (self.machine.net, self.tap_subnet) {
             (Net::User | Net::None, _) => None,
             (Net::Tap, Some(subnet)) => {

@@ -42,10 +42,10 @@ impl Chosen {
         Ok(Self {
             qemu,
             ports: match options.machine.net {
-                Net::User => ports::choose(fleet, &others.ports(), options.count)?,
+                Net::User => ports::choose(fleet, &others.ports(), options.guests.count())?,
                 Net::Tap | Net::None => Vec::new(),
             },
-            users: users::choose(options.users, options.count, others)?,
+            users: users::choose(options.users, options.guests.end(), others)?,
             tap_subnet: options.tap_subnet(others)?,
         })
     }
@@ -74,7 +74,8 @@ pub(super) fn spec(
         out: artifacts.folder.clone(),
         artifacts: artifacts.digest,
         qemu: chosen.qemu,
-        count: options.count,
+        count: options.guests.count(),
+        first: options.guests.iter().next().unwrap_or_default(),
         machine: options.machine.machine(recipe.memory),
         outbound: options.outbound,
         tap_subnet: chosen.tap_subnet,

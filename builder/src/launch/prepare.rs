@@ -31,7 +31,7 @@ pub(super) fn prepare(
     let places = Places::of(directories, probe, options.qemu.clone());
     let question = Question {
         artifacts: Some(artifacts),
-        guests: Some(options.count),
+        guests: Some(options.guests.count()),
         machine: options.machine,
         users: match options.users {
             Users::Own => GuestUsers::Own,

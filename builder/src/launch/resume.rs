@@ -24,7 +24,7 @@ use crate::store::folder::{Folder, Paths};
 use crate::store::journal::{History, Journal};
 use crate::store::orphans::{self, Living, Mark};
 use crate::trial::mend::Hold;
-use crate::units::{GuestRange, counted};
+use crate::units::counted;
 use crate::vmm::Lifetime;
 use crate::vmm::qemu::{Emulator, Standing};
 
@@ -101,7 +101,7 @@ pub(crate) fn supervise(
     let admission = Admission::new(&spec.admission, host::cpus());
     let cpu = site.describe_cpu();
     let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
-    supervisor.extend(GuestRange::first(spec.count)?.iter());
+    supervisor.become_these(spec.guests()?);
     adopt(&mut supervisor, journal.history())?;
     let mut tell = |event: &Event| emit(LaunchEvent::Fleet(event.clone()));
     let fleet = Fleet::new(supervisor, journal, &mut tell)?;
@@ -131,15 +131,17 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         last.is_none_or(|run| (run.pid, run.start_time) != (living.pid, living.start_time))
     });
     for living in found {
-        let which = living.guest.get() as usize;
         let Some(pidfd) = orphans::open(living.pid, living.start_time, mark, living.guest) else {
             continue;
         };
-        let is_extra = supervisor.members().get(which).is_none_or(Member::lives);
+        let is_extra = supervisor
+            .members()
+            .get(living.guest)
+            .is_none_or(Member::lives);
         let why = if is_extra {
             "its number is not wanted, or taken".to_owned()
         } else {
-            match supervisor.adopt(which, &living, pidfd.try_clone()?, past.up) {
+            match supervisor.adopt(&living, pidfd.try_clone()?, past.up) {
                 Ok(()) => {
                     adopted += 1;
                     continue;
@@ -152,19 +154,19 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
     }
     for (guest, past) in &past.guests {
-        let which = guest.get() as usize;
-        let Some(member) = supervisor.members().get(which) else {
+        let guest = *guest;
+        let Some(member) = supervisor.members().get(guest) else {
             continue;
         };
         let lives = member.lives();
-        supervisor.remember(which, past.restarts, past.over);
+        supervisor.remember(guest, past.restarts, past.over);
         if past.desired == Desired::Down {
-            supervisor.wish(which, &GuestEvent::Stop(STOP_GRACE));
+            supervisor.wish(guest, &GuestEvent::Stop(STOP_GRACE));
         } else if !lives && past.over == Some(Phase::Restarting) {
             // Its next start was waited for.
-            supervisor.wish(which, &GuestEvent::Restart(STOP_GRACE));
+            supervisor.wish(guest, &GuestEvent::Restart(STOP_GRACE));
         } else if !lives && past.last.is_some() {
-            supervisor.wish(which, &GuestEvent::Gone);
+            supervisor.wish(guest, &GuestEvent::Gone);
         }
     }
     if adopted > 0 {

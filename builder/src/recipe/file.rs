@@ -10,7 +10,7 @@ use super::{
     Burn, Disk, ExtraFile, Kernel, Place, Recipe, Rootfs, disk_size, guest_memory, is_name,
 };
 use crate::disk::ext4::Label;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Duty};
 
 /// Most words of a root file system's command: what the guest's init hands on.
 const COMMAND_WORDS: usize = 8;
@@ -222,7 +222,7 @@ impl RecipeFile {
             "must be whole seconds from \"1s\" to \"1h\"",
         );
         let burn = Burn {
-            duty: rules.integer("burn.duty", self.burn.duty, 0, 100),
+            duty: Duty::at_most_whole(rules.integer("burn.duty", self.burn.duty, 0, 100)),
             threads: rules.integer("burn.threads", self.burn.threads, 1, 64),
         };
         let size = rules.size("disk.size", &self.disk.size, disk_size);

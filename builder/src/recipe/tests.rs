@@ -39,7 +39,7 @@ fn a_good_recipe_is_resolved() {
     assert_eq!(
         recipe.burn,
         Burn {
-            duty: 50,
+            duty: Duty::try_from(50).unwrap(),
             threads: 2
         }
     );

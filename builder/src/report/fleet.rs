@@ -73,7 +73,7 @@ pub(crate) fn table(fleet: &Fleet, width: Width) -> String {
 fn cells(guest: &Guest) -> [String; 7] {
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
-        printable(&guest.id),
+        guest.id.to_string(),
         guest.state.name().to_owned(),
         age(guest.for_seconds),
         or_none(guest.pid.map(|pid| pid.to_string())),
@@ -112,7 +112,7 @@ mod tests {
 
     fn fleet() -> Fleet {
         let guest = |id: &str, state, reason: Option<&str>| Guest {
-            id: id.to_owned(),
+            id: id.parse().unwrap(),
             state,
             desired: Desired::Up,
             pid: Some(4_194_304),

@@ -11,7 +11,7 @@ use crate::guest::{BurnAt, Restart};
 use crate::host_id::HostId;
 use crate::net::tap::{self, Subnet};
 use crate::placement::PlacementSpec;
-use crate::units::{GuestIndex, Instance};
+use crate::units::{Duty, GuestIndex, GuestIndexError, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Machine, Net, Outbound, SSH_PORT};
 
@@ -36,8 +36,11 @@ pub struct FleetSpec {
     pub artifacts: Sha256,
     /// The QEMU that guests run on.
     pub qemu: Emulator,
-    /// Guests wanted: those numbered below it.
+    /// Guests wanted.
     pub count: u32,
+    /// The first of them, from which on they are numbered: a fleet may be a part
+    /// of a larger one.
+    pub first: GuestIndex,
     /// What a guest runs on.
     pub machine: Machine,
     /// What guests reach, with `Net::User`.
@@ -47,7 +50,7 @@ pub struct FleetSpec {
     /// Kernel command line.
     pub command_line: String,
     /// Share of the time that guests burn, in percent.
-    pub burn: u8,
+    pub burn: Duty,
     /// When they begin to.
     pub burn_at: BurnAt,
     /// Which guests are started again once they ended.
@@ -84,14 +87,23 @@ pub struct FleetSpec {
 }
 
 impl FleetSpec {
+    /// The guests that are wanted.
+    pub fn guests(&self) -> Result<GuestRange, GuestIndexError> {
+        GuestRange::starting_at(self.first, self.count)
+    }
+
+    /// A guest's port on the loopback, if it has one.
+    #[must_use]
+    pub fn port(&self, guest: GuestIndex) -> Option<u16> {
+        let place = self.guests().ok()?.place_of(guest)?;
+        self.ports.get(place).copied()
+    }
+
     /// Where a guest's SSH server is reached.
     #[must_use]
     pub fn ssh_address(&self, guest: GuestIndex) -> Option<SocketAddrV4> {
         match self.machine.net {
-            Net::User => {
-                let port = self.ports.get(guest.get() as usize)?;
-                Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port))
-            }
+            Net::User => Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port(guest)?)),
             Net::Tap => {
                 let link = tap::addresses(self.tap_subnet?, guest).ok()?;
                 Some(SocketAddrV4::new(link.guest, SSH_PORT))

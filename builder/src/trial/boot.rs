@@ -20,6 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::sample::schedule::Schedule;
 use crate::text::{self, printable_bytes};
+use crate::units::Duty;
 use crate::vmm::qemu::{Emulator, Program};
 use crate::vmm::{Accel, Machine, Net, Sharing};
 
@@ -199,7 +200,7 @@ fn attempt(
         let words = words.join("\n");
         return Err(BootError::Disk { words });
     }
-    if recipe.burn.duty > 0 && rounds[1] <= rounds[0] {
+    if recipe.burn.duty.burns() && rounds[1] <= rounds[0] {
         return Err(BootError::NotBurning { rounds: rounds[1] });
     }
     Ok(Report {
@@ -218,7 +219,7 @@ fn attempt(
 
 /// Looks at the counter of a guest that burns for `duty` percent: twice, and on
 /// until it has grown or the guest had its time for that.
-fn watch_burn(trial: &mut Trial, duty: u8, interrupt: &Interrupt) -> io::Result<[u64; 2]> {
+fn watch_burn(trial: &mut Trial, duty: Duty, interrupt: &Interrupt) -> io::Result<[u64; 2]> {
     let member = trial.member();
     let Some(pid) = member.pid().filter(|_| member.is_ready()) else {
         return Ok([0; 2]);
@@ -229,7 +230,7 @@ fn watch_burn(trial: &mut Trial, duty: u8, interrupt: &Interrupt) -> io::Result<
         let rounds = [first, look(trial)?];
         let had = Schedule::of(pid).since(before).had(began.elapsed());
         let is_over = had >= ANSWER || !trial.member().is_ready();
-        if rounds[1] > first || duty == 0 || is_over || interrupt.requested() {
+        if rounds[1] > first || !duty.burns() || is_over || interrupt.requested() {
             return Ok(rounds);
         }
     }

@@ -71,12 +71,12 @@ pub(crate) fn run(
     let mut trial = Trial::new(artifacts, &setup, 2, directories, interrupt)?;
     trial.start_all(&mut |_, _| {})?;
     trial.hold(Some(Instant::now() + SETTLE), &mut |_, _| {})?;
-    let measured = match trial.supervisor.members() {
-        _ if interrupt.requested() => return Ok(None),
-        [first, second] => match (first.pid(), second.pid()) {
-            (Some(first), Some(second)) => measure(&mut trial, [first, second], want, ksm, tables),
-            _ => Err(io::ErrorKind::NotFound.into()),
-        },
+    if interrupt.requested() {
+        return Ok(None);
+    }
+    let living = trial.supervisor.members().iter().filter_map(Member::pid);
+    let measured = match living.collect::<Vec<_>>()[..] {
+        [first, second] => measure(&mut trial, [first, second], want, ksm, tables),
         _ => Err(io::ErrorKind::NotFound.into()),
     };
     let members = trial.supervisor.members();
@@ -109,9 +109,10 @@ fn measure(
     ksm: Option<&Ksm>,
     tables: Option<u64>,
 ) -> io::Result<(Cost, Merging)> {
-    let index = trial.supervisor.members()[1].index();
-    let disk =
-        fs::metadata(trial.supervisor.site().folder().overlay(index))?.blocks() * 512 + IDENTITY;
+    let member = trial.supervisor.members().iter().nth(1);
+    let index = member.ok_or(io::ErrorKind::NotFound)?.index();
+    let overlay = trial.supervisor.site().folder().overlay(index);
+    let disk = fs::metadata(overlay)?.blocks() * 512 + IDENTITY;
     let footprints = [unmerged(first)?, unmerged(second)?];
     let most = |part: fn(&Footprint) -> u64| footprints.iter().map(part).max().unwrap_or(0);
     let kernel_threads = [first, second].map(footprint::kernel_threads);

@@ -13,7 +13,8 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 impl Trial {
     /// Its first guest.
     pub(super) fn member(&self) -> &Member {
-        &self.supervisor.members()[0]
+        let first = self.supervisor.members().iter().next();
+        first.expect("a trial has a guest")
     }
 
     /// Starts all guests, and returns when each is ready or given up, or when
@@ -91,7 +92,7 @@ impl Trial {
         observe: &mut dyn FnMut(&Member, &Observation),
     ) -> io::Result<()> {
         for notice in self.supervisor.turn(until)? {
-            observe(&self.supervisor.members()[notice.which], &notice.what);
+            observe(&self.supervisor.members()[notice.guest], &notice.what);
         }
         Ok(())
     }

@@ -10,14 +10,14 @@ use crate::launch::{LaunchEvent, Milestone};
 use crate::outlet::{self, Stream};
 use crate::progress;
 use crate::text::{self, printable};
-use crate::units::counted;
+use crate::units::{GuestIndex, counted};
 
 /// Prints events as they come, and a bar while guests start.
 pub(super) struct Printer {
     json: bool,
     bar: ProgressBar,
     /// The state that each guest was last in.
-    states: BTreeMap<String, Phase>,
+    states: BTreeMap<GuestIndex, Phase>,
     /// Guests in each state.
     counts: BTreeMap<Phase, u64>,
 }
@@ -83,7 +83,7 @@ impl Printer {
 
     /// Shows how many guests are in which state.
     pub(super) fn count(&mut self, guest: &Guest) {
-        let before = self.states.insert(guest.id.clone(), guest.state);
+        let before = self.states.insert(guest.id, guest.state);
         if let Some(counted) = before.and_then(|phase| self.counts.get_mut(&phase)) {
             *counted -= 1;
         }
@@ -142,7 +142,7 @@ pub(super) fn json_of_loss(events: u64) -> String {
 }
 
 pub(super) fn told(guest: &Guest) -> String {
-    let id = &guest.id;
+    let id = guest.id;
     let because = guest
         .reason
         .as_ref()

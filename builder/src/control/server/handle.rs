@@ -1,6 +1,5 @@
 //! A request's way to the supervisor and back.
 
-use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,7 +19,7 @@ use super::refusal::Refusal;
 use super::routes::Route;
 use crate::control::bridge::{Outbox, Request, STREAM_LINES};
 use crate::control::types::{
-    ActRequest, AskRequest, AttendRequest, Fleet, Guest, ScaleRequest, Selection, Typed,
+    ActRequest, AskRequest, AttendRequest, Fleet, Guest, ScaleRequest, Typed,
 };
 use crate::control::{metrics, schema};
 use crate::lines::LINE_MAX;
@@ -112,7 +111,6 @@ impl Handler {
             }
             Route::Act(act) => {
                 let request: ActRequest = document(request).await?;
-                known(&request.guests)?;
                 in_bounds("grace_seconds", request.grace_seconds)?;
                 let asked = |reply| Request::Act {
                     act,
@@ -129,7 +127,6 @@ impl Handler {
             }
             Route::Ask => {
                 let request: AskRequest = document(request).await?;
-                known(&request.guests)?;
                 in_bounds("within_seconds", request.within_seconds)?;
                 one_line(&request.command)?;
                 let (answers, receiver) = mpsc::channel(STREAM_LINES);
@@ -138,7 +135,6 @@ impl Handler {
             }
             Route::Attend => {
                 let AttendRequest { guests } = document(request).await?;
-                known(&guests)?;
                 let place = Arc::clone(&self.attending).try_acquire_owned();
                 let place = place.map_err(|_| {
                     let many = "too many clients attend guests; try again later";
@@ -285,17 +281,6 @@ fn wants_guests(query: Option<&str>) -> Result<bool, Refusal> {
         Some("guests=false") => Ok(false),
         Some(other) => Err(bad(format!("unknown query `{other}`; use guests=false"))),
     }
-}
-
-/// Whether every id names a guest; if the fleet has it is the supervisor's to
-/// say.
-fn known(guests: &Selection) -> Result<(), Refusal> {
-    if let Selection::These(ids) = guests {
-        for id in ids {
-            GuestIndex::from_str(id).map_err(bad)?;
-        }
-    }
-    Ok(())
 }
 
 /// Whether a time makes a [`Duration`].

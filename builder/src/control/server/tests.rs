@@ -26,8 +26,6 @@ use crate::interrupt::Interrupt;
 use crate::store::folder::Paths;
 use crate::units::GuestIndex;
 
-const G7: &str = "g00007";
-
 /// A server, and a supervisor of one guest, g00007, that can be told to wait.
 struct Served {
     folder: TempDir,
@@ -43,9 +41,13 @@ struct Served {
     end: mpsc::Sender<()>,
 }
 
+fn seven() -> GuestIndex {
+    GuestIndex::new(7).unwrap()
+}
+
 fn guest() -> Guest {
     Guest {
-        id: G7.to_owned(),
+        id: seven(),
         state: Phase::Ready,
         desired: Desired::Up,
         pid: Some(77),
@@ -78,9 +80,9 @@ fn fleet(guests: bool) -> Fleet {
     }
 }
 
-fn done(id: &str) -> ActAnswer {
+fn done(guest: GuestIndex) -> ActAnswer {
     ActAnswer {
-        done: vec![id.to_owned()],
+        done: vec![guest],
         refused: Vec::new(),
     }
 }
@@ -98,14 +100,13 @@ fn serve_request(
     go: &mpsc::Receiver<()>,
     left: &mpsc::Sender<()>,
 ) {
-    let seven = GuestIndex::new(7).unwrap();
     match request {
         Request::Fleet { guests, reply } => drop(reply.send(fleet(guests))),
         Request::Guest {
             guest: which,
             reply,
         } => {
-            drop(reply.send((which == seven).then(guest)));
+            drop(reply.send((which == seven()).then(guest)));
         }
         Request::Act {
             act,
@@ -116,10 +117,10 @@ fn serve_request(
                 go.recv().unwrap();
             }
             drop(reply.send(ActAnswer {
-                done: vec![format!("{act:?} {:?}", request.grace_seconds)],
+                done: vec![seven()],
                 refused: vec![Refusal {
-                    id: G7.to_owned(),
-                    reason: "no".to_owned(),
+                    id: seven(),
+                    reason: format!("{act:?} {:?}", request.grace_seconds),
                 }],
             }));
         }
@@ -127,14 +128,14 @@ fn serve_request(
             let answer = if count > 10 {
                 Err(format!("{count} guests do not fit"))
             } else {
-                Ok(done(&count.to_string()))
+                Ok(done(seven()))
             };
             drop(reply.send(answer));
         }
         Request::Ask { request, answers } => {
             for number in 0..3 {
                 let answer = Answer {
-                    id: G7.to_owned(),
+                    id: seven(),
                     code: Some(number),
                     output: request.command.clone(),
                     seconds: 0.25,
@@ -287,10 +288,6 @@ fn error(answer: &str) -> String {
     error.error
 }
 
-fn these(ids: &[&str]) -> Selection {
-    Selection::These(ids.iter().map(ToString::to_string).collect())
-}
-
 fn act(guests: Selection) -> ActRequest {
     ActRequest {
         guests,
@@ -302,16 +299,17 @@ fn act(guests: Selection) -> ActRequest {
 fn every_call_brings_its_answer() {
     let served = Served::new();
     let client = served.client();
-    let seven = GuestIndex::new(7).unwrap();
     assert_eq!(client.fleet(true).unwrap(), fleet(true));
     assert_eq!(client.fleet(false).unwrap(), fleet(false));
-    assert_eq!(client.guest(seven).unwrap(), guest());
+    assert_eq!(client.guest(seven()).unwrap(), guest());
     let error = client.guest(GuestIndex::new(8).unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "the fleet has no guest g00008");
-    let answer = client.act(Act::Kill, &act(these(&[G7]))).unwrap();
-    assert_eq!(answer.done, ["Kill Some(2.5)"]);
-    assert_eq!(answer.refused[0].reason, "no");
-    assert_eq!(client.scale(10).unwrap(), done("10"));
+    let answer = client
+        .act(Act::Kill, &act(Selection::These(vec![seven()])))
+        .unwrap();
+    assert_eq!(answer.done, [seven()]);
+    assert_eq!(answer.refused[0].reason, "Kill Some(2.5)");
+    assert_eq!(client.scale(10).unwrap(), done(seven()));
     let error = client.scale(11).unwrap_err();
     assert_eq!(error.to_string(), "11 guests do not fit");
     assert!(matches!(error, ClientError::Refused(_)));
@@ -339,33 +337,37 @@ fn every_call_brings_its_answer() {
 fn a_console_is_heard_and_spoken_to() {
     let served = Served::new();
     let client = served.client();
-    let seven = GuestIndex::new(7).unwrap();
-    let mut console = client.console(seven).unwrap();
+    let mut console = client.console(seven()).unwrap();
     assert_eq!(
         console.next(None).unwrap(),
         Next::Item(b"hello \xff".to_vec())
     );
-    let typed = client.type_lines(seven, "one\ntwo\r\nfull\nthree").unwrap();
+    let typed = client
+        .type_lines(seven(), "one\ntwo\r\nfull\nthree")
+        .unwrap();
     assert_eq!((typed.taken, typed.refused), (2, 2));
     for line in ["one", "two"] {
         assert_eq!(console.next(None).unwrap(), Next::Item(line.into()));
     }
     let now = Instant::now();
     assert_eq!(console.next(Some(now)).unwrap(), Next::Late);
-    let error = client.type_lines(seven, "refuse").unwrap_err();
+    let error = client.type_lines(seven(), "refuse").unwrap_err();
     assert_eq!(error.to_string(), "it is not ready");
-    let error = client.type_lines(seven, "full").unwrap_err();
+    let error = client.type_lines(seven(), "full").unwrap_err();
     assert!(matches!(error, ClientError::Busy(_)), "{error}");
     assert!(error.to_string().contains("try again"), "{error}");
-    assert!(client.type_lines(seven, &"x".repeat(5000)).is_err());
-    assert!(client.type_lines(seven, "a\u{1b}b").is_err());
+    assert!(client.type_lines(seven(), &"x".repeat(5000)).is_err());
+    assert!(client.type_lines(seven(), "a\u{1b}b").is_err());
     assert!(client.console(GuestIndex::new(8).unwrap()).is_err());
 }
 
 #[test]
 fn attendance_ends_with_the_connection() {
     let served = Served::new();
-    let held = served.client().attend(these(&[G7])).unwrap();
+    let held = served
+        .client()
+        .attend(Selection::These(vec![seven()]))
+        .unwrap();
     assert_eq!(served.left.try_recv(), Err(mpsc::TryRecvError::Empty));
     drop(held);
     served.left.recv().unwrap();
@@ -621,7 +623,7 @@ fn the_end_finishes_what_is_under_way() {
     assert_eq!(status(&read_all(&mut probe)), 200);
     go.send(()).unwrap();
     let answer = stopping.join().unwrap().unwrap();
-    assert_eq!(answer.done, ["Stop Some(2.5)"]);
+    assert_eq!(answer.refused[0].reason, "Stop Some(2.5)");
     ending.stop();
     assert_eq!(events.next(None).unwrap(), Next::End);
     assert!(matches!(

@@ -29,10 +29,9 @@ impl Site {
                 overlay.display()
             );
             let interrupt = Interrupt::never()?;
-            let range = GuestRange::new(guest.get(), guest.get() + 1).map_err(io::Error::other)?;
             write_overlays(
                 &self.folder.overlays(),
-                range,
+                GuestRange::one(guest),
                 &self.overlay,
                 &interrupt,
                 || {},

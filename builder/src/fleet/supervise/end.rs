@@ -58,7 +58,7 @@ impl Fleet<'_> {
             journal,
             ..
         } = self;
-        asks.give_up(&supervisor);
+        asks.give_up();
         drop(journal);
         supervisor.into_site().remove();
         // Who waits for the end is told when nothing is left.

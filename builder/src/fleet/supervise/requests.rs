@@ -26,7 +26,7 @@ impl Fleet<'_> {
                 let _ = reply.send(view::fleet(supervisor, stage, held_back, guests));
             }
             Request::Guest { guest, reply } => {
-                let member = supervisor.members().get(guest.get() as usize);
+                let member = supervisor.members().get(guest);
                 let _ = reply.send(member.map(|member| view::guest(supervisor.site(), member)));
             }
             Request::Act {
@@ -49,18 +49,17 @@ impl Fleet<'_> {
             Request::Attend { guests, held } => self.asks.attend(supervisor, &guests, held),
             Request::Events { events } => self.streams.add_events(events),
             Request::Console { guest, lines } => {
-                self.streams.add_console(guest.get() as usize, lines);
+                self.streams.add_console(guest, lines);
             }
             Request::Type {
                 guest,
                 lines,
                 reply,
             } => {
-                let which = guest.get() as usize;
-                let lives = supervisor.members().get(which).is_some_and(Member::lives);
+                let lives = supervisor.members().get(guest).is_some_and(Member::lives);
                 let _ = reply.send(if lives {
                     // In their order: no later one overtakes one that is not taken.
-                    let taken = |line: &&String| supervisor.type_line(which, line);
+                    let taken = |line: &&String| supervisor.type_line(guest, line);
                     Ok(lines.iter().take_while(taken).count())
                 } else {
                     Err(format!("{guest} does not run"))

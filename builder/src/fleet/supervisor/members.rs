@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::control::types::Totals;
 use crate::guest::{Actions, Event, Guest, Phase, Policy};
 use crate::placement::Class;
-use crate::units::GuestIndex;
+use crate::units::{Duty, GuestIndex, GuestRange};
 use crate::vmm::running::Running;
 
 /// A guest of the fleet.
@@ -37,7 +37,7 @@ impl Member {
         }
     }
 
-    /// Its place in the fleet.
+    /// Its number.
     #[must_use]
     pub fn index(&self) -> GuestIndex {
         self.index
@@ -114,7 +114,7 @@ impl Member {
     }
 
     /// Tells it to burn, once in each of its lives.
-    pub(crate) fn burn(&mut self, duty: u8) {
+    pub(crate) fn burn(&mut self, duty: Duty) {
         if !self.told_to_burn {
             self.told_to_burn = self.send(&format!("burn {duty}"));
         }
@@ -145,7 +145,10 @@ impl Member {
 ///
 /// State machines are fed here alone, so that the counts hold.
 #[derive(Debug, Default)]
-pub(crate) struct Members {
+pub struct Members {
+    /// Which guests these are.
+    guests: GuestRange,
+    /// Each at its place among them.
     all: Vec<Member>,
     /// Members in each state.
     counts: BTreeMap<Phase, usize>,
@@ -154,19 +157,37 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// The guests, in order.
-    pub(super) fn all(&self) -> &[Member] {
-        &self.all
+    /// Which guests these are.
+    #[must_use]
+    pub fn guests(&self) -> GuestRange {
+        self.guests
     }
 
-    /// The same, to change them.
+    /// How many guests there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Each guest, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Member> {
+        self.all.iter()
+    }
+
+    /// A guest, if there is one of this number.
+    #[must_use]
+    pub fn get(&self, guest: GuestIndex) -> Option<&Member> {
+        self.all.get(self.guests.place_of(guest)?)
+    }
+
+    /// Each guest, in order, to change it.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
         self.all.iter_mut()
     }
 
     /// A guest, if there is one of this number.
-    pub(super) fn get_mut(&mut self, which: usize) -> Option<&mut Member> {
-        self.all.get_mut(which)
+    pub(super) fn get_mut(&mut self, guest: GuestIndex) -> Option<&mut Member> {
+        self.all.get_mut(self.guests.place_of(guest)?)
     }
 
     /// How many guests are in each state; states without any are left out.
@@ -186,48 +207,47 @@ impl Members {
         guests.fold(self.gone, and)
     }
 
-    /// Adds guests, planned and not started.
-    pub(super) fn extend(&mut self, guests: impl IntoIterator<Item = GuestIndex>) {
-        for index in guests {
+    /// Has the members be these guests, which begin as those before did: new ones
+    /// are planned and not started, and the last ones go.
+    pub(super) fn become_these(&mut self, guests: GuestRange) {
+        for index in guests.iter().skip(self.all.len()) {
             self.all.push(Member::new(index));
             *self.counts.entry(Phase::Planned).or_default() += 1;
         }
-    }
-
-    /// Drops the last members down to `count`.
-    pub(super) fn truncate(&mut self, count: usize) {
-        for which in count..self.all.len() {
-            self.uncount(self.all[which].guest.phase());
-            self.gone = and(self.gone, &self.all[which].guest);
+        while self.all.len() > guests.count() as usize
+            && let Some(member) = self.all.pop()
+        {
+            self.uncount(member.guest.phase());
+            self.gone = and(self.gone, &member.guest);
         }
-        self.all.truncate(count);
+        self.guests = guests;
     }
 
     /// See [`Guest::remember`].
-    pub(super) fn remember(&mut self, which: usize, restarts: u32, over: Option<Phase>) {
-        let before = self.all[which].guest.phase();
-        self.all[which].guest.remember(restarts, over);
-        self.recount(which, before);
+    pub(super) fn remember(&mut self, guest: GuestIndex, restarts: u32, over: Option<Phase>) {
+        let before = self[guest].guest.phase();
+        self[guest].guest.remember(restarts, over);
+        self.recount(guest, before);
     }
 
     /// Feeds a guest's state machine, as [`Guest::apply`] says.
     pub(super) fn apply(
         &mut self,
-        which: usize,
+        guest: GuestIndex,
         now: Instant,
         jitter: f64,
         event: &Event<'_>,
         policy: &Policy,
     ) -> Actions {
-        let before = self.all[which].guest.phase();
-        let actions = self.all[which].guest.apply(now, jitter, event, policy);
-        self.recount(which, before);
+        let before = self[guest].guest.phase();
+        let actions = self[guest].guest.apply(now, jitter, event, policy);
+        self.recount(guest, before);
         actions
     }
 
     /// Counts a guest where it stands now, and not where it stood before.
-    fn recount(&mut self, which: usize, before: Phase) {
-        let after = self.all[which].guest.phase();
+    fn recount(&mut self, guest: GuestIndex, before: Phase) {
+        let after = self[guest].guest.phase();
         if after != before {
             self.uncount(before);
             *self.counts.entry(after).or_default() += 1;
@@ -252,40 +272,65 @@ fn and(totals: Totals, guest: &Guest) -> Totals {
     }
 }
 
-impl Index<usize> for Members {
+impl Index<GuestIndex> for Members {
     type Output = Member;
 
-    fn index(&self, which: usize) -> &Member {
-        &self.all[which]
+    fn index(&self, guest: GuestIndex) -> &Member {
+        self.get(guest).expect("the guest is of this fleet")
     }
 }
 
-impl IndexMut<usize> for Members {
-    fn index_mut(&mut self, which: usize) -> &mut Member {
-        &mut self.all[which]
+impl IndexMut<GuestIndex> for Members {
+    fn index_mut(&mut self, guest: GuestIndex) -> &mut Member {
+        self.get_mut(guest).expect("the guest is of this fleet")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::GuestRange;
+
+    /// So many guests from the seventh on.
+    fn guests(count: u32) -> GuestRange {
+        GuestRange::starting_at(guest(7), count).unwrap()
+    }
+
+    fn guest(index: u32) -> GuestIndex {
+        GuestIndex::new(index).unwrap()
+    }
+
+    #[test]
+    fn members_are_found_by_their_numbers_wherever_those_begin() {
+        let mut members = Members::default();
+        members.become_these(guests(2));
+        let numbers = |members: &Members| members.iter().map(Member::index).collect::<Vec<_>>();
+        assert_eq!(numbers(&members), [guest(7), guest(8)]);
+        assert_eq!(members[guest(8)].index(), guest(8));
+        for other in [0, 1, 6, 9] {
+            assert!(members.get(guest(other)).is_none(), "{other}");
+        }
+        // The same begin again after there was none.
+        members.become_these(guests(0));
+        assert_eq!((members.len(), members.get(guest(7)).is_none()), (0, true));
+        members.become_these(guests(1));
+        assert_eq!(numbers(&members), [guest(7)]);
+    }
 
     #[test]
     fn totals_keep_what_happened_to_guests_that_went() {
         let mut members = Members::default();
-        members.extend(GuestRange::first(3).unwrap().iter());
-        members.remember(0, 1, None);
-        members.remember(2, 5, Some(Phase::Exited));
+        members.become_these(guests(3));
+        members.remember(guest(7), 1, None);
+        members.remember(guest(9), 5, Some(Phase::Exited));
         assert_eq!(
             *members.counts(),
             BTreeMap::from([(Phase::Planned, 2), (Phase::Exited, 1)])
         );
         assert_eq!(members.totals().restarts, 6);
-        members.truncate(1);
+        members.become_these(guests(1));
         assert_eq!(*members.counts(), BTreeMap::from([(Phase::Planned, 1)]));
         assert_eq!(members.totals().restarts, 6);
-        members.extend(GuestRange::new(1, 3).unwrap().iter());
+        members.become_these(guests(3));
         assert_eq!(members.totals().restarts, 6);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
+use crate::units::GuestIndex;
 use crate::vmm::running::Source;
 
 /// What a guest's poll tokens stand for, in order.
@@ -36,13 +37,15 @@ pub(super) fn news(
 }
 
 /// The poll token of one of a guest's sources.
-pub(super) fn token(which: usize, source: Source) -> Token {
-    Token(which * SOURCES.len() + source as usize)
+pub(super) fn token(guest: GuestIndex, source: Source) -> Token {
+    Token(guest.get() as usize * SOURCES.len() + source as usize)
 }
 
-/// What a poll token stands for.
-pub(super) fn untoken(token: Token) -> (usize, Source) {
-    (token.0 / SOURCES.len(), SOURCES[token.0 % SOURCES.len()])
+/// What a poll token stands for; `None` for one that is no guest's.
+pub(super) fn untoken(token: Token) -> Option<(GuestIndex, Source)> {
+    let number = u32::try_from(token.0 / SOURCES.len()).ok()?;
+    let guest = GuestIndex::new(number).ok()?;
+    Some((guest, SOURCES[token.0 % SOURCES.len()]))
 }
 
 #[cfg(test)]

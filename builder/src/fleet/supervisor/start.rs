@@ -7,11 +7,12 @@ use super::Supervisor;
 use crate::fleet::site::SpawnError;
 use crate::fleet::supervisor::{AT_WORK, Observation, STARTS_A_TURN, token};
 use crate::guest::{Event, Phase, admission};
+use crate::units::GuestIndex;
 
 impl Supervisor {
-    pub(super) fn enqueue(&mut self, which: usize) {
-        if !self.members[which].lives() {
-            self.starts.enqueue(which);
+    pub(super) fn enqueue(&mut self, guest: GuestIndex) {
+        if !self.members[guest].lives() {
+            self.starts.enqueue(guest);
         }
     }
 
@@ -29,10 +30,10 @@ impl Supervisor {
         }
         for _ in 0..STARTS_A_TURN {
             let booting = self.count(&[Phase::Starting, Phase::Booting]);
-            let Some(which) = self.starts.first(Instant::now(), booting) else {
+            let Some(guest) = self.starts.first(Instant::now(), booting) else {
                 return;
             };
-            let member = &self.members[which];
+            let member = &self.members[guest];
             // What was stopped in the meantime, or lives.
             let is_wanted = matches!(member.guest().phase(), Phase::Planned | Phase::Restarting)
                 && !member.lives();
@@ -46,22 +47,21 @@ impl Supervisor {
             }
             self.starts.pop();
             if is_wanted {
-                self.start(which);
+                self.start(guest);
             }
         }
     }
 
-    pub(super) fn start(&mut self, which: usize) {
-        self.apply(which, &Event::Start);
-        if self.members[which].guest().phase() != Phase::Starting {
+    pub(super) fn start(&mut self, guest: GuestIndex) {
+        self.apply(guest, &Event::Start);
+        if self.members[guest].guest().phase() != Phase::Starting {
             return;
         }
-        let index = self.members[which].index();
-        if self.members[which].guest().has_lost_its_own() {
-            self.site.replace_port(index);
+        if self.members[guest].guest().has_lost_its_own() {
+            self.site.replace_port(guest);
         }
-        let spawned = self.site.spawn(index).and_then(|mut running| {
-            match running.register(self.poll.registry(), |source| token(which, source)) {
+        let spawned = self.site.spawn(guest).and_then(|mut running| {
+            match running.register(self.poll.registry(), |source| token(guest, source)) {
                 Ok(()) => Ok(running),
                 Err(error) => {
                     running.kill_and_wait();
@@ -71,10 +71,10 @@ impl Supervisor {
         });
         match spawned {
             Ok(running) => {
-                self.members[which].runs(running, false);
-                self.notice(which, Observation::Started);
+                self.members[guest].runs(running, false);
+                self.notice(guest, Observation::Started);
             }
-            Err(error) => self.apply(which, &Event::SpawnFailed(error.reason())),
+            Err(error) => self.apply(guest, &Event::SpawnFailed(error.reason())),
         }
     }
 }

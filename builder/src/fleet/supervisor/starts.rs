@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::guest::admission::{Admission, Hold, Seen, Verdict};
 use crate::guest::{TRY_ON, Trouble};
+use crate::units::{GuestIndex, GuestRange};
 
 /// When to look again whether there is room, where nothing tells that there is.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -17,9 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Starts {
     admission: Admission,
-    queue: VecDeque<usize>,
+    queue: VecDeque<GuestIndex>,
     /// The same, so that none is there twice.
-    queued: HashSet<usize>,
+    queued: HashSet<GuestIndex>,
     /// Why the first of them is not started, and whether that is for good as far
     /// as can be seen.
     held: Option<(Hold, bool)>,
@@ -78,15 +79,15 @@ impl Starts {
     }
 
     /// Has a guest wait for its turn, if it does not yet.
-    pub(super) fn enqueue(&mut self, which: usize) {
-        if self.queued.insert(which) {
-            self.queue.push_back(which);
+    pub(super) fn enqueue(&mut self, guest: GuestIndex) {
+        if self.queued.insert(guest) {
+            self.queue.push_back(guest);
         }
     }
 
     /// The guest whose turn it is while so many are `booting`; none for as long as
     /// it is known that there is no room, or the host is not to be tried again.
-    pub(super) fn first(&mut self, now: Instant, booting: usize) -> Option<usize> {
+    pub(super) fn first(&mut self, now: Instant, booting: usize) -> Option<GuestIndex> {
         if self.look_again().is_some_and(|again| again > now) {
             return None;
         }
@@ -118,8 +119,8 @@ impl Starts {
 
     /// Takes the first guest out of the queue.
     pub(super) fn pop(&mut self) {
-        if let Some(which) = self.queue.pop_front() {
-            self.queued.remove(&which);
+        if let Some(guest) = self.queue.pop_front() {
+            self.queued.remove(&guest);
         }
     }
 
@@ -170,16 +171,16 @@ impl Starts {
     }
 
     pub(super) fn clear(&mut self) {
-        self.truncate(0);
+        self.keep(GuestRange::default());
         self.held = None;
         self.look_again = None;
         self.trouble = None;
     }
 
-    /// Forgets the guests from `count` on.
-    pub(super) fn truncate(&mut self, count: usize) {
-        self.queue.retain(|which| *which < count);
-        self.queued.retain(|which| *which < count);
+    /// Forgets all guests but these.
+    pub(super) fn keep(&mut self, guests: GuestRange) {
+        self.queue.retain(|guest| guests.contains(*guest));
+        self.queued.retain(|guest| guests.contains(*guest));
     }
 }
 
@@ -197,6 +198,10 @@ mod tests {
         ksm: None,
     };
 
+    fn guest(index: u32) -> GuestIndex {
+        GuestIndex::new(index).unwrap()
+    }
+
     fn starts() -> Starts {
         let spec = AdmissionSpec {
             keep_free: 0,
@@ -211,23 +216,23 @@ mod tests {
     fn a_guest_waits_once_until_its_turn_or_the_end() {
         let (mut starts, now) = (starts(), Instant::now());
         for which in [1, 0, 1, 2] {
-            starts.enqueue(which);
+            starts.enqueue(guest(which));
         }
-        assert_eq!(starts.first(now, 0), Some(1));
+        assert_eq!(starts.first(now, 0), Some(guest(1)));
         starts.pop();
-        starts.enqueue(1);
-        starts.truncate(1);
-        assert_eq!(starts.first(now, 0), Some(0));
+        starts.enqueue(guest(1));
+        starts.keep(GuestRange::first(1).unwrap());
+        assert_eq!(starts.first(now, 0), Some(guest(0)));
         starts.clear();
         assert_eq!(starts.first(now, 0), None);
-        starts.enqueue(0);
-        assert_eq!(starts.first(now, 0), Some(0));
+        starts.enqueue(guest(0));
+        assert_eq!(starts.first(now, 0), Some(guest(0)));
     }
 
     #[test]
     fn nobody_starts_until_there_may_be_room() {
         let (mut starts, now) = (starts(), Instant::now());
-        starts.enqueue(0);
+        starts.enqueue(guest(0));
         assert!(!starts.admits(now, &Seen { booting: 1, ..SEEN }));
         assert!(matches!(
             starts.held_back(),
@@ -236,7 +241,7 @@ mod tests {
         assert!(starts.look_again().is_some_and(|again| again > now));
         assert_eq!(starts.first(now, 0), None);
         starts.look_now();
-        assert_eq!(starts.first(now, 0), Some(0));
+        assert_eq!(starts.first(now, 0), Some(guest(0)));
         assert!(starts.admits(now, &SEEN));
         assert_eq!(starts.held_back(), None);
     }
@@ -248,7 +253,7 @@ mod tests {
         let full = Trouble::Short("No space left on device".to_owned());
         let mut waits = Vec::new();
         for which in 0..10 {
-            starts.enqueue(which);
+            starts.enqueue(guest(which));
         }
         for _ in 0..12 {
             let which = starts.first(now, 0).unwrap();
@@ -285,10 +290,10 @@ mod tests {
     fn trouble_is_remembered_while_a_guest_is_tried_and_forgotten_with_the_last_who_waits() {
         let (mut starts, now) = (starts(), Instant::now());
         let full = Trouble::Short("No space left on device".to_owned());
-        starts.enqueue(0);
+        starts.enqueue(guest(0));
         starts.meet_trouble(now, 0.0, &full);
         let now = starts.look_again().unwrap();
-        assert_eq!(starts.first(now, 0), Some(0));
+        assert_eq!(starts.first(now, 0), Some(guest(0)));
         starts.pop();
         assert_eq!(starts.first(now, 1), None);
         assert!(starts.held_back().is_some());

@@ -9,6 +9,7 @@ use mio::Token;
 
 use super::{ERRORS, INTERRUPT, Source, WAKER};
 use crate::fleet::supervisor::news::untoken;
+use crate::units::GuestIndex;
 use crate::vmm::running::Amount;
 
 /// Most that a turn takes, to which comes what the guest says that is heard last:
@@ -60,10 +61,10 @@ impl Turn {
         &self.put_off
     }
 
-    /// The guests that were not heard, by their places.
-    pub(super) fn unheard(&self) -> BTreeSet<usize> {
-        let guests = self.put_off.iter().map(|token| untoken(*token).0);
-        guests.collect()
+    /// The guests that were not heard.
+    pub(super) fn unheard(&self) -> BTreeSet<GuestIndex> {
+        let guests = self.put_off.iter().filter_map(|token| untoken(*token));
+        guests.map(|(guest, _)| guest).collect()
     }
 }
 
@@ -71,7 +72,7 @@ impl Turn {
 fn says_much(token: Token) -> bool {
     match token {
         INTERRUPT | ERRORS | WAKER => false,
-        token => matches!(untoken(token).1, Source::Console | Source::End),
+        token => matches!(untoken(token), Some((_, Source::Console | Source::End))),
     }
 }
 
@@ -81,7 +82,11 @@ mod tests {
     use super::*;
 
     /// The largest fleet of the reference experiment.
-    const GUESTS: usize = 6417;
+    const GUESTS: u32 = 6417;
+
+    fn guest(index: u32) -> GuestIndex {
+        GuestIndex::new(index).unwrap()
+    }
 
     fn flood() -> Amount {
         Amount {
@@ -93,19 +98,20 @@ mod tests {
     #[test]
     fn a_turn_takes_so_much_from_all_and_each_has_its_turn() {
         let mut first = Token(0);
-        let mut heard = vec![0; GUESTS];
+        let mut heard = vec![0; GUESTS as usize];
         let a_turn = MOST.lines / flood().lines;
-        for _ in 0..GUESTS.div_ceil(a_turn) {
-            let tokens = (0..GUESTS).map(|which| token(which, Source::Console));
+        for _ in 0..heard.len().div_ceil(a_turn) {
+            let tokens = (0..GUESTS).map(|which| token(guest(which), Source::Console));
             let mut turn = Turn::new(tokens.collect(), first);
             let mut taken = 0;
             while let Some(token) = turn.next() {
-                heard[untoken(token).0] += 1;
+                let (guest, _) = untoken(token).unwrap();
+                heard[guest.get() as usize] += 1;
                 taken += flood().lines;
                 turn.took(flood());
             }
             assert_eq!(taken, MOST.lines);
-            assert_eq!(turn.unheard().len(), GUESTS - a_turn);
+            assert_eq!(turn.unheard().len(), heard.len() - a_turn);
             first = turn.put_off()[0];
         }
         assert!(heard.iter().all(|times| (1..=2).contains(times)));
@@ -113,13 +119,16 @@ mod tests {
 
     #[test]
     fn who_says_little_is_not_put_off() {
-        let quiet = [token(1, Source::Monitor), ERRORS, INTERRUPT, WAKER];
-        let loud = [token(1, Source::Console), token(2, Source::End)];
+        let quiet = [token(guest(1), Source::Monitor), ERRORS, INTERRUPT, WAKER];
+        let loud = [
+            token(guest(1), Source::Console),
+            token(guest(2), Source::End),
+        ];
         let mut turn = Turn::new([&quiet[..], &loud].concat(), Token(0));
         turn.took(MOST);
         let heard: BTreeSet<_> = std::iter::from_fn(|| turn.next()).collect();
         assert_eq!(heard, BTreeSet::from(quiet));
         assert_eq!(turn.put_off(), loud);
-        assert_eq!(turn.unheard(), BTreeSet::from([1, 2]));
+        assert_eq!(turn.unheard(), BTreeSet::from([guest(1), guest(2)]));
     }
 }

@@ -13,7 +13,7 @@ use crate::host_id::HostId;
 use crate::placement::{Pin, PlacementSpec};
 use crate::store::orphans::tests::Waiting;
 use crate::store::spec::file::SpecFile;
-use crate::units::Instance;
+use crate::units::{Duty, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Machine, Net, Outbound, Sharing};
 
@@ -51,6 +51,7 @@ pub(crate) fn spec(name: &str, ports: usize) -> FleetSpec {
             sha256: Sha256::of_bytes("QEMU"),
         },
         count: 3,
+        first: GuestIndex::default(),
         machine: Machine {
             accel: Accel::Tcg,
             sharing: Sharing::Guest,
@@ -60,7 +61,7 @@ pub(crate) fn spec(name: &str, ports: usize) -> FleetSpec {
         outbound: Outbound::Closed,
         tap_subnet: None,
         command_line: "console=ttyS0".to_owned(),
-        burn: 100,
+        burn: Duty::WHOLE,
         burn_at: BurnAt::Start,
         restart: Restart::OnFailure,
         health: Some(Duration::from_millis(1500)),
@@ -455,6 +456,40 @@ fn a_spec_is_read_whole_or_not_at_all() {
 
     fs::write(paths.spec_file(), good).unwrap();
     Folder::open("web", &directories).unwrap();
+}
+
+#[test]
+fn guests_are_numbered_from_the_first_on() {
+    let seven = GuestIndex::new(7).unwrap();
+    let whole = spec("web", 0);
+    let part = FleetSpec {
+        first: seven,
+        ports: vec![40_000, 40_001, 40_002],
+        ..whole.clone()
+    };
+    // A fleet that begins as all once did is written as it was then.
+    let text = |spec: &FleetSpec| serde_json::to_string(&SpecFile::from(spec.clone())).unwrap();
+    assert!(!text(&whole).contains("first"));
+    assert!(text(&part).contains(r#""count":3,"first":"g00007","#));
+    for spec in [whole, part.clone()] {
+        let read: SpecFile = serde_json::from_str(&text(&spec)).unwrap();
+        assert_eq!(FleetSpec::from(read), spec);
+    }
+    let port = |guest| part.port(GuestIndex::new(guest).unwrap());
+    assert_eq!(
+        [6, 7, 9, 10].map(port),
+        [None, Some(40_000), Some(40_002), None]
+    );
+    let taps = FleetSpec {
+        machine: Machine {
+            net: Net::Tap,
+            ..part.machine
+        },
+        tap_subnet: Some("10.213.0.0/16".parse().unwrap()),
+        ..part
+    };
+    let address = taps.ssh_address(seven).unwrap();
+    assert_eq!(address.ip().to_string(), "10.213.0.15");
 }
 
 #[test]

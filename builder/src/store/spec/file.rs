@@ -14,7 +14,7 @@ use crate::guest::{BurnAt, Restart};
 use crate::host_id::HostId;
 use crate::net::tap::Subnet;
 use crate::placement::PlacementSpec;
-use crate::units::{ByteSize, Instance};
+use crate::units::{ByteSize, Duty, GuestIndex, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Machine, Net, Outbound, Sharing};
 
@@ -36,6 +36,8 @@ pub(in crate::store) struct SpecFile {
     artifacts: Sha256,
     qemu: Emulator,
     count: u32,
+    #[serde(default, skip_serializing_if = "GuestIndex::is_first")]
+    first: GuestIndex,
     accel: Accel,
     sharing: Sharing,
     net: Net,
@@ -43,7 +45,7 @@ pub(in crate::store) struct SpecFile {
     tap_subnet: Option<Subnet>,
     memory: ByteSize,
     command_line: String,
-    burn: u8,
+    burn: Duty,
     burn_at: BurnAt,
     restart: Restart,
     health: Option<Duration>,
@@ -76,6 +78,7 @@ impl From<FleetSpec> for SpecFile {
             artifacts: spec.artifacts,
             qemu: spec.qemu,
             count: spec.count,
+            first: spec.first,
             accel: spec.machine.accel,
             sharing: spec.machine.sharing,
             net: spec.machine.net,
@@ -114,6 +117,7 @@ impl From<SpecFile> for FleetSpec {
             artifacts: file.artifacts,
             qemu: file.qemu,
             count: file.count,
+            first: file.first,
             machine: Machine {
                 accel: file.accel,
                 sharing: file.sharing,
