@@ -7,12 +7,10 @@
 //! and reading all of them as long as a good part of a kernel build.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-
-use tempfile::NamedTempFile;
 
 use crate::digest::{Hasher, Sha256};
 use crate::{durable, plain};
@@ -46,10 +44,7 @@ impl Kept {
         let inventory = inventory(tree)?;
         self.remove()?;
         durable::rename(tree, &self.tree)?;
-        let mut note = NamedTempFile::new_in(durable::folder_of(&self.note))?;
-        writeln!(note, "{inventory}")?;
-        durable::persist(note, &self.note)?;
-        Ok(())
+        durable::replace(&self.note, format!("{inventory}\n").as_bytes()).map(drop)
     }
 
     /// Removes what is here; the note first, as it would be wrong otherwise.

@@ -10,22 +10,23 @@
 //! launch is not done never had a guest, and goes with the next launch of its
 //! name.
 
-use std::fs::{DirBuilder, File};
-use std::io::{self, Write as _};
+use std::fs::DirBuilder;
+use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use tempfile::NamedTempFile;
+use tempfile::Builder;
 
 use super::orphans::{self, Mark};
 use super::spec::FleetSpec;
 use crate::directories::Directories;
+use crate::durable::{self, folder_of};
 use crate::private::{Others, Private};
+use crate::text;
 use crate::units::GuestIndex;
-use crate::{durable, text};
 use list::entries;
 use lock::Lock;
 use paths::{SOCKET_PATH_MAX, SPEC};
@@ -292,7 +293,7 @@ impl Folder {
     pub fn write_spec(&self, spec: &FleetSpec) -> Result<(), FolderError> {
         let json = text::json_pretty(spec).expect("a spec has no map with other keys");
         let path = self.spec_file();
-        replace(&path, json.as_bytes()).map_err(unwritable(&path))?;
+        durable::replace(&path, json.as_bytes()).map_err(unwritable(&path))?;
         Ok(())
     }
 
@@ -319,7 +320,7 @@ impl Folder {
     /// It is not forced to the disk: a fleet does not outlive its host.
     pub fn write(&self, name: impl AsRef<Path>, bytes: &[u8]) -> Result<PathBuf, FolderError> {
         let path = self.state.join(name);
-        written_beside(&path, bytes)
+        durable::beside(&Builder::new(), &path, bytes)
             .and_then(|new| Ok(new.persist(&path)?))
             .map_err(unwritable(&path))?;
         Ok(path)
@@ -347,24 +348,6 @@ pub fn ssh_config(state: &Path) -> PathBuf {
 #[must_use]
 pub fn known_hosts(state: &Path) -> PathBuf {
     state.join(KNOWN_HOSTS)
-}
-
-/// Puts a file of these bytes in the place of another, whole or not at all,
-/// whenever this process or the host dies; readable by its owner alone.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    durable::persist(written_beside(path, bytes)?, path)
-}
-
-/// A temporary file of these bytes in the folder of `path`, to be put in its
-/// place; readable by its owner alone.
-fn written_beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
-    let mut new = NamedTempFile::new_in(folder_of(path))?;
-    new.write_all(bytes)?;
-    Ok(new)
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().expect("a file is in a folder")
 }
 
 /// The paths of a new fleet, its sockets where no other's are: fleets of several

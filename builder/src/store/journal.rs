@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::Crc;
 
-use super::folder::replace;
+use crate::durable;
 
 mod history;
 
@@ -167,7 +167,7 @@ impl Journal {
         let records = self.history.records();
         if self.lines > SURPLUS * records.len() {
             let text: String = records.iter().map(line).collect();
-            match replace(&self.path, text.as_bytes()) {
+            match durable::replace(&self.path, text.as_bytes()) {
                 Ok(file) => {
                     self.file = file;
                     self.length = text.len() as u64;

@@ -3,8 +3,9 @@
 use std::fs;
 
 use super::Folder;
+use crate::durable::folder_of;
 use crate::private::{Others, Private};
-use crate::store::folder::{FolderError, folder_of, is_a_folder, is_gone, unwritable};
+use crate::store::folder::{FolderError, is_a_folder, is_gone, unwritable};
 
 impl Folder {
     /// Removes the folders. The caller has seen to it that no guest lives.

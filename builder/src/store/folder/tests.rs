@@ -1,4 +1,4 @@
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -107,7 +107,7 @@ fn orphaned(name: &str, directories: &Directories) -> Paths {
     let spec = read_spec(&paths.state).unwrap();
     let unfinished = false;
     let spec = FleetSpec { unfinished, ..spec };
-    replace(
+    durable::replace(
         &paths.spec_file(),
         &serde_json::to_vec_pretty(&spec).unwrap(),
     )
@@ -404,7 +404,7 @@ fn living_guests_are_counted() {
     let mut spec = spec("web", 0);
     // Of this test alone.
     spec.instance.0[..4].copy_from_slice(&std::process::id().to_be_bytes());
-    replace(&paths.spec_file(), &serde_json::to_vec(&spec).unwrap()).unwrap();
+    durable::replace(&paths.spec_file(), &serde_json::to_vec(&spec).unwrap()).unwrap();
     let _guest = Waiting::start(&spec.instance.uuid(2));
     let error = Folder::create("web", &directories).unwrap_err().to_string();
     assert!(error.contains("1 living guest:"), "{error}");

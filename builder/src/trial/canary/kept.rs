@@ -1,7 +1,7 @@
 //! Canary results kept for as long as nothing that they depend on changes.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -100,11 +100,7 @@ impl Key {
             key: self.clone(),
             canary,
         };
-        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-        serde_json::to_writer(&mut file, &entry)?;
-        file.flush()?;
-        durable::persist(file, &self.file(cache))?;
-        Ok(())
+        durable::replace(&self.file(cache), &serde_json::to_vec(&entry)?).map(drop)
     }
 }
 
