@@ -8,10 +8,9 @@
 //! that is gone has nothing, so that no death of a process leaves anything taken.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
@@ -23,6 +22,7 @@ use super::spec::FleetSpec;
 use crate::any_path;
 use crate::directories::Directories;
 use crate::host::user_ids::IdRange;
+use crate::lock;
 use crate::net::tap::{self, Subnet};
 use crate::private::{Others as Reach, Private, PrivateError};
 use crate::units::Instance;
@@ -32,8 +32,6 @@ mod record;
 
 const ROOTS: &str = "/run/imgbuild";
 const RECORD: &str = "fleets.json";
-/// How often it is tried to lock the record.
-const PAUSE: Duration = Duration::from_millis(20);
 /// How long the end of a fleet waits for it. What is not given back then, the
 /// next to choose takes back.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -355,21 +353,15 @@ fn locked(folder: &Private, may_wait: impl Fn() -> bool) -> Result<Option<File>,
     };
     let lock = File::open(folder.within(".")).map_err(failed)?;
     let mut said = false;
-    loop {
-        match lock.try_lock() {
-            Ok(()) => return Ok(Some(lock)),
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
-        if !may_wait() {
-            return Ok(None);
-        }
-        if !said {
+    let is_locked = lock::wait(&lock, || {
+        let waits = may_wait();
+        if waits && !said {
             tracing::info!("waiting for another fleet to choose its ports, user ids and addresses");
             said = true;
         }
-        sleep(PAUSE);
-    }
+        waits
+    });
+    Ok(is_locked.map_err(failed)?.then_some(lock))
 }
 
 #[cfg(test)]
