@@ -6,10 +6,8 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use procfs_core::process::{MemoryMaps, SmapsRollup, Status};
-use procfs_core::{FromRead, ProcError};
-
-use super::{ksm, meminfo, processes};
+use super::processes::{self, bytes, field, mapping};
+use super::{ksm, meminfo};
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
@@ -42,19 +40,18 @@ pub struct Footprint {
 impl Footprint {
     /// Looks at a process of this user's.
     pub fn of(pid: u32) -> io::Result<Self> {
-        let smaps: SmapsRollup = parse(pid, "smaps_rollup")?;
-        let status: Status = parse(pid, "status")?;
-        let bytes = |keys: &[&str]| -> u64 {
-            let maps = smaps.memory_map_rollup.iter();
-            maps.flat_map(|map| keys.iter().filter_map(|key| map.extension.map.get(*key)))
-                .sum()
-        };
-        let tables = status.vmpte.unwrap_or(0) << 10;
+        let process = folder(pid);
+        let rolled_up = |fields: &[&str]| bytes(&process, "smaps_rollup", fields);
+        let threads = field(&process, "status", "Threads")?;
         Ok(Self {
-            private: bytes(&["Private_Clean", "Private_Dirty", "Swap"]) + tables,
-            shared: bytes(&["Shared_Clean", "Shared_Dirty"]),
-            threads: status.threads,
-            files: fs::read_dir(file(pid, "fd"))?.count() as u64,
+            private: rolled_up(&["Private_Clean", "Private_Dirty", "Swap"])?.saturating_add(bytes(
+                &process,
+                "status",
+                &["VmPTE"],
+            )?),
+            shared: rolled_up(&["Shared_Clean", "Shared_Dirty"])?,
+            threads: threads.parse().map_err(io::Error::other)?,
+            files: fs::read_dir(process.join("fd"))?.count() as u64,
         })
     }
 }
@@ -96,17 +93,14 @@ fn count_threads(names: impl Iterator<Item = String>, pid: u32) -> Option<u64> {
 ///
 /// `ram` is the guest's RAM in bytes, which QEMU maps in one piece.
 pub fn pages(pid: u32, ram: u64) -> io::Result<Pages> {
-    let maps: MemoryMaps = parse(pid, "maps")?;
-    let (start, _) = maps
-        .iter()
-        .map(|map| map.address)
-        .find(|(start, end)| end - start == ram)
+    let process = folder(pid);
+    let start = mapping(&process, ram)?
         .ok_or_else(|| io::Error::other(format!("process {pid} has no mapping of {ram} bytes")))?;
     // A page's entry has bit 63 set when it is present, and bit 62 when it is
     // swapped out (kernel document admin-guide/mm/pagemap).
     let mut entries = vec![0; usize::try_from(ram / PAGE as u64 * 8).map_err(io::Error::other)?];
-    File::open(file(pid, "pagemap"))?.read_exact_at(&mut entries, start / PAGE as u64 * 8)?;
-    let memory = File::open(file(pid, "mem"))?;
+    File::open(process.join("pagemap"))?.read_exact_at(&mut entries, start / PAGE as u64 * 8)?;
+    let memory = File::open(process.join("mem"))?;
     (0..ram)
         .step_by(PAGE)
         .zip(entries.chunks_exact(8))
@@ -133,18 +127,11 @@ pub fn mergeable(pages: &Pages, others: &Pages) -> u64 {
 /// page included; `None` before Linux 5.19, which does not tell.
 #[must_use]
 pub fn merged(pid: u32) -> Option<u64> {
-    ksm::merged(&file(pid, "")).ok()
+    ksm::merged(&folder(pid)).ok()
 }
 
-fn parse<T: FromRead>(pid: u32, name: &str) -> io::Result<T> {
-    T::from_file(file(pid, name)).map_err(|error| match error {
-        ProcError::Io(source, _) => source,
-        other => io::Error::other(other),
-    })
-}
-
-fn file(pid: u32, name: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/{pid}/{name}"))
+fn folder(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
 }
 
 #[cfg(test)]
