@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{fs, io, thread};
+use std::{fs, io};
 
 use indicatif::ProgressBar;
 use reqwest::StatusCode;
@@ -280,12 +280,8 @@ impl Job<'_> {
     }
 
     fn pause(&self, length: Duration) -> Result<(), DownloadError> {
-        let until = Instant::now() + length;
-        while Instant::now() < until {
-            if self.options.interrupt.requested() {
-                return Err(self.interrupted());
-            }
-            thread::sleep(TICK.min(length));
+        if self.options.interrupt.wait(length) {
+            return Err(self.interrupted());
         }
         Ok(())
     }

@@ -11,13 +11,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::fstat;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stderr, stderr};
 
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, poll_until};
 
 /// Most bytes of a log, unless something else is asked for.
 pub(crate) const CAP: u64 = 256 << 10;
@@ -125,10 +125,7 @@ pub(crate) fn follow(
             // Its end comes unasked.
             PollFd::new(&output, PollFlags::empty()),
         ];
-        match poll(&mut waited, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        poll_until(&mut waited, None)?;
         if interrupt.requested() || !waited[2].revents().is_empty() {
             return Ok(());
         }
