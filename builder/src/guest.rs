@@ -10,6 +10,7 @@ use tty_init::protocol::Status;
 use state::{Start, State};
 
 pub(crate) mod admission;
+pub(crate) mod counts;
 pub(crate) mod deadline;
 mod event;
 mod heard;

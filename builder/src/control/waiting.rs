@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::types::{Event, Fleet, Guest, Stage};
+use crate::guest::counts::{Counts, count};
 use crate::guest::{Desired, Phase};
 
 /// Guests that are waited for.
@@ -66,12 +67,8 @@ impl Waiting {
 
     /// Guests in each state, of those that are to be up.
     #[must_use]
-    pub(crate) fn counts(&self) -> BTreeMap<Phase, u64> {
-        let mut counts = BTreeMap::new();
-        for state in self.states() {
-            *counts.entry(state).or_default() += 1;
-        }
-        counts
+    pub(crate) fn counts(&self) -> Counts {
+        count(self.states())
     }
 
     /// How the wait ended, if it did.

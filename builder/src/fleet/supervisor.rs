@@ -20,6 +20,7 @@ use super::site::Site;
 use crate::control::types::Totals;
 use crate::fleet::supervisor::news::{SOURCES, news, token};
 use crate::guest::admission::Admission;
+use crate::guest::counts::Counts;
 use crate::guest::{Event, Phase, Policy};
 use crate::host::memory::OomKills;
 use crate::interrupt::Interrupt;
@@ -215,7 +216,7 @@ impl Supervisor {
 
     /// How many guests are in each state; states without any are left out.
     #[must_use]
-    pub fn counts(&self) -> &BTreeMap<Phase, usize> {
+    pub fn counts(&self) -> &Counts {
         self.members.counts()
     }
 

@@ -1,12 +1,12 @@
 //! A fleet for people: a line of counts, and a table of guests.
 
-use std::iter;
 use std::time::Duration;
 
 use super::WIDTH;
 use crate::control::types::{Fleet, Guest, Stage};
+use crate::guest::counts::listed;
 use crate::text::printable;
-use crate::units::{counted, grouped};
+use crate::units::counted;
 
 /// How wide a table may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,13 +33,12 @@ pub(crate) fn headline(fleet: &Fleet) -> String {
             return format!("{name} is on host {host}: {wanted}; run imgbuild there to see more");
         }
     };
-    let counts = fleet
-        .counts
-        .iter()
-        .map(|(state, count)| format!("{} {}", grouped((*count).into()), state.name()));
-    let wanted = counted(fleet.wanted.into(), "guest");
-    let parts = iter::once(wanted).chain(counts).collect::<Vec<_>>();
-    let mut line = format!("{} is {stage}: {}", fleet.fleet, parts.join(", "));
+    let mut line = format!("{} is {stage}: ", fleet.fleet);
+    line.push_str(&counted(fleet.wanted.into(), "guest"));
+    if !fleet.counts.is_empty() {
+        line.push_str(", ");
+        line.push_str(&listed(&fleet.counts));
+    }
     match fleet.supervisor {
         Some(supervisor) => {
             line.push_str("; supervisor ");

@@ -1,11 +1,11 @@
 //! The guests of a fleet, each with its VMM while that lives, and how many are
 //! in which state.
 
-use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
 use std::time::Instant;
 
 use crate::control::types::Totals;
+use crate::guest::counts::{Counts, recount};
 use crate::guest::{Actions, Event, Guest, Phase, Policy};
 use crate::placement::Class;
 use crate::units::GuestIndex;
@@ -148,7 +148,7 @@ impl Member {
 pub(crate) struct Members {
     all: Vec<Member>,
     /// Members in each state.
-    counts: BTreeMap<Phase, usize>,
+    counts: Counts,
     /// What happened to those that went with a smaller number of guests.
     gone: Totals,
 }
@@ -170,14 +170,14 @@ impl Members {
     }
 
     /// How many guests are in each state; states without any are left out.
-    pub(super) fn counts(&self) -> &BTreeMap<Phase, usize> {
+    pub(super) fn counts(&self) -> &Counts {
         &self.counts
     }
 
     /// How many guests are in one of these states.
     pub(super) fn count(&self, phases: &[Phase]) -> usize {
-        let of = |phase| self.counts.get(phase).copied().unwrap_or(0);
-        phases.iter().map(of).sum()
+        let counted = phases.iter().filter_map(|phase| self.counts.get(phase));
+        counted.sum::<u32>() as usize
     }
 
     /// What happened to guests in all.
@@ -190,14 +190,14 @@ impl Members {
     pub(super) fn extend(&mut self, guests: impl IntoIterator<Item = GuestIndex>) {
         for index in guests {
             self.all.push(Member::new(index));
-            *self.counts.entry(Phase::Planned).or_default() += 1;
+            recount(&mut self.counts, None, Some(Phase::Planned));
         }
     }
 
     /// Drops the last members down to `count`.
     pub(super) fn truncate(&mut self, count: usize) {
         for which in count..self.all.len() {
-            self.uncount(self.all[which].guest.phase());
+            recount(&mut self.counts, Some(self.all[which].guest.phase()), None);
             self.gone = and(self.gone, &self.all[which].guest);
         }
         self.all.truncate(count);
@@ -227,20 +227,8 @@ impl Members {
 
     /// Counts a guest where it stands now, and not where it stood before.
     fn recount(&mut self, which: usize, before: Phase) {
-        let after = self.all[which].guest.phase();
-        if after != before {
-            self.uncount(before);
-            *self.counts.entry(after).or_default() += 1;
-        }
-    }
-
-    fn uncount(&mut self, phase: Phase) {
-        if let Some(counted) = self.counts.get_mut(&phase) {
-            *counted -= 1;
-            if *counted == 0 {
-                self.counts.remove(&phase);
-            }
-        }
+        let now = self.all[which].guest.phase();
+        recount(&mut self.counts, Some(before), Some(now));
     }
 }
 
@@ -279,11 +267,11 @@ mod tests {
         members.remember(2, 5, Some(Phase::Exited));
         assert_eq!(
             *members.counts(),
-            BTreeMap::from([(Phase::Planned, 2), (Phase::Exited, 1)])
+            Counts::from([(Phase::Planned, 2), (Phase::Exited, 1)])
         );
         assert_eq!(members.totals().restarts, 6);
         members.truncate(1);
-        assert_eq!(*members.counts(), BTreeMap::from([(Phase::Planned, 1)]));
+        assert_eq!(*members.counts(), Counts::from([(Phase::Planned, 1)]));
         assert_eq!(members.totals().restarts, 6);
         members.extend(GuestRange::new(1, 3).unwrap().iter());
         assert_eq!(members.totals().restarts, 6);
