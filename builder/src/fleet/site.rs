@@ -23,6 +23,7 @@ use crate::net::ports;
 use crate::net::tap::{self, Subnet};
 use crate::placement::cgroup::FleetCgroup;
 use crate::placement::{self, Class, Placement};
+use crate::sample::meminfo;
 use crate::store::claims::{Claim, Register, Turn};
 use crate::store::folder::Folder;
 use crate::store::key::Key;
@@ -145,7 +146,7 @@ impl Site {
         let cgroup = placement.and_then(|placement| placement.classes().cgroup());
         cgroup
             .and_then(FleetCgroup::oom_kills)
-            .unwrap_or_else(|| host::memory::oom_kills(Path::new("/")))
+            .unwrap_or_else(|| meminfo::oom_kills(Path::new("/")))
     }
 
     /// Sees that guests can run at all, and makes what each needs.

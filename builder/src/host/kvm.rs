@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::unseen::Unseen;
+use crate::sample::unseen::Unseen;
 
 mod access;
 mod code;

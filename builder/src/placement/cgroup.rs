@@ -40,8 +40,9 @@ use super::class::Class;
 use super::error::CpuError;
 use super::settings;
 use super::spec::PlacementSpec;
-use crate::host::snapshot::cgroup::{Controller, Hierarchy, is_writable};
+use crate::host::snapshot::cgroup::{Controller, is_writable};
 use crate::placement::around::{Around, around};
+use crate::sample::cgroup::Hierarchy;
 use crate::units::Instance;
 use crate::vmm;
 
@@ -215,11 +216,7 @@ impl FleetCgroup {
     /// since the group was made; `None` where it is not counted.
     #[must_use]
     pub fn oom_kills(&self) -> Option<u64> {
-        let file = match self.hierarchy {
-            Hierarchy::V1 => "memory.oom_control",
-            Hierarchy::V2 => "memory.events",
-        };
-        oom_kills(&fs::read_to_string(self.memory.as_ref()?.join(file)).ok()?)
+        self.hierarchy.oom_kills(self.memory.as_ref()?)
     }
 
     /// Removes it once its processes have ended; waits for the last of them up
@@ -378,12 +375,6 @@ fn failure(what: &str, path: &Path, source: io::Error) -> CpuError {
         path: path.to_path_buf(),
         source,
     }
-}
-
-/// The count in a `memory.events` or a `memory.oom_control`.
-fn oom_kills(text: &str) -> Option<u64> {
-    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-    lines.find(|(name, _)| *name == "oom_kill")?.1.parse().ok()
 }
 
 fn remove_all(cpu: &Path, memory: Option<&Path>, tries: u32) -> io::Result<()> {

@@ -1,9 +1,84 @@
-//! What KSM merged of a process.
+//! Kernel samepage merging: what it is set to, what it has done, and what of that is
+//! a process's.
 
 use std::path::Path;
 use std::{fs, io};
 
+use serde::{Deserialize, Serialize};
+
 use super::processes::is_gone;
+use super::source::Source;
+use super::unseen::Unseen;
+
+/// Its folder below a root (kernel document admin-guide/mm/ksm).
+const FOLDER: &str = "sys/kernel/mm/ksm";
+
+/// Kernel samepage merging (kernel document admin-guide/mm/ksm).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ksm {
+    /// 0 stopped, 1 running, 2 stopped and unmerged.
+    pub run: Option<u64>,
+    /// Pages a turn of ksmd.
+    pub pages_to_scan: Option<u64>,
+    /// Milliseconds between turns.
+    pub sleep_millisecs: Option<u64>,
+    /// Whether pages that did not merge are passed over for a while.
+    pub smart_scan: Option<u64>,
+    /// Whether empty pages become the kernel's zero page.
+    pub use_zero_pages: Option<u64>,
+    /// Most mappings of one page.
+    pub max_page_sharing: Option<u64>,
+    /// Whether pages of different NUMA nodes merge.
+    pub merge_across_nodes: Option<u64>,
+    /// Who sets `pages_to_scan`: `none` or `scan-time`.
+    pub advisor_mode: Option<String>,
+    /// Pages that stand for others.
+    pub pages_shared: Option<u64>,
+    /// Mappings more than those pages, and so pages saved.
+    pub pages_sharing: Option<u64>,
+    /// Pages that are alike to no other.
+    pub pages_unshared: Option<u64>,
+    /// Pages that change too fast.
+    pub pages_volatile: Option<u64>,
+    /// Passes over all memory.
+    pub full_scans: Option<u64>,
+}
+
+impl Ksm {
+    /// Whether it merges now.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.run == Some(1)
+    }
+}
+
+/// KSM of the machine under `root`; `None` if its kernel has none. What is
+/// there but cannot be read is added to `unseen`.
+pub(crate) fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Option<Ksm> {
+    let mut source = Source::new(root, unseen);
+    let listed = fs::read_dir(source.place(FOLDER));
+    source.kept(FOLDER, listed)?;
+    let mut number = |name: &str| source.number(Path::new(FOLDER).join(name));
+    let ksm = Ksm {
+        run: number("run"),
+        pages_to_scan: number("pages_to_scan"),
+        sleep_millisecs: number("sleep_millisecs"),
+        smart_scan: number("smart_scan"),
+        use_zero_pages: number("use_zero_pages"),
+        max_page_sharing: number("max_page_sharing"),
+        merge_across_nodes: number("merge_across_nodes"),
+        advisor_mode: None,
+        pages_shared: number("pages_shared"),
+        pages_sharing: number("pages_sharing"),
+        pages_unshared: number("pages_unshared"),
+        pages_volatile: number("pages_volatile"),
+        full_scans: number("full_scans"),
+    };
+    Some(Ksm {
+        advisor_mode: source.choice(Path::new(FOLDER).join("advisor_mode")),
+        ..ksm
+    })
+}
 
 /// Merged pages of the process with this folder, zero pages among them.
 pub(crate) fn merged(process: &Path) -> Result<u64, String> {

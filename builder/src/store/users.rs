@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use super::claims::Others;
-use crate::host::snapshot::file::Source;
 use crate::host::user_ids::{self, IdRange, Mapped};
+use crate::sample::source::Source;
 use crate::units::counted;
 
 /// Under which user ids guests run.

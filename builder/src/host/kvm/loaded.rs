@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::host::unseen::Unseen;
+use crate::sample::unseen::Unseen;
 
 /// Where modules are, below a root; built-in ones with parameters too.
 const MODULES: &str = "sys/module";

@@ -8,16 +8,17 @@ use std::thread::{self, Scope};
 use rustix::process::{Resource, geteuid, getrlimit, getuid};
 use rustix::thread::{CapabilitySet, capabilities, sched_getaffinity};
 
-use super::file::Source;
 use super::{
     FileSystem, Files, Host, MemoryMerge, Qemu, SCHEMA, Store, Unseen, cgroup, cpu, daemons,
     kernel, merge, mounts, network, storage, tables, users,
 };
 use crate::directories::Directories;
 use crate::host::kvm::{self, Kvm, Prober, probe};
-use crate::host::{self, ksm, memory, user_ids};
+use crate::host::{self, memory, user_ids};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
+use crate::sample::ksm;
+use crate::sample::source::Source;
 use crate::vmm::qemu::{Barrier, Program};
 
 /// A user who owns nothing, as those of guests do.

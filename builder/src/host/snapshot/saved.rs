@@ -9,8 +9,8 @@ use serde_json::Value;
 use serde_json::error::Category;
 use tempfile::Builder;
 
-use super::file::reason;
 use super::{Host, SCHEMA};
+use crate::sample::source::reason;
 use crate::{durable, text};
 
 /// Most bytes of a snapshot; one of a large host has some 30 kB.

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::Unseen;
+use super::unseen::Unseen;
 
 /// Most bytes of an ordinary file.
 pub(crate) const ORDINARY: u64 = 1 << 20;
@@ -133,6 +133,12 @@ impl<'a> Source<'a> {
         names.sort();
         names
     }
+}
+
+/// The number of `name` in a text whose lines are names and numbers.
+pub(crate) fn counter(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(field, _)| *field == name)?.1.parse().ok()
 }
 
 /// Everything in `reader`, which holds at most `limit` bytes.
