@@ -1,7 +1,8 @@
 //! SHA-256 as a value: what names every download, cache entry and artifact.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, BufReader, Write};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -33,16 +34,8 @@ impl Sha256 {
     /// The digest of a file's content, read in pieces; nothing but a file has one.
     pub fn of_file(path: impl AsRef<Path>) -> io::Result<Self> {
         let mut hasher = Hasher::default();
-        let mut file = plain::open(path.as_ref())?;
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(hasher.finish()),
-                Ok(read) => hasher.update(&buffer[..read]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        hasher.read(&mut plain::open(path.as_ref())?)?;
+        Ok(hasher.finish())
     }
 
     /// The digest's 32 bytes.
@@ -62,10 +55,26 @@ impl Hasher {
         self.0.update(bytes.as_ref());
     }
 
+    /// Adds all that is left of a file; gives how many bytes that was.
+    pub(crate) fn read(&mut self, file: &mut File) -> io::Result<u64> {
+        io::copy(&mut BufReader::with_capacity(BUFFER, file), self)
+    }
+
     /// The digest of all pieces.
     #[must_use]
     pub fn finish(self) -> Sha256 {
         Sha256(self.0.finalize().into())
+    }
+}
+
+impl Write for Hasher {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.update(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

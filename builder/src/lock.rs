@@ -82,11 +82,8 @@ impl Lock {
             if other.as_ref().is_some_and(|file| file.try_lock().is_err()) {
                 continue;
             }
-            match fs::remove_dir_all(entry.path()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    warn!("cannot remove {}: {error}", entry.path().display());
-                }
-                _ => {}
+            if let Err(error) = plain::if_there(fs::remove_dir_all(entry.path())) {
+                warn!("cannot remove {}: {error}", entry.path().display());
             }
         }
     }

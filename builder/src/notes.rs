@@ -4,7 +4,7 @@
 //! change times are; anyone who can forge those can write the cache itself.
 
 use std::fs::{self, Metadata};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -130,10 +130,7 @@ impl Notes {
 }
 
 fn read<T: DeserializeOwned>(place: &Path) -> Option<Note<T>> {
-    let mut text = Vec::new();
-    let file = plain::open(place).ok()?;
-    file.take(NOTE_MAX).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
+    serde_json::from_slice(&plain::read_start(place, NOTE_MAX).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use rustix::process::geteuid;
 use tempfile::Builder;
 
 use crate::durable::{self, folder_of};
+use crate::plain::if_there;
 
 /// Readable, writable and searchable by the owner alone.
 const FOLDER: Mode = Mode::RWXU;
@@ -184,10 +185,7 @@ impl Private {
             Err(Errno::ISDIR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        match fs::remove_dir_all(self.within(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+        if_there(fs::remove_dir_all(self.within(name))).map(drop)
     }
 
     /// Removes a folder of sockets in this one, and nothing but sockets with it;

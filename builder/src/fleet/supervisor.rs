@@ -64,6 +64,15 @@ const AT_WORK: [Phase; 5] = [
     Phase::Restarting,
 ];
 
+/// Where a guest is still to come up: one that failed, and is tried again, has not
+/// come up either.
+pub(crate) const TO_COME: [Phase; 4] = [
+    Phase::Planned,
+    Phase::Starting,
+    Phase::Booting,
+    Phase::Restarting,
+];
+
 /// Most guests started before what others have to say is heard.
 const STARTS_A_TURN: usize = 8;
 
@@ -224,6 +233,11 @@ impl Supervisor {
     #[must_use]
     pub fn count(&self, phases: &[Phase]) -> usize {
         self.members.count(phases)
+    }
+
+    /// Whether this holds for any guest.
+    pub(crate) fn any(&self, holds: fn(&Member) -> bool) -> bool {
+        self.members().iter().any(holds)
     }
 
     /// Why no more guests are started, and whether that is for good as far as

@@ -86,10 +86,7 @@ impl Entry {
         fs::copy(image, path.join(IMAGE))?;
         fs::write(path.join(CONFIG), config)?;
         fs::write(path.join(RECORD), serde_json::to_vec_pretty(record)?)?;
-        match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        plain::if_there(fs::remove_dir_all(&self.folder))?;
         durable::rename(path, &self.folder)?;
         // It is there no more.
         let _ = temporary.keep();

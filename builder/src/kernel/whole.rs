@@ -50,15 +50,11 @@ impl Kept {
     /// Removes what is here; the note first, as it would be wrong otherwise.
     fn remove(&self) -> io::Result<()> {
         for path in [&self.note, &self.tree] {
-            let removed = match fs::symlink_metadata(path) {
+            plain::if_there(match fs::symlink_metadata(path) {
                 Ok(found) if found.is_dir() => fs::remove_dir_all(path),
                 Ok(_) => fs::remove_file(path),
                 Err(error) => Err(error),
-            };
-            match removed {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            })?;
         }
         Ok(())
     }

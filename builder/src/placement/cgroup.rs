@@ -42,6 +42,7 @@ use super::settings;
 use super::spec::PlacementSpec;
 use crate::host::snapshot::cgroup::{Controller, is_writable};
 use crate::placement::around::{Around, around};
+use crate::plain::if_there;
 use crate::sample::cgroup::Hierarchy;
 use crate::units::Instance;
 use crate::vmm;
@@ -391,17 +392,10 @@ pub(crate) fn remove_folder(folder: &Path, tries: u32) -> io::Result<()> {
     for _ in 1..tries {
         match fs::remove_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => sleep(PAUSE),
-            result => return gone(result),
+            result => return if_there(result).map(drop),
         }
     }
-    gone(fs::remove_dir(folder))
-}
-
-fn gone(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
+    if_there(fs::remove_dir(folder)).map(drop)
 }
 
 #[cfg(test)]

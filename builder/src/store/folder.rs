@@ -390,13 +390,6 @@ fn private_folder(path: &Path) -> Result<(), FolderError> {
         .map_err(unwritable(path))
 }
 
-fn is_gone(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotFound {
-        return Ok(());
-    }
-    Err(error)
-}
-
 fn is_a_folder(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::IsADirectory
 }

@@ -1,6 +1,6 @@
 //! A fleet's `spec.json`: read whole or not at all.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -119,9 +119,5 @@ pub(crate) fn holds(state: &Path, instance: Instance) -> bool {
 /// What the spec in this folder holds; of one that is larger than any spec, a
 /// part that shows it.
 fn bytes(state: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    plain::open(&state.join(SPEC))?
-        .take(SPEC_MAX + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
+    plain::read_start(&state.join(SPEC), SPEC_MAX + 1)
 }
