@@ -151,12 +151,6 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A guest that is planned.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Where it stands.
     #[must_use]
     pub fn phase(&self) -> Phase {

@@ -142,12 +142,6 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// Reads the manifest of an output folder.
-    pub fn load(folder: &Path) -> Result<Self, ManifestError> {
-        let (manifest, _) = Self::load_with_text(folder)?;
-        Ok(manifest)
-    }
-
     /// Reads the manifest of an output folder, and gives its text beside it.
     pub fn load_with_text(folder: &Path) -> Result<(Self, Vec<u8>), ManifestError> {
         let path = folder.join(MANIFEST);

@@ -13,7 +13,7 @@ use self::artifact::Artifact;
 use crate::artifact::opened::Artifacts;
 use crate::artifact::{BASE, INITRAMFS};
 use crate::disk::overlay::{Overlay, write_overlays};
-use crate::disk::qcow2::{Backing, BackingFormat};
+use crate::disk::qcow2::Backing;
 use crate::fleet::site::socket::{connect, reach, socket};
 use crate::guest::deadline;
 use crate::host;
@@ -67,7 +67,7 @@ impl Site {
     ) -> Result<Self, SiteError> {
         let manifest = &artifacts.manifest;
         let base = artifacts.folder.join(BASE);
-        let backing = Backing::new(base.clone(), BackingFormat::Qcow2)?;
+        let backing = Backing::new(&base)?;
         Ok(Self {
             kernel: Artifact::open(artifacts.folder.join(&manifest.kernel.file))?,
             kernel_format: manifest.kernel.format,

@@ -65,31 +65,33 @@ impl Kept {
 /// system's.
 fn inventory(tree: &Path) -> io::Result<Sha256> {
     let mut hasher = Hasher::default();
+    walk(tree, |name, found| {
+        let length = if found.is_dir() { 0 } else { found.size() };
+        hasher.update(name.as_os_str().as_bytes());
+        hasher.update([0]);
+        hasher.update(found.mode().to_le_bytes());
+        hasher.update(length.to_le_bytes());
+        true
+    })?;
+    Ok(hasher.finish())
+}
+
+/// Shows `enters` what a tree holds, in an order that its names alone decide; a
+/// folder whose content is to be shown too is one that it says `true` to.
+pub(crate) fn walk(
+    tree: &Path,
+    mut enters: impl FnMut(&Path, &fs::Metadata) -> bool,
+) -> io::Result<()> {
     let mut folders = vec![tree.to_owned()];
     while let Some(folder) = folders.pop() {
         let mut entries = fs::read_dir(&folder)?.collect::<io::Result<Vec<_>>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
-            let metadata = entry.metadata()?;
-            let path = entry.path();
-            let length = if metadata.is_dir() {
-                0
-            } else {
-                metadata.size()
-            };
-            hasher.update(
-                path.strip_prefix(tree)
-                    .unwrap_or(&path)
-                    .as_os_str()
-                    .as_bytes(),
-            );
-            hasher.update([0]);
-            hasher.update(metadata.mode().to_le_bytes());
-            hasher.update(length.to_le_bytes());
-            if metadata.is_dir() {
+            let (path, found) = (entry.path(), entry.metadata()?);
+            if enters(path.strip_prefix(tree).unwrap_or(&path), &found) && found.is_dir() {
                 folders.push(path);
             }
         }
     }
-    Ok(hasher.finish())
+    Ok(())
 }

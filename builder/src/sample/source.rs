@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::io::Errno;
 
 use super::unseen::Unseen;
+use crate::plain;
 
 /// Most bytes of an ordinary file.
 pub(crate) const ORDINARY: u64 = 1 << 20;
@@ -62,7 +63,7 @@ impl<'a> Source<'a> {
     /// The bytes of a file of at most `limit`.
     pub(crate) fn bytes(&mut self, path: impl AsRef<Path>, limit: u64) -> Option<Vec<u8>> {
         let path = path.as_ref();
-        let opened = File::open(self.place(path));
+        let opened = plain::open(&self.place(path));
         let file = self.kept(path, opened)?;
         let bytes = read_bounded(file, limit);
         self.kept(path, bytes)
@@ -115,7 +116,7 @@ impl<'a> Source<'a> {
         take: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Option<()> {
         let path = path.as_ref();
-        let opened = File::open(self.place(path));
+        let opened = plain::open(&self.place(path));
         let file = self.kept(path, opened)?;
         let outcome = each_line(file, limit, take);
         self.kept(path, outcome)
