@@ -4,12 +4,13 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::ops::ControlFlow;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::unseen::Unseen;
-use crate::plain;
 
 /// Most bytes of an ordinary file.
 pub(crate) const ORDINARY: u64 = 1 << 20;
@@ -40,6 +41,13 @@ impl<'a> Source<'a> {
         self.root.join(names.collect::<PathBuf>())
     }
 
+    /// Opens a file; a pipe in its place is not waited for.
+    fn open(&self, path: &Path) -> io::Result<File> {
+        let mut options = File::options();
+        options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        options.read(true).open(self.place(path))
+    }
+
     /// Notes that `path` could not be seen.
     pub(crate) fn note(&mut self, path: impl AsRef<Path>, why: impl fmt::Display) {
         let path = path.as_ref().to_string_lossy();
@@ -63,7 +71,7 @@ impl<'a> Source<'a> {
     /// The bytes of a file of at most `limit`.
     pub(crate) fn bytes(&mut self, path: impl AsRef<Path>, limit: u64) -> Option<Vec<u8>> {
         let path = path.as_ref();
-        let opened = plain::open(&self.place(path));
+        let opened = self.open(path);
         let file = self.kept(path, opened)?;
         let bytes = read_bounded(file, limit);
         self.kept(path, bytes)
@@ -116,7 +124,7 @@ impl<'a> Source<'a> {
         take: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Option<()> {
         let path = path.as_ref();
-        let opened = plain::open(&self.place(path));
+        let opened = self.open(path);
         let file = self.kept(path, opened)?;
         let outcome = each_line(file, limit, take);
         self.kept(path, outcome)

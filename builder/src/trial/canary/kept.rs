@@ -131,8 +131,11 @@ fn folder(cache: &Path) -> PathBuf {
 }
 
 fn read(path: &Path) -> Option<Entry> {
-    // One that is longer ends in its midst.
-    serde_json::from_slice(&plain::read_start(path, FILE_MAX).ok()?).ok()
+    let text = plain::read_start(path, FILE_MAX + 1).ok()?;
+    if text.len() as u64 > FILE_MAX {
+        return None;
+    }
+    serde_json::from_slice(&text).ok()
 }
 
 #[cfg(test)]
