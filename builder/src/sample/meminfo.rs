@@ -70,7 +70,7 @@ mod tests {
         ] {
             fs::write(path("meminfo"), text).unwrap();
             let mut source = Source::new(root.path(), &mut unseen);
-            assert_eq!(available(&mut source), bytes, "{:.40}", text);
+            assert_eq!(available(&mut source), bytes, "{text:.40}");
         }
         for (text, percent) in [
             ("some avg10=1.50 avg60=0.00\nfull avg10=9.00", Some(1.5)),
