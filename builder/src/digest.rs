@@ -26,7 +26,6 @@ pub struct ParseSha256Error(String);
 
 impl Sha256 {
     /// The digest of `bytes`.
-    #[must_use]
     pub fn of_bytes(bytes: impl AsRef<[u8]>) -> Self {
         Self(sha2::Sha256::digest(bytes.as_ref()).into())
     }
@@ -39,7 +38,6 @@ impl Sha256 {
     }
 
     /// The digest's 32 bytes.
-    #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -61,7 +59,6 @@ impl Hasher {
     }
 
     /// The digest of all pieces.
-    #[must_use]
     pub fn finish(self) -> Sha256 {
         Sha256(self.0.finalize().into())
     }

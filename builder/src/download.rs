@@ -59,7 +59,6 @@ pub(crate) struct Options {
 impl Options {
     /// The options of every download but those of tests: 30 s without a byte is a
     /// stall, and 4 GiB is the largest file.
-    #[must_use]
     pub(crate) fn new(network: Network, interrupt: Interrupt) -> Self {
         Self {
             network,
@@ -72,7 +71,6 @@ impl Options {
 }
 
 /// Where `fetch` keeps the file with this digest.
-#[must_use]
 pub(crate) fn cached_path(cache: &Path, sha256: &Sha256) -> PathBuf {
     cache.join("downloads").join(sha256.to_string())
 }

@@ -69,7 +69,6 @@ pub(crate) fn renamed(path: &Path) -> io::Result<()> {
 }
 
 /// The folder that `path` is in.
-#[must_use]
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder != Path::new("") => folder,

@@ -18,7 +18,6 @@ pub(crate) mod user_ids;
 pub(crate) mod want;
 
 /// CPUs that this process may use.
-#[must_use]
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }

@@ -98,7 +98,6 @@ impl Interrupt {
     }
 
     /// Whether a stop was asked for.
-    #[must_use]
     pub fn requested(&self) -> bool {
         self.shared.requested.load(Ordering::SeqCst)
     }

@@ -35,7 +35,6 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// That of the file that this was read of.
-    #[must_use]
     pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -73,7 +72,6 @@ struct Note<T> {
 
 impl Notes {
     /// Those in `folder`, which need not be there yet.
-    #[must_use]
     pub(crate) fn kept_in(folder: PathBuf) -> Self {
         Self { folder }
     }

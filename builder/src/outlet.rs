@@ -141,7 +141,6 @@ pub(crate) fn finish(interrupt: &Interrupt) -> io::Result<()> {
 
 /// A terminal on stderr whose drawings take this way; `None` where stderr is
 /// something else.
-#[must_use]
 pub(crate) fn terminal() -> Option<Terminal> {
     let columns = || {
         let size = tcgetwinsize(stderr()).ok()?;

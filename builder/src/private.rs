@@ -109,14 +109,12 @@ impl Private {
     }
 
     /// By what name it was opened, which may be another's by now.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// A path to what is in this very folder, whatever becomes of its name;
     /// for this process, and for as long as this value is there.
-    #[must_use]
     pub fn within(&self, name: impl AsRef<Path>) -> PathBuf {
         Path::new("/proc/self/fd")
             .join(self.folder.as_raw_fd().to_string())

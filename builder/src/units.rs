@@ -47,7 +47,6 @@ pub enum ParseByteSizeError {
 
 impl ByteSize {
     /// A size of `bytes`; `None` for zero.
-    #[must_use]
     pub const fn new(bytes: u64) -> Option<Self> {
         match NonZeroU64::new(bytes) {
             Some(bytes) => Some(Self(bytes)),
@@ -56,7 +55,6 @@ impl ByteSize {
     }
 
     /// The size in bytes.
-    #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0.get()
     }
@@ -135,7 +133,6 @@ impl From<ByteSize> for String {
 }
 
 /// A number with a comma between thousands.
-#[must_use]
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -149,7 +146,6 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// A number with its noun, which takes an `s` unless there is one of it.
-#[must_use]
 pub fn counted(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", grouped(number))
@@ -190,13 +186,11 @@ impl GuestIndex {
     }
 
     /// The number, from 0 to 99,999.
-    #[must_use]
     pub const fn get(self) -> u32 {
         self.0
     }
 
     /// The file name of this guest's overlay: `00000.qcow2` is g00000's.
-    #[must_use]
     pub fn overlay_name(self) -> String {
         format!("{:05}.qcow2", self.0)
     }
@@ -261,7 +255,6 @@ impl GuestRange {
     }
 
     /// How many guests these are.
-    #[must_use]
     pub const fn count(self) -> u32 {
         self.end - self.start
     }

@@ -58,7 +58,6 @@ pub enum Accel {
 
 impl Accel {
     /// Its name, as QEMU and the command line have it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
@@ -79,7 +78,6 @@ pub enum Sharing {
 
 impl Sharing {
     /// Its name, as the command line has it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -126,7 +124,6 @@ pub enum Machine {
 /// A locally administered MAC address made from a guest's index.
 ///
 /// `52:54:00` is the prefix that QEMU and libvirt use for guests.
-#[must_use]
 pub fn mac(index: u32) -> [u8; 6] {
     let [_, high, middle, low] = index.to_be_bytes();
     [0x52, 0x54, 0x00, high, middle, low]

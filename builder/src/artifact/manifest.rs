@@ -196,7 +196,6 @@ impl Manifest {
     }
 
     /// The text of `SHA256SUMS`; `json` is this manifest as it stands on disk.
-    #[must_use]
     pub fn sums(&self, json: &[u8]) -> String {
         let mut sums = String::new();
         for (name, record) in &self.files {

@@ -94,7 +94,6 @@ impl Staging {
     }
 
     /// Where to write.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.folder
     }

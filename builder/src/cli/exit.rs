@@ -58,7 +58,6 @@ pub struct Failure {
 
 impl Failure {
     /// A command line that parses but makes no sense.
-    #[must_use]
     pub fn usage(message: String) -> Self {
         Self {
             exit: Exit::Usage,

@@ -26,7 +26,6 @@ pub(crate) struct Process {
 
 impl Process {
     /// This process; what cannot be read is 0.
-    #[must_use]
     pub(crate) fn own() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let resident = processes::bytes(Path::new("/proc/self"), "status", &["VmRSS"]);
@@ -39,7 +38,6 @@ impl Process {
 
 /// The text, `broken` being how many connections to the fleet ended in an error. A
 /// fleet's name needs no escapes: it is of a-z, 0-9 and -.
-#[must_use]
 pub(crate) fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
     let name = &fleet.fleet;
     let mut text = String::new();

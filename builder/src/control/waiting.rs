@@ -26,7 +26,6 @@ pub(crate) enum Outcome {
 
 impl Waiting {
     /// Waits for guests of `fleet` with these ids.
-    #[must_use]
     pub(crate) fn new(chosen: Option<HashSet<String>>, fleet: &Fleet) -> Self {
         let mut waiting = Self {
             chosen,
@@ -66,13 +65,11 @@ impl Waiting {
     }
 
     /// Guests in each state, of those that are to be up.
-    #[must_use]
     pub(crate) fn counts(&self) -> Counts {
         count(self.states())
     }
 
     /// How the wait ended, if it did.
-    #[must_use]
     pub(crate) fn outcome(&self) -> Option<Outcome> {
         if matches!(self.stage, Stage::Stopping | Stage::Orphaned | Stage::Lost) {
             return Some(Outcome::Ended);

@@ -153,13 +153,11 @@ impl Geometry {
     }
 
     /// The size of the disk that a guest sees.
-    #[must_use]
     pub const fn virtual_size(self) -> ByteSize {
         self.virtual_size
     }
 
     /// The size of a cluster in bytes.
-    #[must_use]
     pub const fn cluster_size(self) -> u64 {
         1 << self.cluster_bits
     }
@@ -262,7 +260,6 @@ pub struct SmallImage {
 /// An image that holds nothing of its own: header, refcount table, one
 /// refcount block and an empty L1 table, one cluster each. The L1 table is left
 /// as a hole.
-#[must_use]
 pub fn overlay_image(geometry: Geometry, backing: &Backing) -> SmallImage {
     const REFCOUNT_TABLE: u64 = 1;
     const REFCOUNT_BLOCK: u64 = 2;

@@ -83,7 +83,6 @@ impl Site {
     }
 
     /// The fleet's folders.
-    #[must_use]
     pub fn folder(&self) -> &Folder {
         &self.folder
     }
@@ -94,7 +93,6 @@ impl Site {
     }
 
     /// What the fleet is.
-    #[must_use]
     pub fn spec(&self) -> &FleetSpec {
         &self.spec
     }
@@ -126,7 +124,6 @@ impl Site {
     }
 
     /// How guests get their share of the CPU, for people.
-    #[must_use]
     pub fn describe_cpu(&self) -> String {
         let placement = self.placement.as_ref();
         placement.map_or_else(String::new, |placement| placement.classes().describe())
@@ -134,7 +131,6 @@ impl Site {
 
     /// Memory that the control groups of guests still allow, in bytes; `None`
     /// without a limit.
-    #[must_use]
     pub fn memory_room(&self) -> Option<u64> {
         self.placement.as_ref()?.memory_room()
     }
@@ -251,7 +247,6 @@ impl Site {
     }
 
     /// What a guest is.
-    #[must_use]
     pub fn guest_spec(&self, guest: GuestIndex) -> GuestSpec {
         let spec = &self.spec;
         GuestSpec {

@@ -196,7 +196,6 @@ impl Supervisor {
     }
 
     /// What its guests run from and within.
-    #[must_use]
     pub fn site(&self) -> &Site {
         &self.site
     }
@@ -212,25 +211,21 @@ impl Supervisor {
     }
 
     /// The guests, in order.
-    #[must_use]
     pub fn members(&self) -> &[Member] {
         self.members.all()
     }
 
     /// What happened to guests in all.
-    #[must_use]
     pub fn totals(&self) -> Totals {
         self.members.totals()
     }
 
     /// How many guests are in each state; states without any are left out.
-    #[must_use]
     pub fn counts(&self) -> &Counts {
         self.members.counts()
     }
 
     /// How many guests are in one of these states.
-    #[must_use]
     pub fn count(&self, phases: &[Phase]) -> usize {
         self.members.count(phases)
     }
@@ -242,20 +237,17 @@ impl Supervisor {
 
     /// Why no more guests are started, and whether that is for good as far as
     /// can be seen.
-    #[must_use]
     pub fn held_back(&self) -> Option<(Why<'_>, bool)> {
         self.starts.held_back()
     }
 
     /// Whether the user wants it to end.
-    #[must_use]
     pub fn interrupted(&self) -> bool {
         self.interrupt.requested()
     }
 
     /// Whether the first guests, as many as boot at a time, were all given up: so
     /// would the rest be, and none of them is started.
-    #[must_use]
     pub fn is_hopeless(&self) -> bool {
         let failed = self.count(&[Phase::Failed]);
         failed >= self.starts.parallel()
@@ -263,7 +255,6 @@ impl Supervisor {
     }
 
     /// Gives the site back; guests that live are left alone.
-    #[must_use]
     pub fn into_site(self) -> Site {
         self.site
     }

@@ -212,7 +212,6 @@ impl fmt::Display for Hold {
 
 impl Admission {
     /// Admission to a fleet on a host with so many `cores` to use.
-    #[must_use]
     pub fn new(spec: &AdmissionSpec, cores: usize) -> Self {
         Self {
             spec: *spec,
@@ -228,7 +227,6 @@ impl Admission {
     }
 
     /// Most guests that boot at a time.
-    #[must_use]
     pub fn parallel(&self) -> usize {
         self.parallel
     }
@@ -334,7 +332,6 @@ impl Admission {
 /// What cannot be read is no reason to start no guests: unknown memory is taken
 /// for enough of it (`u64::MAX`), unknown pressure for none, and KSM that does
 /// not tell for one that does not run.
-#[must_use]
 pub(crate) fn look(root: &Path, allowed: Option<u64>, booting: usize, living: usize) -> Seen {
     let mut unseen = Vec::new();
     let ksm = ksm::read(root, &mut unseen).filter(Ksm::runs);

@@ -58,7 +58,6 @@ pub(crate) fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Memory {
 
 /// Memory that stays free unless the user says otherwise, in bytes: a tenth of
 /// the host's `total`, and 1 GiB at most.
-#[must_use]
 pub(crate) fn keep_free(total: Option<u64>) -> u64 {
     const MOST: u64 = 1 << 30;
     total.map_or(MOST, |total| (total / 10).min(MOST))
@@ -72,7 +71,6 @@ pub(crate) struct OomKills {
 
 impl OomKills {
     /// None of the `counted` so far is to be told of.
-    #[must_use]
     pub(crate) fn after(counted: u64) -> Self {
         Self { told: counted }
     }

@@ -212,7 +212,6 @@ pub struct Group {
 impl Group {
     /// Memory that it still allows, in bytes: page cache counts as free, for the
     /// kernel takes it back. `None` without a limit.
-    #[must_use]
     pub fn memory_room(&self) -> Option<u64> {
         let cache = self.memory_cache.unwrap_or(0);
         let used = self.memory.unwrap_or(0).saturating_sub(cache);

@@ -45,7 +45,6 @@ pub(crate) enum GuestUsers {
 
 impl Want {
     /// Number of guests that there is to be room for: one at least.
-    #[must_use]
     pub(crate) fn wanted(&self) -> u64 {
         u64::from(self.guests.unwrap_or(1)).max(1)
     }
@@ -53,7 +52,6 @@ impl Want {
     /// How much something matters that is felt under KVM alone. What would stop
     /// guests there keeps those under TCG from being faster; what would slow them
     /// there changes nothing for those.
-    #[must_use]
     pub(crate) fn under_kvm(&self, severity: Severity) -> Severity {
         match (self.accel, severity) {
             (Accel::Kvm, severity) => severity,
@@ -63,7 +61,6 @@ impl Want {
     }
 
     /// How much something matters that only sharing pages needs.
-    #[must_use]
     pub(crate) fn when_shared(&self, severity: Severity) -> Severity {
         match self.sharing {
             Sharing::None => Severity::Ok,
@@ -72,7 +69,6 @@ impl Want {
     }
 
     /// How much something matters that only taps need.
-    #[must_use]
     pub(crate) fn with_taps(&self, severity: Severity) -> Severity {
         match self.net {
             Net::Tap => severity,
@@ -81,7 +77,6 @@ impl Want {
     }
 
     /// How much it matters that no more than `allowed` guests fit.
-    #[must_use]
     pub(crate) fn limit(&self, allowed: u64) -> Severity {
         if allowed < self.wanted() {
             Severity::Limit

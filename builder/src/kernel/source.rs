@@ -82,7 +82,6 @@ pub(crate) struct Source {
 
 impl Source {
     /// What the manifest says of it, `version` being known.
-    #[must_use]
     pub(crate) fn info(&self, version: String) -> SourceInfo {
         SourceInfo {
             origin: self.origin.clone(),

@@ -86,7 +86,6 @@ impl Entries {
 }
 
 /// The name of a fleet's group: no other fleet has it, of whatever user.
-#[must_use]
 pub fn group_name(fleet: &str, instance: Instance) -> String {
     format!("imgbuild-{fleet}-{}", String::from(instance))
 }
@@ -193,7 +192,6 @@ impl FleetCgroup {
     }
 
     /// `cgroup v1` or `cgroup v2`.
-    #[must_use]
     pub fn kind(&self) -> &'static str {
         match self.hierarchy {
             Hierarchy::V1 => "cgroup v1",
@@ -215,7 +213,6 @@ impl FleetCgroup {
 
     /// How many of its processes the kernel has killed for want of memory,
     /// since the group was made; `None` where it is not counted.
-    #[must_use]
     pub fn oom_kills(&self) -> Option<u64> {
         self.hierarchy.oom_kills(self.memory.as_ref()?)
     }

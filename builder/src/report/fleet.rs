@@ -18,7 +18,6 @@ pub(crate) enum Width {
 }
 
 /// Such as `tty-burn is up: 98 of 100 ready, 2 failed; supervisor 1234`.
-#[must_use]
 pub(crate) fn headline(fleet: &Fleet) -> String {
     let stage = match fleet.stage {
         Stage::Starting => "starting",
@@ -54,7 +53,6 @@ pub(crate) fn headline(fleet: &Fleet) -> String {
 }
 
 /// A line of names, and one for each guest.
-#[must_use]
 pub(crate) fn table(fleet: &Fleet, width: Width) -> String {
     let mut lines = vec![row([
         "GUEST", "STATE", "FOR", "PID", "STARTS", "SSH", "REASON",
@@ -88,7 +86,6 @@ fn row([id, state, age, pid, restarts, ssh, reason]: [String; 7]) -> String {
 }
 
 /// A time in its two largest units: `7s`, `12m05s`, `3h20m`, `2d04h`.
-#[must_use]
 pub(crate) fn age(seconds: f64) -> String {
     let seconds = Duration::try_from_secs_f64(seconds)
         .unwrap_or_default()

@@ -58,7 +58,6 @@ impl Footprint {
 
 /// Page tables that KVM has for all guests of the host, in bytes; `None` where the
 /// kernel does not count them (before Linux 6.1).
-#[must_use]
 pub fn nested_tables() -> Option<u64> {
     let text = fs::read_to_string(MEMINFO).ok()?;
     meminfo::bytes(meminfo::fields(&text).get("SecPageTables")?)
@@ -66,7 +65,6 @@ pub fn nested_tables() -> Option<u64> {
 
 /// Threads that the kernel has for the machine of the VMM `pid`; `None` where they
 /// are not to be seen, as in a container.
-#[must_use]
 pub fn kernel_threads(pid: u32) -> Option<u64> {
     let folders = processes::folders(Path::new("/")).ok()?;
     let names = folders
@@ -116,7 +114,6 @@ pub fn pages(pid: u32, ram: u64) -> io::Result<Pages> {
 
 /// How many of `pages` a page of `others` is equal to, or another before it:
 /// what KSM can free of one guest more.
-#[must_use]
 pub fn mergeable(pages: &Pages, others: &Pages) -> u64 {
     let mut known: HashSet<_> = others.values().collect();
     let alike = pages.values().filter(|page| !known.insert(page));
@@ -125,7 +122,6 @@ pub fn mergeable(pages: &Pages, others: &Pages) -> u64 {
 
 /// Pages of a process that KSM has merged, those that became the kernel's zero
 /// page included; `None` before Linux 5.19, which does not tell.
-#[must_use]
 pub fn merged(pid: u32) -> Option<u64> {
     ksm::merged(&folder(pid)).ok()
 }

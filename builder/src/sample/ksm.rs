@@ -46,7 +46,6 @@ pub struct Ksm {
 
 impl Ksm {
     /// Whether it merges now.
-    #[must_use]
     pub fn runs(&self) -> bool {
         self.run == Some(1)
     }

@@ -42,7 +42,6 @@ pub(crate) fn pressure(source: &mut Source) -> Option<f64> {
 
 /// How many processes the kernel has killed for want of memory since the boot,
 /// in a cgroup or on the whole host; 0 where it does not tell.
-#[must_use]
 pub(crate) fn oom_kills(root: &Path) -> u64 {
     let text = fs::read_to_string(root.join("proc/vmstat")).unwrap_or_default();
     counter(&text, "oom_kill").unwrap_or(0)

@@ -59,7 +59,6 @@ pub struct Claim {
 
 impl Claim {
     /// What a spec says that its fleet has, in the network of this thread.
-    #[must_use]
     pub fn of(spec: &FleetSpec, state: &Path, users: Option<IdRange>) -> Self {
         Self {
             fleet: spec.name.clone(),
@@ -115,7 +114,6 @@ impl Others {
     }
 
     /// Ports in the network of this thread.
-    #[must_use]
     pub fn ports(&self) -> BTreeSet<u16> {
         let ports = self.here().flat_map(|claim| &claim.ports);
         ports.copied().collect()
@@ -182,13 +180,11 @@ pub struct Register {
 
 impl Register {
     /// That of this user's fleets.
-    #[must_use]
     pub fn of(directories: &Directories) -> Self {
         Self::with(&directories.runtime, directories.fleets())
     }
 
     /// That of a fleet with these folders.
-    #[must_use]
     pub fn beside(fleet: &Paths) -> Self {
         let parent = |path: &Path| path.parent().expect("a fleet is in a folder").to_path_buf();
         Self::with(&parent(fleet.runtime()), parent(fleet.path()))
@@ -209,7 +205,6 @@ impl Register {
 
     /// What all fleets have now, as far as it can be seen; it may be other things
     /// in a moment.
-    #[must_use]
     pub fn look(&self) -> Others {
         let recorded = self.existing().map(|folder| Record::read(&folder, RECORD));
         let mut claims = match recorded {
@@ -315,13 +310,11 @@ pub struct Turn {
 
 impl Turn {
     /// What other fleets have, and this one must not choose.
-    #[must_use]
     pub fn others(&self) -> &Others {
         &self.others
     }
 
     /// What this fleet has chosen before.
-    #[must_use]
     pub fn own(&self, instance: Instance) -> Option<&Claim> {
         let mut claims = self.record.claims.iter();
         claims.find(|claim| claim.is_of(&self.fleet, instance))

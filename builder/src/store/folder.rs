@@ -260,7 +260,6 @@ impl Folder {
 
     /// Where to make a socket of this name: in the very folder that was judged,
     /// whatever stands in its place by now.
-    #[must_use]
     pub fn socket(&self, path: &Path) -> PathBuf {
         match (&self.sockets, path.file_name()) {
             (Some(sockets), Some(name)) => sockets.within(name),
@@ -303,7 +302,6 @@ impl Folder {
     }
 
     /// The fleet's name.
-    #[must_use]
     pub fn name(&self) -> String {
         let name = self.state.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
@@ -339,13 +337,11 @@ impl Drop for Folder {
 }
 
 /// A fleet's configuration of ssh(1), if its guests have a network.
-#[must_use]
 pub fn ssh_config(state: &Path) -> PathBuf {
     state.join(SSH_CONFIG)
 }
 
 /// The host keys of a fleet's guests, one line a guest.
-#[must_use]
 pub fn known_hosts(state: &Path) -> PathBuf {
     state.join(KNOWN_HOSTS)
 }

@@ -115,7 +115,6 @@ impl Journal {
     }
 
     /// What was recorded up to now.
-    #[must_use]
     pub fn history(&self) -> &History {
         &self.history
     }

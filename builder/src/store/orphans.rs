@@ -111,7 +111,6 @@ pub fn living(root: &Path, mark: Mark) -> io::Result<Vec<Living>> {
 ///
 /// What is signalled through it is the guest, or nobody: the process is looked
 /// at once it is held, when its number cannot be given away unnoticed.
-#[must_use]
 pub fn open(pid: u32, start_time: u64, mark: Mark, guest: GuestIndex) -> Option<OwnedFd> {
     let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
     let held = pidfd_open(raw, PidfdFlags::empty()).ok()?;
@@ -121,7 +120,6 @@ pub fn open(pid: u32, start_time: u64, mark: Mark, guest: GuestIndex) -> Option<
 /// What tells the fleet of a guest that runs as the process `pid`, started at
 /// that time, for `owner` or under a user id of its own; `None` if that is gone,
 /// or its number is another's by now.
-#[must_use]
 pub fn mark(root: &Path, pid: u32, start_time: u64, guest: GuestIndex, owner: u32) -> Option<Mark> {
     let process = root.join(format!("proc/{pid}"));
     let line = command_line(&process).ok()?;

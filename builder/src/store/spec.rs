@@ -101,7 +101,6 @@ pub struct FleetSpec {
 
 impl FleetSpec {
     /// Where a guest's SSH server is reached.
-    #[must_use]
     pub fn ssh_address(&self, guest: GuestIndex) -> Option<SocketAddrV4> {
         match self.net {
             Net::User => {

@@ -111,7 +111,6 @@ pub(crate) fn extend(own: IdRange, guests: u32, others: &Others) -> Result<IdRan
 }
 
 /// The user ids that a fleet has of which only the first is known.
-#[must_use]
 pub(crate) fn assumed(base: u32, guests: u32) -> IdRange {
     let whole = IdRange::whole(base);
     if Here::read().mapped.contains(whole) {

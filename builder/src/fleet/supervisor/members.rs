@@ -38,37 +38,31 @@ impl Member {
     }
 
     /// Its place in the fleet.
-    #[must_use]
     pub fn index(&self) -> GuestIndex {
         self.index
     }
 
     /// Its state machine.
-    #[must_use]
     pub fn guest(&self) -> &Guest {
         &self.guest
     }
 
     /// Process id of its VMM, while that lives.
-    #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref().map(Running::pid)
     }
 
     /// Whether its VMM lives.
-    #[must_use]
     pub fn lives(&self) -> bool {
         self.running.is_some()
     }
 
     /// Whether it was asked for a heartbeat that has not come.
-    #[must_use]
     pub fn owes_an_answer(&self) -> bool {
         self.asked && self.is_ready()
     }
 
     /// Whether it reported ready and answers.
-    #[must_use]
     pub fn is_ready(&self) -> bool {
         self.guest.phase() == Phase::Ready
     }

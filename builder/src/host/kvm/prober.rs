@@ -44,7 +44,6 @@ impl From<Stop> for Outcome {
 impl Prober {
     /// This program once more, by the verb that is for this alone; by a name that
     /// leads to it even where its file was replaced.
-    #[must_use]
     pub fn this_program() -> Self {
         Self::started_by(["/proc/self/exe", PROBE_VERB])
     }
@@ -56,7 +55,6 @@ impl Prober {
     }
 
     /// Runs ring-0 code on `/dev/kvm`.
-    #[must_use]
     pub fn run(&self, interrupt: &Interrupt) -> Outcome {
         let mut gathered = Gathered::default();
         let missed = |step: Step, gathered: &mut Gathered| {

@@ -69,7 +69,6 @@ pub struct Remnant {
 
 impl Remnant {
     /// What the spec in this folder tells, whatever it is.
-    #[must_use]
     pub fn of(state: &Path) -> Self {
         let bytes = bytes(state).unwrap_or_default();
         let spec: Value = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -92,7 +91,6 @@ impl Remnant {
 
 impl Paths {
     /// The same paths, with the sockets where the spec says that they are now.
-    #[must_use]
     pub fn as_they_are(&self) -> Self {
         let runtime = Remnant::of(&self.state).runtime;
         Self {

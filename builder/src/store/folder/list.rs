@@ -42,13 +42,11 @@ pub enum Place {
 
 impl Found {
     /// The folder of what it keeps.
-    #[must_use]
     pub fn path(&self) -> &Path {
         self.paths.path()
     }
 
     /// Whether a process of this host supervises it now.
-    #[must_use]
     pub fn is_supervised(&self) -> bool {
         matches!(
             self.place,
@@ -59,7 +57,6 @@ impl Found {
     }
 
     /// Whether it is another host's.
-    #[must_use]
     pub fn is_elsewhere(&self) -> bool {
         matches!(self.place, Place::Elsewhere { .. })
     }

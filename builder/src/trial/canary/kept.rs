@@ -44,7 +44,6 @@ struct Entry {
 impl Key {
     /// The key of a canary from the output folder whose manifest has the
     /// digest `artifacts`, run by `qemu` in the boot `boot_id`.
-    #[must_use]
     pub(crate) fn new(
         boot_id: &str,
         artifacts: Sha256,
@@ -68,14 +67,12 @@ impl Key {
     }
 
     /// The file to lock while a canary runs.
-    #[must_use]
     pub(crate) fn lock(&self, cache: &Path) -> PathBuf {
         self.file(cache).with_extension("lock")
     }
 
     /// The result kept under this key. What cannot be read, or makes no sense,
     /// counts as not kept.
-    #[must_use]
     pub(crate) fn load(&self, cache: &Path) -> Option<Canary> {
         let entry = read(&self.file(cache))?;
         (entry.key == *self).then_some(entry.canary)
