@@ -1,7 +1,6 @@
 //! What the processes of a control group use (kernel documents
 //! admin-guide/cgroup-v1/memory and admin-guide/cgroup-v2).
 
-use std::fs;
 use std::path::Path;
 
 use super::source::{Source, counter};
@@ -37,16 +36,18 @@ impl Hierarchy {
     /// How many of its processes the kernel has killed for want of memory, since it
     /// was made; `None` where it is not counted.
     pub(crate) fn oom_kills(self, folder: &Path) -> Option<u64> {
-        let file = folder.join(match self {
+        let text = Source::new(folder, &mut Vec::new()).text(match self {
             Self::V1 => "memory.oom_control",
             Self::V2 => "memory.events",
         });
-        counter(&fs::read_to_string(file).ok()?, "oom_kill")
+        counter(&text?, "oom_kill")
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::processes::{self, bytes, field, mapping};
+use super::source::Source;
 use super::{ksm, meminfo};
 
 /// Bytes of a page.
@@ -19,7 +20,6 @@ pub type Page = [u8; PAGE];
 /// bytes; a page that was never touched has none.
 pub type Pages = BTreeMap<u64, Page>;
 
-const MEMINFO: &str = "/proc/meminfo";
 /// What a thread of the kernel's for a machine is called, before the process id
 /// of its VMM (Linux's `kvm_vm_create_worker_thread()` and `kvm_create_pit()`).
 const FOR_MACHINE: &str = "kvm-";
@@ -59,8 +59,11 @@ impl Footprint {
 /// Page tables that KVM has for all guests of the host, in bytes; `None` where the
 /// kernel does not count them (before Linux 6.1).
 pub fn nested_tables() -> Option<u64> {
-    let text = fs::read_to_string(MEMINFO).ok()?;
-    meminfo::bytes(meminfo::fields(&text).get("SecPageTables")?)
+    let mut unseen = Vec::new();
+    meminfo::size(
+        &mut Source::new(Path::new("/"), &mut unseen),
+        "SecPageTables",
+    )
 }
 
 /// Threads that the kernel has for the machine of the VMM `pid`; `None` where they
@@ -69,7 +72,7 @@ pub fn kernel_threads(pid: u32) -> Option<u64> {
     let folders = processes::folders(Path::new("/")).ok()?;
     let names = folders
         .flatten()
-        .filter_map(|folder| fs::read_to_string(folder.join("comm")).ok());
+        .filter_map(|folder| processes::text(&folder, "comm").ok());
     count_threads(names, pid)
 }
 

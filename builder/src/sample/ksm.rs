@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::processes::is_gone;
+use super::processes::{is_gone, text};
 use super::source::Source;
 use super::unseen::Unseen;
 
@@ -81,14 +81,14 @@ pub(crate) fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Option<Ksm> {
 
 /// Merged pages of the process with this folder, zero pages among them.
 pub(crate) fn merged(process: &Path) -> Result<u64, String> {
-    let merging = match fs::read_to_string(process.join("ksm_merging_pages")) {
+    let merging = match text(process, "ksm_merging_pages") {
         Err(error) if is_gone(&error) && !process.exists() => return Ok(0),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err("the kernel counts them only from Linux 5.19 on".to_owned());
         }
         read => ended_is_empty(read)?,
     };
-    let zero = match fs::read_to_string(process.join("ksm_stat")) {
+    let zero = match text(process, "ksm_stat") {
         // Before Linux 6.1 there is none; 6.6 was the first to count these.
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         read => ended_is_empty(read)?,
@@ -115,5 +115,63 @@ fn pages(text: &str) -> Result<u64, String> {
         text => text
             .parse()
             .map_err(|_| format!("{text:?} is not a number of pages")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_pages_are_summed_and_what_makes_no_sense_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let process = root.path().join("7");
+        fs::create_dir(&process).unwrap();
+        let told = merged(&process).unwrap_err();
+        assert!(told.contains("from Linux 5.19 on"), "{told}");
+        let endless = "1".repeat(5 << 20);
+        for (merging, stat, pages) in [
+            ("5\n", "ksm_rmap_items 9\nksm_zero_pages 3\n", Some(8)),
+            ("5\n", "", Some(5)),
+            ("5\n", "ksm_zero_pa", Some(5)),
+            ("", "", Some(0)),
+            ("18446744073709551615", "ksm_zero_pages 3\n", Some(u64::MAX)),
+            ("18446744073709551616", "", None),
+            ("-5\n", "", None),
+            ("\u{fffd}", "", None),
+            ("5\n", "ksm_zero_pages x\n", None),
+            (&endless, "", None),
+            ("5\n", &endless, None),
+        ] {
+            fs::write(process.join("ksm_merging_pages"), merging).unwrap();
+            fs::write(process.join("ksm_stat"), stat).unwrap();
+            assert_eq!(merged(&process).ok(), pages, "{merging:.30} {stat:.30}");
+        }
+        assert_eq!(merged(&root.path().join("8")), Ok(0));
+    }
+
+    #[test]
+    fn what_is_cut_or_makes_no_sense_is_not_known() {
+        let root = tempfile::tempdir().unwrap();
+        let mut unseen = Vec::new();
+        assert_eq!(read(root.path(), &mut unseen), None);
+        let folder = root.path().join(FOLDER);
+        fs::create_dir_all(&folder).unwrap();
+        for (name, text) in [
+            ("run", "1\n"),
+            ("full_scans", "-1\n"),
+            ("pages_sharing", ""),
+            ("pages_volatile", &"1".repeat(2 << 20)),
+            ("advisor_mode", "none scan-time\n"),
+        ] {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        let found = read(root.path(), &mut unseen).unwrap();
+        let run = Ksm {
+            run: Some(1),
+            ..Ksm::default()
+        };
+        assert_eq!(found, run);
+        assert_eq!(unseen.len(), 4);
     }
 }

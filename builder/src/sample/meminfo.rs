@@ -2,7 +2,6 @@
 //! and the pressure.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 use super::source::{Source, counter};
@@ -22,10 +21,15 @@ pub(crate) fn bytes(size: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
+/// A size in `/proc/meminfo`, in bytes.
+pub(crate) fn size(source: &mut Source, name: &str) -> Option<u64> {
+    let text = source.text("proc/meminfo")?;
+    bytes(fields(&text).get(name)?)
+}
+
 /// Memory that the kernel could give to processes, in bytes.
 pub(crate) fn available(source: &mut Source) -> Option<u64> {
-    let text = source.text("proc/meminfo")?;
-    bytes(fields(&text).get("MemAvailable")?)
+    size(source, "MemAvailable")
 }
 
 /// Share of the last ten seconds in which some task waited for memory, in percent
@@ -43,12 +47,15 @@ pub(crate) fn pressure(source: &mut Source) -> Option<f64> {
 /// How many processes the kernel has killed for want of memory since the boot,
 /// in a cgroup or on the whole host; 0 where it does not tell.
 pub(crate) fn oom_kills(root: &Path) -> u64 {
-    let text = fs::read_to_string(root.join("proc/vmstat")).unwrap_or_default();
-    counter(&text, "oom_kill").unwrap_or(0)
+    let text = Source::new(root, &mut Vec::new()).text("proc/vmstat");
+    text.and_then(|text| counter(&text, "oom_kill"))
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

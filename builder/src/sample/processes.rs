@@ -47,14 +47,29 @@ fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 
 /// What `parse` makes of the file `name` of the process with this folder.
 fn parsed<T>(process: &Path, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> io::Result<T> {
-    let path = process.join(name);
-    let bytes = read(&path, FILE_MAX)?;
-    let is_whole = (bytes.len() as u64) < FILE_MAX;
-    let text = is_whole.then(|| String::from_utf8_lossy(&bytes));
-    text.and_then(|text| parse(&text)).ok_or_else(|| {
-        let reason = format!("{} is not as proc_pid_{name}(5) has it", path.display());
-        io::Error::new(io::ErrorKind::InvalidData, reason)
+    let text = text(process, name)?;
+    parse(&text).ok_or_else(|| {
+        malformed(
+            process,
+            name,
+            &format!("is not as proc_pid_{name}(5) has it"),
+        )
     })
+}
+
+/// The text of the file `name` of the process with this folder; what is not UTF-8
+/// becomes U+FFFD.
+pub(crate) fn text(process: &Path, name: &str) -> io::Result<String> {
+    let bytes = read(&process.join(name), FILE_MAX)?;
+    if bytes.len() as u64 == FILE_MAX {
+        return Err(malformed(process, name, "is longer than any"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn malformed(process: &Path, name: &str, what: &str) -> io::Error {
+    let reason = format!("{} {what}", process.join(name).display());
+    io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
 /// What a process, or a thread, does, and since when it is there
@@ -197,11 +212,7 @@ mod tests {
         }
         assert_eq!(Stat::parse(&line.replace("12345", "-1")), None);
         let endless = file("stat", line.trim_end().repeat(1 << 17));
-        let error = stat(endless.path()).unwrap_err().to_string();
-        assert!(
-            error.ends_with("is not as proc_pid_stat(5) has it"),
-            "{error}"
-        );
+        assert!(stat(endless.path()).is_err());
         assert!(stat(Path::new("/proc/self")).unwrap().runs());
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::processes::stat;
+use super::processes::{stat, text};
 
 /// CPU time of a process up to now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,14 +50,13 @@ impl Schedule {
             .flatten()
         {
             let thread = thread.path();
-            let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
-            if let Some((cpu, waited)) = times(&text) {
+            let text = |name: &str| text(&thread, name).unwrap_or_default();
+            if let Some((cpu, waited)) = times(&text("schedstat")) {
                 schedule.cpu += cpu;
                 schedule.waited = schedule.waited.max(waited);
             }
             schedule.runnable |= state_in(&thread) == Some('R');
-            let children = fs::read_to_string(thread.join("children")).unwrap_or_default();
-            for child in children.split_ascii_whitespace() {
+            for child in text("children").split_ascii_whitespace() {
                 let child = Self::below(proc, child);
                 schedule.cpu += child.cpu;
                 schedule.waited = schedule.waited.max(child.waited);
