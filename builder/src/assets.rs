@@ -38,7 +38,6 @@ pub enum AssetError {
 pub type Texts = Vec<(String, String)>;
 
 /// The built-in recipes, by the names of their files.
-#[must_use]
 pub fn recipes() -> Texts {
     texts(embedded::RECIPES)
 }

@@ -1,7 +1,8 @@
 //! SHA-256 as a value: what names every download, cache entry and artifact.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, BufReader, Write};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -25,7 +26,6 @@ pub struct ParseSha256Error(String);
 
 impl Sha256 {
     /// The digest of `bytes`.
-    #[must_use]
     pub fn of_bytes(bytes: impl AsRef<[u8]>) -> Self {
         Self(sha2::Sha256::digest(bytes.as_ref()).into())
     }
@@ -33,20 +33,11 @@ impl Sha256 {
     /// The digest of a file's content, read in pieces; nothing but a file has one.
     pub fn of_file(path: impl AsRef<Path>) -> io::Result<Self> {
         let mut hasher = Hasher::default();
-        let mut file = plain::open(path.as_ref())?;
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(hasher.finish()),
-                Ok(read) => hasher.update(&buffer[..read]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        hasher.read(&mut plain::open(path.as_ref())?)?;
+        Ok(hasher.finish())
     }
 
     /// The digest's 32 bytes.
-    #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -62,10 +53,25 @@ impl Hasher {
         self.0.update(bytes.as_ref());
     }
 
+    /// Adds all that is left of a file; gives how many bytes that was.
+    pub(crate) fn read(&mut self, file: &mut File) -> io::Result<u64> {
+        io::copy(&mut BufReader::with_capacity(BUFFER, file), self)
+    }
+
     /// The digest of all pieces.
-    #[must_use]
     pub fn finish(self) -> Sha256 {
         Sha256(self.0.finalize().into())
+    }
+}
+
+impl Write for Hasher {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.update(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -48,7 +48,6 @@ pub enum DirectoriesError {
 impl DirectoriesError {
     /// Whether somebody else may have made or changed a folder, by which it is
     /// told from one that cannot be used at all.
-    #[must_use]
     pub fn is_refusal(&self) -> bool {
         let Self::NotOurs { source, .. } = self else {
             return false;
@@ -98,19 +97,16 @@ impl Directories {
     }
 
     /// The folder of this host's fleets.
-    #[must_use]
     pub fn fleets(&self) -> PathBuf {
         self.fleets_of_hosts().join(self.host.folder())
     }
 
     /// The folder of sockets of a user who is not logged in.
-    #[must_use]
     pub fn spare_runtime(&self) -> PathBuf {
         spare_runtime(&self.state, &self.host)
     }
 
     /// The folder that has one for the fleets of each host.
-    #[must_use]
     pub fn fleets_of_hosts(&self) -> PathBuf {
         self.state.join("fleets")
     }

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{fs, io, thread};
+use std::{fs, io};
 
 use indicatif::ProgressBar;
 use reqwest::StatusCode;
@@ -59,7 +59,6 @@ pub(crate) struct Options {
 impl Options {
     /// The options of every download but those of tests: 30 s without a byte is a
     /// stall, and 4 GiB is the largest file.
-    #[must_use]
     pub(crate) fn new(network: Network, interrupt: Interrupt) -> Self {
         Self {
             network,
@@ -72,7 +71,6 @@ impl Options {
 }
 
 /// Where `fetch` keeps the file with this digest.
-#[must_use]
 pub(crate) fn cached_path(cache: &Path, sha256: &Sha256) -> PathBuf {
     cache.join("downloads").join(sha256.to_string())
 }
@@ -280,12 +278,8 @@ impl Job<'_> {
     }
 
     fn pause(&self, length: Duration) -> Result<(), DownloadError> {
-        let until = Instant::now() + length;
-        while Instant::now() < until {
-            if self.options.interrupt.requested() {
-                return Err(self.interrupted());
-            }
-            thread::sleep(TICK.min(length));
+        if self.options.interrupt.wait(length) {
+            return Err(self.interrupted());
         }
         Ok(())
     }

@@ -4,12 +4,12 @@
 //! (ext4's delayed allocation leaves empty files of the right name).
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::syncfs;
 use rustix::io::Errno;
-use tempfile::NamedTempFile;
+use tempfile::{Builder, NamedTempFile};
 
 use crate::plain;
 
@@ -39,7 +39,21 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     renamed(to)
 }
 
-/// The same for a temporary file.
+/// Puts a file of these bytes in the place of another, whole or not at all,
+/// whenever this process or the host dies; readable by its owner alone.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    persist(beside(&Builder::new(), path, bytes)?, path)
+}
+
+/// A temporary file of these bytes in the folder of `path`, made by `builder`, to be
+/// put in its place.
+pub(crate) fn beside(builder: &Builder, path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    let mut new = builder.tempfile_in(folder_of(path))?;
+    new.write_all(bytes)?;
+    Ok(new)
+}
+
+/// The same as [`rename`] for a temporary file.
 pub(crate) fn persist(new: NamedTempFile, path: &Path) -> io::Result<File> {
     settle(new.path())?;
     let file = new.persist(path)?;
@@ -55,7 +69,6 @@ pub(crate) fn renamed(path: &Path) -> io::Result<()> {
 }
 
 /// The folder that `path` is in.
-#[must_use]
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -124,7 +137,6 @@ pub(crate) mod trace {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -138,8 +150,7 @@ mod tests {
         let _ = trace::take();
         rename(&at("tree"), &at("place")).unwrap();
         assert_eq!(trace::take(), ["settled tree", "renamed place"]);
-        let mut new = NamedTempFile::new_in(folder.path()).unwrap();
-        new.write_all(b"text").unwrap();
+        let new = beside(&Builder::new(), &at("file"), b"text").unwrap();
         let name = new
             .path()
             .file_name()

@@ -10,6 +10,7 @@ use tty_init::protocol::Status;
 use state::{Start, State};
 
 pub(crate) mod admission;
+pub(crate) mod counts;
 pub(crate) mod deadline;
 mod event;
 mod heard;
@@ -69,7 +70,6 @@ pub enum Phase {
 
 impl Phase {
     /// One word for it, the same in tables and in JSON.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Planned => "planned",
@@ -84,7 +84,6 @@ impl Phase {
     }
 
     /// Whether the guest has a VMM.
-    #[must_use]
     pub fn lives(self) -> bool {
         match self {
             Self::Starting | Self::Booting | Self::Ready | Self::Unresponsive => true,
@@ -150,32 +149,22 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A guest that is planned.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Where it stands.
-    #[must_use]
     pub fn phase(&self) -> Phase {
         self.state.phase()
     }
 
     /// Whether it is to be up.
-    #[must_use]
     pub fn desired(&self) -> Desired {
         self.state.desired()
     }
 
     /// Why it is not ready, or why it was started again last.
-    #[must_use]
     pub fn reason(&self) -> Option<&Reason> {
         self.reason.as_ref()
     }
 
     /// What it last said of itself, since its last start.
-    #[must_use]
     pub fn status(&self) -> Option<Status> {
         self.status
     }
@@ -186,44 +175,37 @@ impl Guest {
     }
 
     /// How often it was started again.
-    #[must_use]
     pub fn restarts(&self) -> u32 {
         self.restarts
     }
 
     /// How often it was late with an answer.
-    #[must_use]
     pub fn unresponsive(&self) -> u32 {
         self.unresponsive
     }
 
     /// Since when it is in its phase; `None` before anything happened to it.
-    #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.since
     }
 
     /// Time from its last start to its report of being ready; `None` for one
     /// that another supervisor started.
-    #[must_use]
     pub fn ready_after(&self) -> Option<Duration> {
         self.ready_after
     }
 
     /// Whether it was asked for a sign of life that has not come.
-    #[must_use]
     pub fn owes_an_answer(&self) -> bool {
         matches!(&self.state, State::Alive { stage, .. } if stage.question().is_some())
     }
 
     /// When it next wants an [`Event::Tick`]. Any event may change it.
-    #[must_use]
     pub fn due(&self) -> Option<Instant> {
         self.state.due()
     }
 
     /// What of the host's keeps it from being started.
-    #[must_use]
     pub fn trouble(&self) -> Option<&Trouble> {
         match (self.phase(), &self.reason) {
             (Phase::Planned | Phase::Restarting, Some(Reason::Host(trouble))) => Some(trouble),
@@ -233,7 +215,6 @@ impl Guest {
 
     /// Whether something of its own, such as its port, has been another's for so
     /// long that it needs a new one.
-    #[must_use]
     pub fn has_lost_its_own(&self) -> bool {
         let is_taken = matches!(self.reason, Some(Reason::Host(Trouble::Taken(_))));
         is_taken && self.tries >= TRIES

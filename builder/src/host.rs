@@ -7,7 +7,6 @@ pub(crate) mod canary;
 pub(crate) mod ceiling;
 pub(crate) mod concern;
 pub(crate) mod finding;
-pub(crate) mod ksm;
 pub(crate) mod kvm;
 pub(crate) mod memory;
 pub(crate) mod ports;
@@ -15,12 +14,10 @@ pub(crate) mod settings;
 mod severity;
 pub mod snapshot;
 pub(crate) mod tsc;
-mod unseen;
 pub(crate) mod user_ids;
 pub(crate) mod want;
 
 /// CPUs that this process may use.
-#[must_use]
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }

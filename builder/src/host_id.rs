@@ -44,7 +44,6 @@ impl HostId {
     }
 
     /// What `other` is to this host.
-    #[must_use]
     pub fn relation(&self, other: &Self) -> Relation {
         if self.boot == other.boot {
             Relation::ThisBoot
@@ -56,7 +55,6 @@ impl HostId {
     }
 
     /// A folder's name that no other host has, short and for people.
-    #[must_use]
     pub fn folder(&self) -> String {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
         let plain = |c| if is_plain(c) { c } else { '-' };

@@ -5,17 +5,20 @@
 //! it began. A second SIGINT ends the process at once. A SIGHUP that nohup(1) has
 //! ignored stays ignored.
 
-use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use procfs_core::FromRead as _;
-use procfs_core::process::Status;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
+
+use crate::sample::processes;
 
 /// The exit code of a run that was interrupted.
 pub const EXIT_CODE: u8 = 130;
@@ -85,10 +88,33 @@ impl Interrupt {
         let _ = (&self.shared.writable).write(&[0]);
     }
 
+    /// Waits until a stop is asked for, but no longer than `time`; tells whether it
+    /// was.
+    pub(crate) fn wait(&self, time: Duration) -> bool {
+        let until = Instant::now().checked_add(time);
+        // Without memory for the wait there is none.
+        let _ = poll_until(&mut [PollFd::new(self, PollFlags::IN)], until);
+        self.requested()
+    }
+
     /// Whether a stop was asked for.
-    #[must_use]
     pub fn requested(&self) -> bool {
         self.shared.requested.load(Ordering::SeqCst)
+    }
+}
+
+/// Returns once one of `events` has come, or it is `until`; tells whether one has.
+///
+/// A signal does not end the wait, but by an interrupt that is one of `events`.
+pub(crate) fn poll_until(events: &mut [PollFd<'_>], until: Option<Instant>) -> io::Result<bool> {
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        // Longer than a Timespec holds is for ever.
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(events, left.as_ref()) {
+            Err(Errno::INTR) => {}
+            ready => return Ok(ready? > 0),
+        }
     }
 }
 
@@ -102,21 +128,24 @@ impl AsFd for Interrupt {
 /// Whether this process was started with a signal ignored; not, where /proc does
 /// not tell.
 fn is_ignored(signal: i32) -> bool {
-    File::open("/proc/self/status")
+    let ignored = processes::field(Path::new("/proc/self"), "status", "SigIgn");
+    ignored
         .ok()
-        .and_then(|file| Status::from_read(file).ok())
-        .is_some_and(|status| status.sigign & (1 << (signal - 1)) != 0)
+        .and_then(|mask| u64::from_str_radix(&mask, 16).ok())
+        .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 #[cfg(test)]
 mod tests {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
 
     fn readable(interrupt: &Interrupt) -> bool {
-        let mut fds = [PollFd::new(interrupt, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec::default())).unwrap() == 1
+        poll_until(
+            &mut [PollFd::new(interrupt, PollFlags::IN)],
+            Some(Instant::now()),
+        )
+        .unwrap()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::artifact::opened::Artifacts;
 use crate::directories::Directories;
 use crate::fleet::remove::{Survivors, remove};
-use crate::fleet::site::Site;
+use crate::fleet::site::{Site, SiteError};
 use crate::fleet::supervise::Attachment;
 use crate::interrupt::Interrupt;
 use crate::launch::plan::{Chosen, emulator, spec};
@@ -77,7 +77,8 @@ pub(crate) fn launch(
         }
     };
     let turn = register
-        .turn(folder.path(), || !interrupt.requested())?
+        .turn(folder.path(), || !interrupt.requested())
+        .map_err(SiteError::from)?
         .ok_or(LaunchError::Interrupted)?;
     let chosen = Chosen::now(options, qemu, folder.path(), turn.others())?;
     let users = chosen.users;
@@ -90,7 +91,8 @@ pub(crate) fn launch(
         login,
         chosen,
     )?;
-    turn.take(Claim::of(&spec, folder.path(), users))?;
+    let claim = Claim::of(&spec, folder.path(), users);
+    turn.take(claim).map_err(SiteError::from)?;
     let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
     // By this the rest is found again, whenever this process dies.
     site.folder().write_spec(site.spec())?;

@@ -27,7 +27,6 @@ impl LineBuffer {
     }
 
     /// What came after the last line feed.
-    #[must_use]
     pub(crate) fn rest(&self) -> &[u8] {
         self.partial.trim_ascii_end()
     }

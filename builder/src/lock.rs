@@ -1,18 +1,32 @@
-//! One worker at a time on one thing in the cache, across processes.
+//! One worker at a time on one thing, across processes: what is in the cache, and
+//! the records of what fleets have and of what was changed on the host.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{io, thread};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use tracing::{info, warn};
 
 use crate::interrupt::Interrupt;
 use crate::{plain, private};
 
-const RETRY: Duration = Duration::from_millis(100);
+/// How often a lock is tried that another has.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Locks a file, unless another process has it locked for longer than `may_wait`,
+/// which is asked after each attempt, says to wait for it; tells whether it did.
+pub(crate) fn wait(file: &File, mut may_wait: impl FnMut() -> bool) -> io::Result<bool> {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if may_wait() => thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
 
 /// A lock held until it is dropped, or its process dies.
 #[derive(Debug)]
@@ -38,23 +52,15 @@ impl Lock {
         }
         let file = plain::open_with(File::options().create(true).append(true), path)?;
         let mut said = false;
-        while !interrupt.requested() {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {
-                    let path = path.to_owned();
-                    return Ok(Some(Self { path, _file: file }));
-                }
-                Err(Errno::WOULDBLOCK) => {}
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(errno.into()),
-            }
+        let is_locked = wait(&file, || {
             if !said {
                 info!("another imgbuild works on {what}: waiting for its result");
                 said = true;
             }
-            thread::sleep(RETRY);
-        }
-        Ok(None)
+            !interrupt.requested()
+        })?;
+        let path = path.to_owned();
+        Ok((is_locked && !interrupt.requested()).then_some(Self { path, _file: file }))
     }
 
     /// Removes what killed processes left in `folder`: whatever is named
@@ -69,21 +75,15 @@ impl Lock {
                 continue;
             };
             let lock = self.path.with_file_name(format!("{key}.lock"));
-            let held = match plain::open(&lock) {
-                Ok(file) if lock != self.path => Some(file),
-                _ => None,
-            };
-            let is_used = held
-                .as_ref()
-                .is_some_and(|file| flock(file, FlockOperation::NonBlockingLockExclusive).is_err());
-            if is_used {
+            // It is held for as long as it is open, and so until its work is removed.
+            let other = (lock != self.path)
+                .then(|| plain::open(&lock).ok())
+                .flatten();
+            if other.as_ref().is_some_and(|file| file.try_lock().is_err()) {
                 continue;
             }
-            match fs::remove_dir_all(entry.path()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    warn!("cannot remove {}: {error}", entry.path().display());
-                }
-                _ => {}
+            if let Err(error) = plain::if_there(fs::remove_dir_all(entry.path())) {
+                warn!("cannot remove {}: {error}", entry.path().display());
             }
         }
     }
@@ -104,7 +104,7 @@ mod tests {
         let first = Lock::acquire(&path, "it", &interrupt).unwrap().unwrap();
         thread::scope(|scope| {
             let second = scope.spawn(|| Lock::acquire(&path, "it", &interrupt));
-            thread::sleep(2 * RETRY);
+            thread::sleep(5 * PAUSE);
             assert!(!second.is_finished());
             drop(first);
             assert!(second.join().unwrap().unwrap().is_some());

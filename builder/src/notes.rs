@@ -4,7 +4,7 @@
 //! change times are; anyone who can forge those can write the cache itself.
 
 use std::fs::{self, Metadata};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tempfile::Builder;
 
 use crate::digest::Sha256;
-use crate::{plain, private};
+use crate::{durable, plain, private};
 
 /// A file changed this recently may change again within one tick of the file
 /// system's clock, with no trace in its times.
@@ -34,7 +35,6 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// That of the file that this was read of.
-    #[must_use]
     pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -72,7 +72,6 @@ struct Note<T> {
 
 impl Notes {
     /// Those in `folder`, which need not be there yet.
-    #[must_use]
     pub(crate) fn kept_in(folder: PathBuf) -> Self {
         Self { folder }
     }
@@ -120,20 +119,16 @@ impl Notes {
 
     fn write<T: Serialize>(&self, place: &Path, note: &Note<T>) -> io::Result<()> {
         private::make_all(&self.folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-        file.write_all(&serde_json::to_vec(note)?)?;
+        let new = durable::beside(&Builder::new(), place, &serde_json::to_vec(note)?)?;
         // Not forced to the disk: what a power cut leaves of it is whole, or no
         // note, and finding out once more is all that it costs.
-        file.persist(place)?;
+        new.persist(place)?;
         Ok(())
     }
 }
 
 fn read<T: DeserializeOwned>(place: &Path) -> Option<Note<T>> {
-    let mut text = Vec::new();
-    let file = plain::open(place).ok()?;
-    file.take(NOTE_MAX).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
+    serde_json::from_slice(&plain::read_start(place, NOTE_MAX).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -12,13 +12,13 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdout};
 use rustix::termios::tcgetwinsize;
 
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, poll_until};
 use lane::Lane;
 
 mod lane;
@@ -141,7 +141,6 @@ pub(crate) fn finish(interrupt: &Interrupt) -> io::Result<()> {
 
 /// A terminal on stderr whose drawings take this way; `None` where stderr is
 /// something else.
-#[must_use]
 pub(crate) fn terminal() -> Option<Terminal> {
     let columns = || {
         let size = tcgetwinsize(stderr()).ok()?;
@@ -179,7 +178,7 @@ fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&file, PollFlags::OUT)], None)),
+            Err(Errno::AGAIN) => drop(poll_until(&mut [PollFd::new(&file, PollFlags::OUT)], None)),
             Err(errno) => return Err(errno.into()),
         }
     }

@@ -111,7 +111,6 @@ impl Classes {
     }
 
     /// What they are, for people.
-    #[must_use]
     pub fn describe(&self) -> String {
         match self {
             Self::Cgroup(cgroup) => format!("cpu {}", cgroup.kind()),
@@ -121,7 +120,6 @@ impl Classes {
     }
 
     /// The fleet's cgroup.
-    #[must_use]
     pub fn cgroup(&self) -> Option<&FleetCgroup> {
         match self {
             Self::Cgroup(cgroup) => Some(cgroup),
@@ -196,7 +194,6 @@ impl Placement {
     }
 
     /// What a guest's process is to do before it becomes a VMM.
-    #[must_use]
     pub fn prepared(&self, guest: u32) -> Prepared {
         Prepared {
             entries: self.classes.cgroup().map(FleetCgroup::entries),
@@ -211,14 +208,12 @@ impl Placement {
     }
 
     /// What tells urgent guests from others.
-    #[must_use]
     pub fn classes(&self) -> &Classes {
         &self.classes
     }
 
     /// Memory that the control groups of guests still allow, in bytes; `None`
     /// without a limit.
-    #[must_use]
     pub fn memory_room(&self) -> Option<u64> {
         self.charged.as_ref()?.memory_room()
     }

@@ -8,14 +8,18 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
+use tempfile::Builder;
+
+use crate::durable::{self, folder_of};
+use crate::plain::if_there;
 
 /// Readable, writable and searchable by the owner alone.
 const FOLDER: Mode = Mode::RWXU;
@@ -105,14 +109,12 @@ impl Private {
     }
 
     /// By what name it was opened, which may be another's by now.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// A path to what is in this very folder, whatever becomes of its name;
     /// for this process, and for as long as this value is there.
-    #[must_use]
     pub fn within(&self, name: impl AsRef<Path>) -> PathBuf {
         Path::new("/proc/self/fd")
             .join(self.folder.as_raw_fd().to_string())
@@ -164,15 +166,12 @@ impl Private {
         let next = format!("{name}.new");
         // What a killed one left.
         self.remove(&next)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | PLAIN;
-        let mut file = File::from(openat(&self.folder, &next, flags, FILE)?);
+        let path = self.within(name);
+        let new = durable::beside(Builder::new().prefix(&next).rand_bytes(0), &path, bytes)?;
         // The umask may have taken from it.
-        rustix::fs::fchmod(&file, FILE)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        rustix::fs::fchmod(new.as_file(), FILE)?;
         about_to();
-        renameat(&self.folder, &next, &self.folder, name)?;
-        self.folder.sync_all()
+        durable::persist(new, &path).map(drop)
     }
 
     /// Sees to it that this folder holds nothing of that name; of a folder,
@@ -184,10 +183,7 @@ impl Private {
             Err(Errno::ISDIR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        match fs::remove_dir_all(self.within(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+        if_there(fs::remove_dir_all(self.within(name))).map(drop)
     }
 
     /// Removes a folder of sockets in this one, and nothing but sockets with it;
@@ -234,14 +230,10 @@ pub(crate) fn is_served_by_us(socket: impl AsFd, guest: Option<u32>) -> io::Resu
 /// The folder that `path` is in, judged, and the name of `path` in it; `None`
 /// if there is none.
 fn parent(path: &Path) -> Result<Option<(File, &OsStr)>, PrivateError> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+    let Some(name) = path.file_name() else {
         return Err(refused(path, "is not a folder in another"));
     };
-    let folder = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
+    let folder = folder_of(path);
     // Where links on the way to it lead is for who made them to say, who is
     // judged by where they lead.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -44,13 +44,11 @@ pub(crate) fn above<T>(say: impl FnOnce() -> T) -> T {
 }
 
 /// A bar that counts `total` steps.
-#[must_use]
 pub(crate) fn bar(total: u64, label: &str) -> ProgressBar {
     styled(Some(total), label, "{msg} {wide_bar} {pos}/{len} {eta}")
 }
 
 /// A bar that counts bytes; without a `total` it shows only what has passed.
-#[must_use]
 pub(crate) fn bytes(total: Option<u64>, label: &str) -> ProgressBar {
     let template = match total {
         Some(_) => "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",

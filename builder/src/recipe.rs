@@ -218,7 +218,6 @@ impl Recipe {
     /// in every guest; the tables of directory entries, inodes and connections
     /// are sized for the few that a guest has, not for its RAM (kernel document
     /// admin-guide/kernel-parameters).
-    #[must_use]
     pub fn command_line(&self) -> String {
         let mut line = "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check \
                         initramfs_async=0 dhash_entries=256 ihash_entries=256 thash_entries=64"
@@ -242,7 +241,6 @@ impl Recipe {
     }
 
     /// Whether the guest's root is its disk.
-    #[must_use]
     pub fn root_on_disk(&self) -> bool {
         self.rootfs
             .as_ref()
@@ -279,7 +277,6 @@ impl Recipe {
 
     /// The same recipe with the names of its files and not their folders, which
     /// differ from machine to machine.
-    #[must_use]
     pub fn without_paths(&self) -> Self {
         let name = |path: &PathBuf| path.file_name().map(PathBuf::from).unwrap_or_default();
         let mut recipe = self.clone();
@@ -293,7 +290,6 @@ impl Recipe {
     }
 
     /// How long a guest may take to report ready.
-    #[must_use]
     pub fn boot_timeout(&self) -> Duration {
         Duration::from_secs(self.boot_timeout_seconds)
     }
@@ -326,7 +322,6 @@ fn size_within(
 }
 
 /// A name that is safe as a file name, a fleet name and a fragment name.
-#[must_use]
 pub fn is_name(text: &str) -> bool {
     (1..=32).contains(&text.len())
         && text.starts_with(|first: char| first.is_ascii_lowercase())

@@ -17,7 +17,6 @@ pub(crate) enum Colour {
 impl Colour {
     /// What stdout takes: colours on a terminal, unless the environment says
     /// otherwise (`NO_COLOR`, `CLICOLOR_FORCE`).
-    #[must_use]
     pub(crate) fn of_stdout() -> Self {
         match anstream::AutoStream::choice(&std::io::stdout()) {
             anstream::ColorChoice::Never => Self::Plain,

@@ -1,7 +1,10 @@
-//! What processes cost now, read from /proc.
+//! What processes, their control groups and KSM cost now, as the kernel's files tell.
 
+pub(crate) mod cgroup;
 pub mod footprint;
 pub(crate) mod ksm;
 pub(crate) mod meminfo;
 pub(crate) mod processes;
 pub(crate) mod schedule;
+pub(crate) mod source;
+pub(crate) mod unseen;

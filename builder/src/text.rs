@@ -14,19 +14,16 @@ use serde::Serialize;
 
 /// What a line of text shows of `text`, which is to be one line: line breaks
 /// are shown as the rest is. Tabs stay.
-#[must_use]
 pub(crate) fn printable(text: &str) -> String {
     shown(text, |character| character == '\t')
 }
 
 /// The same of bytes that need not be UTF-8.
-#[must_use]
 pub(crate) fn printable_bytes(bytes: &[u8]) -> String {
     printable(&String::from_utf8_lossy(bytes))
 }
 
 /// The same of text in several lines, which end as they do.
-#[must_use]
 pub(crate) fn printable_lines(text: &str) -> String {
     // Some end in a carriage return, too, which does no harm there.
     let text = text.replace("\r\n", "\n");
@@ -34,7 +31,6 @@ pub(crate) fn printable_lines(text: &str) -> String {
 }
 
 /// The same error in [`printable`] words: some libraries quote what they read.
-#[must_use]
 pub(crate) fn printable_error(error: io::Error) -> io::Error {
     let words = error.to_string();
     if is_printable(&words) {
@@ -44,7 +40,6 @@ pub(crate) fn printable_error(error: io::Error) -> io::Error {
 }
 
 /// Whether `text` is one line that is shown as it is.
-#[must_use]
 pub(crate) fn is_printable(text: &str) -> bool {
     !text.contains(is_obeyed)
 }
@@ -63,7 +58,6 @@ pub(crate) fn json_pretty(value: &impl Serialize) -> serde_json::Result<String> 
 /// JSON that means the same, without characters that a terminal obeys.
 /// Serializers escape those below U+0020 and leave the others in strings as
 /// they are (RFC 8259, section 7).
-#[must_use]
 pub(crate) fn printable_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for character in json.chars() {

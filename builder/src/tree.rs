@@ -48,7 +48,6 @@ pub struct Tree {
 
 impl Tree {
     /// A tree of nothing but the root.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -152,7 +151,6 @@ impl Tree {
     }
 
     /// The memory that its files' contents take when they are unpacked, in bytes.
-    #[must_use]
     pub fn memory(&self) -> u64 {
         const PAGE: u64 = 4096;
         let nodes: BTreeMap<_, _> = self.entries().map(|(_, id, node)| (id, node)).collect();

@@ -88,7 +88,6 @@ fn name() -> io::Result<String> {
 
 impl Setup<'_> {
     /// A fleet of guests that are all started at once, and once only.
-    #[must_use]
     pub fn spec(
         &self,
         folder: &Folder,

@@ -47,7 +47,6 @@ pub enum ParseByteSizeError {
 
 impl ByteSize {
     /// A size of `bytes`; `None` for zero.
-    #[must_use]
     pub const fn new(bytes: u64) -> Option<Self> {
         match NonZeroU64::new(bytes) {
             Some(bytes) => Some(Self(bytes)),
@@ -56,7 +55,6 @@ impl ByteSize {
     }
 
     /// The size in bytes.
-    #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0.get()
     }
@@ -135,7 +133,6 @@ impl From<ByteSize> for String {
 }
 
 /// A number with a comma between thousands.
-#[must_use]
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -149,7 +146,6 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// A number with its noun, which takes an `s` unless there is one of it.
-#[must_use]
 pub fn counted(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", grouped(number))

@@ -87,7 +87,6 @@ pub enum Accel {
 
 impl Accel {
     /// Its name, as QEMU and the command line have it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
@@ -108,7 +107,6 @@ pub enum Sharing {
 
 impl Sharing {
     /// Its name, as the command line has it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -155,7 +153,6 @@ pub enum MachineState {
 /// A locally administered MAC address made from a guest's index.
 ///
 /// `52:54:00` is the prefix that QEMU and libvirt use for guests.
-#[must_use]
 pub fn mac(index: u32) -> [u8; 6] {
     let [_, high, middle, low] = index.to_be_bytes();
     [0x52, 0x54, 0x00, high, middle, low]

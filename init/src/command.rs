@@ -121,7 +121,6 @@ pub enum CommandError {
 
 impl CommandError {
     /// The reply's code: 127 for an unknown command, 2 for a wrong use.
-    #[must_use]
     pub const fn code(self) -> u8 {
         match self {
             Self::Unknown => 127,
@@ -130,7 +129,6 @@ impl CommandError {
     }
 
     /// A sentence for the reply's output.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown command; try help",
@@ -154,7 +152,6 @@ impl core::error::Error for CommandError {}
 
 impl<'a> Request<'a> {
     /// Reads one line without its end; `None` for a blank one.
-    #[must_use]
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         let Ok(line) = core::str::from_utf8(line) else {
             return Some(Self::untagged(CommandError::NotText));
@@ -177,7 +174,6 @@ impl<'a> Request<'a> {
     }
 
     /// A line that carries no usable tag.
-    #[must_use]
     pub const fn untagged(error: CommandError) -> Self {
         Self {
             tag: None,
@@ -188,7 +184,6 @@ impl<'a> Request<'a> {
 
 impl<'a> Command<'a> {
     /// Reads one command; `None` for a blank one.
-    #[must_use]
     pub fn parse(line: &'a str) -> Option<Result<Self, CommandError>> {
         let (word, rest) = split_word(line.trim_ascii());
         let bare = |command| {

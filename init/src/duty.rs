@@ -14,7 +14,6 @@ impl Duty {
     pub const FULL: Self = Self(100);
 
     /// The share in percent, 0 to 100.
-    #[must_use]
     pub const fn percent(self) -> u8 {
         self.0
     }

@@ -2,7 +2,6 @@
 //! or garbled reads as empty, or 0.
 
 /// The word with this index, from 0, among words with blanks between.
-#[must_use]
 pub fn word(text: &str, index: usize) -> &str {
     let is_blank = |&byte: &u8| byte.is_ascii_whitespace();
     let mut words = text
@@ -14,13 +13,11 @@ pub fn word(text: &str, index: usize) -> &str {
 }
 
 /// The number that the word with this index is.
-#[must_use]
 pub fn number(text: &str, index: usize) -> u64 {
     digits(word(text, index)).unwrap_or_default()
 }
 
 /// What follows `NAME:` on the line that starts so, blanks before it aside.
-#[must_use]
 pub fn after<'a>(text: &'a str, name: &str) -> &'a str {
     text.split('\n')
         .find_map(|line| {
@@ -33,7 +30,6 @@ pub fn after<'a>(text: &'a str, name: &str) -> &'a str {
 
 /// A number written in decimal digits alone; the standard parsers also take a
 /// sign.
-#[must_use]
 pub fn digits(text: &str) -> Option<u64> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         text.parse().ok()

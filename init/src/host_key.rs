@@ -12,7 +12,6 @@ const INFO: &[u8] = b"imgbuild ssh host key v1";
 
 /// The ed25519 secret key (RFC 8032, section 5.1.5) of the guest with this
 /// seed: HKDF-SHA256 without salt (RFC 5869).
-#[must_use]
 pub fn secret(host_key_seed: &[u8; 32]) -> Zeroizing<[u8; 32]> {
     let mut key = Zeroizing::new([0; 32]);
     let expanded = Hkdf::<Sha256>::new(None, host_key_seed).expand(INFO, key.as_mut_slice());

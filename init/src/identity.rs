@@ -132,7 +132,6 @@ impl From<DecodeError> for IdentityState {
 
 impl Identity {
     /// The blob that carries this identity.
-    #[must_use]
     pub fn encode(&self) -> Zeroizing<[u8; LENGTH]> {
         let mut blob = Zeroizing::new([0; LENGTH]);
         let mut put = |at: usize, bytes: &[u8]| {
@@ -284,13 +283,11 @@ impl Id {
     }
 
     /// The id padded with NUL.
-    #[must_use]
     pub const fn padded(self) -> [u8; 16] {
         self.bytes
     }
 
     /// The id as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         core::str::from_utf8(&self.bytes[..self.len()]).unwrap_or_default()
     }

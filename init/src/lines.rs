@@ -21,7 +21,6 @@ pub struct Lines {
 
 impl Lines {
     /// At the start of a line.
-    #[must_use]
     pub const fn new() -> Self {
         Self {
             bytes: [0; COMMAND_MAX],

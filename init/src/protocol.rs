@@ -142,7 +142,6 @@ pub enum IdentityState {
 
 impl IdentityState {
     /// The state as it stands in JSON.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
@@ -170,7 +169,6 @@ pub enum DeviceState {
 
 impl DeviceState {
     /// The state as it stands in JSON.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -296,7 +294,6 @@ pub struct Line {
 
 impl Line {
     /// Without anything in it.
-    #[must_use]
     pub const fn new() -> Self {
         Self {
             bytes: [0; LINE_MAX],
@@ -332,7 +329,6 @@ impl fmt::Write for Line {
 }
 
 /// The longest prefix of an output that a reply surely takes whole.
-#[must_use]
 pub fn reply_part(output: &str) -> &str {
     prefix_that_fits(output, LINE_MAX - REPLY_FRAME)
 }

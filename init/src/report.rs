@@ -62,7 +62,6 @@ pub struct Memory {
 
 impl Memory {
     /// Reads /proc/meminfo; a line that is missing or garbled counts as 0.
-    #[must_use]
     pub fn parse(meminfo: &str) -> Self {
         let value = |name| number(after(meminfo, name), 0);
         Self {
@@ -74,7 +73,6 @@ impl Memory {
 }
 
 /// Ticks of `steal` in /proc/stat, a hundredth of a second each (`USER_HZ`).
-#[must_use]
 pub fn steal_ticks(stat: &str) -> u64 {
     // cpu user nice system idle iowait irq softirq steal …
     number(stat.split('\n').next().unwrap_or_default(), 8)

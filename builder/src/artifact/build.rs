@@ -123,7 +123,6 @@ pub struct Staged {
 
 impl Staged {
     /// Where it is now; a guest may be booted from there.
-    #[must_use]
     pub fn path(&self) -> &Path {
         self.staging.path()
     }

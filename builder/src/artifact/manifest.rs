@@ -142,12 +142,6 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// Reads the manifest of an output folder.
-    pub fn load(folder: &Path) -> Result<Self, ManifestError> {
-        let (manifest, _) = Self::load_with_text(folder)?;
-        Ok(manifest)
-    }
-
     /// Reads the manifest of an output folder, and gives its text beside it.
     pub fn load_with_text(folder: &Path) -> Result<(Self, Vec<u8>), ManifestError> {
         let path = folder.join(MANIFEST);
@@ -202,7 +196,6 @@ impl Manifest {
     }
 
     /// The text of `SHA256SUMS`; `json` is this manifest as it stands on disk.
-    #[must_use]
     pub fn sums(&self, json: &[u8]) -> String {
         let mut sums = String::new();
         for (name, record) in &self.files {

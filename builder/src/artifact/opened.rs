@@ -74,7 +74,6 @@ impl Artifacts {
 
     /// The kernel command line of guests that run on this host, `parameters`
     /// last.
-    #[must_use]
     pub fn command_line(&self, parameters: &str) -> String {
         let line = format!(
             "{} tsc_early_khz={} lapic_khz={} {parameters}",

@@ -15,7 +15,7 @@ use crate::digest::Sha256;
 use crate::disk::base::write_base;
 use crate::disk::ext4::Ext4;
 use crate::disk::overlay::{Overlay, write_overlays};
-use crate::disk::qcow2::{Backing, BackingFormat};
+use crate::disk::qcow2::Backing;
 use crate::initramfs::pack;
 use crate::interrupt::Interrupt;
 use crate::progress;
@@ -104,7 +104,7 @@ impl<'a> Output<'a> {
                 source,
             })?;
         // Relative, so that the folder can be moved.
-        let backing = Backing::new(Path::new("..").join(BASE), BackingFormat::Qcow2)?;
+        let backing = Backing::new(Path::new("..").join(BASE))?;
         let overlay = Overlay::new(&backing, size)?;
         let guests = GuestRange::first(count).expect("the command line bounds the count");
         let bar = progress::bar(count.into(), "overlays");

@@ -20,6 +20,7 @@ use rustix::process::{Pid, test_kill_process};
 use super::verify::list;
 use super::{MANIFEST, manifest};
 use crate::durable;
+use crate::plain::if_there;
 use crate::private::{Others, PLAIN, Private};
 
 /// A folder under construction, removed again unless [`Staging::commit`]ted.
@@ -93,7 +94,6 @@ impl Staging {
     }
 
     /// Where to write.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.folder
     }
@@ -151,9 +151,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // After a commit this is the previous output, or nothing.
-        if let Err(error) = fs::remove_dir_all(&self.folder)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = if_there(fs::remove_dir_all(&self.folder)) {
             tracing::warn!("cannot remove {}: {error}", self.folder.display());
         }
     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::manifest::{FileRecord, Manifest, ManifestError};
 use super::{MANIFEST, SHA256SUMS};
 use crate::digest::Sha256;
+use crate::plain::if_there;
 
 /// One way in which a folder is not what its manifest says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -107,13 +108,10 @@ fn compare(
         path: path.clone(),
         source,
     };
-    let found = match fs::symlink_metadata(&path) {
-        Ok(metadata) => metadata.len(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Some(Difference::Missing { file }));
-        }
-        Err(error) => return Err(unreadable(error)),
+    let Some(metadata) = if_there(fs::symlink_metadata(&path)).map_err(unreadable)? else {
+        return Ok(Some(Difference::Missing { file }));
     };
+    let found = metadata.len();
     if found != record.size {
         return Ok(Some(Difference::Size {
             file,

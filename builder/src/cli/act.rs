@@ -1,10 +1,10 @@
 //! `imgbuild stop`, `kill`, `restart` and `scale`.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use clap::Args;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::output::print_json;
@@ -14,7 +14,7 @@ use crate::control::bridge::Act;
 use crate::control::client::{Client, ClientError};
 use crate::control::select::Selector;
 use crate::control::types::{ActAnswer, ActRequest, Selection};
-use crate::interrupt::Interrupt;
+use crate::interrupt::poll_until;
 use crate::text::printable;
 use crate::units::counted;
 
@@ -103,8 +103,9 @@ impl Stop {
         };
         let exit = told(&answer, guests.json)?;
         if let Some(supervisor) = supervisor {
-            let end = PollFd::new(&supervisor, PollFlags::IN);
-            wait(end, &context.interrupt)?;
+            let events = [supervisor.as_fd(), context.interrupt.as_fd()];
+            let mut events = events.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            poll_until(&mut events, None)?;
         }
         Ok(exit)
     }
@@ -122,20 +123,6 @@ fn end(client: &Client, grace: Duration) -> Result<(ActAnswer, Option<OwnedFd>),
         grace_seconds: Some(grace.as_secs_f64()),
     };
     Ok((client.act(Act::Stop, &request)?, supervisor))
-}
-
-/// Waits for an event, or the user's interrupt.
-fn wait(event: PollFd<'_>, interrupt: &Interrupt) -> Result<(), Failure> {
-    let mut fds = [event, PollFd::new(interrupt, PollFlags::IN)];
-    loop {
-        match poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) if !interrupt.requested() => {}
-            other => {
-                other?;
-                return Ok(());
-            }
-        }
-    }
 }
 
 impl Kill {

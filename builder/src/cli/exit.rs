@@ -58,7 +58,6 @@ pub struct Failure {
 
 impl Failure {
     /// A command line that parses but makes no sense.
-    #[must_use]
     pub fn usage(message: String) -> Self {
         Self {
             exit: Exit::Usage,
@@ -84,13 +83,17 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = anyhow::Error::from(error);
         let exit = match error.downcast_ref() {
-            Some(LaunchError::NotReady(_) | LaunchError::Ports(_)) => Exit::HostNotReady,
+            Some(LaunchError::NotReady(_) | LaunchError::Site(SiteError::Ports(_))) => {
+                Exit::HostNotReady
+            }
             _ if lacks_a_fit_qemu(&error) => Exit::HostNotReady,
             Some(LaunchError::Interrupted) => Exit::Interrupted,
             Some(
                 LaunchError::Key(_)
-                | LaunchError::Site(SiteError::SshConfig(SshConfigError::Path(_)))
-                | LaunchError::Users(UsersError::Taken { .. } | UsersError::Unmapped { .. }),
+                | LaunchError::Site(
+                    SiteError::SshConfig(SshConfigError::Path(_))
+                    | SiteError::Users(UsersError::Taken { .. } | UsersError::Unmapped { .. }),
+                ),
             ) => Exit::Usage,
             _ if asks_for_a_choice(&error) => Exit::Usage,
             _ if matches!(error.downcast_ref(), Some(ClientError::Interrupted)) => {

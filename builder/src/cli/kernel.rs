@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
+use std::io;
 use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -276,11 +276,9 @@ fn copy(kernel: &kernel::Kernel, folder: &Path) -> Result<PathBuf, Failure> {
 
 /// Puts a file in the place of another, whole or not at all.
 fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut new = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(durable::folder_of(path))?;
-    new.write_all(bytes)?;
-    durable::persist(new, path).map(drop)
+    let mut builder = tempfile::Builder::new();
+    builder.permissions(Permissions::from_mode(0o666));
+    durable::persist(durable::beside(&builder, path, bytes)?, path).map(drop)
 }
 
 impl Fetch {

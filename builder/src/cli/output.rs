@@ -2,11 +2,11 @@
 
 use std::io::{self, IsTerminal as _, StdoutLock, Write as _};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
 
 use super::Failure;
+use crate::interrupt::poll_until;
 use crate::progress;
 use crate::text::{self, printable, printable_lines};
 
@@ -46,7 +46,7 @@ pub(crate) fn wait_until_unread() {
     // The end comes unasked.
     let stdout = io::stdout();
     let mut stdout = [PollFd::new(&stdout, PollFlags::empty())];
-    while let Ok(0) | Err(Errno::INTR) = poll(&mut stdout, None) {}
+    let _ = poll_until(&mut stdout, None);
 }
 
 /// Prints what a guest said: byte for byte, but on a terminal, where whole lines

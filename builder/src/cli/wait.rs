@@ -12,6 +12,7 @@ use crate::control::select::Selector;
 use crate::control::types::Event;
 use crate::control::waiting::{Outcome, Waiting};
 use crate::guest::Phase;
+use crate::guest::counts::listed;
 use crate::progress;
 
 /// Arguments of `wait`.
@@ -52,7 +53,7 @@ impl Wait {
                 Next::Item(event) => waiting.apply(&event),
                 Next::End => break say(Outcome::Ended, &waiting),
                 Next::Late => {
-                    tracing::error!("timed out: {}", counts(&waiting));
+                    tracing::error!("timed out: {}", listed(&waiting.counts()));
                     break Exit::Failed;
                 }
             }
@@ -74,22 +75,13 @@ impl Wait {
 
 fn show(bar: &ProgressBar, waiting: &Waiting) {
     let counts = waiting.counts();
-    bar.set_length(counts.values().sum());
-    bar.set_position(counts.get(&Phase::Ready).copied().unwrap_or(0));
-    bar.set_message(self::counts(waiting));
-}
-
-/// Such as `1 booting, 98 ready`.
-fn counts(waiting: &Waiting) -> String {
-    let counts = waiting.counts();
-    let words = counts
-        .iter()
-        .map(|(state, count)| format!("{count} {}", state.name()));
-    words.collect::<Vec<_>>().join(", ")
+    bar.set_length(counts.values().copied().map(u64::from).sum());
+    bar.set_position(counts.get(&Phase::Ready).copied().unwrap_or(0).into());
+    bar.set_message(listed(&counts));
 }
 
 fn say(outcome: Outcome, waiting: &Waiting) -> Exit {
-    let counts = counts(waiting);
+    let counts = listed(&waiting.counts());
     match outcome {
         Outcome::Ready => {
             tracing::info!("{counts}");

@@ -103,7 +103,6 @@ impl Outbox {
 }
 
 /// Both ends; `waker` wakes the poll set of who receives.
-#[must_use]
 pub(crate) fn bridge(waker: Waker) -> (Outbox, mpsc::Receiver<Request>) {
     let (requests, inbox) = mpsc::channel();
     let waker = Arc::new(waker);

@@ -62,7 +62,6 @@ impl Console {
 impl Client {
     /// The way to the supervisor of the fleet called `fleet`, whose files are
     /// there; nothing is connected yet.
-    #[must_use]
     pub(crate) fn new(fleet: &str, paths: &Paths, interrupt: &Interrupt) -> Self {
         Self {
             fleet: fleet.to_owned(),

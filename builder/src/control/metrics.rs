@@ -2,7 +2,7 @@
 //! 0.0.4 (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use std::fmt::Write as _;
-use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::ValueEnum as _;
@@ -10,6 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::types::Fleet;
 use crate::guest::Phase;
+use crate::sample::processes;
 
 /// The media type of the text.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -25,27 +26,18 @@ pub(crate) struct Process {
 
 impl Process {
     /// This process; what cannot be read is 0.
-    #[must_use]
     pub(crate) fn own() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        // `VmRSS:     1234 kB` (proc_pid_status(5)).
-        let kibibytes: u64 = fs::read_to_string("/proc/self/status")
-            .ok()
-            .and_then(|text| {
-                let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-                line.split_ascii_whitespace().next()?.parse().ok()
-            })
-            .unwrap_or(0);
+        let resident = processes::bytes(Path::new("/proc/self"), "status", &["VmRSS"]);
         Self {
             cpu: Duration::try_from(cpu).unwrap_or_default(),
-            resident: kibibytes << 10,
+            resident: resident.unwrap_or(0),
         }
     }
 }
 
 /// The text, `broken` being how many connections to the fleet ended in an error. A
 /// fleet's name needs no escapes: it is of a-z, 0-9 and -.
-#[must_use]
 pub(crate) fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
     let name = &fleet.fleet;
     let mut text = String::new();

@@ -7,7 +7,6 @@ use super::types;
 
 /// One document, whose `$defs` hold a schema for each type; `paths` names those
 /// that a request takes and its answer gives.
-#[must_use]
 pub(crate) fn schema() -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     macro_rules! reference {

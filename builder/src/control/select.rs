@@ -67,7 +67,6 @@ fn guest(text: &str) -> Option<GuestIndex> {
 
 impl Selector {
     /// Whether a guest is one of these.
-    #[must_use]
     pub(crate) fn matches(&self, guest: GuestIndex) -> bool {
         match self {
             Self::Range(first, last) => (first..=last).contains(&&guest),

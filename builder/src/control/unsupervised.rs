@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::types::{API_VERSION, Fleet, Guest, Stage, Totals};
+use crate::guest::counts::count;
 use crate::guest::{Desired, Phase};
 use crate::store::folder::{self, FolderError, Found};
 use crate::store::journal;
@@ -49,7 +50,6 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
         .map_err(UnsupervisedError::Processes)?;
     let pids: HashMap<_, _> = living.into_iter().map(|one| (one.guest, one.pid)).collect();
     let history = journal::replay(&found.paths.journal()).unwrap_or_default();
-    let mut counts = BTreeMap::new();
     let mut guests = Vec::new();
     for index in spec.guests()?.iter() {
         let pid = pids.get(&index).copied();
@@ -61,7 +61,6 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
             (None, Some(_)) => (Phase::Exited, "it is gone, and nothing supervises it"),
             (None, None) => (Phase::Planned, "its supervisor died before it was started"),
         };
-        *counts.entry(state).or_default() += 1;
         guests.push(Guest {
             id: index,
             state,
@@ -87,7 +86,7 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
         },
         supervisor: None,
         wanted: spec.count,
-        counts,
+        counts: count(guests.iter().map(|guest| guest.state)),
         held_back: None,
         forced: spec.forced,
         totals: Totals {

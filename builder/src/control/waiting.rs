@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::types::{Event, Fleet, Guest, Stage};
+use crate::guest::counts::{Counts, count};
 use crate::guest::{Desired, Phase};
 use crate::units::GuestIndex;
 
@@ -26,7 +27,6 @@ pub(crate) enum Outcome {
 
 impl Waiting {
     /// Waits for these guests of `fleet`.
-    #[must_use]
     pub(crate) fn new(chosen: Option<HashSet<GuestIndex>>, fleet: &Fleet) -> Self {
         let mut waiting = Self {
             chosen,
@@ -66,17 +66,11 @@ impl Waiting {
     }
 
     /// Guests in each state, of those that are to be up.
-    #[must_use]
-    pub(crate) fn counts(&self) -> BTreeMap<Phase, u64> {
-        let mut counts = BTreeMap::new();
-        for state in self.states() {
-            *counts.entry(state).or_default() += 1;
-        }
-        counts
+    pub(crate) fn counts(&self) -> Counts {
+        count(self.states())
     }
 
     /// How the wait ended, if it did.
-    #[must_use]
     pub(crate) fn outcome(&self) -> Option<Outcome> {
         if matches!(self.stage, Stage::Stopping | Stage::Orphaned | Stage::Lost) {
             return Some(Outcome::Ended);

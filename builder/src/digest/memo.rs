@@ -14,7 +14,6 @@ pub struct Memo(Notes);
 
 impl Memo {
     /// The memo kept in the cache folder `cache`.
-    #[must_use]
     pub fn in_cache(cache: &Path) -> Self {
         Self(Notes::kept_in(cache.join("digests")))
     }

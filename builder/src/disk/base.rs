@@ -9,6 +9,7 @@ use crate::disk::convert::{ConvertError, convert};
 use crate::disk::ext4::{self, Ext4, Ext4Error};
 use crate::disk::fill::{FillError, fill};
 use crate::disk::qcow2::{Geometry, Qcow2Error};
+use crate::durable::folder_of;
 use crate::interrupt::Interrupt;
 use crate::tree::Tree;
 
@@ -51,10 +52,7 @@ pub(crate) fn write_base(
     interrupt: &Interrupt,
 ) -> Result<(), BaseError> {
     let geometry = Geometry::of(ext4.size)?;
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let parent = folder_of(path);
     let raw = raw_disk(parent, ext4).map_err(|source| BaseError::Create {
         path: parent.to_owned(),
         source,

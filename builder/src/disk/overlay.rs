@@ -158,7 +158,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        disk::{qcow2::BackingFormat, tool},
+        disk::tool,
         units::{GuestIndex, MAX_GUESTS},
     };
 
@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn overlay(size: &str) -> Overlay {
-        let backing = Backing::new("../base.qcow2", BackingFormat::Qcow2).unwrap();
+        let backing = Backing::new("../base.qcow2").unwrap();
         Overlay::new(&backing, size.parse().unwrap()).unwrap()
     }
 

@@ -13,10 +13,6 @@ use crate::units::ByteSize;
 /// The unit of a virtual size, in bytes: what a guest calls a sector.
 pub const SECTOR: u64 = 512;
 
-/// The largest virtual size, in bytes: what 64 KiB clusters and an L1 table of
-/// one cluster address.
-pub const MAX_VIRTUAL_SIZE: u64 = 4 << 40;
-
 /// Longest name of a backing file, in bytes; the specification's limit.
 pub const MAX_BACKING_NAME: usize = 1023;
 
@@ -76,37 +72,15 @@ pub enum Qcow2Error {
     },
 }
 
-/// The format of a backing file.
-///
-/// It is always written down: QEMU does not guess formats, since a guest could
-/// make a raw disk look like any of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BackingFormat {
-    /// Plain bytes.
-    Raw,
-    /// Another qcow2 image.
-    Qcow2,
-}
-
-impl BackingFormat {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-        }
-    }
-}
-
-/// What an overlay shows where nothing was written to it.
+/// The qcow2 image that an overlay shows where nothing was written to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backing {
     name: OsString,
-    format: BackingFormat,
 }
 
 impl Backing {
     /// The image at `path`; a relative one starts at the overlay's own folder.
-    pub fn new(path: impl AsRef<Path>, format: BackingFormat) -> Result<Self, Qcow2Error> {
+    pub fn new(path: impl AsRef<Path>) -> Result<Self, Qcow2Error> {
         let name = path.as_ref().as_os_str();
         let bytes = name.as_bytes();
         let refuse = |reason| {
@@ -135,7 +109,6 @@ impl Backing {
         }
         Ok(Self {
             name: name.to_owned(),
-            format,
         })
     }
 }
@@ -180,13 +153,11 @@ impl Geometry {
     }
 
     /// The size of the disk that a guest sees.
-    #[must_use]
     pub const fn virtual_size(self) -> ByteSize {
         self.virtual_size
     }
 
     /// The size of a cluster in bytes.
-    #[must_use]
     pub const fn cluster_size(self) -> u64 {
         1 << self.cluster_bits
     }
@@ -221,12 +192,10 @@ pub(crate) struct Tables {
 /// The content of an image's first cluster, as far as it is used.
 pub(crate) fn header(geometry: Geometry, tables: Tables, backing: Option<&Backing>) -> Vec<u8> {
     let mut extensions = Vec::new();
-    if let Some(backing) = backing {
-        push_extension(
-            &mut extensions,
-            EXTENSION_BACKING_FORMAT,
-            backing.format.name().as_bytes(),
-        );
+    if backing.is_some() {
+        // It is always written down: QEMU does not guess formats, since a guest could
+        // make a raw disk look like any of them.
+        push_extension(&mut extensions, EXTENSION_BACKING_FORMAT, b"qcow2");
     }
     push_extension(&mut extensions, EXTENSION_END, b"");
     let name = backing.map_or(&b""[..], |backing| backing.name.as_bytes());
@@ -291,7 +260,6 @@ pub struct SmallImage {
 /// An image that holds nothing of its own: header, refcount table, one
 /// refcount block and an empty L1 table, one cluster each. The L1 table is left
 /// as a hole.
-#[must_use]
 pub fn overlay_image(geometry: Geometry, backing: &Backing) -> SmallImage {
     const REFCOUNT_TABLE: u64 = 1;
     const REFCOUNT_BLOCK: u64 = 2;
@@ -351,13 +319,14 @@ mod tests {
     #[test]
     fn sizes_that_no_image_can_have_are_refused() {
         assert_eq!(Geometry::of(size("1000")), Err(Qcow2Error::Unaligned(1000)));
-        let above = ByteSize::new(MAX_VIRTUAL_SIZE + SECTOR).unwrap();
+        // 64 KiB clusters and an L1 table of one cluster address 4 TiB.
+        let above = ByteSize::new((4 << 40) + SECTOR).unwrap();
         assert_eq!(Geometry::of(above), Err(Qcow2Error::TooLarge(above)));
     }
 
     #[test]
     fn backing_names_that_qemu_would_misread_are_refused_by_name() {
-        let backing = |name: &str| Backing::new(name, BackingFormat::Qcow2);
+        let backing = |name: &str| Backing::new(name);
         assert!(backing(&"n".repeat(MAX_BACKING_NAME)).is_ok());
         let long = "n".repeat(MAX_BACKING_NAME + 1);
         let error = backing(&long).unwrap_err().to_string();
@@ -374,7 +343,7 @@ mod tests {
 
     #[test]
     fn an_overlay_is_laid_out_as_the_specification_says() {
-        let backing = Backing::new("../base.qcow2", BackingFormat::Qcow2).unwrap();
+        let backing = Backing::new("../base.qcow2").unwrap();
         let image = overlay_image(Geometry::of(size("1G")).unwrap(), &backing);
         assert_eq!(image.length, 4 * 4096);
         let [header, table, block] = &image.extents[..] else {

@@ -1,10 +1,11 @@
 //! The part of a download that has arrived.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::digest::{Hasher, Sha256};
+use crate::plain::if_there;
 use crate::{durable, plain};
 
 /// An unfinished file, its digest so far, and what the server called its version.
@@ -28,17 +29,7 @@ impl Part {
         options.read(true).write(true).create(true).truncate(false);
         let mut file = plain::open_with(&mut options, &path)?;
         let mut hasher = Hasher::default();
-        let mut buffer = vec![0; 256 * 1024];
-        let mut len = 0;
-        loop {
-            match file.read(&mut buffer)? {
-                0 => break,
-                read => {
-                    hasher.update(&buffer[..read]);
-                    len += read as u64;
-                }
-            }
-        }
+        let len = hasher.read(&mut file)?;
         let validator = plain::read_to_string(&note).ok();
         Ok(Self {
             file,
@@ -80,7 +71,7 @@ impl Part {
                 options.write(true).create(true).truncate(true);
                 plain::open_with(&mut options, &self.note)?.write_all(text.as_bytes())
             }
-            None => remove(&self.note),
+            None => if_there(fs::remove_file(&self.note)).map(drop),
         }
     }
 
@@ -94,19 +85,12 @@ impl Part {
     /// Gives the finished file its name, after its content is on the disk.
     pub(crate) fn commit(self, path: &Path) -> io::Result<()> {
         durable::rename(&self.path, path)?;
-        remove(&self.note)
+        if_there(fs::remove_file(&self.note)).map(drop)
     }
 
     /// Removes what is left; nothing to go on from.
     pub(crate) fn forget(&mut self) {
-        let _ = remove(&self.path);
-        let _ = remove(&self.note);
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(&self.note);
     }
 }

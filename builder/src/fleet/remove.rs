@@ -1,17 +1,16 @@
 //! `rm`: what a fleet without a supervisor left.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::site;
 use crate::directories::Directories;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, poll_until};
 use crate::store::claims::Register;
 use crate::store::folder::{self, Folder, FolderError, Paths, Remnant, sweep};
 use crate::store::journal;
@@ -149,24 +148,12 @@ fn kill(living: &[Living], mark: Mark) -> io::Result<()> {
         }
         let until = Instant::now() + KILL_WAIT;
         for pidfd in &held {
-            wait(pidfd, until)?;
+            if !poll_until(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(until))? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
         }
     }
     Ok(())
-}
-
-/// Waits until a process ends.
-fn wait(pidfd: &OwnedFd, until: Instant) -> io::Result<()> {
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&left)) {
-            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-            Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use self::artifact::Artifact;
 use crate::artifact::opened::Artifacts;
 use crate::artifact::{BASE, INITRAMFS};
 use crate::disk::overlay::{Overlay, write_overlays};
-use crate::disk::qcow2::{Backing, BackingFormat};
+use crate::disk::qcow2::Backing;
 use crate::fleet::site::socket::{connect, reach, socket};
 use crate::guest::deadline;
 use crate::host;
@@ -23,6 +23,7 @@ use crate::net::ports;
 use crate::net::tap::{self, Subnet};
 use crate::placement::cgroup::FleetCgroup;
 use crate::placement::{self, Class, Placement};
+use crate::sample::meminfo;
 use crate::store::claims::{Claim, Register, Turn};
 use crate::store::folder::Folder;
 use crate::store::key::Key;
@@ -66,7 +67,7 @@ impl Site {
     ) -> Result<Self, SiteError> {
         let manifest = &artifacts.manifest;
         let base = artifacts.folder.join(BASE);
-        let backing = Backing::new(base.clone(), BackingFormat::Qcow2)?;
+        let backing = Backing::new(&base)?;
         Ok(Self {
             kernel: Artifact::open(artifacts.folder.join(&manifest.kernel.file))?,
             kernel_format: manifest.kernel.format,
@@ -82,7 +83,6 @@ impl Site {
     }
 
     /// The fleet's folders.
-    #[must_use]
     pub fn folder(&self) -> &Folder {
         &self.folder
     }
@@ -93,7 +93,6 @@ impl Site {
     }
 
     /// What the fleet is.
-    #[must_use]
     pub fn spec(&self) -> &FleetSpec {
         &self.spec
     }
@@ -125,7 +124,6 @@ impl Site {
     }
 
     /// How guests get their share of the CPU, for people.
-    #[must_use]
     pub fn describe_cpu(&self) -> String {
         let placement = self.placement.as_ref();
         placement.map_or_else(String::new, |placement| placement.classes().describe())
@@ -133,7 +131,6 @@ impl Site {
 
     /// Memory that the control groups of guests still allow, in bytes; `None`
     /// without a limit.
-    #[must_use]
     pub fn memory_room(&self) -> Option<u64> {
         self.placement.as_ref()?.memory_room()
     }
@@ -145,7 +142,7 @@ impl Site {
         let cgroup = placement.and_then(|placement| placement.classes().cgroup());
         cgroup
             .and_then(FleetCgroup::oom_kills)
-            .unwrap_or_else(|| host::memory::oom_kills(Path::new("/")))
+            .unwrap_or_else(|| meminfo::oom_kills(Path::new("/")))
     }
 
     /// Sees that guests can run at all, and makes what each needs.
@@ -253,7 +250,6 @@ impl Site {
     }
 
     /// What a guest is.
-    #[must_use]
     pub fn guest_spec(&self, guest: GuestIndex) -> GuestSpec {
         let spec = &self.spec;
         GuestSpec {

@@ -85,7 +85,6 @@ pub(crate) enum Outcome {
 
 /// The exit code of a guest's command; `None` when ssh(1) did not get through,
 /// which a command that itself exits with 255 cannot be told from.
-#[must_use]
 pub(crate) fn exit_code(captured: &Captured) -> Option<i32> {
     captured.status.code().filter(|code| *code != TRANSPORT)
 }
@@ -120,17 +119,14 @@ impl Reachable {
         })
     }
 
-    #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    #[must_use]
     pub(crate) fn paths(&self) -> &Paths {
         &self.paths
     }
 
-    #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.guests.len()
     }

@@ -9,7 +9,7 @@ use self::log::Log;
 use super::ask::Asks;
 use super::headway::Headway;
 use super::streams::Streams;
-use super::supervisor::{Member, Notice, Observation, Supervisor, Why};
+use super::supervisor::{Member, Notice, Observation, Supervisor, TO_COME, Why};
 use super::view;
 use super::wishes::Wishes;
 use crate::control::bridge::{Request, bridge};
@@ -152,15 +152,8 @@ impl<'a> Fleet<'a> {
     /// When the start is given up by who has this patience, if it goes no further:
     /// not while a guest may be about to come up.
     fn is_stuck_from(&mut self, patience: Duration) -> Option<Instant> {
-        // One that failed, and is tried again, has not come up either.
-        let under_way = [
-            Phase::Planned,
-            Phase::Starting,
-            Phase::Booting,
-            Phase::Restarting,
-        ];
         self.headway
-            .see(Instant::now(), self.supervisor.count(&under_way));
+            .see(Instant::now(), self.supervisor.count(&TO_COME));
         let members = self.supervisor.members();
         let is_waited_for = members.iter().map(Member::guest).any(comes_up);
         (self.headway.ends(patience)).filter(|_| !is_waited_for)

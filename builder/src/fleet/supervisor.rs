@@ -20,6 +20,7 @@ use super::site::Site;
 use crate::control::types::Totals;
 use crate::fleet::supervisor::news::{SOURCES, news, token};
 use crate::guest::admission::Admission;
+use crate::guest::counts::Counts;
 use crate::guest::{Event, Phase, Policy};
 use crate::host::memory::OomKills;
 use crate::interrupt::Interrupt;
@@ -59,6 +60,15 @@ const AT_WORK: [Phase; 5] = [
     Phase::Booting,
     Phase::Ready,
     Phase::Unresponsive,
+    Phase::Restarting,
+];
+
+/// Where a guest is still to come up: one that failed, and is tried again, has not
+/// come up either.
+pub(crate) const TO_COME: [Phase; 4] = [
+    Phase::Planned,
+    Phase::Starting,
+    Phase::Booting,
     Phase::Restarting,
 ];
 
@@ -185,7 +195,6 @@ impl Supervisor {
     }
 
     /// What its guests run from and within.
-    #[must_use]
     pub fn site(&self) -> &Site {
         &self.site
     }
@@ -201,45 +210,43 @@ impl Supervisor {
     }
 
     /// The guests, in order.
-    #[must_use]
     pub fn members(&self) -> &Members {
         &self.members
     }
 
     /// What happened to guests in all.
-    #[must_use]
     pub fn totals(&self) -> Totals {
         self.members.totals()
     }
 
     /// How many guests are in each state; states without any are left out.
-    #[must_use]
-    pub fn counts(&self) -> &BTreeMap<Phase, usize> {
+    pub fn counts(&self) -> &Counts {
         self.members.counts()
     }
 
     /// How many guests are in one of these states.
-    #[must_use]
     pub fn count(&self, phases: &[Phase]) -> usize {
         self.members.count(phases)
     }
 
+    /// Whether this holds for any guest.
+    pub(crate) fn any(&self, holds: fn(&Member) -> bool) -> bool {
+        self.members().iter().any(holds)
+    }
+
     /// Why no more guests are started, and whether that is for good as far as
     /// can be seen.
-    #[must_use]
     pub fn held_back(&self) -> Option<(Why<'_>, bool)> {
         self.starts.held_back()
     }
 
     /// Whether the user wants it to end.
-    #[must_use]
     pub fn interrupted(&self) -> bool {
         self.interrupt.requested()
     }
 
     /// Whether the first guests, as many as boot at a time, were all given up: so
     /// would the rest be, and none of them is started.
-    #[must_use]
     pub fn is_hopeless(&self) -> bool {
         let failed = self.count(&[Phase::Failed]);
         failed >= self.starts.parallel()
@@ -247,7 +254,6 @@ impl Supervisor {
     }
 
     /// Gives the site back; guests that live are left alone.
-    #[must_use]
     pub fn into_site(self) -> Site {
         self.site
     }

@@ -26,11 +26,7 @@ pub(crate) fn fleet(
             pid: std::process::id(),
         }),
         wanted: site.spec().count,
-        counts: supervisor
-            .counts()
-            .iter()
-            .map(|(phase, count)| (*phase, u32::try_from(*count).unwrap_or(u32::MAX)))
-            .collect(),
+        counts: supervisor.counts().clone(),
         held_back,
         forced: site.spec().forced.clone(),
         totals: supervisor.totals(),

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::host::concern::text::{counted, size};
-use crate::host::ksm;
-use crate::host::snapshot::Ksm;
-use crate::host::snapshot::file::Source;
+use crate::sample::ksm::{self, Ksm};
 use crate::sample::meminfo;
+use crate::sample::source::Source;
 
 /// How fast guests are started, and when no more are.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -213,7 +212,6 @@ impl fmt::Display for Hold {
 
 impl Admission {
     /// Admission to a fleet on a host with so many `cores` to use.
-    #[must_use]
     pub fn new(spec: &AdmissionSpec, cores: usize) -> Self {
         Self {
             spec: *spec,
@@ -229,7 +227,6 @@ impl Admission {
     }
 
     /// Most guests that boot at a time.
-    #[must_use]
     pub fn parallel(&self) -> usize {
         self.parallel
     }
@@ -335,24 +332,16 @@ impl Admission {
 /// What cannot be read is no reason to start no guests: unknown memory is taken
 /// for enough of it (`u64::MAX`), unknown pressure for none, and KSM that does
 /// not tell for one that does not run.
-#[must_use]
 pub(crate) fn look(root: &Path, allowed: Option<u64>, booting: usize, living: usize) -> Seen {
     let mut unseen = Vec::new();
     let ksm = ksm::read(root, &mut unseen).filter(Ksm::runs);
     let mut source = Source::new(root, &mut unseen);
-    let meminfo = source.text("proc/meminfo");
-    let available = meminfo
-        .as_deref()
-        .and_then(|text| meminfo::bytes(meminfo::fields(text).get("MemAvailable")?));
-    let pressure = source
-        .text("proc/pressure/memory")
-        .and_then(|text| some_avg10(&text));
     Seen {
         booting,
         living,
-        available: available.unwrap_or(u64::MAX),
+        available: meminfo::available(&mut source).unwrap_or(u64::MAX),
         room: allowed.unwrap_or(u64::MAX),
-        memory_pressure: pressure.unwrap_or(0.0),
+        memory_pressure: meminfo::pressure(&mut source).unwrap_or(0.0),
         ksm: ksm.and_then(|ksm| {
             Some(KsmSeen {
                 full_scans: ksm.full_scans?,
@@ -361,14 +350,4 @@ pub(crate) fn look(root: &Path, allowed: Option<u64>, booting: usize, living: us
             })
         }),
     }
-}
-
-/// The percentage in `some avg10=0.00 avg60=…`.
-fn some_avg10(text: &str) -> Option<f64> {
-    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
-    let figure = some
-        .split(' ')
-        .find_map(|word| word.strip_prefix("avg10="))?;
-    let percent: f64 = figure.parse().ok()?;
-    (0.0..=100.0).contains(&percent).then_some(percent)
 }

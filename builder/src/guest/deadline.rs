@@ -13,7 +13,6 @@ const COMMAND: u32 = 6;
 
 /// How long one of `guests` burning on `cpus` CPUs may take to answer:
 /// max(10 s, 4 × guests ÷ CPUs × 0.1 s of CPU).
-#[must_use]
 pub(crate) fn scaled(guests: u32, cpus: usize) -> Duration {
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
     MIN.max(4 * CPU * guests / cpus)
@@ -21,7 +20,6 @@ pub(crate) fn scaled(guests: u32, cpus: usize) -> Duration {
 
 /// How long a log-in among `guests`, and what is run there, may take: what a
 /// guest's answer may, [`COMMAND`] times over.
-#[must_use]
 pub(crate) fn command(guests: u32, cpus: usize) -> Duration {
     COMMAND * scaled(guests, cpus)
 }

@@ -80,7 +80,6 @@ impl Backoff {
     /// How long to stay down after so many `ends` in a row, times 0.5 to 1.5 as
     /// `jitter` goes from 0 to 1, so that guests that ended together do not
     /// start together.
-    #[must_use]
     pub fn delay(&self, ends: u32, jitter: f64) -> Duration {
         let doubled = 2_u32.saturating_pow(ends.saturating_sub(1));
         let delay = self.first.saturating_mul(doubled).min(self.most);

@@ -55,7 +55,6 @@ pub enum Reason {
 
 impl Reason {
     /// Whether something went wrong: all but the guest's and the user's wishes.
-    #[must_use]
     pub fn is_failure(&self) -> bool {
         !matches!(self, Self::PoweredOff | Self::Stopped | Self::Killed)
     }

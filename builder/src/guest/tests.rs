@@ -116,7 +116,7 @@ struct Bench {
 impl Bench {
     fn new(restart: Restart) -> Self {
         Self {
-            guest: Guest::new(),
+            guest: Guest::default(),
             now: Instant::now(),
             policy: policy(restart),
         }

@@ -41,7 +41,6 @@ const SHORT: [&str; 11] = [
 
 impl Trouble {
     /// What a message says of the host's trouble, if it does.
-    #[must_use]
     pub fn told_by(message: &str) -> Option<Self> {
         match Complaint::of(message) {
             Complaint::Taken => Some(Self::Taken(message.to_owned())),

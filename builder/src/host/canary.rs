@@ -42,7 +42,6 @@ pub(crate) enum Merging {
 impl Merging {
     /// Whether KSM merged what two guests have in common: half of it will do,
     /// since pages that just changed take another pass.
-    #[must_use]
     pub(crate) fn works(&self) -> bool {
         match self {
             Self::Watched { merged, alike, .. } => {
@@ -73,7 +72,6 @@ const DOCUMENT_KSM: &str = "https://docs.kernel.org/admin-guide/mm/ksm.html";
 const DOCUMENT_MICROVM: &str = "https://www.qemu.org/docs/master/system/i386/microvm.html";
 
 /// Judges canaries of a fleet of which `need` says whether it fits only merged.
-#[must_use]
 pub(crate) fn judge(outcome: &Outcome, want: &Want, need: MergingNeed) -> Vec<Finding> {
     match outcome {
         Outcome::Up(canary) => {

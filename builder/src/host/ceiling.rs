@@ -50,7 +50,6 @@ pub(crate) struct Count {
 }
 
 /// Counts the guests that fit.
-#[must_use]
 pub(crate) fn ceiling(host: &Host, want: &Want) -> Ceiling {
     let allowed = |host: &Host, sharing| {
         let want = Want {
@@ -96,7 +95,6 @@ pub(crate) fn ceiling(host: &Host, want: &Want) -> Ceiling {
 
 impl Ceiling {
     /// How many guests fit with `sharing`.
-    #[must_use]
     pub(crate) fn with(&self, sharing: Sharing) -> Count {
         match sharing {
             Sharing::None => self.none,

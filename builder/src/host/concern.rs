@@ -54,7 +54,6 @@ const CONCERNS: [fn(&Host, &Want) -> Vec<Finding>; 17] = [
 ];
 
 /// What a fleet needs merging for on this host.
-#[must_use]
 pub(crate) fn merging_need(host: &Host, want: &Want) -> MergingNeed {
     if want.guests.is_none() || memory::fits_unshared(host, want) {
         MergingNeed::ToSpare
@@ -64,7 +63,6 @@ pub(crate) fn merging_need(host: &Host, want: &Want) -> MergingNeed {
 }
 
 /// Judges a host, the worst first.
-#[must_use]
 pub(crate) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
     let mut findings: Vec<_> = CONCERNS
         .iter()

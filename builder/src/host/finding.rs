@@ -43,7 +43,6 @@ impl Finding {
     }
 
     /// All of it, for a message.
-    #[must_use]
     pub fn in_full(&self) -> String {
         let mut text = format!(
             "{}: {} (need: {}): {}",
@@ -158,7 +157,6 @@ impl Fix {
     }
 
     /// One setting.
-    #[must_use]
     pub fn setting(knob: Knob, value: u64) -> Self {
         Self::Settings(vec![Setting { knob, value }])
     }

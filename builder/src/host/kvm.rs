@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::unseen::Unseen;
+use crate::sample::unseen::Unseen;
 
 mod access;
 mod code;
@@ -28,7 +28,6 @@ pub(crate) use prober::Prober;
 pub(crate) use step::Step;
 
 /// Looks at KVM below `root`, with what came of a probe.
-#[must_use]
 pub(crate) fn read(root: &Path, probe: Option<probe::Outcome>, unseen: &mut Vec<Unseen>) -> Kvm {
     let modules = loaded::modules(root, unseen);
     Kvm {

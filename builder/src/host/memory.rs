@@ -5,9 +5,9 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::snapshot::file::{ORDINARY, Source, read_bounded, unexpected};
 use super::snapshot::{Memory, Unseen};
 use crate::sample::meminfo::{bytes, fields};
+use crate::sample::source::{ORDINARY, Source, read_bounded, unexpected};
 
 const MEMINFO: &str = "proc/meminfo";
 /// Pressure stall information (kernel document accounting/psi).
@@ -58,23 +58,9 @@ pub(crate) fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Memory {
 
 /// Memory that stays free unless the user says otherwise, in bytes: a tenth of
 /// the host's `total`, and 1 GiB at most.
-#[must_use]
 pub(crate) fn keep_free(total: Option<u64>) -> u64 {
     const MOST: u64 = 1 << 30;
     total.map_or(MOST, |total| (total / 10).min(MOST))
-}
-
-/// How many processes the kernel has killed for want of memory since the boot,
-/// in a cgroup or on the whole host (`oom_kill` of `/proc/vmstat`); 0 where it
-/// does not tell.
-#[must_use]
-pub(crate) fn oom_kills(root: &Path) -> u64 {
-    let text = std::fs::read_to_string(root.join("proc/vmstat")).unwrap_or_default();
-    let mut fields = text.lines().filter_map(|line| line.split_once(' '));
-    fields
-        .find(|(name, _)| *name == "oom_kill")
-        .and_then(|(_, count)| count.parse().ok())
-        .unwrap_or(0)
 }
 
 /// Which of the OOM killer's kills are told of, each for one process.
@@ -85,7 +71,6 @@ pub(crate) struct OomKills {
 
 impl OomKills {
     /// None of the `counted` so far is to be told of.
-    #[must_use]
     pub(crate) fn after(counted: u64) -> Self {
         Self { told: counted }
     }

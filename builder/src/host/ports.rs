@@ -14,7 +14,6 @@ const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 
 /// The ports from which the kernel of the machine under `root` serves those
 /// who do not ask for one.
-#[must_use]
 pub(crate) fn ephemeral(root: &Path) -> RangeInclusive<u16> {
     fs::read_to_string(root.join(RANGE))
         .ok()
@@ -41,7 +40,6 @@ pub(crate) fn usable(kernel: &RangeInclusive<u16>) -> impl Iterator<Item = u16> 
 }
 
 /// Whether this process could listen on `port` of 127.0.0.1 now.
-#[must_use]
 pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

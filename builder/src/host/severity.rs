@@ -17,7 +17,6 @@ pub enum Severity {
 
 impl Severity {
     /// Its name.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Blocker => "blocker",

@@ -14,7 +14,6 @@ use crate::any_path;
 pub(crate) mod cgroup;
 mod cpu;
 mod daemons;
-pub(crate) mod file;
 mod kernel;
 mod merge;
 pub(crate) mod mounts;
@@ -25,7 +24,8 @@ mod storage;
 mod tables;
 mod users;
 
-pub use super::unseen::Unseen;
+pub use crate::sample::ksm::Ksm;
+pub use crate::sample::unseen::Unseen;
 pub use read::{KvmProbe, Places};
 pub use saved::SnapshotError;
 
@@ -148,45 +148,6 @@ pub struct Node {
     pub cpus: String,
 }
 
-/// Kernel samepage merging (kernel document admin-guide/mm/ksm).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ksm {
-    /// 0 stopped, 1 running, 2 stopped and unmerged.
-    pub run: Option<u64>,
-    /// Pages a turn of ksmd.
-    pub pages_to_scan: Option<u64>,
-    /// Milliseconds between turns.
-    pub sleep_millisecs: Option<u64>,
-    /// Whether pages that did not merge are passed over for a while.
-    pub smart_scan: Option<u64>,
-    /// Whether empty pages become the kernel's zero page.
-    pub use_zero_pages: Option<u64>,
-    /// Most mappings of one page.
-    pub max_page_sharing: Option<u64>,
-    /// Whether pages of different NUMA nodes merge.
-    pub merge_across_nodes: Option<u64>,
-    /// Who sets `pages_to_scan`: `none` or `scan-time`.
-    pub advisor_mode: Option<String>,
-    /// Pages that stand for others.
-    pub pages_shared: Option<u64>,
-    /// Mappings more than those pages, and so pages saved.
-    pub pages_sharing: Option<u64>,
-    /// Pages that are alike to no other.
-    pub pages_unshared: Option<u64>,
-    /// Pages that change too fast.
-    pub pages_volatile: Option<u64>,
-    /// Passes over all memory.
-    pub full_scans: Option<u64>,
-}
-
-impl Ksm {
-    /// Whether it merges now.
-    #[must_use]
-    pub fn runs(&self) -> bool {
-        self.run == Some(1)
-    }
-}
-
 /// What became of `PR_SET_MEMORY_MERGE` (prctl(2)) at execve(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -251,7 +212,6 @@ pub struct Group {
 impl Group {
     /// Memory that it still allows, in bytes: page cache counts as free, for the
     /// kernel takes it back. `None` without a limit.
-    #[must_use]
     pub fn memory_room(&self) -> Option<u64> {
         let cache = self.memory_cache.unwrap_or(0);
         let used = self.memory.unwrap_or(0).saturating_sub(cache);

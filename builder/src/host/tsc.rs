@@ -15,7 +15,6 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 const WINDOW: Duration = Duration::from_millis(20);
 
 /// Measures the TSC in kHz, within about 100 ppm.
-#[must_use]
 pub(crate) fn measure_khz() -> u64 {
     let (clock_start, tsc_start) = sample();
     sleep(WINDOW);

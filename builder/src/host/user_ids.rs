@@ -58,13 +58,11 @@ pub struct IdRange {
 
 impl IdRange {
     /// Ids of which `first` is the first.
-    #[must_use]
     pub fn new(first: u32, count: u32) -> Self {
         Self { first, count }
     }
 
     /// As many as a fleet has where there are enough.
-    #[must_use]
     pub fn whole(first: u32) -> Self {
         Self::new(first, WHOLE)
     }
@@ -75,7 +73,6 @@ impl IdRange {
     }
 
     /// Whether some ids are in both.
-    #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         self.within(other).is_some()
     }
@@ -130,20 +127,17 @@ fn between(first: u64, end: u64) -> Option<IdRange> {
 pub(crate) struct Mapped(Vec<IdRange>);
 
 impl Mapped {
-    #[must_use]
     pub(crate) fn count(&self) -> u64 {
         self.0.iter().map(|range| u64::from(range.count)).sum()
     }
 
     /// Whether all of `range` are among them.
-    #[must_use]
     pub(crate) fn contains(&self, range: IdRange) -> bool {
         self.0.iter().any(|mapped| mapped.contains(range))
     }
 
     /// The ids for a fleet of so many guests that are none of `taken`: for as many
     /// guests as a fleet can have where there are so many, and else with some room.
-    #[must_use]
     pub(crate) fn free(&self, taken: &[IdRange], guests: u32) -> Option<IdRange> {
         let mut gaps = self.gaps(AMONG_MANY, taken).into_iter();
         if let Some(whole) = gaps.find_map(IdRange::first_whole) {
@@ -158,7 +152,6 @@ impl Mapped {
     }
 
     /// The most guests that [`Self::free`] has ids for.
-    #[must_use]
     pub(crate) fn most(&self, taken: &[IdRange]) -> u32 {
         let gaps = AMONG_FEW.iter().flat_map(|area| self.gaps(*area, taken));
         gaps.map(|gap| gap.count.min(WHOLE)).max().unwrap_or(0)

@@ -39,7 +39,6 @@ pub(crate) enum GuestUsers {
 
 impl Want {
     /// Number of guests that there is to be room for: one at least.
-    #[must_use]
     pub(crate) fn wanted(&self) -> u64 {
         u64::from(self.guests.unwrap_or(1)).max(1)
     }
@@ -47,7 +46,6 @@ impl Want {
     /// How much something matters that is felt under KVM alone. What would stop
     /// guests there keeps those under TCG from being faster; what would slow them
     /// there changes nothing for those.
-    #[must_use]
     pub(crate) fn under_kvm(&self, severity: Severity) -> Severity {
         match (self.machine.accel, severity) {
             (Accel::Kvm, severity) => severity,
@@ -57,7 +55,6 @@ impl Want {
     }
 
     /// How much something matters that only sharing pages needs.
-    #[must_use]
     pub(crate) fn when_shared(&self, severity: Severity) -> Severity {
         match self.machine.sharing {
             Sharing::None => Severity::Ok,
@@ -66,7 +63,6 @@ impl Want {
     }
 
     /// How much something matters that only taps need.
-    #[must_use]
     pub(crate) fn with_taps(&self, severity: Severity) -> Severity {
         match self.machine.net {
             Net::Tap => severity,
@@ -75,7 +71,6 @@ impl Want {
     }
 
     /// How much it matters that no more than `allowed` guests fit.
-    #[must_use]
     pub(crate) fn limit(&self, allowed: u64) -> Severity {
         if allowed < self.wanted() {
             Severity::Limit

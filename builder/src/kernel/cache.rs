@@ -46,7 +46,7 @@ impl Entry {
     /// Removes what processes left that were killed while they put a kernel in
     /// its place.
     pub(crate) fn sweep(&self, lock: &Lock) {
-        lock.sweep(self.folder.parent().unwrap_or(Path::new(".")));
+        lock.sweep(durable::folder_of(&self.folder));
     }
 
     /// The kernel kept here, unless it is missing or damaged.
@@ -77,7 +77,7 @@ impl Entry {
 
     /// Puts a kernel here, all of it or nothing; the caller holds the lock.
     pub(crate) fn store(&self, image: &Path, config: &str, record: &Record) -> io::Result<()> {
-        let parent = self.folder.parent().unwrap_or(Path::new("."));
+        let parent = durable::folder_of(&self.folder);
         let key = self.folder.file_name().unwrap_or_default();
         let temporary = tempfile::Builder::new()
             .prefix(&format!("{}{TEMPORARY}", key.display()))
@@ -86,10 +86,7 @@ impl Entry {
         fs::copy(image, path.join(IMAGE))?;
         fs::write(path.join(CONFIG), config)?;
         fs::write(path.join(RECORD), serde_json::to_vec_pretty(record)?)?;
-        match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        plain::if_there(fs::remove_dir_all(&self.folder))?;
         durable::rename(path, &self.folder)?;
         // It is there no more.
         let _ = temporary.keep();

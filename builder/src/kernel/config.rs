@@ -105,7 +105,6 @@ pub(crate) fn configure(make: &Make<'_>, settings: &[Setting]) -> Result<String,
 }
 
 /// The settings one to a line: what of the fragments decides the kernel.
-#[must_use]
 pub(super) fn normalised(settings: &[Setting]) -> String {
     settings.iter().fold(String::new(), |text, setting| {
         text + &setting.to_string() + "\n"

@@ -28,7 +28,6 @@ pub(super) fn symbols(tree: &Path) -> io::Result<BTreeSet<String>> {
 }
 
 /// The symbol that was probably meant by `name`.
-#[must_use]
 pub(super) fn nearest<'a>(name: &str, symbols: &'a BTreeSet<String>) -> Option<&'a str> {
     symbols
         .iter()

@@ -44,7 +44,6 @@ pub enum Format {
 
 impl Format {
     /// The name that a kernel of this form goes by.
-    #[must_use]
     pub const fn file_name(self) -> &'static str {
         match self {
             Self::Elf => "vmlinux",

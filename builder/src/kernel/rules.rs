@@ -42,7 +42,6 @@ const RULES: [(&str, Verdict); 19] = [
 ];
 
 /// Whether the file at `path`, relative to the tree, is to be unpacked.
-#[must_use]
 pub(super) fn is_needed(path: &Path) -> bool {
     let verdict = RULES
         .iter()

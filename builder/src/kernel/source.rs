@@ -8,6 +8,7 @@ use std::{fmt, fs, io};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
+use super::whole::walk;
 use super::{Env, Location, Request, SourceChoice};
 use crate::digest::memo::Memo;
 use crate::digest::{Hasher, Sha256};
@@ -81,7 +82,6 @@ pub(crate) struct Source {
 
 impl Source {
     /// What the manifest says of it, `version` being known.
-    #[must_use]
     pub(crate) fn info(&self, version: String) -> SourceInfo {
         SourceInfo {
             origin: self.origin.clone(),
@@ -222,32 +222,22 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> SourceError {
 /// long as a part of the build.
 fn fingerprint(tree: &Path) -> io::Result<Sha256> {
     let mut hasher = Hasher::default();
-    let mut folders = vec![tree.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let mut entries = fs::read_dir(&folder)?.collect::<io::Result<Vec<_>>>()?;
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let metadata = entry.metadata()?;
-            let path = entry.path();
-            if metadata.is_dir() {
-                if entry.file_name() != ".git" {
-                    folders.push(path);
-                }
-                continue;
-            }
-            let name = path.strip_prefix(tree).unwrap_or(&path);
-            hasher.update(name.as_os_str().as_bytes());
-            hasher.update([0]);
-            for number in [
-                metadata.size(),
-                metadata.mode().into(),
-                metadata.mtime().cast_unsigned(),
-                metadata.mtime_nsec().cast_unsigned(),
-            ] {
-                hasher.update(number.to_le_bytes());
-            }
+    walk(tree, |name, found| {
+        if found.is_dir() {
+            return !name.ends_with(".git");
         }
-    }
+        hasher.update(name.as_os_str().as_bytes());
+        hasher.update([0]);
+        for number in [
+            found.size(),
+            found.mode().into(),
+            found.mtime().cast_unsigned(),
+            found.mtime_nsec().cast_unsigned(),
+        ] {
+            hasher.update(number.to_le_bytes());
+        }
+        false
+    })?;
     Ok(hasher.finish())
 }
 

@@ -69,7 +69,6 @@ impl Sources {
     }
 
     /// The newest tarball of the first distribution entry that matches any file.
-    #[must_use]
     pub fn installed(&self) -> Option<(&Distribution, PathBuf)> {
         self.distribution
             .iter()

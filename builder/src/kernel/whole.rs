@@ -7,12 +7,10 @@
 //! and reading all of them as long as a good part of a kernel build.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-
-use tempfile::NamedTempFile;
 
 use crate::digest::{Hasher, Sha256};
 use crate::{durable, plain};
@@ -46,24 +44,17 @@ impl Kept {
         let inventory = inventory(tree)?;
         self.remove()?;
         durable::rename(tree, &self.tree)?;
-        let mut note = NamedTempFile::new_in(durable::folder_of(&self.note))?;
-        writeln!(note, "{inventory}")?;
-        durable::persist(note, &self.note)?;
-        Ok(())
+        durable::replace(&self.note, format!("{inventory}\n").as_bytes()).map(drop)
     }
 
     /// Removes what is here; the note first, as it would be wrong otherwise.
     fn remove(&self) -> io::Result<()> {
         for path in [&self.note, &self.tree] {
-            let removed = match fs::symlink_metadata(path) {
+            plain::if_there(match fs::symlink_metadata(path) {
                 Ok(found) if found.is_dir() => fs::remove_dir_all(path),
                 Ok(_) => fs::remove_file(path),
                 Err(error) => Err(error),
-            };
-            match removed {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            })?;
         }
         Ok(())
     }
@@ -74,31 +65,33 @@ impl Kept {
 /// system's.
 fn inventory(tree: &Path) -> io::Result<Sha256> {
     let mut hasher = Hasher::default();
+    walk(tree, |name, found| {
+        let length = if found.is_dir() { 0 } else { found.size() };
+        hasher.update(name.as_os_str().as_bytes());
+        hasher.update([0]);
+        hasher.update(found.mode().to_le_bytes());
+        hasher.update(length.to_le_bytes());
+        true
+    })?;
+    Ok(hasher.finish())
+}
+
+/// Shows `enters` what a tree holds, in an order that its names alone decide; a
+/// folder whose content is to be shown too is one that it says `true` to.
+pub(crate) fn walk(
+    tree: &Path,
+    mut enters: impl FnMut(&Path, &fs::Metadata) -> bool,
+) -> io::Result<()> {
     let mut folders = vec![tree.to_owned()];
     while let Some(folder) = folders.pop() {
         let mut entries = fs::read_dir(&folder)?.collect::<io::Result<Vec<_>>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
-            let metadata = entry.metadata()?;
-            let path = entry.path();
-            let length = if metadata.is_dir() {
-                0
-            } else {
-                metadata.size()
-            };
-            hasher.update(
-                path.strip_prefix(tree)
-                    .unwrap_or(&path)
-                    .as_os_str()
-                    .as_bytes(),
-            );
-            hasher.update([0]);
-            hasher.update(metadata.mode().to_le_bytes());
-            hasher.update(length.to_le_bytes());
-            if metadata.is_dir() {
+            let (path, found) = (entry.path(), entry.metadata()?);
+            if enters(path.strip_prefix(tree).unwrap_or(&path), &found) && found.is_dir() {
                 folders.push(path);
             }
         }
     }
-    Ok(hasher.finish())
+    Ok(())
 }

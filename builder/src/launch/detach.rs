@@ -16,6 +16,9 @@ use crate::interrupt::Interrupt;
 use crate::process;
 use crate::store::folder::Paths;
 
+/// How often it is looked whether the new process supervises the fleet.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Starts a process that supervises the fleet, and waits until it does.
 pub(crate) fn detach(
     name: &str,
@@ -68,13 +71,12 @@ pub(crate) fn detach(
                 last: last_words(&said)?,
             });
         }
-        if interrupt.requested() {
+        if interrupt.wait(LOOK_AGAIN) {
             // It stops the fleet, as Ctrl-C does for one in the foreground.
             let _ = kill_process(Pid::from_child(&child), Signal::TERM);
             child.wait()?;
             return Err(LaunchError::Interrupted);
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
     emit(LaunchEvent::Launch(Milestone::Detached {
         fleet: name.to_owned(),

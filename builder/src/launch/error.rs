@@ -10,14 +10,10 @@ use crate::fleet::remove::RemoveError;
 use crate::fleet::site::SiteError;
 use crate::fleet::supervise::SuperviseError;
 use crate::host::settings::SettingsError;
-use crate::net::ports::TooFewPorts;
-use crate::net::tap::TapError;
 use crate::process::ProcessError;
-use crate::store::claims::ClaimsError;
 use crate::store::folder::FolderError;
 use crate::store::journal::JournalError;
 use crate::store::key::KeyError;
-use crate::store::users::UsersError;
 use crate::trial::TrialError;
 use crate::trial::readiness::Report;
 use crate::units::{GuestIndexError, counted};
@@ -56,24 +52,12 @@ pub(crate) enum LaunchError {
     /// The key given is not one to log in with.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// Not every guest can have a port.
-    #[error("this host is not ready: {0}")]
-    Ports(#[from] TooFewPorts),
-    /// What other fleets have cannot be told, or not be told to them.
-    #[error(transparent)]
-    Claims(#[from] ClaimsError),
-    /// Guests cannot have user ids of their own.
-    #[error(transparent)]
-    Users(#[from] UsersError),
     /// What a launch left that was killed could not be removed.
     #[error(transparent)]
     Remove(#[from] RemoveError),
     /// The QEMU that was chosen cannot be used.
     #[error(transparent)]
     Emulator(#[from] EmulatorError),
-    /// Guests cannot be connected by taps.
-    #[error(transparent)]
-    Tap(#[from] TapError),
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),

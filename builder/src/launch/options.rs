@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::error::LaunchError;
+use crate::fleet::site::SiteError;
 use crate::guest::{BurnAt, Restart};
 use crate::net::tap::{self, Subnet};
 use crate::placement::PlacementSpec;
@@ -66,7 +66,7 @@ pub(crate) struct LaunchOptions {
 
 impl LaunchOptions {
     /// The taps' addresses, of which nobody has any now; `None` without taps.
-    pub(super) fn tap_subnet(&self, others: &Others) -> Result<Option<Subnet>, LaunchError> {
+    pub(super) fn tap_subnet(&self, others: &Others) -> Result<Option<Subnet>, SiteError> {
         let guests = self.guests.end().into();
         Ok(match (self.machine.net, self.tap_subnet) {
             (Net::User | Net::None, _) => None,

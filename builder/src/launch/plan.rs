@@ -8,6 +8,7 @@ use super::options::LaunchOptions;
 use crate::artifact::opened::Artifacts;
 use crate::digest::memo::Memo;
 use crate::directories::Directories;
+use crate::fleet::site::SiteError;
 use crate::guest::admission::AdmissionSpec;
 use crate::host::snapshot::Qemu;
 use crate::host::user_ids::IdRange;
@@ -38,7 +39,7 @@ impl Chosen {
         qemu: Emulator,
         fleet: &Path,
         others: &Others,
-    ) -> Result<Self, LaunchError> {
+    ) -> Result<Self, SiteError> {
         Ok(Self {
             qemu,
             ports: match options.machine.net {

@@ -11,12 +11,13 @@
 //! by that, whoever made them and however far it came.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::{fs, io};
 
 use rustix::process::geteuid;
 
+use crate::plain::if_there;
 use crate::units::{GuestIndex, GuestRange, Instance};
 use crate::vmm::mac;
 use address::leaving;
@@ -215,11 +216,9 @@ fn without_ipv6(name: &str) -> Result<(), TapError> {
     let path = Path::new("/proc/sys/net/ipv6/conf")
         .join(name)
         .join("disable_ipv6");
-    match fs::write(&path, "1") {
-        // The kernel has none, or it is off.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(|source| TapError::Sysctl { path, source }),
-    }
+    // The kernel may have none, or it is off.
+    let written = if_there(fs::write(&path, "1")).map(drop);
+    written.map_err(|source| TapError::Sysctl { path, source })
 }
 
 /// The queue of a guest's tap, for its VMM: the tap is connected for as long as

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::host::snapshot::cgroup::{
-    Controller, Hierarchy, folders, limit, limits, membership, memberships,
-};
-use crate::host::snapshot::file::Source;
+use crate::host::snapshot::cgroup::{Controller, folders, limit, limits, membership, memberships};
 use crate::host::snapshot::{Group, mounts};
+use crate::sample::cgroup::Hierarchy;
+use crate::sample::source::Source;
 
 /// A controller's hierarchy, and where this process is in it.
 #[derive(Debug)]

@@ -40,8 +40,10 @@ use super::class::Class;
 use super::error::CpuError;
 use super::settings;
 use super::spec::PlacementSpec;
-use crate::host::snapshot::cgroup::{Controller, Hierarchy, is_writable};
+use crate::host::snapshot::cgroup::{Controller, is_writable};
 use crate::placement::around::{Around, around};
+use crate::plain::if_there;
+use crate::sample::cgroup::Hierarchy;
 use crate::units::Instance;
 use crate::vmm;
 
@@ -84,7 +86,6 @@ impl Entries {
 }
 
 /// The name of a fleet's group: no other fleet has it, of whatever user.
-#[must_use]
 pub fn group_name(fleet: &str, instance: Instance) -> String {
     format!("imgbuild-{fleet}-{}", String::from(instance))
 }
@@ -191,7 +192,6 @@ impl FleetCgroup {
     }
 
     /// `cgroup v1` or `cgroup v2`.
-    #[must_use]
     pub fn kind(&self) -> &'static str {
         match self.hierarchy {
             Hierarchy::V1 => "cgroup v1",
@@ -213,13 +213,8 @@ impl FleetCgroup {
 
     /// How many of its processes the kernel has killed for want of memory,
     /// since the group was made; `None` where it is not counted.
-    #[must_use]
     pub fn oom_kills(&self) -> Option<u64> {
-        let file = match self.hierarchy {
-            Hierarchy::V1 => "memory.oom_control",
-            Hierarchy::V2 => "memory.events",
-        };
-        oom_kills(&fs::read_to_string(self.memory.as_ref()?.join(file)).ok()?)
+        self.hierarchy.oom_kills(self.memory.as_ref()?)
     }
 
     /// Removes it once its processes have ended; waits for the last of them up
@@ -380,12 +375,6 @@ fn failure(what: &str, path: &Path, source: io::Error) -> CpuError {
     }
 }
 
-/// The count in a `memory.events` or a `memory.oom_control`.
-fn oom_kills(text: &str) -> Option<u64> {
-    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-    lines.find(|(name, _)| *name == "oom_kill")?.1.parse().ok()
-}
-
 fn remove_all(cpu: &Path, memory: Option<&Path>, tries: u32) -> io::Result<()> {
     let children = [Class::Urgent, Class::Running].map(|class| cpu.join(class.name()));
     let beside = memory.filter(|memory| *memory != cpu);
@@ -400,17 +389,10 @@ pub(crate) fn remove_folder(folder: &Path, tries: u32) -> io::Result<()> {
     for _ in 1..tries {
         match fs::remove_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => sleep(PAUSE),
-            result => return gone(result),
+            result => return if_there(result).map(drop),
         }
     }
-    gone(fs::remove_dir(folder))
-}
-
-fn gone(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
+    if_there(fs::remove_dir(folder)).map(drop)
 }
 
 #[cfg(test)]

@@ -52,7 +52,6 @@ pub(crate) fn order(
 }
 
 /// The CPU of a guest, of `order`'s, which is not empty.
-#[must_use]
 pub(crate) fn cpu_for(order: &[u32], guest: u32) -> u32 {
     order[guest as usize % order.len()]
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::class::Class;
 use super::error::CpuError;
 use super::spec::PlacementSpec;
-use crate::host::snapshot::cgroup::Hierarchy;
+use crate::sample::cgroup::Hierarchy;
 
 /// Weight of a group that nobody gave one (`cpu.weight`; version 1 calls it
 /// 1,024 shares).

@@ -2,13 +2,14 @@
 //! documents admin-guide/cputopology and ABI/stable/sysfs-devices-node).
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::error::CpuError;
 use super::list;
+use crate::plain::if_there;
 
 const CPUS: &str = "sys/devices/system/cpu";
 const NODES: &str = "sys/devices/system/node";
@@ -123,13 +124,13 @@ fn read_list(path: &Path) -> Result<Option<Vec<u32>>, CpuError> {
         path: path.to_path_buf(),
         problem,
     };
-    match fs::read_to_string(path) {
-        Ok(text) => list::parse(&text)
-            .map(Some)
-            .ok_or_else(|| unreadable(format!("`{}` is not a list of numbers", text.trim()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(unreadable(error.to_string())),
-    }
+    let found = if_there(fs::read_to_string(path)).map_err(|e| unreadable(e.to_string()))?;
+    found
+        .map(|text| {
+            let list = list::parse(&text);
+            list.ok_or_else(|| unreadable(format!("`{}` is not a list of numbers", text.trim())))
+        })
+        .transpose()
 }
 
 fn absent(path: PathBuf) -> CpuError {

@@ -41,7 +41,6 @@ impl TrialGroup {
     }
 
     /// Its folder.
-    #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }

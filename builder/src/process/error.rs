@@ -52,7 +52,6 @@ pub enum ProcessError {
 
 /// The error for a `command` that did not start, which names the package to
 /// install when the tool is missing.
-#[must_use]
 pub(crate) fn start_error(command: &Command, source: io::Error) -> ProcessError {
     let program = command.get_program().to_string_lossy().into_owned();
     // A folder that is not there is reported by the same errno as a missing tool.

@@ -6,14 +6,14 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::child::die_with_parent;
 use super::clock::{Clock, Limit, Overdue};
 use super::error::{ProcessError, start_error};
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, poll_until};
 
 /// What a pipe holds, in bytes: the default of pipe(7).
 const PIPE_CAPACITY: usize = 64 * 1024;
@@ -138,17 +138,7 @@ impl Group {
         let mut fds = vec![watched(self.exited.as_fd())];
         fds.extend(interrupt.map(|interrupt| watched(interrupt.as_fd())));
         fds.extend(pipes.iter().filter_map(Pipe::as_fd).map(watched));
-        let timeout = until.map(|at| {
-            let left = at.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: left.as_secs().cast_signed(),
-                tv_nsec: left.subsec_nanos().into(),
-            }
-        });
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        poll_until(&mut fds, until)?;
         let ready = |index: usize| !fds[index].revents().is_empty();
         Ok([ready(0), interrupt.is_some() && ready(1)])
     }
@@ -170,10 +160,8 @@ impl Drop for Group {
         }
         let _ = kill_process_group(self.pid, Signal::KILL);
         // One that waits in the kernel for what does not come is left to init(1).
-        let grace = Timespec::try_from(GRACE).ok();
         let mut exited = [PollFd::new(&self.exited, PollFlags::IN)];
-        let ended = retry_on_intr(|| poll(&mut exited, grace.as_ref()));
-        if ended.is_ok_and(|ready| ready > 0) {
+        if poll_until(&mut exited, Some(Instant::now() + GRACE)).unwrap_or(false) {
             let _ = self.reap();
         }
     }

@@ -15,7 +15,6 @@ const PACKAGES: [(&str, &str); 10] = [
 ];
 
 /// The Debian package that holds `program`.
-#[must_use]
 pub(crate) fn debian_package(program: &str) -> &str {
     PACKAGES
         .iter()

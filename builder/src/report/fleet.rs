@@ -1,12 +1,12 @@
 //! A fleet for people: a line of counts, and a table of guests.
 
-use std::iter;
 use std::time::Duration;
 
 use super::WIDTH;
 use crate::control::types::{Fleet, Guest, Stage};
+use crate::guest::counts::listed;
 use crate::text::printable;
-use crate::units::{counted, grouped};
+use crate::units::counted;
 
 /// How wide a table may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,6 @@ pub(crate) enum Width {
 }
 
 /// Such as `tty-burn is up: 98 of 100 ready, 2 failed; supervisor 1234`.
-#[must_use]
 pub(crate) fn headline(fleet: &Fleet) -> String {
     let stage = match fleet.stage {
         Stage::Starting => "starting",
@@ -33,13 +32,12 @@ pub(crate) fn headline(fleet: &Fleet) -> String {
             return format!("{name} is on host {host}: {wanted}; run imgbuild there to see more");
         }
     };
-    let counts = fleet
-        .counts
-        .iter()
-        .map(|(state, count)| format!("{} {}", grouped((*count).into()), state.name()));
-    let wanted = counted(fleet.wanted.into(), "guest");
-    let parts = iter::once(wanted).chain(counts).collect::<Vec<_>>();
-    let mut line = format!("{} is {stage}: {}", fleet.fleet, parts.join(", "));
+    let mut line = format!("{} is {stage}: ", fleet.fleet);
+    line.push_str(&counted(fleet.wanted.into(), "guest"));
+    if !fleet.counts.is_empty() {
+        line.push_str(", ");
+        line.push_str(&listed(&fleet.counts));
+    }
     match fleet.supervisor {
         Some(supervisor) => {
             line.push_str("; supervisor ");
@@ -55,7 +53,6 @@ pub(crate) fn headline(fleet: &Fleet) -> String {
 }
 
 /// A line of names, and one for each guest.
-#[must_use]
 pub(crate) fn table(fleet: &Fleet, width: Width) -> String {
     let mut lines = vec![row([
         "GUEST", "STATE", "FOR", "PID", "STARTS", "SSH", "REASON",
@@ -89,7 +86,6 @@ fn row([id, state, age, pid, restarts, ssh, reason]: [String; 7]) -> String {
 }
 
 /// A time in its two largest units: `7s`, `12m05s`, `3h20m`, `2d04h`.
-#[must_use]
 pub(crate) fn age(seconds: f64) -> String {
     let seconds = Duration::try_from_secs_f64(seconds)
         .unwrap_or_default()

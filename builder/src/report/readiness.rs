@@ -19,7 +19,6 @@ const NAME: usize = 20;
 
 /// A report as text: findings, the worst first, then how many guests fit, then
 /// the answer.
-#[must_use]
 pub(crate) fn render(report: &Report, colour: Colour) -> String {
     let mut text = String::new();
     for finding in &report.findings {
@@ -41,7 +40,6 @@ pub(crate) fn render(report: &Report, colour: Colour) -> String {
 
 /// A finding: one line, and what to do about it where it is not as it should
 /// be.
-#[must_use]
 pub(crate) fn entry(finding: &Finding, colour: Colour) -> String {
     let (severity, name) = (finding.severity.name(), finding.id);
     let painted = match finding.severity {

@@ -6,10 +6,9 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use procfs_core::process::{MemoryMaps, SmapsRollup, Status};
-use procfs_core::{FromRead, ProcError};
-
-use super::{ksm, meminfo, processes};
+use super::processes::{self, bytes, field, mapping};
+use super::source::Source;
+use super::{ksm, meminfo};
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
@@ -21,7 +20,6 @@ pub type Page = [u8; PAGE];
 /// bytes; a page that was never touched has none.
 pub type Pages = BTreeMap<u64, Page>;
 
-const MEMINFO: &str = "/proc/meminfo";
 /// What a thread of the kernel's for a machine is called, before the process id
 /// of its VMM (Linux's `kvm_vm_create_worker_thread()` and `kvm_create_pit()`).
 const FOR_MACHINE: &str = "kvm-";
@@ -42,39 +40,39 @@ pub struct Footprint {
 impl Footprint {
     /// Looks at a process of this user's.
     pub fn of(pid: u32) -> io::Result<Self> {
-        let smaps: SmapsRollup = parse(pid, "smaps_rollup")?;
-        let status: Status = parse(pid, "status")?;
-        let bytes = |keys: &[&str]| -> u64 {
-            let maps = smaps.memory_map_rollup.iter();
-            maps.flat_map(|map| keys.iter().filter_map(|key| map.extension.map.get(*key)))
-                .sum()
-        };
-        let tables = status.vmpte.unwrap_or(0) << 10;
+        let process = folder(pid);
+        let rolled_up = |fields: &[&str]| bytes(&process, "smaps_rollup", fields);
+        let threads = field(&process, "status", "Threads")?;
         Ok(Self {
-            private: bytes(&["Private_Clean", "Private_Dirty", "Swap"]) + tables,
-            shared: bytes(&["Shared_Clean", "Shared_Dirty"]),
-            threads: status.threads,
-            files: fs::read_dir(file(pid, "fd"))?.count() as u64,
+            private: rolled_up(&["Private_Clean", "Private_Dirty", "Swap"])?.saturating_add(bytes(
+                &process,
+                "status",
+                &["VmPTE"],
+            )?),
+            shared: rolled_up(&["Shared_Clean", "Shared_Dirty"])?,
+            threads: threads.parse().map_err(io::Error::other)?,
+            files: fs::read_dir(process.join("fd"))?.count() as u64,
         })
     }
 }
 
 /// Page tables that KVM has for all guests of the host, in bytes; `None` where the
 /// kernel does not count them (before Linux 6.1).
-#[must_use]
 pub fn nested_tables() -> Option<u64> {
-    let text = fs::read_to_string(MEMINFO).ok()?;
-    meminfo::bytes(meminfo::fields(&text).get("SecPageTables")?)
+    let mut unseen = Vec::new();
+    meminfo::size(
+        &mut Source::new(Path::new("/"), &mut unseen),
+        "SecPageTables",
+    )
 }
 
 /// Threads that the kernel has for the machine of the VMM `pid`; `None` where they
 /// are not to be seen, as in a container.
-#[must_use]
 pub fn kernel_threads(pid: u32) -> Option<u64> {
     let folders = processes::folders(Path::new("/")).ok()?;
     let names = folders
         .flatten()
-        .filter_map(|folder| fs::read_to_string(folder.join("comm")).ok());
+        .filter_map(|folder| processes::text(&folder, "comm").ok());
     count_threads(names, pid)
 }
 
@@ -96,17 +94,14 @@ fn count_threads(names: impl Iterator<Item = String>, pid: u32) -> Option<u64> {
 ///
 /// `ram` is the guest's RAM in bytes, which QEMU maps in one piece.
 pub fn pages(pid: u32, ram: u64) -> io::Result<Pages> {
-    let maps: MemoryMaps = parse(pid, "maps")?;
-    let (start, _) = maps
-        .iter()
-        .map(|map| map.address)
-        .find(|(start, end)| end - start == ram)
+    let process = folder(pid);
+    let start = mapping(&process, ram)?
         .ok_or_else(|| io::Error::other(format!("process {pid} has no mapping of {ram} bytes")))?;
     // A page's entry has bit 63 set when it is present, and bit 62 when it is
     // swapped out (kernel document admin-guide/mm/pagemap).
     let mut entries = vec![0; usize::try_from(ram / PAGE as u64 * 8).map_err(io::Error::other)?];
-    File::open(file(pid, "pagemap"))?.read_exact_at(&mut entries, start / PAGE as u64 * 8)?;
-    let memory = File::open(file(pid, "mem"))?;
+    File::open(process.join("pagemap"))?.read_exact_at(&mut entries, start / PAGE as u64 * 8)?;
+    let memory = File::open(process.join("mem"))?;
     (0..ram)
         .step_by(PAGE)
         .zip(entries.chunks_exact(8))
@@ -122,7 +117,6 @@ pub fn pages(pid: u32, ram: u64) -> io::Result<Pages> {
 
 /// How many of `pages` a page of `others` is equal to, or another before it:
 /// what KSM can free of one guest more.
-#[must_use]
 pub fn mergeable(pages: &Pages, others: &Pages) -> u64 {
     let mut known: HashSet<_> = others.values().collect();
     let alike = pages.values().filter(|page| !known.insert(page));
@@ -131,20 +125,12 @@ pub fn mergeable(pages: &Pages, others: &Pages) -> u64 {
 
 /// Pages of a process that KSM has merged, those that became the kernel's zero
 /// page included; `None` before Linux 5.19, which does not tell.
-#[must_use]
 pub fn merged(pid: u32) -> Option<u64> {
-    ksm::merged(&file(pid, "")).ok()
+    ksm::merged(&folder(pid)).ok()
 }
 
-fn parse<T: FromRead>(pid: u32, name: &str) -> io::Result<T> {
-    T::from_file(file(pid, name)).map_err(|error| match error {
-        ProcError::Io(source, _) => source,
-        other => io::Error::other(other),
-    })
-}
-
-fn file(pid: u32, name: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/{pid}/{name}"))
+fn folder(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
 }
 
 #[cfg(test)]

@@ -1,20 +1,94 @@
-//! What KSM merged of a process.
+//! Kernel samepage merging: what it is set to, what it has done, and what of that is
+//! a process's.
 
 use std::path::Path;
 use std::{fs, io};
 
-use super::processes::is_gone;
+use serde::{Deserialize, Serialize};
+
+use super::processes::{is_gone, text};
+use super::source::Source;
+use super::unseen::Unseen;
+
+/// Its folder below a root (kernel document admin-guide/mm/ksm).
+const FOLDER: &str = "sys/kernel/mm/ksm";
+
+/// Kernel samepage merging (kernel document admin-guide/mm/ksm).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ksm {
+    /// 0 stopped, 1 running, 2 stopped and unmerged.
+    pub run: Option<u64>,
+    /// Pages a turn of ksmd.
+    pub pages_to_scan: Option<u64>,
+    /// Milliseconds between turns.
+    pub sleep_millisecs: Option<u64>,
+    /// Whether pages that did not merge are passed over for a while.
+    pub smart_scan: Option<u64>,
+    /// Whether empty pages become the kernel's zero page.
+    pub use_zero_pages: Option<u64>,
+    /// Most mappings of one page.
+    pub max_page_sharing: Option<u64>,
+    /// Whether pages of different NUMA nodes merge.
+    pub merge_across_nodes: Option<u64>,
+    /// Who sets `pages_to_scan`: `none` or `scan-time`.
+    pub advisor_mode: Option<String>,
+    /// Pages that stand for others.
+    pub pages_shared: Option<u64>,
+    /// Mappings more than those pages, and so pages saved.
+    pub pages_sharing: Option<u64>,
+    /// Pages that are alike to no other.
+    pub pages_unshared: Option<u64>,
+    /// Pages that change too fast.
+    pub pages_volatile: Option<u64>,
+    /// Passes over all memory.
+    pub full_scans: Option<u64>,
+}
+
+impl Ksm {
+    /// Whether it merges now.
+    pub fn runs(&self) -> bool {
+        self.run == Some(1)
+    }
+}
+
+/// KSM of the machine under `root`; `None` if its kernel has none. What is
+/// there but cannot be read is added to `unseen`.
+pub(crate) fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Option<Ksm> {
+    let mut source = Source::new(root, unseen);
+    let listed = fs::read_dir(source.place(FOLDER));
+    source.kept(FOLDER, listed)?;
+    let mut number = |name: &str| source.number(Path::new(FOLDER).join(name));
+    let ksm = Ksm {
+        run: number("run"),
+        pages_to_scan: number("pages_to_scan"),
+        sleep_millisecs: number("sleep_millisecs"),
+        smart_scan: number("smart_scan"),
+        use_zero_pages: number("use_zero_pages"),
+        max_page_sharing: number("max_page_sharing"),
+        merge_across_nodes: number("merge_across_nodes"),
+        advisor_mode: None,
+        pages_shared: number("pages_shared"),
+        pages_sharing: number("pages_sharing"),
+        pages_unshared: number("pages_unshared"),
+        pages_volatile: number("pages_volatile"),
+        full_scans: number("full_scans"),
+    };
+    Some(Ksm {
+        advisor_mode: source.choice(Path::new(FOLDER).join("advisor_mode")),
+        ..ksm
+    })
+}
 
 /// Merged pages of the process with this folder, zero pages among them.
 pub(crate) fn merged(process: &Path) -> Result<u64, String> {
-    let merging = match fs::read_to_string(process.join("ksm_merging_pages")) {
+    let merging = match text(process, "ksm_merging_pages") {
         Err(error) if is_gone(&error) && !process.exists() => return Ok(0),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err("the kernel counts them only from Linux 5.19 on".to_owned());
         }
         read => ended_is_empty(read)?,
     };
-    let zero = match fs::read_to_string(process.join("ksm_stat")) {
+    let zero = match text(process, "ksm_stat") {
         // Before Linux 6.1 there is none; 6.6 was the first to count these.
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         read => ended_is_empty(read)?,
@@ -41,5 +115,63 @@ fn pages(text: &str) -> Result<u64, String> {
         text => text
             .parse()
             .map_err(|_| format!("{text:?} is not a number of pages")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_pages_are_summed_and_what_makes_no_sense_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let process = root.path().join("7");
+        fs::create_dir(&process).unwrap();
+        let told = merged(&process).unwrap_err();
+        assert!(told.contains("from Linux 5.19 on"), "{told}");
+        let endless = "1".repeat(5 << 20);
+        for (merging, stat, pages) in [
+            ("5\n", "ksm_rmap_items 9\nksm_zero_pages 3\n", Some(8)),
+            ("5\n", "", Some(5)),
+            ("5\n", "ksm_zero_pa", Some(5)),
+            ("", "", Some(0)),
+            ("18446744073709551615", "ksm_zero_pages 3\n", Some(u64::MAX)),
+            ("18446744073709551616", "", None),
+            ("-5\n", "", None),
+            ("\u{fffd}", "", None),
+            ("5\n", "ksm_zero_pages x\n", None),
+            (&endless, "", None),
+            ("5\n", &endless, None),
+        ] {
+            fs::write(process.join("ksm_merging_pages"), merging).unwrap();
+            fs::write(process.join("ksm_stat"), stat).unwrap();
+            assert_eq!(merged(&process).ok(), pages, "{merging:.30} {stat:.30}");
+        }
+        assert_eq!(merged(&root.path().join("8")), Ok(0));
+    }
+
+    #[test]
+    fn what_is_cut_or_makes_no_sense_is_not_known() {
+        let root = tempfile::tempdir().unwrap();
+        let mut unseen = Vec::new();
+        assert_eq!(read(root.path(), &mut unseen), None);
+        let folder = root.path().join(FOLDER);
+        fs::create_dir_all(&folder).unwrap();
+        for (name, text) in [
+            ("run", "1\n"),
+            ("full_scans", "-1\n"),
+            ("pages_sharing", ""),
+            ("pages_volatile", &"1".repeat(2 << 20)),
+            ("advisor_mode", "none scan-time\n"),
+        ] {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        let found = read(root.path(), &mut unseen).unwrap();
+        let run = Ksm {
+            run: Some(1),
+            ..Ksm::default()
+        };
+        assert_eq!(found, run);
+        assert_eq!(unseen.len(), 4);
     }
 }

@@ -4,9 +4,14 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-/// Most bytes of a command line, or of another file of a process, that are looked
-/// at. A guest's command line takes less: a few paths of 4 KiB each.
-const LONGEST: u64 = 32 * 1024;
+use super::meminfo;
+
+/// Most bytes of a command line that are looked at. A guest's takes less: a few
+/// paths of 4 KiB each.
+const COMMAND_LINE_MAX: u64 = 32 << 10;
+/// Most bytes of another file of a process, which may have 65,536 groups and as many
+/// mappings.
+const FILE_MAX: u64 = 4 << 20;
 
 /// The folder of each process below `root`.
 pub(crate) fn folders(root: &Path) -> io::Result<impl Iterator<Item = io::Result<PathBuf>>> {
@@ -31,13 +36,104 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
 /// The command line of the process with this folder, whose arguments end with a
 /// zero byte each; that of a zombie is empty (`proc_pid_cmdline(5)`).
 pub(crate) fn command_line(process: &Path) -> io::Result<Vec<u8>> {
-    read(&process.join("cmdline"))
+    read(&process.join("cmdline"), COMMAND_LINE_MAX)
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
+    File::open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// What `parse` makes of the file `name` of the process with this folder.
+fn parsed<T>(process: &Path, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> io::Result<T> {
+    let text = text(process, name)?;
+    parse(&text).ok_or_else(|| {
+        malformed(
+            process,
+            name,
+            &format!("is not as proc_pid_{name}(5) has it"),
+        )
+    })
+}
+
+/// The text of the file `name` of the process with this folder; what is not UTF-8
+/// becomes U+FFFD.
+pub(crate) fn text(process: &Path, name: &str) -> io::Result<String> {
+    let bytes = read(&process.join(name), FILE_MAX)?;
+    if bytes.len() as u64 == FILE_MAX {
+        return Err(malformed(process, name, "is longer than any"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn malformed(process: &Path, name: &str, what: &str) -> io::Error {
+    let reason = format!("{} {what}", process.join(name).display());
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+/// What a process, or a thread, does, and since when it is there
+/// (`proc_pid_stat(5)`).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub state: char,
+    /// In clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl Stat {
+    /// Whether it still runs something: zombies and the dead do not.
+    pub(crate) fn runs(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    /// The name of a process may hold spaces and parentheses; what follows its last
+    /// parenthesis are numbers, from field 3 on. procfs-core's reader takes a line
+    /// to be whole, and panics otherwise.
+    fn parse(line: &str) -> Option<Self> {
+        let (_, rest) = line.strip_suffix('\n')?.rsplit_once(')')?;
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let start_time = fields.nth(22 - 4)?.parse().ok()?;
+        Some(Self { state, start_time })
+    }
+}
+
+/// The state of the process, or thread, with this folder.
+pub(crate) fn stat(process: &Path) -> io::Result<Stat> {
+    parsed(process, "stat", Stat::parse)
+}
+
+/// A field of the file `name` of the process with this folder, which has the form of
+/// `status`; nothing, if it has none of that name.
+pub(crate) fn field(process: &Path, name: &str, field: &str) -> io::Result<String> {
+    parsed(process, name, |text| {
+        Some((*meminfo::fields(text).get(field)?).to_owned())
+    })
+}
+
+/// The sum of these fields of such a file, in bytes; those that are not there count
+/// nothing.
+pub(crate) fn bytes(process: &Path, name: &str, fields: &[&str]) -> io::Result<u64> {
+    parsed(process, name, |text| {
+        let found = meminfo::fields(text);
+        let mut sizes = fields.iter().filter_map(|name| found.get(name));
+        sizes.try_fold(0_u64, |sum, size| sum.checked_add(meminfo::bytes(size)?))
+    })
+}
+
+/// Where the first mapping of this length begins in the memory of the process with
+/// this folder (`proc_pid_maps(5)`).
+pub(crate) fn mapping(process: &Path, length: u64) -> io::Result<Option<u64>> {
+    let address = |text: &str| u64::from_str_radix(text, 16).ok();
+    parsed(process, "maps", |text| {
+        let mut mappings = text.lines().filter_map(|line| {
+            let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+            Some((address(start)?, address(end)?))
+        });
+        let found = mappings.find(|(start, end)| end.checked_sub(*start) == Some(length));
+        Some(found.map(|(start, _)| start))
+    })
 }
 
 /// What follows each `option` of a command line.
@@ -86,16 +182,65 @@ impl Ids {
 
 /// The ids of the process with this folder.
 pub(crate) fn ids(process: &Path) -> io::Result<Ids> {
-    let path = process.join("status");
-    Ids::parse(&String::from_utf8_lossy(&read(&path)?)).ok_or_else(|| {
-        let reason = format!("{} is not as proc_pid_status(5) has it", path.display());
-        io::Error::new(io::ErrorKind::InvalidData, reason)
-    })
+    parsed(process, "status", Ids::parse)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A process's file of this name and content.
+    fn file(name: &str, content: impl AsRef<[u8]>) -> tempfile::TempDir {
+        let process = tempfile::tempdir().unwrap();
+        fs::write(process.path().join(name), content).unwrap();
+        process
+    }
+
+    #[test]
+    fn a_line_that_was_cut_is_no_process() {
+        let line = format!("1 (a) b (c) S {}12345 1 2 3\n", "0 ".repeat(18));
+        let whole = Stat {
+            state: 'S',
+            start_time: 12345,
+        };
+        assert_eq!(Stat::parse(&line), Some(whole));
+        for end in 0..line.len() {
+            assert_eq!(Stat::parse(&line[..end]), None, "{end}");
+        }
+        for garbage in [")\n", "1 (a)\n", "1 (a) S 1 2\n", "\u{fffd}) S\n"] {
+            assert_eq!(Stat::parse(garbage), None, "{garbage}");
+        }
+        assert_eq!(Stat::parse(&line.replace("12345", "-1")), None);
+        let endless = file("stat", line.trim_end().repeat(1 << 17));
+        assert!(stat(endless.path()).is_err());
+        assert!(stat(Path::new("/proc/self")).unwrap().runs());
+    }
+
+    #[test]
+    fn fields_are_found_in_what_is_cut_or_hostile() {
+        let text = b"Name:\t\xff: Vm:\nVmPTE:\t  12 kB\nVmRSS:\t 1 kB\nThreads:\t3\nVmSw";
+        let process = file("status", text);
+        let bytes = |fields: &[&str]| bytes(process.path(), "status", fields);
+        assert_eq!(bytes(&["VmPTE", "VmRSS"]).unwrap(), 13 << 10);
+        assert_eq!(bytes(&["VmSw", "VmSwap"]).unwrap(), 0);
+        assert!(bytes(&["VmPTE", "Threads"]).is_err());
+        assert_eq!(field(process.path(), "status", "Threads").unwrap(), "3");
+        assert!(field(process.path(), "status", "VmSwap").is_err());
+        let endless = file("status", "VmPTE: 1 kB\n".repeat(1 << 19));
+        assert!(super::bytes(endless.path(), "status", &["VmPTE"]).is_err());
+        let huge = file("status", "VmPTE: 18446744073709551615 kB\n");
+        assert!(super::bytes(huge.path(), "status", &["VmPTE"]).is_err());
+    }
+
+    #[test]
+    fn a_mapping_is_found_among_lines_that_make_no_sense() {
+        let maps = "7f00-\n-\n2000-1000 r\nx-y r\n3000-5000 rw-p 00 00:00 0 [heap]\n\
+                    7000-9000 rw-p 00 00:00 0 /SYSV\nffffffffffff0000-fffff";
+        let process = file("maps", maps);
+        let found = |length| mapping(process.path(), length).unwrap();
+        assert_eq!(found(0x2000), Some(0x3000));
+        assert_eq!((found(0), found(1)), (None, None));
+    }
 
     #[test]
     fn a_process_is_whose_it_is_in_every_respect() {

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use super::processes::{stat, text};
+
 /// CPU time of a process up to now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
@@ -37,10 +39,7 @@ impl Schedule {
 
     fn below(proc: &Path, pid: &str) -> Self {
         let process = proc.join(pid);
-        let state_in = |folder: &Path| {
-            let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
-            state(&stat)
-        };
+        let state_in = |folder: &Path| stat(folder).ok().map(|stat| stat.state);
         let mut schedule = Self {
             stopped: matches!(state_in(&process), Some('T' | 't')),
             ..Self::NONE
@@ -51,14 +50,13 @@ impl Schedule {
             .flatten()
         {
             let thread = thread.path();
-            let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
-            if let Some((cpu, waited)) = times(&text) {
+            let text = |name: &str| text(&thread, name).unwrap_or_default();
+            if let Some((cpu, waited)) = times(&text("schedstat")) {
                 schedule.cpu += cpu;
                 schedule.waited = schedule.waited.max(waited);
             }
             schedule.runnable |= state_in(&thread) == Some('R');
-            let children = fs::read_to_string(thread.join("children")).unwrap_or_default();
-            for child in children.split_ascii_whitespace() {
+            for child in text("children").split_ascii_whitespace() {
                 let child = Self::below(proc, child);
                 schedule.cpu += child.cpu;
                 schedule.waited = schedule.waited.max(child.waited);
@@ -90,12 +88,6 @@ impl Schedule {
     }
 }
 
-/// The state in a line of `/proc/PID/stat`, whose second field is a name in
-/// parentheses that may hold anything (proc_pid_stat(5)).
-fn state(stat: &str) -> Option<char> {
-    stat.rsplit_once(") ")?.1.chars().next()
-}
-
 /// The first two fields of `schedstat`, in nanoseconds (kernel document
 /// scheduler/sched-stats).
 fn times(text: &str) -> Option<(Duration, Duration)> {
@@ -108,20 +100,13 @@ fn times(text: &str) -> Option<(Duration, Duration)> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_name_in_parentheses_hides_no_state() {
-        assert_eq!(state("7 (qemu) S 1 7 7"), Some('S'));
-        assert_eq!(state("7 (a) R (b) T 1 7 7"), Some('T'));
-        assert_eq!(state("7 (cut"), None);
-        assert_eq!(state(""), None);
-    }
-
-    /// A thread of the process 7, in a folder that stands for `/proc`.
-    fn thread(proc: &Path, process: &str, thread: &str, stat: &str, times: &str, children: &str) {
+    /// A thread of a process, in a folder that stands for `/proc`.
+    fn thread(proc: &Path, process: &str, thread: &str, state: char, times: &str, children: &str) {
         let folder = proc.join(process).join("task").join(thread);
         fs::create_dir_all(&folder).unwrap();
-        fs::write(proc.join(process).join("stat"), "7 (q) t 1").unwrap();
-        fs::write(folder.join("stat"), stat).unwrap();
+        let stat = |state| format!("7 (q) {state} {}\n", "1 ".repeat(30));
+        fs::write(proc.join(process).join("stat"), stat('t')).unwrap();
+        fs::write(folder.join("stat"), stat(state)).unwrap();
         fs::write(folder.join("schedstat"), times).unwrap();
         fs::write(folder.join("children"), children).unwrap();
     }
@@ -130,9 +115,9 @@ mod tests {
     fn threads_and_children_are_summed_and_the_longest_wait_counts() {
         let proc = tempfile::tempdir().unwrap();
         let proc = proc.path();
-        thread(proc, "7", "7", "7 (q) S 1", "100 5 3\n", "70 71 ");
-        thread(proc, "7", "8", "8 (q) S 1", "200 50 3\n", "");
-        thread(proc, "7", "9", "", "many", "");
+        thread(proc, "7", "7", 'S', "100 5 3\n", "70 71 ");
+        thread(proc, "7", "8", 'S', "200 50 3\n", "");
+        thread(proc, "7", "9", 'S', "many", "");
         let own = Schedule {
             cpu: Duration::from_nanos(300),
             waited: Duration::from_nanos(50),
@@ -141,7 +126,7 @@ mod tests {
         };
         // Of a child that has just ended, nothing is left to read.
         assert_eq!(Schedule::below(proc, "7"), own);
-        thread(proc, "70", "70", "70 (sh) R 7", "1000 900 3\n", "");
+        thread(proc, "70", "70", 'R', "1000 900 3\n", "");
         let with_child = Schedule {
             cpu: Duration::from_nanos(1300),
             waited: Duration::from_nanos(900),

@@ -8,10 +8,9 @@
 //! that is gone has nothing, so that no death of a process leaves anything taken.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
@@ -23,6 +22,7 @@ use super::spec::FleetSpec;
 use crate::any_path;
 use crate::directories::Directories;
 use crate::host::user_ids::IdRange;
+use crate::lock;
 use crate::net::tap::{self, Subnet};
 use crate::private::{Others as Reach, Private, PrivateError};
 use crate::units::Instance;
@@ -32,8 +32,6 @@ mod record;
 
 const ROOTS: &str = "/run/imgbuild";
 const RECORD: &str = "fleets.json";
-/// How often it is tried to lock the record.
-const PAUSE: Duration = Duration::from_millis(20);
 /// How long the end of a fleet waits for it. What is not given back then, the
 /// next to choose takes back.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -61,7 +59,6 @@ pub struct Claim {
 
 impl Claim {
     /// What a spec says that its fleet has, in the network of this thread.
-    #[must_use]
     pub fn of(spec: &FleetSpec, state: &Path, users: Option<IdRange>) -> Self {
         Self {
             fleet: spec.name.clone(),
@@ -117,7 +114,6 @@ impl Others {
     }
 
     /// Ports in the network of this thread.
-    #[must_use]
     pub fn ports(&self) -> BTreeSet<u16> {
         let ports = self.here().flat_map(|claim| &claim.ports);
         ports.copied().collect()
@@ -184,13 +180,11 @@ pub struct Register {
 
 impl Register {
     /// That of this user's fleets.
-    #[must_use]
     pub fn of(directories: &Directories) -> Self {
         Self::with(&directories.runtime, directories.fleets())
     }
 
     /// That of a fleet with these folders.
-    #[must_use]
     pub fn beside(fleet: &Paths) -> Self {
         let parent = |path: &Path| path.parent().expect("a fleet is in a folder").to_path_buf();
         Self::with(&parent(fleet.runtime()), parent(fleet.path()))
@@ -211,7 +205,6 @@ impl Register {
 
     /// What all fleets have now, as far as it can be seen; it may be other things
     /// in a moment.
-    #[must_use]
     pub fn look(&self) -> Others {
         let recorded = self.existing().map(|folder| Record::read(&folder, RECORD));
         let mut claims = match recorded {
@@ -317,13 +310,11 @@ pub struct Turn {
 
 impl Turn {
     /// What other fleets have, and this one must not choose.
-    #[must_use]
     pub fn others(&self) -> &Others {
         &self.others
     }
 
     /// What this fleet has chosen before.
-    #[must_use]
     pub fn own(&self, instance: Instance) -> Option<&Claim> {
         let mut claims = self.record.claims.iter();
         claims.find(|claim| claim.is_of(&self.fleet, instance))
@@ -355,21 +346,15 @@ fn locked(folder: &Private, may_wait: impl Fn() -> bool) -> Result<Option<File>,
     };
     let lock = File::open(folder.within(".")).map_err(failed)?;
     let mut said = false;
-    loop {
-        match lock.try_lock() {
-            Ok(()) => return Ok(Some(lock)),
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
-        if !may_wait() {
-            return Ok(None);
-        }
-        if !said {
+    let is_locked = lock::wait(&lock, || {
+        let waits = may_wait();
+        if waits && !said {
             tracing::info!("waiting for another fleet to choose its ports, user ids and addresses");
             said = true;
         }
-        sleep(PAUSE);
-    }
+        waits
+    });
+    Ok(is_locked.map_err(failed)?.then_some(lock))
 }
 
 #[cfg(test)]

@@ -10,23 +10,24 @@
 //! launch is not done never had a guest, and goes with the next launch of its
 //! name.
 
-use std::fs::{DirBuilder, File};
-use std::io::{self, Write as _};
+use std::fs::DirBuilder;
+use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use tempfile::NamedTempFile;
+use tempfile::Builder;
 
 use super::orphans::{self, Mark};
 use super::spec::FleetSpec;
 use super::spec::file::SpecFile;
 use crate::directories::Directories;
+use crate::durable::{self, folder_of};
 use crate::private::{Others, Private};
+use crate::text;
 use crate::units::GuestIndex;
-use crate::{durable, text};
 use list::entries;
 use lock::Lock;
 use paths::{SOCKET_PATH_MAX, SPEC};
@@ -260,7 +261,6 @@ impl Folder {
 
     /// Where to make a socket of this name: in the very folder that was judged,
     /// whatever stands in its place by now.
-    #[must_use]
     pub fn socket(&self, path: &Path) -> PathBuf {
         match (&self.sockets, path.file_name()) {
             (Some(sockets), Some(name)) => sockets.within(name),
@@ -294,7 +294,7 @@ impl Folder {
         let json = text::json_pretty(&SpecFile::from(spec.clone()))
             .expect("a spec has no map with other keys");
         let path = self.spec_file();
-        replace(&path, json.as_bytes()).map_err(unwritable(&path))?;
+        durable::replace(&path, json.as_bytes()).map_err(unwritable(&path))?;
         Ok(())
     }
 
@@ -304,7 +304,6 @@ impl Folder {
     }
 
     /// The fleet's name.
-    #[must_use]
     pub fn name(&self) -> String {
         let name = self.state.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
@@ -321,7 +320,7 @@ impl Folder {
     /// It is not forced to the disk: a fleet does not outlive its host.
     pub fn write(&self, name: impl AsRef<Path>, bytes: &[u8]) -> Result<PathBuf, FolderError> {
         let path = self.state.join(name);
-        written_beside(&path, bytes)
+        durable::beside(&Builder::new(), &path, bytes)
             .and_then(|new| Ok(new.persist(&path)?))
             .map_err(unwritable(&path))?;
         Ok(path)
@@ -340,33 +339,13 @@ impl Drop for Folder {
 }
 
 /// A fleet's configuration of ssh(1), if its guests have a network.
-#[must_use]
 pub fn ssh_config(state: &Path) -> PathBuf {
     state.join(SSH_CONFIG)
 }
 
 /// The host keys of a fleet's guests, one line a guest.
-#[must_use]
 pub fn known_hosts(state: &Path) -> PathBuf {
     state.join(KNOWN_HOSTS)
-}
-
-/// Puts a file of these bytes in the place of another, whole or not at all,
-/// whenever this process or the host dies; readable by its owner alone.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    durable::persist(written_beside(path, bytes)?, path)
-}
-
-/// A temporary file of these bytes in the folder of `path`, to be put in its
-/// place; readable by its owner alone.
-fn written_beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
-    let mut new = NamedTempFile::new_in(folder_of(path))?;
-    new.write_all(bytes)?;
-    Ok(new)
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().expect("a file is in a folder")
 }
 
 /// The paths of a new fleet, its sockets where no other's are: fleets of several
@@ -407,13 +386,6 @@ fn private_folder(path: &Path) -> Result<(), FolderError> {
         .mode(0o700)
         .create(path)
         .map_err(unwritable(path))
-}
-
-fn is_gone(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotFound {
-        return Ok(());
-    }
-    Err(error)
 }
 
 fn is_a_folder(error: &io::Error) -> bool {

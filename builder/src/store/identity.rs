@@ -59,7 +59,6 @@ pub fn for_next_start(identity: &Identity) -> Result<Identity, Errno> {
 }
 
 /// The public half of the guest's SSH host key, ed25519.
-#[must_use]
 pub fn host_key(identity: &Identity) -> [u8; 32] {
     SigningKey::from_bytes(&host_key::secret(&identity.host_key_seed))
         .verifying_key()

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::Crc;
 
-use super::folder::replace;
+use crate::durable;
 
 mod history;
 
@@ -115,7 +115,6 @@ impl Journal {
     }
 
     /// What was recorded up to now.
-    #[must_use]
     pub fn history(&self) -> &History {
         &self.history
     }
@@ -167,7 +166,7 @@ impl Journal {
         let records = self.history.records();
         if self.lines > SURPLUS * records.len() {
             let text: String = records.iter().map(line).collect();
-            match replace(&self.path, text.as_bytes()) {
+            match durable::replace(&self.path, text.as_bytes()) {
                 Ok(file) => {
                     self.file = file;
                     self.length = text.len() as u64;

@@ -11,13 +11,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::fstat;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stderr, stderr};
 
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, poll_until};
+use crate::plain::if_there;
 
 /// Most bytes of a log, unless something else is asked for.
 pub(crate) const CAP: u64 = 256 << 10;
@@ -55,11 +56,9 @@ pub(crate) fn put_own_aside(log: &Path) -> io::Result<()> {
     if u64::try_from(own.st_size).unwrap_or(0) < SUPERVISOR_CAP {
         return Ok(());
     }
-    let found = match fs::metadata(log) {
-        Ok(found) => found,
+    let Some(found) = if_there(fs::metadata(log))? else {
         // A supervisor in the foreground has none.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
+        return Ok(());
     };
     if (own.st_dev, own.st_ino) != (found.dev(), found.ino()) {
         return Ok(());
@@ -125,10 +124,7 @@ pub(crate) fn follow(
             // Its end comes unasked.
             PollFd::new(&output, PollFlags::empty()),
         ];
-        match poll(&mut waited, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        poll_until(&mut waited, None)?;
         if interrupt.requested() || !waited[2].revents().is_empty() {
             return Ok(());
         }
@@ -227,10 +223,7 @@ fn both(path: &Path) -> io::Result<(Option<File>, Option<File>)> {
 }
 
 fn existing(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        other => other.map(Some),
-    }
+    if_there(File::open(path))
 }
 
 /// Reads the last bytes of a file, and no more than `most`.

@@ -2,15 +2,15 @@
 //! users among the processes of this host, so that no file has to be right about
 //! them.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::{fs, io};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::spec::FleetSpec;
-use crate::sample::processes::{command_line, folders, ids, is_gone};
+use crate::sample::processes::{command_line, folders, ids, is_gone, stat};
 use crate::units::{GuestIndex, Instance};
 use crate::vmm::qemu::traces::uuids;
 
@@ -111,7 +111,6 @@ pub fn living(root: &Path, mark: Mark) -> io::Result<Vec<Living>> {
 ///
 /// What is signalled through it is the guest, or nobody: the process is looked
 /// at once it is held, when its number cannot be given away unnoticed.
-#[must_use]
 pub fn open(pid: u32, start_time: u64, mark: Mark, guest: GuestIndex) -> Option<OwnedFd> {
     let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
     let held = pidfd_open(raw, PidfdFlags::empty()).ok()?;
@@ -121,7 +120,6 @@ pub fn open(pid: u32, start_time: u64, mark: Mark, guest: GuestIndex) -> Option<
 /// What tells the fleet of a guest that runs as the process `pid`, started at
 /// that time, for `owner` or under a user id of its own; `None` if that is gone,
 /// or its number is another's by now.
-#[must_use]
 pub fn mark(root: &Path, pid: u32, start_time: u64, guest: GuestIndex, owner: u32) -> Option<Mark> {
     let process = root.join(format!("proc/{pid}"));
     let line = command_line(&process).ok()?;
@@ -160,9 +158,7 @@ fn look(process: &Path, mark: Mark) -> io::Result<Option<(GuestIndex, u64)>> {
         return Ok(None);
     }
     let stat = stat(process)?;
-    // Zombies and the dead run nothing any more.
-    let runs = !matches!(stat.state, b'Z' | b'X' | b'x');
-    Ok(runs.then_some((guest, stat.start_time)))
+    Ok(stat.runs().then_some((guest, stat.start_time)))
 }
 
 /// The guest of the fleet that has this UUID.
@@ -178,35 +174,6 @@ fn instance_of(uuid: &[u8], guest: GuestIndex) -> Option<Instance> {
     let digits = str::from_utf8(uuid).ok()?.replace('-', "");
     let instance = Instance::try_from(digits.get(..24)?.to_owned()).ok()?;
     (instance.uuid(guest.get()).as_bytes() == uuid).then_some(instance)
-}
-
-/// What `proc_pid_stat(5)` tells of a process.
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    state: u8,
-    start_time: u64,
-}
-
-fn stat(process: &Path) -> io::Result<Stat> {
-    let path = process.join("stat");
-    parse(&fs::read(&path)?).ok_or_else(|| {
-        let reason = format!("{} is not as proc_pid_stat(5) has it", path.display());
-        io::Error::new(io::ErrorKind::InvalidData, reason)
-    })
-}
-
-/// The name of a process may hold spaces and parentheses; what follows its last
-/// parenthesis are numbers, from field 3 on. procfs-core's reader takes a line
-/// to be whole, and panics otherwise.
-fn parse(line: &[u8]) -> Option<Stat> {
-    let name_end = line.iter().rposition(|&byte| byte == b')')?;
-    let mut fields = str::from_utf8(&line[name_end + 1..])
-        .ok()?
-        .strip_suffix('\n')?
-        .split_ascii_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    let start_time = fields.nth(22 - 4)?.parse().ok()?;
-    Some(Stat { state, start_time })
 }
 
 #[cfg(test)]

@@ -100,7 +100,6 @@ impl FleetSpec {
     }
 
     /// Where a guest's SSH server is reached.
-    #[must_use]
     pub fn ssh_address(&self, guest: GuestIndex) -> Option<SocketAddrV4> {
         match self.machine.net {
             Net::User => Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port(guest)?)),

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use super::claims::Others;
-use crate::host::snapshot::file::Source;
 use crate::host::user_ids::{self, IdRange, Mapped};
+use crate::sample::source::Source;
 use crate::units::counted;
 
 /// Under which user ids guests run.
@@ -111,7 +111,6 @@ pub(crate) fn extend(own: IdRange, guests: u32, others: &Others) -> Result<IdRan
 }
 
 /// The user ids that a fleet has of which only the first is known.
-#[must_use]
 pub(crate) fn assumed(base: u32, guests: u32) -> IdRange {
     let whole = IdRange::whole(base);
     if Here::read().mapped.contains(whole) {

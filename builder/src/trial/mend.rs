@@ -51,7 +51,6 @@ impl Hold {
 
     /// Keeps what others had changed for the fleet that this process launches,
     /// if this user may.
-    #[must_use]
     pub(crate) fn of_others(fleet: &str) -> Option<Self> {
         let holder = Holder::this_process(fleet).ok()?;
         match owner().join(&holder) {
@@ -132,7 +131,6 @@ pub(crate) fn restore() -> Result<settings::Report, SettingsError> {
 
 /// What [`mend`] would do, as a shell script, and what is left to the host's
 /// owner, as comments.
-#[must_use]
 pub(crate) fn script(report: &Report) -> String {
     let mut script = settings::script(&settings(report), &modules(report));
     for finding in report.obstacles() {

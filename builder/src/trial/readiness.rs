@@ -108,7 +108,6 @@ fn is_obstacle(finding: &Finding) -> bool {
 
 /// Reads a host and, for guests on taps with addresses of `subnet`, sees whether
 /// those are free, and tries whether it passes packets from one to another.
-#[must_use]
 pub(crate) fn look(places: &Places, subnet: Option<Subnet>, interrupt: &Interrupt) -> Host {
     let mut host = Host::read(places, interrupt);
     if let KvmProbe::Run(prober) = &places.kvm {

@@ -4,8 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Trial;
-use crate::fleet::supervisor::{Member, Observation};
-use crate::guest::Phase;
+use crate::fleet::supervisor::{Member, Observation, Supervisor, TO_COME};
 
 /// How long after SIGKILL a process may take to end.
 const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -24,19 +23,9 @@ impl Trial {
         observe: &mut dyn FnMut(&Member, &Observation),
     ) -> io::Result<()> {
         self.supervisor.start_planned();
-        let under_way = [
-            Phase::Planned,
-            Phase::Starting,
-            Phase::Booting,
-            Phase::Restarting,
-        ];
-        while self.supervisor.count(&under_way) > 0
-            && !self.supervisor.is_hopeless()
-            && !self.supervisor.interrupted()
-        {
-            self.tell(None, observe)?;
-        }
-        Ok(())
+        self.listen(None, observe, |supervisor| {
+            supervisor.count(&TO_COME) > 0 && !supervisor.is_hopeless() && !supervisor.interrupted()
+        })
     }
 
     /// Listens until `until` (for ever without), until no guest is left, or
@@ -46,13 +35,9 @@ impl Trial {
         until: Option<Instant>,
         observe: &mut dyn FnMut(&Member, &Observation),
     ) -> io::Result<()> {
-        while self.supervisor.members().iter().any(Member::lives)
-            && until.is_none_or(|at| Instant::now() < at)
-            && !self.supervisor.interrupted()
-        {
-            self.tell(until, observe)?;
-        }
-        Ok(())
+        self.listen(until, observe, |supervisor| {
+            supervisor.any(Member::lives) && !supervisor.interrupted()
+        })
     }
 
     /// Asks every guest that is ready for a heartbeat, and returns when all
@@ -63,13 +48,9 @@ impl Trial {
         observe: &mut dyn FnMut(&Member, &Observation),
     ) -> io::Result<()> {
         self.supervisor.ask_for_heartbeats();
-        while self.supervisor.members().iter().any(Member::owes_an_answer)
-            && Instant::now() < until
-            && !self.supervisor.interrupted()
-        {
-            self.tell(Some(until), observe)?;
-        }
-        Ok(())
+        self.listen(Some(until), observe, |supervisor| {
+            supervisor.any(Member::owes_an_answer) && !supervisor.interrupted()
+        })
     }
 
     /// Ends all guests, and returns when they are gone.
@@ -80,19 +61,22 @@ impl Trial {
     ) -> io::Result<()> {
         self.supervisor.stop_everything(grace);
         let until = Instant::now() + grace + KILL_WAIT;
-        while self.supervisor.members().iter().any(Member::lives) && Instant::now() < until {
-            self.tell(Some(until), observe)?;
-        }
-        Ok(())
+        self.listen(Some(until), observe, |supervisor| {
+            supervisor.any(Member::lives)
+        })
     }
 
-    fn tell(
+    /// Listens while that `goes_on`, until `until` at the latest.
+    fn listen(
         &mut self,
         until: Option<Instant>,
         observe: &mut dyn FnMut(&Member, &Observation),
+        goes_on: fn(&Supervisor) -> bool,
     ) -> io::Result<()> {
-        for notice in self.supervisor.turn(until)? {
-            observe(&self.supervisor.members()[notice.guest], &notice.what);
+        while goes_on(&self.supervisor) && until.is_none_or(|at| Instant::now() < at) {
+            for notice in self.supervisor.turn(until)? {
+                observe(&self.supervisor.members()[notice.guest], &notice.what);
+            }
         }
         Ok(())
     }

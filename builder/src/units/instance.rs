@@ -26,7 +26,6 @@ impl TryFrom<String> for Instance {
 
 impl Instance {
     /// The UUID of a guest, as QEMU's `-uuid` takes it.
-    #[must_use]
     pub fn uuid(self, guest: u32) -> String {
         let mut digits = hex::encode(self.0);
         digits.push_str(&hex::encode(guest.to_be_bytes()));

@@ -85,14 +85,12 @@ impl Part {
     pub const LAST: Self = Self::MonitorFile;
 
     /// Its descriptor in the VMM.
-    #[must_use]
     pub fn descriptor(self) -> i32 {
         self as i32
     }
 
     /// A path to it, if the VMM with this process id lives and holds it
     /// (proc_pid_fd(5)).
-    #[must_use]
     pub fn held_by(self, pid: u32) -> PathBuf {
         PathBuf::from(format!("/proc/{pid}/fd/{}", self.descriptor()))
     }

@@ -49,7 +49,6 @@ pub struct Chance {
 impl Chance {
     /// Whether a guest that works would have answered: it ran for long enough,
     /// or had nothing to run for.
-    #[must_use]
     pub fn was_had(&self) -> bool {
         let idle = self.had().saturating_sub(self.got.cpu);
         !self.got.stopped && (self.got.cpu >= CHANCE_CPU || idle >= CHANCE_IDLE)

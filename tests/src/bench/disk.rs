@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use imgbuild::disk::overlay::{Overlay, write_overlays};
-use imgbuild::disk::qcow2::{Backing, BackingFormat};
+use imgbuild::disk::qcow2::Backing;
 use imgbuild::interrupt::Interrupt;
 use imgbuild::units::GuestRange;
 
@@ -26,7 +26,7 @@ pub fn overlays() -> Vec<Row> {
     let out = env.artifacts("tty-idle");
     let base = out.join("base.qcow2");
     let interrupt = Interrupt::never().expect("two descriptors");
-    let backing = Backing::new(&base, BackingFormat::Qcow2).expect("a short path");
+    let backing = Backing::new(&base).expect("a short path");
     let overlay = Overlay::new(&backing, "1G".parse().expect("a size")).expect("a layout");
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     let mut allocated = [0.0; 2];

@@ -6,6 +6,7 @@ use indicatif::ProgressBar;
 
 use crate::control::types::{Event, Guest, Stage};
 use crate::guest::Phase;
+use crate::guest::counts::{Counts, listed, recount};
 use crate::launch::{LaunchEvent, Milestone};
 use crate::outlet::{self, Stream};
 use crate::progress;
@@ -19,7 +20,7 @@ pub(super) struct Printer {
     /// The state that each guest was last in.
     states: BTreeMap<GuestIndex, Phase>,
     /// Guests in each state.
-    counts: BTreeMap<Phase, u64>,
+    counts: Counts,
 }
 
 impl Printer {
@@ -30,7 +31,7 @@ impl Printer {
             json,
             bar: progress::bar(count.unwrap_or(0).into(), "guests ready"),
             states: BTreeMap::new(),
-            counts: BTreeMap::new(),
+            counts: Counts::new(),
         }
     }
 
@@ -84,24 +85,16 @@ impl Printer {
     /// Shows how many guests are in which state.
     pub(super) fn count(&mut self, guest: &Guest) {
         let before = self.states.insert(guest.id, guest.state);
-        if let Some(counted) = before.and_then(|phase| self.counts.get_mut(&phase)) {
-            *counted -= 1;
-        }
-        *self.counts.entry(guest.state).or_default() += 1;
+        recount(&mut self.counts, before, Some(guest.state));
         if self.bar.is_finished() {
             return;
         }
-        let counts = &self.counts;
-        self.bar
-            .set_position(counts.get(&Phase::Ready).copied().unwrap_or(0));
-        let others: Vec<_> = counts
-            .iter()
-            .filter(|(phase, count)| **phase != Phase::Ready && **count > 0)
-            .map(|(phase, count)| format!("{count} {}", phase.name()))
-            .collect();
+        let mut others = self.counts.clone();
+        let ready = others.remove(&Phase::Ready).unwrap_or(0);
+        self.bar.set_position(ready.into());
         let separator = if others.is_empty() { "" } else { ", " };
         self.bar
-            .set_message(format!("guests ready{separator}{}", others.join(", ")));
+            .set_message(format!("guests ready{separator}{}", listed(&others)));
     }
 }
 

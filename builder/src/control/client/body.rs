@@ -5,15 +5,14 @@ use std::io::{self, Read as _, Write as _};
 use std::marker::PhantomData;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use serde::de::DeserializeOwned;
 
 use super::error::ClientError;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, poll_until};
 use crate::text::printable;
-use std::time::Duration;
 
 /// How long a request may take to be taken.
 const WRITE_TIME: Duration = Duration::from_secs(10);
@@ -120,21 +119,15 @@ impl Body {
 
     /// Waits for more to come into the buffer.
     pub(super) fn fill(&mut self, until: Option<Instant>) -> Result<Next<()>, ClientError> {
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        // Longer than a Timespec holds is for ever.
-        let left = left.and_then(|left| Timespec::try_from(left).ok());
         let mut fds = [
             PollFd::new(&self.interrupt, PollFlags::IN),
             PollFd::new(&self.stream, PollFlags::IN),
         ];
-        let ready = match poll(&mut fds, left.as_ref()) {
-            Err(rustix::io::Errno::INTR) => return Ok(Next::Item(())),
-            other => other.map_err(|errno| self.lost(errno.into()))?,
-        };
+        let any = poll_until(&mut fds, until).map_err(|error| self.lost(error))?;
         if self.interrupt.requested() {
             return Err(ClientError::Interrupted);
         }
-        if ready == 0 {
+        if !any {
             return Ok(Next::Late);
         }
         let mut chunk = [0; 16 << 10];

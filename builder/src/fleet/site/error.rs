@@ -102,7 +102,6 @@ pub enum SpawnError {
 
 impl SpawnError {
     /// Why the guest is not started: for the host's reasons, or for its own.
-    #[must_use]
     pub fn reason(&self) -> Reason {
         let said = self.to_string();
         match self {

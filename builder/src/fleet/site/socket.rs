@@ -9,16 +9,14 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
+use crate::plain::if_there;
 use crate::private::is_served_by_us;
 use crate::vmm::Listening;
 use crate::vmm::running::is_out_of_reach;
 
 /// A socket of a guest's in the place of an earlier life's, closed to others.
 pub(super) fn listener(path: &Path) -> io::Result<Listening> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    if_there(fs::remove_file(path))?;
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

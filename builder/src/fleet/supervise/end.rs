@@ -15,7 +15,7 @@ impl Fleet<'_> {
     pub(super) fn ask_in_the_end(&mut self) -> Result<(), SuperviseError> {
         let until = Instant::now() + self.patience();
         self.supervisor.ask_for_heartbeats();
-        while self.supervisor.members().iter().any(Member::owes_an_answer)
+        while self.supervisor.any(Member::owes_an_answer)
             && Instant::now() < until
             && !self.supervisor.interrupted()
         {
@@ -39,7 +39,7 @@ impl Fleet<'_> {
         self.tell_stage();
         let mut grace = self.wishes.grace().unwrap_or(STOP_GRACE);
         self.supervisor.stop_everything(grace);
-        while self.supervisor.members().iter().any(Member::lives) {
+        while self.supervisor.any(Member::lives) {
             self.take_requests();
             // Who is in more of a hurry.
             if let Some(sooner) = self.wishes.grace().filter(|sooner| *sooner < grace) {

@@ -1,11 +1,11 @@
 //! The guests of a fleet, each with its VMM while that lives, and how many are
 //! in which state.
 
-use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
 use std::time::Instant;
 
 use crate::control::types::Totals;
+use crate::guest::counts::{Counts, recount};
 use crate::guest::{Actions, Event, Guest, Phase, Policy};
 use crate::placement::Class;
 use crate::units::{Duty, GuestIndex, GuestRange};
@@ -38,37 +38,31 @@ impl Member {
     }
 
     /// Its number.
-    #[must_use]
     pub fn index(&self) -> GuestIndex {
         self.index
     }
 
     /// Its state machine.
-    #[must_use]
     pub fn guest(&self) -> &Guest {
         &self.guest
     }
 
     /// Process id of its VMM, while that lives.
-    #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref().map(Running::pid)
     }
 
     /// Whether its VMM lives.
-    #[must_use]
     pub fn lives(&self) -> bool {
         self.running.is_some()
     }
 
     /// Whether it was asked for a heartbeat that has not come.
-    #[must_use]
     pub fn owes_an_answer(&self) -> bool {
         self.asked && self.is_ready()
     }
 
     /// Whether it reported ready and answers.
-    #[must_use]
     pub fn is_ready(&self) -> bool {
         self.guest.phase() == Phase::Ready
     }
@@ -151,7 +145,7 @@ pub struct Members {
     /// Each at its place among them.
     all: Vec<Member>,
     /// Members in each state.
-    counts: BTreeMap<Phase, usize>,
+    counts: Counts,
     /// What happened to those that went with a smaller number of guests.
     gone: Totals,
 }
@@ -191,14 +185,14 @@ impl Members {
     }
 
     /// How many guests are in each state; states without any are left out.
-    pub(super) fn counts(&self) -> &BTreeMap<Phase, usize> {
+    pub(super) fn counts(&self) -> &Counts {
         &self.counts
     }
 
     /// How many guests are in one of these states.
     pub(super) fn count(&self, phases: &[Phase]) -> usize {
-        let of = |phase| self.counts.get(phase).copied().unwrap_or(0);
-        phases.iter().map(of).sum()
+        let counted = phases.iter().filter_map(|phase| self.counts.get(phase));
+        counted.sum::<u32>() as usize
     }
 
     /// What happened to guests in all.
@@ -212,12 +206,12 @@ impl Members {
     pub(super) fn become_these(&mut self, guests: GuestRange) {
         for index in guests.iter().skip(self.all.len()) {
             self.all.push(Member::new(index));
-            *self.counts.entry(Phase::Planned).or_default() += 1;
+            recount(&mut self.counts, None, Some(Phase::Planned));
         }
         while self.all.len() > guests.count() as usize
             && let Some(member) = self.all.pop()
         {
-            self.uncount(member.guest.phase());
+            recount(&mut self.counts, Some(member.guest.phase()), None);
             self.gone = and(self.gone, &member.guest);
         }
         self.guests = guests;
@@ -247,20 +241,8 @@ impl Members {
 
     /// Counts a guest where it stands now, and not where it stood before.
     fn recount(&mut self, guest: GuestIndex, before: Phase) {
-        let after = self[guest].guest.phase();
-        if after != before {
-            self.uncount(before);
-            *self.counts.entry(after).or_default() += 1;
-        }
-    }
-
-    fn uncount(&mut self, phase: Phase) {
-        if let Some(counted) = self.counts.get_mut(&phase) {
-            *counted -= 1;
-            if *counted == 0 {
-                self.counts.remove(&phase);
-            }
-        }
+        let now = self[guest].guest.phase();
+        recount(&mut self.counts, Some(before), Some(now));
     }
 }
 
@@ -324,11 +306,11 @@ mod tests {
         members.remember(guest(9), 5, Some(Phase::Exited));
         assert_eq!(
             *members.counts(),
-            BTreeMap::from([(Phase::Planned, 2), (Phase::Exited, 1)])
+            Counts::from([(Phase::Planned, 2), (Phase::Exited, 1)])
         );
         assert_eq!(members.totals().restarts, 6);
         members.become_these(guests(1));
-        assert_eq!(*members.counts(), BTreeMap::from([(Phase::Planned, 1)]));
+        assert_eq!(*members.counts(), Counts::from([(Phase::Planned, 1)]));
         assert_eq!(members.totals().restarts, 6);
         members.become_these(guests(3));
         assert_eq!(members.totals().restarts, 6);

@@ -55,7 +55,6 @@ fn judge_reach(host: &Host, want: &Want) -> Finding {
         ))
 }
 
-#[must_use]
 pub(crate) fn judge(qemu: &Qemu) -> Vec<Finding> {
     let Version(major, minor) = OLDEST;
     let need = format!("{major}.{minor} or later");

@@ -1,11 +1,12 @@
 //! Whether `/dev/kvm` is there and may be opened.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::{Access, Device};
+use crate::sample::source::Source;
 
 /// Where the device stands below a root.
 const DEVICE: &str = "dev/kvm";
@@ -81,23 +82,12 @@ fn owning_group(root: &Path) -> Option<String> {
 
 /// The name of a group, by group(5).
 fn group_name(root: &Path, id: u32) -> Option<String> {
-    /// Most of the file that is read, in bytes.
-    const MOST: u64 = 1 << 20;
-
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(root.join("etc/group"))
-        .ok()?;
-    BufReader::new(file.take(MOST))
-        .split(b'\n')
-        .map_while(Result::ok)
-        .find_map(|line| {
-            let line = String::from_utf8(line).ok()?;
-            let mut fields = line.split(':');
-            let name = fields.next().filter(|name| !name.is_empty())?;
-            (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
-        })
+    let text = Source::new(root, &mut Vec::new()).text("etc/group")?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
+    })
 }
 
 #[cfg(test)]

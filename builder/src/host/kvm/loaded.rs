@@ -2,31 +2,25 @@
 //! ABI/stable/sysfs-module).
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::ops::ControlFlow;
+use std::path::Path;
 
-use crate::host::unseen::Unseen;
+use crate::sample::source::{LONG, Source};
+use crate::sample::unseen::Unseen;
 
 /// Where modules are, below a root; built-in ones with parameters too.
 const MODULES: &str = "sys/module";
 /// What all vendors' modules rest on.
 const SHARED: &str = "kvm";
-/// Most of a parameter or of another small file that is read, in bytes; sysfs
-/// has no more than a page.
-const MOST: u64 = 4096;
 
 /// The vendor modules below `root`, in order.
 pub(crate) fn modules(root: &Path, unseen: &mut Vec<Unseen>) -> Vec<String> {
-    let mut modules: Vec<String> = names(root, Path::new(MODULES), unseen)
-        .into_iter()
-        .filter(|name| name.starts_with("kvm_"))
-        .collect();
+    let mut source = Source::new(root, unseen);
+    let mut modules = source.names(MODULES);
+    modules.retain(|name| name.starts_with("kvm_"));
     // Where both are built in, one of them does nothing.
     if ["kvm_amd", "kvm_intel"].map(|name| modules.contains(&name.into())) == [true; 2]
-        && let Some(other) = other_vendors_module(root)
+        && let Some(other) = other_vendors_module(&mut source)
     {
         modules.retain(|name| name != other);
     }
@@ -35,15 +29,16 @@ pub(crate) fn modules(root: &Path, unseen: &mut Vec<Unseen>) -> Vec<String> {
 
 /// The module that is not for this CPU. Of AMD's extensions are AMD and Hygon
 /// (the first lines of `/proc/cpuinfo` say so); all others follow Intel.
-fn other_vendors_module(root: &Path) -> Option<&'static str> {
-    let start = start_of(&root.join("proc/cpuinfo")).ok()?;
-    let start = String::from_utf8_lossy(&start);
-    let vendor = start
-        .lines()
-        .find_map(|line| line.strip_prefix("vendor_id")?.split_once(':'))?
-        .1
-        .trim();
-    Some(match vendor {
+fn other_vendors_module(source: &mut Source) -> Option<&'static str> {
+    let mut vendor = None;
+    let _ = source.lines("proc/cpuinfo", LONG, |line| {
+        let found = line
+            .strip_prefix("vendor_id")
+            .and_then(|rest| rest.split_once(':'));
+        vendor = found.map(|(_, vendor)| vendor.trim().to_owned());
+        found.map_or(ControlFlow::Continue(()), |_| ControlFlow::Break(()))
+    });
+    Some(match vendor?.as_str() {
         "AuthenticAMD" | "HygonGenuine" => "kvm_intel",
         _ => "kvm_amd",
     })
@@ -55,87 +50,28 @@ pub(crate) fn parameters(
     modules: &[String],
     unseen: &mut Vec<Unseen>,
 ) -> BTreeMap<String, String> {
+    let mut source = Source::new(root, unseen);
     let mut parameters = BTreeMap::new();
     let shared = root.join(MODULES).join(SHARED).is_dir().then_some(SHARED);
     for module in shared.into_iter().chain(modules.iter().map(String::as_str)) {
         let folder = Path::new(MODULES).join(module).join("parameters");
-        for name in names(root, &folder, unseen) {
-            let path = folder.join(&name);
-            match parameter(&root.join(&path)) {
-                Ok(value) => {
-                    parameters.insert(name, value);
-                }
-                Err(why) => unseen.push(not_seen(&path, why)),
-            }
+        for name in source.names(&folder) {
+            // An empty one is a value too.
+            let value = source.parsed(folder.join(&name), "one line of text", |text| {
+                (!text.contains(char::is_control)).then(|| text.to_owned())
+            });
+            parameters.extend(value.map(|value| (name, value)));
         }
     }
     parameters
 }
 
-/// The names in a folder, in order; none where it is not there.
-fn names(root: &Path, folder: &Path, unseen: &mut Vec<Unseen>) -> Vec<String> {
-    let entries = match fs::read_dir(root.join(folder)) {
-        Ok(entries) => entries,
-        Err(error) => {
-            if error.kind() != io::ErrorKind::NotFound {
-                unseen.push(not_seen(folder, error.to_string()));
-            }
-            return Vec::new();
-        }
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        match entry.map(|entry| entry.file_name().into_string()) {
-            Ok(Ok(name)) => names.push(name),
-            Ok(Err(name)) => unseen.push(not_seen(&folder.join(name), "not UTF-8".into())),
-            Err(error) => unseen.push(not_seen(folder, error.to_string())),
-        }
-    }
-    names.sort_unstable();
-    names
-}
-
-/// The value of a parameter: one line of text. An empty one is a value too.
-fn parameter(path: &Path) -> Result<String, String> {
-    let bytes = start_of(path).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MOST {
-        return Err(format!("longer than {MOST} bytes"));
-    }
-    let text = str::from_utf8(&bytes).map_err(|_| "not UTF-8".to_owned())?;
-    let value = text.trim();
-    if value.contains(char::is_control) {
-        return Err(format!("{value:?} is not one line of text"));
-    }
-    Ok(value.to_owned())
-}
-
-/// The first bytes of a file, one more than [`MOST`] at most.
-fn start_of(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    OpenOptions::new()
-        .read(true)
-        // A FIFO in its place must not block.
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?
-        .take(MOST + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// A path, as of a live system.
-fn not_seen(path: &Path, why: String) -> Unseen {
-    let path: PathBuf = [OsStr::new("/"), path.as_os_str()].iter().collect();
-    Unseen {
-        what: path.to_string_lossy().into_owned(),
-        why,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::fs;
 
     use super::*;
+    use crate::plain::tests::fifo;
 
     /// A root with these files.
     fn root(files: &[(&str, &[u8])]) -> tempfile::TempDir {
@@ -204,7 +140,7 @@ mod tests {
 
     #[test]
     fn odd_parameters_are_listed_as_unseen() {
-        let huge = vec![b'1'; 1 << 20];
+        let huge = vec![b'1'; 2 << 20];
         let root = root(&[
             ("sys/module/kvm_amd/parameters/binary", b"\xff\xfe\0"),
             ("sys/module/kvm_amd/parameters/empty", b""),
@@ -214,8 +150,7 @@ mod tests {
         ]);
         let folder = root.path().join("sys/module/kvm_amd/parameters");
         fs::create_dir(folder.join("folder")).unwrap();
-        let mode = Mode::RUSR | Mode::WUSR;
-        mknodat(CWD, folder.join("pipe"), FileType::Fifo, mode, 0).unwrap();
+        fifo(&folder.join("pipe"));
 
         let (parameters, unseen) = read(root.path());
         let names: Vec<_> = parameters.iter().collect();
@@ -230,17 +165,13 @@ mod tests {
         );
         let whats: Vec<_> = unseen.iter().map(|unseen| unseen.what.as_str()).collect();
         let path = |name| format!("/sys/module/kvm_amd/parameters/{name}");
-        assert_eq!(
-            whats,
-            [path("binary"), path("folder"), path("huge"), path("lines")]
-        );
+        let odd = ["binary", "folder", "huge", "lines"];
+        assert_eq!(whats, odd.map(path));
     }
 
     #[test]
-    fn module_folder_that_cannot_be_listed_is_unseen() {
+    fn what_is_no_folder_of_modules_has_none() {
         let root = root(&[("sys/module", b"a file")]);
-        let (_, unseen) = read(root.path());
-        assert_eq!(unseen.len(), 1);
-        assert_eq!(unseen[0].what, "/sys/module");
+        assert_eq!(read(root.path()), (BTreeMap::new(), Vec::new()));
     }
 }

@@ -58,7 +58,6 @@ impl Probe {
     /// Whether ring-0 code is emulated instead of run: the loop did not end, or
     /// was more than 50 times slower than on the host and took more than 20 ns
     /// an instruction.
-    #[must_use]
     pub fn emulates(&self) -> bool {
         let emulated = |ns| ns > EMULATED_NS && ns > EMULATED_FACTOR * self.host_ns;
         self.ring0_ns.is_none_or(emulated)

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use procfs_core::ProcError;
-
 /// Why no host setting was looked at or changed. What one of them alone met
 /// stands in its [`Outcome`](super::Outcome) or [`Left`](super::Left).
 #[derive(Debug, thiserror::Error)]
@@ -51,5 +49,5 @@ pub(crate) enum SettingsError {
     Guests { path: PathBuf, source: io::Error },
     /// This process cannot tell when it started.
     #[error("/proc/self/stat cannot be read: {0}; mount /proc")]
-    Process(ProcError),
+    Process(io::Error),
 }

@@ -3,12 +3,10 @@
 use std::fmt;
 use std::path::Path;
 
-use procfs_core::process::Stat;
-use procfs_core::{FromRead as _, ProcError};
 use serde::{Deserialize, Serialize};
 
 use super::SettingsError;
-use crate::sample::processes::is_gone;
+use crate::sample::processes::{is_gone, stat};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
@@ -30,11 +28,11 @@ pub(crate) enum Holder {
 impl Holder {
     /// The fleet `name`, supervised by this process.
     pub(crate) fn this_process(name: &str) -> Result<Self, SettingsError> {
-        let stat = Stat::from_file("/proc/self/stat").map_err(SettingsError::Process)?;
+        let stat = stat(Path::new("/proc/self")).map_err(SettingsError::Process)?;
         Ok(Self::Fleet {
             name: name.to_owned(),
             pid: std::process::id(),
-            start: stat.starttime,
+            start: stat.start_time,
         })
     }
 
@@ -44,12 +42,9 @@ impl Holder {
         let Self::Fleet { pid, start, .. } = self else {
             return true;
         };
-        match Stat::from_file(root.join(format!("proc/{pid}/stat"))) {
-            // Zombies and the dead (proc_pid_stat(5)) run nothing any more.
-            Ok(stat) => stat.starttime == *start && !matches!(stat.state, 'Z' | 'X' | 'x'),
-            Err(ProcError::NotFound(_)) => false,
-            Err(ProcError::Io(error, _)) => !is_gone(&error),
-            Err(_) => true,
+        match stat(&root.join(format!("proc/{pid}"))) {
+            Ok(stat) => stat.start_time == *start && stat.runs(),
+            Err(error) => !is_gone(&error),
         }
     }
 }

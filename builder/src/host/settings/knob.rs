@@ -32,7 +32,6 @@ pub enum Knob {
 
 impl Knob {
     /// Its file below the root.
-    #[must_use]
     pub fn path(self) -> &'static str {
         match self {
             Self::PidMax => "proc/sys/kernel/pid_max",
@@ -51,7 +50,6 @@ impl Knob {
     }
 
     /// What it is, in a few words.
-    #[must_use]
     pub fn purpose(self) -> &'static str {
         match self {
             Self::PidMax => "greatest process number; every thread takes one",
@@ -71,7 +69,6 @@ impl Knob {
 
     /// Whether it is a limit: more than what was asked for serves as well, and
     /// it is never lowered for anybody.
-    #[must_use]
     pub fn is_limit(self) -> bool {
         match self {
             Self::PidMax | Self::ThreadsMax | Self::FileMax => true,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use super::{Reason, file};
+use crate::sample::source::Source;
 use crate::sample::{self, meminfo, processes};
 
 /// The size of a page of x86-64, in bytes.
@@ -69,16 +70,10 @@ fn room(root: &Path) -> Result<(), Reason> {
         zero => zero?,
     };
     let needed = sharing.saturating_add(zero).saturating_mul(PAGE);
-    let path = root.join("proc/meminfo");
-    let meminfo = fs::read_to_string(&path).unwrap_or_default();
-    let fields = meminfo::fields(&meminfo);
-    let available = fields
-        .get("MemAvailable")
-        .and_then(|text| meminfo::bytes(text));
-    match available {
+    match meminfo::available(&mut Source::new(root, &mut Vec::new())) {
         None => Err(Reason::System(format!(
             "{} does not say how much memory is available",
-            path.display()
+            root.join("proc/meminfo").display()
         ))),
         Some(available) if needed > available - available / 8 => {
             Err(Reason::NoRoom { needed, available })

@@ -32,7 +32,6 @@ pub(crate) enum ModuleError {
 
 impl Module {
     /// Its name, as modprobe(8) has it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::KvmIntel => "kvm_intel",
@@ -41,7 +40,6 @@ impl Module {
     }
 
     /// What it is for, in a few words.
-    #[must_use]
     pub fn purpose(self) -> &'static str {
         match self {
             Self::KvmIntel => "/dev/kvm on Intel's processors",

@@ -38,7 +38,6 @@ enum Plan {
 
 impl Owner {
     /// The owner of the settings below `root`, which is `/` on a live system.
-    #[must_use]
     pub(crate) fn new(root: &Path) -> Self {
         Self {
             root: root.to_path_buf(),

@@ -12,7 +12,6 @@ set -eu
 
 /// A POSIX shell script that loads `modules` and writes `settings`, in the order
 /// in which `--fix` does.
-#[must_use]
 pub(crate) fn script(settings: &[Setting], modules: &[Module]) -> String {
     let mut script = HEAD.to_owned();
     // A module's settings are there only once it is.

@@ -7,22 +7,20 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 
 use super::SettingsError;
 use super::record::{LIMIT, Record, is_boot_id};
+use crate::lock;
 use crate::private::{Others, Private, PrivateError};
 
 const FOLDER: &str = "run/imgbuild";
 const RECORD: &str = "settings.json";
 const LOCK: &str = "settings.lock";
-/// How long another imgbuild may have the record, and how often it is tried.
+/// How long another imgbuild may have the record.
 const PATIENCE: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(50);
 const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 
 /// The record and the right to change it, until it is dropped.
@@ -52,7 +50,7 @@ impl Store {
 
     fn open(root: &Path, folder: Private) -> Result<Self, SettingsError> {
         let path = folder.path().join(RECORD);
-        let lock = lock(&folder)?;
+        let lock = locked(&folder)?;
         let boot_id = boot_id(root)?;
         let saved = match read(&folder, &path)? {
             Some(record) if record.boot_id == boot_id => record,
@@ -105,23 +103,19 @@ impl Store {
 }
 
 /// Waits for whoever changes settings now: seconds at most, unless it was stopped.
-fn lock(folder: &Private) -> Result<File, SettingsError> {
+fn locked(folder: &Private) -> Result<File, SettingsError> {
     let path = folder.path().join(LOCK);
     let lock = folder
         .file(LOCK, OFlags::RDWR | OFlags::CREATE)?
         .ok_or_else(|| failed(&path, io::ErrorKind::NotFound.into()))?;
     let until = Instant::now() + PATIENCE;
-    loop {
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(lock),
-            Err(Errno::WOULDBLOCK) if Instant::now() < until => sleep(PAUSE),
-            Err(Errno::INTR) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let why = "another imgbuild has it locked; is that one stopped?";
-                return Err(failed(&path, io::Error::new(io::ErrorKind::TimedOut, why)));
-            }
-            Err(errno) => return Err(failed(&path, errno.into())),
+    match lock::wait(&lock, || Instant::now() < until) {
+        Ok(true) => Ok(lock),
+        Ok(false) => {
+            let why = "another imgbuild has it locked; is that one stopped?";
+            Err(failed(&path, io::Error::new(io::ErrorKind::TimedOut, why)))
         }
+        Err(error) => Err(failed(&path, error)),
     }
 }
 

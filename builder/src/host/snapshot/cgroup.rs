@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use procfs_core::{FromBufRead as _, ProcessCGroup, ProcessCGroups};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use super::file::{Source, unexpected};
 use super::mounts::Mount;
 use super::{Cgroup, CgroupVersion, Group};
+use crate::sample::cgroup::Hierarchy;
+use crate::sample::source::{Source, unexpected};
 
 const MEMBERSHIP: &str = "proc/self/cgroup";
 /// A limit that no host reaches: version 1 has no word for "none", and shows
@@ -86,13 +87,6 @@ impl Controller {
             Self::Cpu => "cpu",
         }
     }
-}
-
-/// What kind of hierarchy a group is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hierarchy {
-    V1,
-    V2,
 }
 
 impl Hierarchy {
@@ -248,17 +242,10 @@ pub(crate) fn limits(
             group.pids_max = limit(source, &file("pids.max"));
             group.pids = source.number(file("pids.current"));
         }
-        (Controller::Memory, Hierarchy::V1) => {
+        (Controller::Memory, _) => {
             group.memory_max = limit(source, &file(hierarchy.memory_max()));
-            group.memory = source.number(file("memory.usage_in_bytes"));
-            let fields = ["total_inactive_file", "total_active_file"];
-            group.memory_cache = cache(source, &file("memory.stat"), fields);
-        }
-        (Controller::Memory, Hierarchy::V2) => {
-            group.memory_max = limit(source, &file(hierarchy.memory_max()));
-            group.memory = source.number(file("memory.current"));
-            let fields = ["inactive_file", "active_file"];
-            group.memory_cache = cache(source, &file("memory.stat"), fields);
+            group.memory = hierarchy.memory(source, &folder);
+            group.memory_cache = hierarchy.memory_cache(source, &folder);
         }
         (Controller::Cpu, Hierarchy::V1) => {
             let period = source.number(file("cpu.cfs_period_us"));
@@ -301,20 +288,4 @@ pub(crate) fn limit(source: &mut Source, path: &Path) -> Option<u64> {
 fn millis(quota: &str, period: u64) -> Option<u64> {
     let quota: u64 = quota.parse().ok()?;
     quota.checked_mul(1000)?.checked_div(period)
-}
-
-/// The sum of two `fields` of a `memory.stat`.
-fn cache(source: &mut Source, path: &Path, fields: [&str; 2]) -> Option<u64> {
-    let [inactive, active] = fields;
-    source.parsed(
-        path,
-        &format!("a list with {inactive} and {active}"),
-        |text| {
-            let field = |name: &str| -> Option<u64> {
-                let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-                lines.find(|(field, _)| *field == name)?.1.parse().ok()
-            };
-            field(inactive)?.checked_add(field(active)?)
-        },
-    )
 }

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::file::{Source, unexpected};
 use super::{Cpu, Node};
 use crate::sample::meminfo;
+use crate::sample::source::{Source, unexpected};
 
 const CPUINFO: &str = "proc/cpuinfo";
 /// Most bytes of the part of `/proc/cpuinfo` that is about one processor.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::file::{Source, is_absence, read_bounded, reason};
 use crate::sample::processes::{Ids, is_gone, is_process};
+use crate::sample::source::{Source, is_absence, read_bounded, reason};
 
 /// Their names, which are short enough for the kernel not to cut them.
 const NAMES: [&str; 4] = ["ksmtuned", "libvirtd", "uksmd", "virtqemud"];

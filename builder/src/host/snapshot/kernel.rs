@@ -6,7 +6,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 
 use super::Kernel;
-use super::file::{ORDINARY, Source, read_bounded, reason};
+use crate::sample::source::{ORDINARY, Source, read_bounded, reason};
 
 /// Most bytes of a configuration; a distribution's has 300 kB.
 const CONFIG_LIMIT: u64 = 4 << 20;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use procfs_core::process::MountInfo;
 
-use super::file::{LONG, Source, unexpected};
+use crate::sample::source::{LONG, Source, unexpected};
 
 const MOUNTINFO: &str = "proc/self/mountinfo";
 

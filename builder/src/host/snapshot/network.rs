@@ -5,8 +5,8 @@ use std::fs;
 use std::ops::ControlFlow;
 
 use super::Network;
-use super::file::{LONG, Source, unexpected};
 use crate::host::ports;
+use crate::sample::source::{LONG, Source, unexpected};
 
 const TUN: &str = "dev/net/tun";
 /// TCP sockets over IPv4, and over IPv6 where the kernel has it.

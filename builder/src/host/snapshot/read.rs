@@ -8,16 +8,17 @@ use std::thread::{self, Scope};
 use rustix::process::{Resource, geteuid, getrlimit, getuid};
 use rustix::thread::{CapabilitySet, capabilities, sched_getaffinity};
 
-use super::file::Source;
 use super::{
     FileSystem, Files, Host, MemoryMerge, Qemu, SCHEMA, Store, Unseen, cgroup, cpu, daemons,
     kernel, merge, mounts, network, storage, tables, users,
 };
 use crate::directories::Directories;
 use crate::host::kvm::{self, Kvm, Prober, probe};
-use crate::host::{self, ksm, memory, user_ids};
+use crate::host::{self, memory, user_ids};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
+use crate::sample::ksm;
+use crate::sample::source::Source;
 use crate::vmm::qemu::{Barrier, Program};
 
 /// A user who owns nothing, as those of guests do.
@@ -52,7 +53,6 @@ pub enum KvmProbe {
 
 impl Places {
     /// Of this host and this user, whose guests `qemu` is to run.
-    #[must_use]
     pub fn of(directories: &Directories, kvm: KvmProbe, qemu: Option<Program>) -> Self {
         Self {
             root: PathBuf::from("/"),
@@ -94,7 +94,6 @@ impl Host {
     /// Reads the host. This never fails: what cannot be seen is noted in
     /// [`Host::unseen`], and tools that do not answer are ended in time, or by
     /// `interrupt`.
-    #[must_use]
     pub fn read(places: &Places, interrupt: &Interrupt) -> Self {
         let mut unseen = Vec::new();
         let system = System::ask(places, interrupt, &mut unseen);
@@ -218,7 +217,6 @@ fn aside<'scope, T: Send + 'scope>(
 
 impl Qemu {
     /// Asks `program`, or takes what it answered before.
-    #[must_use]
     pub fn ask(program: Option<&Program>, interrupt: &Interrupt) -> Self {
         let Some(program) = program else {
             return Self::Missing;
@@ -232,7 +230,6 @@ impl Qemu {
 
     /// The QEMU at `path`: its version, and whether it has the machine type that
     /// guests use.
-    #[must_use]
     pub fn by_answers(
         path: &Path,
         version: Result<String, ProcessError>,

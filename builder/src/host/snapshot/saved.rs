@@ -1,15 +1,16 @@
 //! A snapshot as a file: JSON, that a user can read before sending it.
 
 use std::fs::{File, Permissions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use serde_json::error::Category;
+use tempfile::Builder;
 
-use super::file::reason;
 use super::{Host, SCHEMA};
+use crate::sample::source::reason;
 use crate::{durable, text};
 
 /// Most bytes of a snapshot; one of a large host has some 30 kB.
@@ -100,12 +101,10 @@ impl Host {
             return Err(io::Error::other("there is something that is not a file"));
         }
         let text = text::json_pretty(self)? + "\n";
-        let mut file = tempfile::NamedTempFile::new_in(durable::folder_of(path))?;
-        file.write_all(text.as_bytes())?;
-        file.as_file()
+        let new = durable::beside(&Builder::new(), path, text.as_bytes())?;
+        new.as_file()
             .set_permissions(Permissions::from_mode(0o644))?;
-        durable::persist(file, path)?;
-        Ok(())
+        durable::persist(new, path).map(drop)
     }
 
     /// Reads a snapshot from `path`.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::statvfs;
 
-use super::file::Source;
 use super::mounts::{self, Mount};
 use super::{FileSystem, Places, Store};
+use crate::sample::source::Source;
 
 const SHM: &str = "dev/shm";
 

@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::file::{ORDINARY, Source, read_bounded, unexpected};
 use super::{Files, Processes};
 use crate::sample::processes::is_process;
+use crate::sample::source::{ORDINARY, Source, read_bounded, unexpected};
 
 /// Processes and threads, of which `user` may have `user_max`.
 pub(crate) fn processes(

@@ -1,8 +1,8 @@
 //! User ids for guests.
 
 use super::UserIds;
-use super::file::Source;
 use crate::host::user_ids::{self, Mapped};
+use crate::sample::source::Source;
 
 /// What there is of them for a process that lacks these capabilities.
 pub(crate) fn read(source: &mut Source, missing: Vec<String>) -> UserIds {

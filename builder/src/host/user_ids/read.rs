@@ -5,8 +5,8 @@ use std::path::Path;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{IdRange, Mapped, joined};
-use crate::host::snapshot::file::Source;
 use crate::sample::processes;
+use crate::sample::source::Source;
 
 impl Mapped {
     /// Those of this process's user namespace.

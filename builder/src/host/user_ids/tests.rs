@@ -1,5 +1,5 @@
 use super::*;
-use crate::host::snapshot::file::Source;
+use crate::sample::source::Source;
 
 fn ranges(ranges: &[(u32, u32)]) -> Vec<IdRange> {
     let ranges = ranges.iter();

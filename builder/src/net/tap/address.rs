@@ -41,7 +41,6 @@ pub struct Link {
 
 impl Link {
     /// The guest's address as its identity has it: its gateway is the host.
-    #[must_use]
     pub fn guest_address(self) -> Address {
         Address {
             ip: self.guest,
@@ -121,13 +120,11 @@ impl Subnet {
     }
 
     /// How many links it has.
-    #[must_use]
     pub fn links(self) -> u64 {
         1_u64 << 32_u32.saturating_sub(self.prefix.into()) >> 1
     }
 
     /// The part of it that its last two links take.
-    #[must_use]
     pub(crate) fn last_two_links(self) -> Self {
         let last = u32::from(self.network) | !self.mask();
         Self {
@@ -137,7 +134,6 @@ impl Subnet {
     }
 
     /// Whether the two have an address in common.
-    #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         let differ = u32::from(self.network) ^ u32::from(other.network);
         differ & self.mask() & other.mask() == 0
@@ -208,7 +204,6 @@ pub fn addresses(subnet: Subnet, guest: GuestIndex) -> Result<Link, SubnetError>
 
 /// What the interfaces of a fleet begin with: `ib`, six digits of its instance
 /// and a dash.
-#[must_use]
 pub fn prefix(instance: Instance) -> String {
     format!("ib{}-", hex::encode(&instance.0[..3]))
 }
@@ -216,14 +211,12 @@ pub fn prefix(instance: Instance) -> String {
 /// The interface of a guest, such as `ib3fa9c2-31999`: at most the 15 bytes that
 /// the kernel takes (`IFNAMSIZ`), and without a dot, which sysctl(8) would take
 /// for a slash.
-#[must_use]
 pub fn name(instance: Instance, guest: GuestIndex) -> String {
     format!("{}{}", prefix(instance), guest.get())
 }
 
 /// The group (ip-link(8)) that a fleet's interfaces are in, so that one command
 /// or rule of the host's can name them all.
-#[must_use]
 pub fn group(instance: Instance) -> u32 {
     let [first, second, third, ..] = instance.0;
     u32::from_be_bytes([GROUP, first, second, third])

@@ -9,12 +9,13 @@ use std::net::Ipv4Addr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 
 use super::address::{Link, addresses, group};
 use super::device::Queue;
 use super::error::TapError;
 use super::{check, connect, interfaces, without_ipv6};
+use crate::interrupt::poll_until;
 use crate::net::tap::Subnet;
 use crate::random::random;
 use crate::units::{GuestIndex, Instance};
@@ -99,14 +100,9 @@ impl End {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let mut more = [PollFd::new(&self.queue, PollFlags::IN)];
+            if Instant::now() >= until || !poll_until(&mut more, Some(until))? {
                 return Ok(false);
-            }
-            let left = Timespec::try_from(left).map_err(io::Error::other)?;
-            match poll(&mut [PollFd::new(&self.queue, PollFlags::IN)], Some(&left)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
             }
         }
     }

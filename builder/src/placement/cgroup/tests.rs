@@ -173,24 +173,6 @@ fn a_group_is_found_wherever_it_was_made() {
 }
 
 #[test]
-fn kills_are_counted_where_the_kernel_counts_them() {
-    for (text, kills) in [
-        (
-            "low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\noom_group_kill 0\n",
-            Some(1),
-        ),
-        ("oom_kill_disable 0\nunder_oom 0\noom_kill 12\n", Some(12)),
-        ("oom_kill_disable 0\nunder_oom 0\n", None),
-        ("oom_kill", None),
-        ("oom_kill x", None),
-        ("oom_kill -1", None),
-        ("", None),
-    ] {
-        assert_eq!(oom_kills(text), kills, "{text:?}");
-    }
-}
-
-#[test]
 fn two_fleets_have_two_names() {
     let name = |fleet, byte| group_name(fleet, Instance([byte; 12]));
     assert_eq!(name("demo", 1), "imgbuild-demo-010101010101010101010101");

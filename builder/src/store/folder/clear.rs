@@ -3,8 +3,10 @@
 use std::fs;
 
 use super::Folder;
+use crate::durable::folder_of;
+use crate::plain::if_there;
 use crate::private::{Others, Private};
-use crate::store::folder::{FolderError, folder_of, is_a_folder, is_gone, unwritable};
+use crate::store::folder::{FolderError, is_a_folder, unwritable};
 
 impl Folder {
     /// Removes the folders. The caller has seen to it that no guest lives.
@@ -23,12 +25,11 @@ impl Folder {
             self.remove_sockets();
         }
         self.empty()?;
-        match fs::remove_file(&spec) {
+        let removed = match fs::remove_file(&spec) {
             Err(error) if is_a_folder(&error) => fs::remove_dir_all(&spec),
             other => other,
-        }
-        .or_else(is_gone)
-        .map_err(unwritable(&spec))?;
+        };
+        if_there(removed).map_err(unwritable(&spec))?;
         // The locked folder last: until it is gone nobody can make it anew.
         let removed = self.fleets.remove(self.name());
         removed.map_err(unwritable(&self.state))

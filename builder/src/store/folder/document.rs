@@ -1,6 +1,6 @@
 //! A fleet's `spec.json`: read whole or not at all.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -71,7 +71,6 @@ pub struct Remnant {
 
 impl Remnant {
     /// What the spec in this folder tells, whatever it is.
-    #[must_use]
     pub fn of(state: &Path) -> Self {
         let bytes = bytes(state).unwrap_or_default();
         let spec: Value = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -94,7 +93,6 @@ impl Remnant {
 
 impl Paths {
     /// The same paths, with the sockets where the spec says that they are now.
-    #[must_use]
     pub fn as_they_are(&self) -> Self {
         let runtime = Remnant::of(&self.state).runtime;
         Self {
@@ -121,9 +119,5 @@ pub(crate) fn holds(state: &Path, instance: Instance) -> bool {
 /// What the spec in this folder holds; of one that is larger than any spec, a
 /// part that shows it.
 fn bytes(state: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    plain::open(&state.join(SPEC))?
-        .take(SPEC_MAX + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
+    plain::read_start(&state.join(SPEC), SPEC_MAX + 1)
 }

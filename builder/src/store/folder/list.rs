@@ -10,6 +10,7 @@ use super::lock::{self, Supervised};
 use super::paths::{CONTROL, Paths, SOCKETS, SPEC};
 use crate::directories::Directories;
 use crate::host_id::Relation;
+use crate::plain::if_there;
 use crate::private::{Others, Private};
 use crate::store::spec::FleetSpec;
 
@@ -41,13 +42,11 @@ pub enum Place {
 
 impl Found {
     /// The folder of what it keeps.
-    #[must_use]
     pub fn path(&self) -> &Path {
         self.paths.path()
     }
 
     /// Whether a process of this host supervises it now.
-    #[must_use]
     pub fn is_supervised(&self) -> bool {
         matches!(
             self.place,
@@ -58,7 +57,6 @@ impl Found {
     }
 
     /// Whether it is another host's.
-    #[must_use]
     pub fn is_elsewhere(&self) -> bool {
         matches!(self.place, Place::Elsewhere { .. })
     }
@@ -165,11 +163,9 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
             .map(|entry| Ok(entry?.path()))
             .collect()
     };
-    match read() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.map_err(|source| FolderError::Unreadable {
-            path: folder.to_path_buf(),
-            source,
-        }),
-    }
+    let found = if_there(read()).map_err(|source| FolderError::Unreadable {
+        path: folder.to_path_buf(),
+        source,
+    })?;
+    Ok(found.unwrap_or_default())
 }

@@ -31,7 +31,6 @@ pub struct Paths {
 impl Paths {
     /// Those of a new fleet called `name`. Where the sockets of one are that was
     /// launched before, its spec says.
-    #[must_use]
     pub fn of(name: &str, directories: &Directories) -> Self {
         Self {
             state: directories.fleets().join(name),
@@ -45,7 +44,6 @@ impl Paths {
     }
 
     /// Whether a process of this host supervises the fleet now.
-    #[must_use]
     pub fn supervised(&self) -> Supervised {
         match Private::open(&self.state, Others::Look) {
             Ok(Some(folder)) => lock::supervised(&folder),
@@ -54,13 +52,11 @@ impl Paths {
     }
 
     /// The folder of what the fleet keeps.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.state
     }
 
     /// The folder of its sockets.
-    #[must_use]
     pub fn runtime(&self) -> &Path {
         &self.runtime
     }
@@ -76,73 +72,61 @@ impl Paths {
     }
 
     /// What the fleet is: a [`FleetSpec`](crate::store::spec::FleetSpec).
-    #[must_use]
     pub fn spec_file(&self) -> PathBuf {
         self.state.join(SPEC)
     }
 
     /// What happened to its guests.
-    #[must_use]
     pub fn journal(&self) -> PathBuf {
         self.state.join(JOURNAL)
     }
 
     /// What its supervisor says, when that runs on its own.
-    #[must_use]
     pub fn supervisor_log(&self) -> PathBuf {
         self.state.join("supervisor.log")
     }
 
     /// The socket of its control interface.
-    #[must_use]
     pub fn control(&self) -> PathBuf {
         self.runtime.join(CONTROL)
     }
 
     /// Folder of the fleet's overlays.
-    #[must_use]
     pub fn overlays(&self) -> PathBuf {
         self.state.join(OVERLAYS)
     }
 
     /// A guest's overlay.
-    #[must_use]
     pub fn overlay(&self, guest: GuestIndex) -> PathBuf {
         self.overlays().join(guest.overlay_name())
     }
 
     /// A guest's identity blob.
-    #[must_use]
     pub fn identity(&self, guest: GuestIndex) -> PathBuf {
         self.state.join(IDENTITIES).join(guest.to_string())
     }
 
     /// A guest's console socket.
-    #[must_use]
     pub fn console(&self, guest: GuestIndex) -> PathBuf {
         self.runtime.join(format!("{guest}.console"))
     }
 
     /// The socket of a guest's monitor: QMP.
-    #[must_use]
     pub fn monitor(&self, guest: GuestIndex) -> PathBuf {
         self.runtime.join(format!("{guest}.qmp"))
     }
 
     /// What a guest's console said.
-    #[must_use]
     pub fn log(&self, guest: GuestIndex) -> PathBuf {
         self.state.join(LOGS).join(format!("{guest}.log"))
     }
 
     /// Folder of what the VMMs write to standard error.
-    #[must_use]
     pub fn errors(&self) -> PathBuf {
         self.state.join(ERRORS)
     }
 
     /// What a guest's VMM writes to standard error.
-    #[must_use]
     pub fn error(&self, guest: GuestIndex) -> PathBuf {
         self.errors().join(guest.to_string())
     }

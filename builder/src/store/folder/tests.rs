@@ -1,4 +1,4 @@
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -110,7 +110,7 @@ fn orphaned(name: &str, directories: &Directories) -> Paths {
     let unfinished = false;
     let spec = FleetSpec { unfinished, ..spec };
     let spec = serde_json::to_vec_pretty(&SpecFile::from(spec)).unwrap();
-    replace(&paths.spec_file(), &spec).unwrap();
+    durable::replace(&paths.spec_file(), &spec).unwrap();
     paths
 }
 
@@ -404,7 +404,7 @@ fn living_guests_are_counted() {
     // Of this test alone.
     spec.instance.0[..4].copy_from_slice(&std::process::id().to_be_bytes());
     let file = serde_json::to_vec(&SpecFile::from(spec.clone())).unwrap();
-    replace(&paths.spec_file(), &file).unwrap();
+    durable::replace(&paths.spec_file(), &file).unwrap();
     let _guest = Waiting::start(&spec.instance.uuid(2));
     let error = Folder::create("web", &directories).unwrap_err().to_string();
     assert!(error.contains("1 living guest:"), "{error}");

@@ -1,7 +1,7 @@
 //! Canary results kept for as long as nothing that they depend on changes.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,6 @@ struct Entry {
 impl Key {
     /// The key of a canary from the output folder whose manifest has the
     /// digest `artifacts`, run by `qemu` in the boot `boot_id`.
-    #[must_use]
     pub(crate) fn new(
         boot_id: &str,
         artifacts: Sha256,
@@ -68,14 +67,12 @@ impl Key {
     }
 
     /// The file to lock while a canary runs.
-    #[must_use]
     pub(crate) fn lock(&self, cache: &Path) -> PathBuf {
         self.file(cache).with_extension("lock")
     }
 
     /// The result kept under this key. What cannot be read, or makes no sense,
     /// counts as not kept.
-    #[must_use]
     pub(crate) fn load(&self, cache: &Path) -> Option<Canary> {
         let entry = read(&self.file(cache))?;
         (entry.key == *self).then_some(entry.canary)
@@ -100,11 +97,7 @@ impl Key {
             key: self.clone(),
             canary,
         };
-        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-        serde_json::to_writer(&mut file, &entry)?;
-        file.flush()?;
-        durable::persist(file, &self.file(cache))?;
-        Ok(())
+        durable::replace(&self.file(cache), &serde_json::to_vec(&entry)?).map(drop)
     }
 }
 
@@ -132,9 +125,7 @@ fn folder(cache: &Path) -> PathBuf {
 }
 
 fn read(path: &Path) -> Option<Entry> {
-    let mut text = Vec::new();
-    let file = plain::open(path).ok()?;
-    file.take(FILE_MAX + 1).read_to_end(&mut text).ok()?;
+    let text = plain::read_start(path, FILE_MAX + 1).ok()?;
     if text.len() as u64 > FILE_MAX {
         return None;
     }

@@ -25,7 +25,6 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 /// find the virtio-mmio devices, which the board adds to the command line.
 /// Without a clock chip the kernel waits for one in vain, for a second of CPU
 /// under TCG.
-#[must_use]
 pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
     let merge = match guest.machine.sharing {
         Sharing::None => "off",

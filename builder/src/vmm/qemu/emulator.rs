@@ -113,7 +113,6 @@ impl Emulator {
     }
 
     /// What it is called in messages.
-    #[must_use]
     pub fn name(&self) -> String {
         match &self.version {
             Some(version) => format!("{version}, {}", self.path.display()),
@@ -122,7 +121,6 @@ impl Emulator {
     }
 
     /// Says that another stands in its place, and what that leads to.
-    #[must_use]
     pub fn replaced(&self) -> String {
         format!(
             "{} was replaced since the fleet was launched with {}: guests that are started from \
@@ -175,7 +173,6 @@ pub struct Watch {
 
 impl Watch {
     /// Watches it from now on.
-    #[must_use]
     pub fn new(emulator: &Emulator) -> Self {
         Self {
             last: Mutex::new(Identity::at(&emulator.path).ok()),

@@ -121,7 +121,6 @@ impl Program {
 
     /// The one that is installed: by its names in PATH, else where distributions
     /// put it.
-    #[must_use]
     pub fn installed() -> Option<Self> {
         let path = env::var_os("PATH").unwrap_or_else(|| OsString::from(PATH));
         Self::among(&path, &PLACES.map(Path::new))
@@ -142,7 +141,6 @@ impl Program {
     }
 
     /// The same, whose answers are noted in the cache folder `cache`.
-    #[must_use]
     pub fn remembered(self, cache: &Path) -> Self {
         Self {
             notes: Some(Notes::kept_in(cache.join("qemu"))),
@@ -151,7 +149,6 @@ impl Program {
     }
 
     /// The error that none is installed.
-    #[must_use]
     pub fn missing() -> ProcessError {
         let [program, _] = NAMES;
         ProcessError::Missing {
@@ -161,7 +158,6 @@ impl Program {
     }
 
     /// Its absolute path.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -205,7 +201,6 @@ fn is_elf(path: &Path) -> bool {
 
 impl Version {
     /// The version in `QEMU emulator version 7.2.19 (Debian …)`.
-    #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let version = line.strip_prefix(GREETING)?;
         let mut numbers = version

@@ -22,7 +22,6 @@ pub struct Barrier {
 impl Barrier {
     /// The first on the way from `/` to `program` that its mode closes to user and
     /// group `uid`; `None` where modes let it run, or cannot be seen.
-    #[must_use]
     pub fn before(program: &Path, uid: u32) -> Option<Self> {
         way(program).into_iter().find_map(|path| {
             let metadata = fs::metadata(&path).ok()?;

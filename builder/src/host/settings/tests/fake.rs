@@ -107,8 +107,9 @@ impl Fake {
 
     pub(super) fn process(&self, pid: u32, state: char, start: u64) {
         let zeros = " 0".repeat(30);
-        let text =
-            format!("{pid} (a) S (b) {state} 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start}{zeros}");
+        let text = format!(
+            "{pid} (a) S (b) {state} 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start}{zeros}\n"
+        );
         self.file(&format!("proc/{pid}/stat"), &text);
         self.file(&format!("proc/{pid}/ksm_merging_pages"), "0\n");
     }

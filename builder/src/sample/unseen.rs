@@ -1,4 +1,4 @@
-//! What could not be seen of a host.
+//! What could not be seen.
 
 use serde::{Deserialize, Serialize};
 

@@ -4,11 +4,13 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::ops::ControlFlow;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::Unseen;
+use super::unseen::Unseen;
 
 /// Most bytes of an ordinary file.
 pub(crate) const ORDINARY: u64 = 1 << 20;
@@ -39,6 +41,13 @@ impl<'a> Source<'a> {
         self.root.join(names.collect::<PathBuf>())
     }
 
+    /// Opens a file; a pipe in its place is not waited for.
+    fn open(&self, path: &Path) -> io::Result<File> {
+        let mut options = File::options();
+        options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        options.read(true).open(self.place(path))
+    }
+
     /// Notes that `path` could not be seen.
     pub(crate) fn note(&mut self, path: impl AsRef<Path>, why: impl fmt::Display) {
         let path = path.as_ref().to_string_lossy();
@@ -62,7 +71,7 @@ impl<'a> Source<'a> {
     /// The bytes of a file of at most `limit`.
     pub(crate) fn bytes(&mut self, path: impl AsRef<Path>, limit: u64) -> Option<Vec<u8>> {
         let path = path.as_ref();
-        let opened = File::open(self.place(path));
+        let opened = self.open(path);
         let file = self.kept(path, opened)?;
         let bytes = read_bounded(file, limit);
         self.kept(path, bytes)
@@ -115,7 +124,7 @@ impl<'a> Source<'a> {
         take: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Option<()> {
         let path = path.as_ref();
-        let opened = File::open(self.place(path));
+        let opened = self.open(path);
         let file = self.kept(path, opened)?;
         let outcome = each_line(file, limit, take);
         self.kept(path, outcome)
@@ -133,6 +142,12 @@ impl<'a> Source<'a> {
         names.sort();
         names
     }
+}
+
+/// The number of `name` in a text whose lines are names and numbers.
+pub(crate) fn counter(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(field, _)| *field == name)?.1.parse().ok()
 }
 
 /// Everything in `reader`, which holds at most `limit` bytes.
