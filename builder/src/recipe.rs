@@ -224,7 +224,6 @@ impl Recipe {
             .to_owned();
         for part in [
             self.kernel.command_line.as_str(),
-            &format!("tty.burn={}", self.burn.duty),
             &format!("tty.threads={}", self.burn.threads),
             if self.root_on_disk() {
                 "tty.root=disk"

@@ -33,8 +33,6 @@ pub struct Setup<'a> {
     pub qemu: &'a Emulator,
     /// What each of them runs on.
     pub machine: Machine,
-    /// Kernel parameters after the artifacts' own.
-    pub parameters: &'static str,
 }
 
 /// Guests on trial, not yet started.
@@ -109,7 +107,7 @@ impl Setup<'_> {
             outbound: Outbound::Closed,
             // Their taps lead nowhere, and take no addresses from fleets.
             tap_subnet: None,
-            command_line: artifacts.command_line(self.parameters),
+            command_line: artifacts.command_line(),
             burn: Duty::NONE,
             burn_at: BurnAt::Start,
             restart: Restart::Never,

@@ -12,6 +12,8 @@ pub struct Duty(u8);
 impl Duty {
     /// Burns all the time.
     pub const FULL: Self = Self(100);
+    /// The burn is off.
+    pub const NONE: Self = Self(0);
 
     /// The share in percent, 0 to 100.
     pub const fn percent(self) -> u8 {

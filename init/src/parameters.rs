@@ -18,7 +18,7 @@ const IDLE_MAX: u32 = 86_400;
 /// What the kernel command line asks of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameters {
-    /// `tty.burn=PERCENT`: duty cycle of the burn, 100 by default.
+    /// `tty.burn=PERCENT`: duty cycle of the burn, 0 by default.
     pub burn: Duty,
     /// `tty.threads=N`: burn threads, 1 by default, at most [`MAX_THREADS`].
     pub threads: u16,
@@ -34,7 +34,7 @@ pub struct Parameters {
 impl Default for Parameters {
     fn default() -> Self {
         Self {
-            burn: Duty::FULL,
+            burn: Duty::NONE,
             threads: 1,
             park: false,
             idle_seconds: 600,
@@ -132,13 +132,13 @@ mod tests {
     #[test]
     fn parameters_are_taken_and_the_last_wins() {
         let (parameters, rejected) = parse(
-            b"quiet tty.burn=10 tty.threads=64 tty.park tty.idle=5 tty.root=disk tty.burn=0\n",
+            b"quiet tty.burn=10 tty.threads=64 tty.park tty.idle=5 tty.root=disk tty.burn=20\n",
         );
         assert_eq!(rejected, Vec::<String>::new());
         assert_eq!(
             parameters,
             Parameters {
-                burn: "0".parse().unwrap(),
+                burn: "20".parse().unwrap(),
                 threads: MAX_THREADS,
                 park: true,
                 idle_seconds: 5,

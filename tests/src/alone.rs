@@ -41,13 +41,14 @@ pub fn site(
             net,
             memory: artifacts.manifest.recipe.memory,
         },
-        parameters: "",
     };
     let mut folder = Folder::create(NAME, directories).expect("the folder is ours");
     folder.make_folders().expect("the folder is ours");
     folder.make_new_runtime().expect("the folder is ours");
     let mut spec = setup.spec(&folder, directories, artifacts, count);
-    spec.command_line = artifacts.command_line(parameters);
+    if !parameters.is_empty() {
+        spec.command_line = format!("{} {parameters}", spec.command_line);
+    }
     spec.run_as_base = run_as_base;
     if net == Net::User {
         let pair = key::generate(NAME, &folder).expect("the kernel has random bytes");

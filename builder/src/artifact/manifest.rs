@@ -19,7 +19,7 @@ use crate::units::ByteSize;
 use crate::{plain, text};
 
 /// The version of the manifest's shape that this program writes and reads.
-pub(crate) const MANIFEST_VERSION: u32 = 1;
+pub(crate) const MANIFEST_VERSION: u32 = 2;
 
 /// Largest manifest that is read, in bytes: 100,000 overlays need about 14 MiB.
 const FILE_MAX: u64 = 64 << 20;

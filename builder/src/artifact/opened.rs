@@ -72,15 +72,13 @@ impl Artifacts {
         })
     }
 
-    /// The kernel command line of guests that run on this host, `parameters`
-    /// last.
-    pub fn command_line(&self, parameters: &str) -> String {
-        let line = format!(
-            "{} tsc_early_khz={} lapic_khz={} {parameters}",
+    /// The kernel command line of guests that run on this host.
+    pub fn command_line(&self) -> String {
+        format!(
+            "{} tsc_early_khz={} lapic_khz={}",
             self.manifest.command_line,
             tsc::measure_khz(),
             qemu::LAPIC_KHZ,
-        );
-        line.trim_end().to_owned()
+        )
     }
 }

@@ -80,8 +80,7 @@ pub(super) fn spec(
         machine: options.machine.machine(recipe.memory),
         outbound: options.outbound,
         tap_subnet: chosen.tap_subnet,
-        // Guests come up quiet, so that those who burn do not hold up the rest.
-        command_line: artifacts.command_line("tty.burn=0"),
+        command_line: artifacts.command_line(),
         burn: recipe.burn.duty,
         burn_at: options.burn_at,
         restart: options.restart,

@@ -155,7 +155,6 @@ fn attempt(
             net: Net::User,
             memory: recipe.memory,
         },
-        parameters: "",
     };
     let mut trial = Trial::new(artifacts, &setup, 1, directories, interrupt)?;
     let mut words = Vec::new();
@@ -217,13 +216,15 @@ fn attempt(
     })
 }
 
-/// Looks at the counter of a guest that burns for `duty` percent: twice, and on
-/// until it has grown or the guest had its time for that.
+/// Has a guest burn for `duty` percent of the time, and reads its counter: twice,
+/// and on until it has grown or the guest had its time for that.
 fn watch_burn(trial: &mut Trial, duty: Duty, interrupt: &Interrupt) -> io::Result<[u64; 2]> {
     let member = trial.member();
     let Some(pid) = member.pid().filter(|_| member.is_ready()) else {
         return Ok([0; 2]);
     };
+    let guest = member.index();
+    trial.supervisor.burn(guest, duty);
     let (began, before) = (Instant::now(), Schedule::of(pid));
     let first = look(trial)?;
     loop {

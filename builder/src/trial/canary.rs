@@ -65,7 +65,6 @@ pub(crate) fn run(
     let setup = Setup {
         qemu,
         machine: want.machine,
-        parameters: "tty.burn=0",
     };
     let tables = footprint::nested_tables();
     let mut trial = Trial::new(artifacts, &setup, 2, directories, interrupt)?;

@@ -187,7 +187,7 @@ fn shell_loop(env: &TestEnv, out: &Path) -> Start {
         .arg(out)
         .args([&STARTED.to_string(), QEMU])
         .arg(&artifacts.manifest.kernel.file)
-        .arg(artifacts.command_line("tty.burn=0"))
+        .arg(artifacts.command_line())
         .arg(format!(
             "{}M",
             artifacts.manifest.recipe.memory.bytes() >> 20
