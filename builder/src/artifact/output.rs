@@ -14,7 +14,7 @@ use crate::artifact::trees::check_memory;
 use crate::digest::Sha256;
 use crate::disk::base::write_base;
 use crate::disk::ext4::Ext4;
-use crate::disk::overlay::{Overlay, write_overlays};
+use crate::disk::overlay::{self, Overlay, write_overlays};
 use crate::disk::qcow2::Backing;
 use crate::initramfs::pack;
 use crate::interrupt::Interrupt;
@@ -112,7 +112,7 @@ impl<'a> Output<'a> {
         bar.finish_and_clear();
         let mut first = None;
         for guest in guests.iter() {
-            let name = format!("{OVERLAYS}/{}", guest.overlay_name());
+            let name = format!("{OVERLAYS}/{}", overlay::name(guest));
             let record = match &first {
                 Some(record) => FileRecord::clone(record),
                 None => first.insert(self.record(&name)?).clone(),

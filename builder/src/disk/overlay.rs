@@ -18,7 +18,12 @@ use rustix::fs::{AtFlags, Mode, OFlags, fchmod, open, openat, unlinkat};
 
 use crate::disk::qcow2::{Backing, Geometry, Qcow2Error, SmallImage, overlay_image};
 use crate::interrupt::Interrupt;
-use crate::units::{ByteSize, GuestRange};
+use crate::units::{ByteSize, GuestIndex, GuestRange};
+
+/// The file name of a guest's overlay: `00000.qcow2` is g00000's.
+pub(crate) fn name(guest: GuestIndex) -> String {
+    format!("{:05}.qcow2", guest.get())
+}
 
 /// Why overlays were not written.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +107,7 @@ pub fn write_overlays(
         if interrupt.requested() {
             return Err(OverlayError::Interrupted { written, wanted });
         }
-        let name = guest.overlay_name();
+        let name = name(guest);
         write_image(&folder, &name, &overlay.image).map_err(|source| OverlayError::Write {
             path: dir.join(&name),
             written,
@@ -116,7 +121,7 @@ pub fn write_overlays(
     if outcome.is_err() {
         for guest in guests.iter().take(written as usize) {
             // The error that ended the batch is the one worth reporting.
-            let _ = unlinkat(&folder, guest.overlay_name(), AtFlags::empty());
+            let _ = unlinkat(&folder, name(guest), AtFlags::empty());
         }
     }
     outcome
@@ -157,10 +162,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        disk::tool,
-        units::{GuestIndex, MAX_GUESTS},
-    };
+    use crate::{disk::tool, units::MAX_GUESTS};
 
     /// A folder with `base.qcow2` of `size` and an empty `overlays/`.
     fn folder(size: &str) -> tempfile::TempDir {
@@ -284,7 +286,7 @@ mod tests {
             "umask 077; exec \"$@\"",
         );
         for index in 0..3 {
-            let name = GuestIndex::new(index).unwrap().overlay_name();
+            let name = name(GuestIndex::new(index).unwrap());
             let meta = fs::metadata(dir.path().join(name)).unwrap();
             assert_eq!(
                 (meta.permissions().mode() & 0o7777, meta.nlink()),

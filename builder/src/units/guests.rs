@@ -59,12 +59,6 @@ impl GuestIndex {
     pub fn is_first(&self) -> bool {
         *self == Self::default()
     }
-
-    /// The file name of this guest's overlay: `00000.qcow2` is g00000's.
-    #[must_use]
-    pub fn overlay_name(self) -> String {
-        format!("{:05}.qcow2", self.0)
-    }
 }
 
 impl fmt::Display for GuestIndex {
@@ -211,7 +205,6 @@ mod tests {
     fn guests_and_overlays_share_a_five_digit_number() {
         let last = GuestIndex::new(99_999).unwrap();
         assert_eq!(last.to_string(), "g99999");
-        assert_eq!(last.overlay_name(), "99999.qcow2");
         assert_eq!(GuestIndex::new(0).unwrap().to_string(), "g00000");
         assert_eq!("g00042".parse(), GuestIndex::new(42));
         assert!(GuestIndex::new(100_000).is_err());

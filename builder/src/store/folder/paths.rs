@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::lock::{self, Supervised};
 use crate::directories::Directories;
+use crate::disk::overlay;
 use crate::private::{Others, Private};
 use crate::units::GuestIndex;
 
@@ -98,7 +99,7 @@ impl Paths {
 
     /// A guest's overlay.
     pub fn overlay(&self, guest: GuestIndex) -> PathBuf {
-        self.overlays().join(guest.overlay_name())
+        self.overlays().join(overlay::name(guest))
     }
 
     /// A guest's identity blob.

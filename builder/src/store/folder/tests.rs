@@ -475,7 +475,7 @@ fn guests_are_numbered_from_the_first_on() {
         let read: SpecFile = serde_json::from_str(&text(&spec)).unwrap();
         assert_eq!(FleetSpec::from(read), spec);
     }
-    let port = |guest| part.port(GuestIndex::new(guest).unwrap());
+    let port = |number| part.port(GuestIndex::new(number).unwrap());
     assert_eq!(
         [6, 7, 9, 10].map(port),
         [None, Some(40_000), Some(40_002), None]
