@@ -1,7 +1,9 @@
 //! Which host this is, and which boot of it: a home folder may be shared by
 //! several.
 
-use std::{fs, io};
+use std::path::Path;
+use std::str::FromStr;
+use std::{fmt, fs, io};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -16,7 +18,7 @@ pub struct HostId {
     /// is not to be shown as it is); none where it has no such id.
     pub machine: Option<String>,
     /// Tells this boot from any other, of any host (`random(4)`).
-    pub boot: String,
+    pub boot: BootId,
 }
 
 /// What a host is to this one.
@@ -39,7 +41,7 @@ impl HostId {
         Ok(Self {
             name: uname.nodename().to_string_lossy().into_owned(),
             machine: machine.map(|id| digest(id.trim())),
-            boot: boot_id()?,
+            boot: BootId::of(Path::new("/"))?,
         })
     }
 
@@ -72,36 +74,95 @@ fn digest(machine_id: &str) -> String {
     hex::encode(&Sha256::digest(format!("imgbuild {machine_id}"))[..4])
 }
 
-/// What tells this boot of the host from any other (`random(4)`).
-pub fn boot_id() -> io::Result<String> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    Ok(text.trim().to_owned())
+/// Tells a boot of a host from any other, of any host (`random(4)`): a UUID.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BootId(String);
+
+/// A text that is not the id of a boot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} names no boot")]
+pub struct ParseBootIdError(String);
+
+impl BootId {
+    /// The file that tells it, below the root.
+    pub(crate) const FILE: &str = "proc/sys/kernel/random/boot_id";
+
+    /// That of the host below `root`, which is `/` on a live system.
+    pub(crate) fn of(root: &Path) -> io::Result<Self> {
+        let text = fs::read_to_string(root.join(Self::FILE))?;
+        let id = text.trim_ascii().parse();
+        id.map_err(|error: ParseBootIdError| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+impl FromStr for BootId {
+    type Err = ParseBootIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_in_form = text.bytes().enumerate().all(|(place, byte)| match place {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        });
+        if is_in_form && text.len() == 36 {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseBootIdError(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for BootId {
+    type Error = ParseBootIdError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<BootId> for String {
+    fn from(boot: BootId) -> Self {
+        boot.0
+    }
+}
+
+/// A boot that tests tell from others by its number.
+#[cfg(test)]
+pub(crate) fn boot(number: u8) -> BootId {
+    let text = format!("00000000-0000-4000-8000-0000000000{number:02x}");
+    text.parse().expect("it is a UUID")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn host(name: &str, machine: Option<&str>, boot: &str) -> HostId {
+    fn host(name: &str, machine: Option<&str>, number: u8) -> HostId {
         HostId {
             name: name.to_owned(),
             machine: machine.map(digest),
-            boot: boot.to_owned(),
+            boot: boot(number),
         }
     }
 
     #[test]
     fn a_boot_is_one_hosts_and_a_host_has_several() {
-        let this = host("a", Some("1"), "x");
+        let this = host("a", Some("1"), 1);
         for (other, relation) in [
-            (host("a", Some("1"), "x"), Relation::ThisBoot),
+            (host("a", Some("1"), 1), Relation::ThisBoot),
             // Renamed since, or in a container with a name of its own.
-            (host("b", None, "x"), Relation::ThisBoot),
-            (host("a", Some("1"), "y"), Relation::EarlierBoot),
+            (host("b", None, 1), Relation::ThisBoot),
+            (host("a", Some("1"), 2), Relation::EarlierBoot),
             // Clones of one image, or two that have the same name.
-            (host("b", Some("1"), "y"), Relation::Other),
-            (host("a", Some("2"), "y"), Relation::Other),
-            (host("a", None, "y"), Relation::Other),
+            (host("b", Some("1"), 2), Relation::Other),
+            (host("a", Some("2"), 2), Relation::Other),
+            (host("a", None, 2), Relation::Other),
         ] {
             assert_eq!(this.relation(&other), relation, "{other:?}");
         }
@@ -109,18 +170,29 @@ mod tests {
 
     #[test]
     fn folders_of_hosts_differ_and_are_one_name() {
-        let one = host("node7.example", Some("1"), "x").folder();
+        let one = host("node7.example", Some("1"), 1).folder();
         assert!(one.starts_with("node7.example-"), "{one}");
-        assert_eq!(one, host("node7.example", Some("1"), "y").folder());
+        assert_eq!(one, host("node7.example", Some("1"), 2).folder());
         for other in [
-            host("node7.example", Some("2"), "x"),
-            host("node7.example", None, "x"),
-            host("node8.example", Some("1"), "x"),
+            host("node7.example", Some("2"), 1),
+            host("node7.example", None, 1),
+            host("node8.example", Some("1"), 1),
         ] {
             assert_ne!(one, other.folder());
         }
-        let odd = host("../a b\u{e9}", Some("1"), "x").folder();
+        let odd = host("../a b\u{e9}", Some("1"), 1).folder();
         assert!(odd.starts_with("-a-b--"), "{odd}");
+    }
+
+    #[test]
+    fn a_boot_is_named_by_a_uuid_alone() {
+        let text = r#""01234567-89ab-cdef-0123-456789abcdef""#;
+        let boot: BootId = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&boot).unwrap(), text);
+        for text in ["", "tomorrow", "01234567-89ab-cdef-0123-456789abcdeg"] {
+            let error = text.parse::<BootId>().unwrap_err().to_string();
+            assert_eq!(error, format!("{text:?} names no boot"));
+        }
     }
 
     #[test]

@@ -73,7 +73,7 @@ fn a_fleet_of_another_host_is_shown_as_that_hosts_and_left_alone() {
     fleet.kill_supervisor();
     let here = fleet.spec()["host"].clone();
     fleet.change_spec(|spec| {
-        spec["host"] = json!({"name": "node7", "machine": "0", "boot": "another"});
+        spec["host"] = json!({"name": "node7", "machine": "0", "boot": "00000000-0000-4000-8000-000000000000"});
     });
     run(&mut fleet.imgbuild(["ps"]))
         .succeeds()

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kvm::Kvm;
 use crate::any_path;
+use crate::host_id::BootId;
 
 pub(crate) mod cgroup;
 mod cpu;
@@ -42,7 +43,7 @@ pub struct Host {
     /// Whether root looked.
     pub privileged: bool,
     /// This boot, `/proc/sys/kernel/random/boot_id`.
-    pub boot_id: Option<String>,
+    pub boot_id: Option<BootId>,
     /// The kernel.
     pub kernel: Kernel,
     /// The processors.

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Holder, Knob};
+use crate::host_id::BootId;
 use crate::recipe;
 
 /// The version of the form that this program writes and reads.
@@ -20,7 +21,7 @@ pub(crate) const LIMIT: u64 = 1024 * 1024;
 pub(crate) struct Record {
     schema: u32,
     /// The boot; at the next one the kernel's defaults are back.
-    pub boot_id: String,
+    pub boot_id: BootId,
     /// In the order in which they were first written.
     pub changes: Vec<Change>,
 }
@@ -81,10 +82,10 @@ impl Change {
 
 impl Record {
     /// That of a boot in which nothing was changed.
-    pub(super) fn new(boot_id: &str) -> Self {
+    pub(super) fn new(boot_id: BootId) -> Self {
         Self {
             schema: SCHEMA,
-            boot_id: boot_id.to_owned(),
+            boot_id,
             changes: Vec::new(),
         }
     }
@@ -99,9 +100,6 @@ impl Record {
             return Err(format!(
                 "has form {schema}, and this imgbuild knows form {SCHEMA}"
             ));
-        }
-        if !is_boot_id(&record.boot_id) {
-            return Err("names no boot".to_owned());
         }
         for (place, change) in record.changes.iter().enumerate() {
             credible(change)?;
@@ -171,13 +169,4 @@ fn credible(change: &Change) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Whether `text` has the form of `/proc/sys/kernel/random/boot_id`.
-pub(crate) fn is_boot_id(text: &str) -> bool {
-    text.len() == 36
-        && text.bytes().enumerate().all(|(place, byte)| match place {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        })
 }

@@ -4,7 +4,7 @@
 //! could have imgbuild write settings as root, so nothing is read that anybody
 //! else could have written.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 
 use super::SettingsError;
-use super::record::{LIMIT, Record, is_boot_id};
+use super::record::{LIMIT, Record};
+use crate::host_id::BootId;
 use crate::lock;
 use crate::private::{Others, Private, PrivateError};
 
@@ -21,7 +22,6 @@ const RECORD: &str = "settings.json";
 const LOCK: &str = "settings.lock";
 /// How long another imgbuild may have the record.
 const PATIENCE: Duration = Duration::from_secs(20);
-const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 
 /// The record and the right to change it, until it is dropped.
 #[derive(Debug)]
@@ -59,9 +59,9 @@ impl Store {
                     "{} is of an earlier boot, whose settings went with it: discarded",
                     path.display()
                 );
-                Record::new(&boot_id)
+                Record::new(boot_id)
             }
-            None => Record::new(&boot_id),
+            None => Record::new(boot_id),
         };
         Ok(Self {
             record: saved.clone(),
@@ -131,19 +131,11 @@ fn read(folder: &Private, path: &Path) -> Result<Option<Record>, SettingsError> 
         })
 }
 
-fn boot_id(root: &Path) -> Result<String, SettingsError> {
-    let path = root.join(BOOT_ID);
-    let text = fs::read_to_string(&path).and_then(|text| {
-        let text = text.trim_ascii();
-        if is_boot_id(text) {
-            return Ok(text.to_owned());
-        }
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{text:?} names no boot"),
-        ))
-    });
-    text.map_err(|source| SettingsError::Boot { path, source })
+fn boot_id(root: &Path) -> Result<BootId, SettingsError> {
+    BootId::of(root).map_err(|source| SettingsError::Boot {
+        path: root.join(BootId::FILE),
+        source,
+    })
 }
 
 impl From<PrivateError> for SettingsError {

@@ -15,6 +15,7 @@ use super::{
 use crate::directories::Directories;
 use crate::host::kvm::{self, Kvm, Prober, probe};
 use crate::host::{self, memory, user_ids};
+use crate::host_id::BootId;
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::sample::ksm;
@@ -195,11 +196,8 @@ fn allowed() -> u64 {
     count.max(1)
 }
 
-fn boot_id(source: &mut Source) -> Option<String> {
-    source.parsed("proc/sys/kernel/random/boot_id", "a UUID", |text| {
-        let is_uuid = text.len() == 36 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-        is_uuid.then(|| text.to_owned())
-    })
+fn boot_id(source: &mut Source) -> Option<BootId> {
+    source.parsed(BootId::FILE, "a UUID", |text| text.parse().ok())
 }
 
 /// Starts `work` on a thread of its own, or leaves it for later on a host that

@@ -389,8 +389,8 @@ fn the_kernels_own_configuration_is_preferred() {
 fn tables_and_network_are_read() {
     let host = seen(&tree(&full()));
     assert_eq!(
-        host.boot_id.as_deref(),
-        Some("5f0c6b0e-8a55-4d5b-9d3e-0f3f1c2b7a11")
+        host.boot_id,
+        "5f0c6b0e-8a55-4d5b-9d3e-0f3f1c2b7a11".parse().ok()
     );
     let expected = Processes {
         pid_max: Some(32_768),

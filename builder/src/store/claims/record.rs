@@ -1,9 +1,11 @@
 //! The form of the record of what fleets have.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, ClaimsError};
-use crate::host_id;
+use crate::host_id::BootId;
 use crate::private::Private;
 
 /// The version of the form that this program writes and reads.
@@ -17,7 +19,7 @@ const LIMIT: u64 = 4 << 20;
 pub(crate) struct Record {
     schema: u32,
     /// The boot: no fleet outlives it.
-    boot_id: String,
+    boot_id: BootId,
     pub claims: Vec<Claim>,
 }
 
@@ -25,7 +27,7 @@ impl Record {
     /// What is recorded in this folder; nothing, if that is of an earlier boot.
     pub(super) fn read(folder: &Private, name: &str) -> Result<Self, ClaimsError> {
         let path = folder.path().join(name);
-        let boot_id = host_id::boot_id().map_err(|source| ClaimsError::Failed {
+        let boot_id = BootId::of(Path::new("/")).map_err(|source| ClaimsError::Failed {
             path: path.clone(),
             source,
         })?;

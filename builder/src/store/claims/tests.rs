@@ -245,8 +245,8 @@ fn a_record_of_nothing_is_no_file_and_one_of_an_earlier_boot_is_nothing() {
     assert_eq!(mode(&host.record()), 0o600);
     assert_eq!(mode(host.record().parent().unwrap()), 0o700);
     let text = fs::read_to_string(host.record()).unwrap();
-    let boot = crate::host_id::boot_id().unwrap();
-    let earlier = text.replace(&boot, "01234567-89ab-cdef-0123-456789abcdef");
+    let boot = crate::host_id::BootId::of(Path::new("/")).unwrap();
+    let earlier = text.replace(&boot.to_string(), "01234567-89ab-cdef-0123-456789abcdef");
     assert_ne!(text, earlier);
     fs::write(host.record(), earlier).unwrap();
     assert!(host.taken().is_empty());

@@ -9,7 +9,7 @@ use super::*;
 use crate::digest::Sha256;
 use crate::guest::admission::AdmissionSpec;
 use crate::guest::{BurnAt, Restart};
-use crate::host_id::HostId;
+use crate::host_id::{HostId, boot};
 use crate::placement::{Pin, PlacementSpec};
 use crate::store::orphans::tests::Waiting;
 use crate::store::spec::file::SpecFile;
@@ -33,7 +33,7 @@ fn host(name: &str) -> HostId {
     HostId {
         name: name.to_owned(),
         machine: Some("17".to_owned()),
-        boot: format!("boot of {name}"),
+        boot: boot(name.as_bytes()[0]),
     }
 }
 
@@ -293,7 +293,7 @@ fn fleets_of_other_hosts_are_shown_and_left_alone() {
     // Restarted since, it is the same host.
     let restarted = Directories {
         host: HostId {
-            boot: "next".to_owned(),
+            boot: boot(0),
             ..host("there")
         },
         ..directories

@@ -10,6 +10,7 @@ use crate::digest::Sha256;
 use crate::host::canary::Canary;
 use crate::host::snapshot::Ksm;
 use crate::host::want::Want;
+use crate::host_id::BootId;
 use crate::kernel::Format;
 use crate::vmm::qemu::Emulator;
 use crate::vmm::qemu::argv::argv;
@@ -25,7 +26,7 @@ const FILE_MAX: u64 = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Key {
     schema: u32,
-    boot_id: String,
+    boot_id: BootId,
     artifacts: Sha256,
     qemu: Emulator,
     /// Digest of a guest's argv, which the accelerator, sharing, network and RAM
@@ -45,7 +46,7 @@ impl Key {
     /// The key of a canary from the output folder whose manifest has the
     /// digest `artifacts`, run by `qemu` in the boot `boot_id`.
     pub(crate) fn new(
-        boot_id: &str,
+        boot_id: &BootId,
         artifacts: Sha256,
         qemu: &Emulator,
         want: &Want,
@@ -53,7 +54,7 @@ impl Key {
     ) -> Self {
         Self {
             schema: SCHEMA,
-            boot_id: boot_id.to_owned(),
+            boot_id: boot_id.clone(),
             artifacts,
             qemu: qemu.clone(),
             argv: argv_digest(want),
@@ -137,6 +138,7 @@ mod tests {
     use super::*;
     use crate::host::canary::Merging;
     use crate::host::want::{Basis, Cost, GuestUsers};
+    use crate::host_id::boot;
     use crate::vmm::{Accel, Machine, Net, Sharing};
 
     fn want() -> Want {
@@ -179,22 +181,28 @@ mod tests {
         }
     }
 
-    fn key(boot: &str) -> Key {
-        on(boot, &qemu())
+    fn key(number: u8) -> Key {
+        on(number, &qemu())
     }
 
-    fn on(boot: &str, qemu: &Emulator) -> Key {
-        Key::new(boot, Sha256::of_bytes("manifest"), qemu, &want(), None)
+    fn on(number: u8, qemu: &Emulator) -> Key {
+        Key::new(
+            &boot(number),
+            Sha256::of_bytes("manifest"),
+            qemu,
+            &want(),
+            None,
+        )
     }
 
     #[test]
     fn a_result_is_found_again_until_anything_it_depends_on_changes() {
         let cache = tempfile::tempdir().unwrap();
-        assert_eq!(key("one").load(cache.path()), None);
-        key("one").store(cache.path(), canary()).unwrap();
-        assert_eq!(key("one").load(cache.path()), Some(canary()));
+        assert_eq!(key(1).load(cache.path()), None);
+        key(1).store(cache.path(), canary()).unwrap();
+        assert_eq!(key(1).load(cache.path()), Some(canary()));
         let manifest = Sha256::of_bytes("manifest");
-        let other = |want| Key::new("one", manifest, &qemu(), &want, None);
+        let other = |want| Key::new(&boot(1), manifest, &qemu(), &want, None);
         let on_another = |change: fn(&mut Machine)| {
             let mut want = want();
             change(&mut want.machine);
@@ -205,11 +213,11 @@ mod tests {
             ..Ksm::default()
         };
         for other in [
-            key("two"),
-            Key::new("one", Sha256::of_bytes("other"), &qemu(), &want(), None),
-            Key::new("one", manifest, &qemu(), &want(), Some(&running)),
+            key(2),
+            Key::new(&boot(1), Sha256::of_bytes("other"), &qemu(), &want(), None),
+            Key::new(&boot(1), manifest, &qemu(), &want(), Some(&running)),
             on(
-                "one",
+                1,
                 &Emulator {
                     version: Some("QEMU 8.0".to_owned()),
                     ..qemu()
@@ -217,14 +225,14 @@ mod tests {
             ),
             // A build of one's own may tell the same version.
             on(
-                "one",
+                1,
                 &Emulator {
                     sha256: Sha256::of_bytes("another QEMU"),
                     ..qemu()
                 },
             ),
             on(
-                "one",
+                1,
                 &Emulator {
                     path: PathBuf::from("/opt/qemu/qemu-system-x86_64"),
                     ..qemu()
@@ -251,17 +259,17 @@ mod tests {
     #[test]
     fn results_of_other_boots_go() {
         let cache = tempfile::tempdir().unwrap();
-        key("one").store(cache.path(), canary()).unwrap();
-        key("two").store(cache.path(), canary()).unwrap();
-        assert_eq!(key("one").load(cache.path()), None);
-        assert_eq!(key("two").load(cache.path()), Some(canary()));
+        key(1).store(cache.path(), canary()).unwrap();
+        key(2).store(cache.path(), canary()).unwrap();
+        assert_eq!(key(1).load(cache.path()), None);
+        assert_eq!(key(2).load(cache.path()), Some(canary()));
         assert_eq!(fs::read_dir(folder(cache.path())).unwrap().count(), 1);
     }
 
     #[test]
     fn a_damaged_result_counts_as_none() {
         let cache = tempfile::tempdir().unwrap();
-        let key = key("one");
+        let key = key(1);
         key.store(cache.path(), canary()).unwrap();
         let path = key.file(cache.path());
         let text = fs::read_to_string(&path).unwrap();

@@ -262,7 +262,7 @@ fn more_holders_than_the_record_takes_are_refused_before_anything_is_written() {
 
 #[test]
 fn a_record_has_room_for_hundreds_of_fleets_that_hold_everything() {
-    let mut record = Record::new(BOOT);
+    let mut record = Record::new(BOOT.parse().unwrap());
     for (knob, value) in DEFAULTS {
         let mut change = Change::new(knob, value);
         for pid in 0..700 {

@@ -34,7 +34,7 @@ fn this_host_is_seen_as_others_see_it() {
     assert_eq!(host.privileged, number("id -u") == 0);
     assert_eq!(host.kernel.release.clone().unwrap(), sh("uname -r"));
     assert_eq!(
-        host.boot_id.clone().unwrap(),
+        host.boot_id.clone().unwrap().to_string(),
         sh("cat /proc/sys/kernel/random/boot_id")
     );
     assert_eq!(host.cpu.online, number("getconf _NPROCESSORS_ONLN"));
