@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::cgroup::{Entries, FleetCgroup};
-use self::nice::OwnNice;
+use self::nice::{Autogroups, OwnNice};
 use self::numa::NodeMask;
 use self::topology::Topology;
 use crate::host::snapshot::cgroup::Controller;
@@ -45,14 +45,14 @@ pub enum Classes {
         /// Of urgent guests.
         urgent: i32,
         /// Whether sessions share the CPU as groups.
-        autogroups: bool,
+        autogroups: Autogroups,
     },
     /// Nothing: every guest has the nice value that was asked for.
     Alike {
         /// That value.
         nice: i32,
         /// Whether sessions share the CPU as groups.
-        autogroups: bool,
+        autogroups: Autogroups,
     },
 }
 
@@ -69,7 +69,7 @@ impl Classes {
         if let Some(cgroup) = FleetCgroup::create(root, name, spec)? {
             return Ok(Self::Cgroup(cgroup));
         }
-        let autogroups = nice::has_autogroups(root);
+        let autogroups = Autogroups::of(root);
         Ok(match spec.nice {
             Some(nice) => Self::Alike { nice, autogroups },
             None => Self::Nice {
@@ -91,10 +91,10 @@ impl Classes {
             (
                 Self::Alike {
                     nice,
-                    autogroups: true,
+                    autogroups: Autogroups::On,
                 },
                 _,
-            ) => nice::set(pid, *nice, true),
+            ) => nice::set(pid, *nice, Autogroups::On),
             (Self::Alike { .. }, _) => Ok(()),
             (Self::Nice { autogroups, .. }, Class::Running) => {
                 nice::set(pid, nice::LAST, *autogroups)
@@ -170,13 +170,10 @@ impl Placement {
         let root = Path::new("/");
         let classes = Classes::of(spec, name, root)?;
         // In a cgroup a session's nice value has no effect.
-        let autogroups = matches!(
-            classes,
-            Classes::Alike {
-                autogroups: true,
-                ..
-            }
-        );
+        let autogroups = match classes {
+            Classes::Alike { autogroups, .. } => autogroups,
+            Classes::Cgroup(_) | Classes::Nice { .. } => Autogroups::Off,
+        };
         let charged = around(root, Controller::Memory).map(|own| {
             let group = classes.cgroup().and_then(FleetCgroup::charged);
             match group {

@@ -7,10 +7,10 @@ use clap::Args;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::output::print_json;
+use super::output::{Form, print_json};
 use super::target::{Target, chosen};
 use super::{Context, Exit, Failure};
-use crate::control::bridge::Act;
+use crate::control::bridge::{Act, Detail};
 use crate::control::client::{Client, ClientError};
 use crate::control::select::Selector;
 use crate::control::types::{ActAnswer, ActRequest, Selection};
@@ -101,7 +101,7 @@ impl Stop {
             Err(ClientError::Ended { .. }) => (ActAnswer::default(), None),
             other => other?,
         };
-        let exit = told(&answer, guests.json)?;
+        let exit = told(&answer, guests.form())?;
         if let Some(supervisor) = supervisor {
             let events = [supervisor.as_fd(), context.interrupt.as_fd()];
             let mut events = events.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -114,10 +114,13 @@ impl Stop {
 /// Ends a fleet; gives the process that was its supervisor, too.
 fn end(client: &Client, grace: Duration) -> Result<(ActAnswer, Option<OwnedFd>), ClientError> {
     // Before it ends, lest its number is another's.
-    let supervisor = client.fleet(false)?.supervisor.and_then(|supervisor| {
-        let pid = Pid::from_raw(supervisor.pid.cast_signed())?;
-        pidfd_open(pid, PidfdFlags::empty()).ok()
-    });
+    let supervisor = client
+        .fleet(Detail::Summary)?
+        .supervisor
+        .and_then(|supervisor| {
+            let pid = Pid::from_raw(supervisor.pid.cast_signed())?;
+            pidfd_open(pid, PidfdFlags::empty()).ok()
+        });
     let request = ActRequest {
         guests: Selection::All,
         grace_seconds: Some(grace.as_secs_f64()),
@@ -143,29 +146,34 @@ impl Restart {
 impl Scale {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let answer = self.target.client(context)?.scale(self.count)?;
-        told(&answer, self.json)
+        let form = if self.json { Form::Json } else { Form::Text };
+        told(&answer, form)
     }
 }
 
 impl Guests {
+    fn form(&self) -> Form {
+        if self.json { Form::Json } else { Form::Text }
+    }
+
     fn act(&self, client: &Client, act: Act, grace: Option<Duration>) -> Result<Exit, Failure> {
         let guests = if self.all {
             Selection::All
         } else {
-            let fleet = client.fleet(true)?;
+            let fleet = client.fleet(Detail::Whole)?;
             Selection::These(chosen(&self.these, &fleet)?)
         };
         let request = ActRequest {
             guests,
             grace_seconds: grace.map(|grace| grace.as_secs_f64()),
         };
-        told(&client.act(act, &request)?, self.json)
+        told(&client.act(act, &request)?, self.form())
     }
 }
 
 /// Says what was done, and which exit code that is.
-fn told(answer: &ActAnswer, json: bool) -> Result<Exit, Failure> {
-    if json {
+fn told(answer: &ActAnswer, form: Form) -> Result<Exit, Failure> {
+    if form == Form::Json {
         print_json(answer)?;
     }
     for refusal in &answer.refused {

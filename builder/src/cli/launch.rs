@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command};
 
+use super::output::Form;
 use super::placement::Placement;
 use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
@@ -261,7 +262,8 @@ impl Launch {
             },
         };
         let count = self.count.filter(|_| self.resume.is_none());
-        let mut printer = Printer::new(self.json, count);
+        let form = if self.json { Form::Json } else { Form::Text };
+        let mut printer = Printer::new(form, count);
         let Context {
             directories,
             interrupt,

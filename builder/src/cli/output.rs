@@ -10,6 +10,15 @@ use crate::interrupt::poll_until;
 use crate::progress;
 use crate::text::{self, printable, printable_lines};
 
+/// In which form a verb writes to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
 /// Prints a line for people.
 pub(crate) fn print(line: &str) -> Result<(), Failure> {
     print_as_it_is(&printable(line))

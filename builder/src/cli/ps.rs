@@ -7,6 +7,7 @@ use clap::Args;
 use super::output::{print, print_json, print_text};
 use super::target::{Target, chosen};
 use super::{Context, Exit, Failure};
+use crate::control::bridge::Detail;
 use crate::control::select::Selector;
 use crate::control::unsupervised::unsupervised;
 use crate::guest::Phase;
@@ -34,7 +35,9 @@ impl Ps {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let found = self.target.find_anywhere(context)?;
         let mut fleet = if found.is_supervised() {
-            context.client(&found.name, &found.paths).fleet(true)?
+            context
+                .client(&found.name, &found.paths)
+                .fleet(Detail::Whole)?
         } else {
             unsupervised(&found)?
         };

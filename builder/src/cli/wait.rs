@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 
 use super::target::{Target, chosen};
 use super::{Context, Exit, Failure};
+use crate::control::bridge::Detail;
 use crate::control::client::{Client, Next};
 use crate::control::select::Selector;
 use crate::control::types::Event;
@@ -63,7 +64,7 @@ impl Wait {
     }
 
     fn look(&self, client: &Client) -> Result<Waiting, Failure> {
-        let fleet = client.fleet(true)?;
+        let fleet = client.fleet(Detail::Whole)?;
         let ids = if self.guests.is_empty() {
             None
         } else {

@@ -19,10 +19,8 @@ pub(crate) const STREAM_LINES: usize = 1024;
 /// dropped.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// The fleet, without its guests if not wanted.
     Fleet {
-        /// Whether the guests are wanted.
-        guests: bool,
+        detail: Detail,
         reply: oneshot::Sender<Fleet>,
     },
     Guest {
@@ -71,6 +69,15 @@ pub(crate) enum Request {
         /// For how many were taken, which are the first, or why none can be.
         reply: oneshot::Sender<Result<usize, String>>,
     },
+}
+
+/// How much of a fleet is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// All, with each of its guests.
+    Whole,
+    /// What it is in sum, without its guests.
+    Summary,
 }
 
 /// What is done to guests.

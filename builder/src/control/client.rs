@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::bridge::Act;
+use super::bridge::{Act, Detail};
 use super::types::{
     API_VERSION, ActAnswer, ActRequest, AttendRequest, Error, Event, Fleet, ScaleRequest,
     Selection, Typed,
@@ -70,9 +70,13 @@ impl Client {
         }
     }
 
-    /// The fleet, without its guests if those are not wanted.
-    pub(crate) fn fleet(&self, guests: bool) -> Result<Fleet, ClientError> {
-        self.get(&format!("fleet?guests={guests}"))?.document()
+    /// The fleet.
+    pub(crate) fn fleet(&self, detail: Detail) -> Result<Fleet, ClientError> {
+        let path = match detail {
+            Detail::Whole => "fleet?guests=true",
+            Detail::Summary => "fleet?guests=false",
+        };
+        self.get(path)?.document()
     }
 
     #[cfg(test)]

@@ -30,7 +30,7 @@ use tokio::runtime::{self, Handle, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use self::handle::Handler;
+use self::handle::{Handler, Serves};
 use self::limits::{ATTENDING_MAX, CONNECTIONS_MAX, HEAD_MAX, READ_TIME};
 use super::bridge::Outbox;
 
@@ -157,21 +157,21 @@ pub(crate) fn serve(
     let (stopping, stopped) = watch::channel(false);
     let attending = Arc::new(Semaphore::new(ATTENDING_MAX));
     let broken = Arc::new(AtomicU64::new(0));
-    let handler = |metrics_only| Handler {
+    let handler = |serves| Handler {
         outbox: outbox.clone(),
         stopping: stopped.clone(),
-        metrics_only,
+        serves,
         attending: Arc::clone(&attending),
         broken: Arc::clone(&broken),
     };
-    let control_handler = handler(false);
+    let control_handler = handler(Serves::Everything);
     let mut listeners = vec![runtime.spawn(accept_control(control, control_handler.clone())?)];
     if let Some(metrics) = metrics {
         let accept = move |context: &mut Context<'_>| {
             let accepted = metrics.poll_accept(context);
             accepted.map_ok(|(stream, _)| TokioIo::new(stream))
         };
-        listeners.push(runtime.spawn(listen(accept, handler(true), Some(METRICS_TIME))));
+        listeners.push(runtime.spawn(listen(accept, handler(Serves::Metrics), Some(METRICS_TIME))));
     }
     drop((outbox, entered));
     let handle = runtime.handle().clone();

@@ -35,6 +35,13 @@ pub(crate) struct Volume<'a> {
     cursor: u32,
 }
 
+/// What a block is for.
+#[derive(Clone, Copy)]
+enum Use {
+    Free,
+    Taken,
+}
+
 struct Group {
     descriptor: Vec<u8>,
     /// How many blocks it has: the last group may be shorter.
@@ -112,7 +119,7 @@ impl<'a> Volume<'a> {
             let end = (first..limit).find(|block| !is_free(block));
             let end = end.unwrap_or(limit);
             for block in first..end {
-                self.mark(index, block, true)?;
+                self.mark(index, block, Use::Taken)?;
             }
             self.cursor = base + end;
             return Ok(Some((base + first, end - first)));
@@ -190,21 +197,24 @@ impl<'a> Volume<'a> {
         for block in start..start + u32::from(get16(extents, 16)) {
             let index = (block / GROUP) as usize;
             expect(index < self.groups.len(), "a directory's block")?;
-            self.mark(index, block % GROUP, false)?;
+            self.mark(index, block % GROUP, Use::Free)?;
             self.write(block, &[0; BLOCK])?;
         }
         Ok(())
     }
 
-    fn mark(&mut self, index: usize, block: u32, taken: bool) -> io::Result<()> {
+    fn mark(&mut self, index: usize, block: u32, now: Use) -> io::Result<()> {
         let bit = 1 << (block % 8);
         let byte = &mut self.bitmap(index)?[block as usize / 8];
-        let more_free = if taken {
-            *byte |= bit;
-            -1
-        } else {
-            *byte &= !bit;
-            1
+        let more_free = match now {
+            Use::Taken => {
+                *byte |= bit;
+                -1
+            }
+            Use::Free => {
+                *byte &= !bit;
+                1
+            }
         };
         let descriptor = &mut self.groups[index].descriptor;
         let free = get16(descriptor, 0x0c).wrapping_add_signed(more_free);

@@ -44,7 +44,7 @@ mod starts;
 mod times;
 mod turn;
 
-pub(crate) use members::{Member, Members};
+pub(crate) use members::{BurnOrder, Member, Members};
 pub(crate) use starts::Why;
 
 /// How long after a question what a guest gets of the CPU begins to count, which
@@ -284,7 +284,7 @@ impl Supervisor {
 
     /// Takes charge of a guest that another supervisor started, and told to burn
     /// if it was. A console that takes nobody for now is connected to later.
-    pub fn adopt(&mut self, living: &Living, pidfd: OwnedFd, told_to_burn: bool) -> io::Result<()> {
+    pub fn adopt(&mut self, living: &Living, pidfd: OwnedFd, burn: BurnOrder) -> io::Result<()> {
         let guest = living.guest;
         let mut running = self.site.adopt(living, pidfd)?;
         if let Some(why) = not_connected(self.site.connect_console(guest, &mut running)) {
@@ -295,7 +295,7 @@ impl Supervisor {
             self.times.arm(guest, Instant::now() + CONNECT_AGAIN);
         }
         running.register(self.poll.registry(), |source| token(guest, source))?;
-        self.members[guest].runs(running, told_to_burn);
+        self.members[guest].runs(running, burn);
         self.notice(guest, Observation::Started);
         self.apply(guest, &Event::Adopted);
         Ok(())

@@ -4,19 +4,23 @@ use std::time::Instant;
 
 use super::site::Site;
 use super::supervisor::{Member, Supervisor};
+use crate::control::bridge::Detail;
 use crate::control::types::{self, API_VERSION, Stage};
 use crate::guest::{Guest, Phase};
 use crate::units::Duty;
 
-/// The fleet, with its guests where they are `wanted`.
+/// The fleet, as far as it is to be told.
 pub(crate) fn fleet(
     supervisor: &Supervisor,
     stage: Stage,
     held_back: Option<String>,
-    wanted: bool,
+    detail: Detail,
 ) -> types::Fleet {
     let site = supervisor.site();
-    let guests = supervisor.members().iter().filter(|_| wanted);
+    let guests = match detail {
+        Detail::Whole => supervisor.members().iter(),
+        Detail::Summary => [].iter(),
+    };
     types::Fleet {
         api: API_VERSION,
         fleet: site.spec().name.clone(),

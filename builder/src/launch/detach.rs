@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process, setsid};
 use serde_json::Value;
 
 use super::{LaunchError, LaunchEvent, Milestone};
+use crate::control::bridge::Detail;
 use crate::control::client::Client;
 use crate::interrupt::Interrupt;
 use crate::process;
@@ -60,7 +61,7 @@ pub(crate) fn detach(
     let pid = child.id();
     loop {
         // Another process that was started to supervise it may have been faster.
-        let answer = client.fleet(false).ok();
+        let answer = client.fleet(Detail::Summary).ok();
         let supervisor = answer.and_then(|fleet| fleet.supervisor);
         if supervisor.is_some_and(|supervisor| supervisor.pid == pid) {
             break;

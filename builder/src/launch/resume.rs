@@ -11,7 +11,7 @@ use crate::control::types::Event;
 use crate::directories::Directories;
 use crate::fleet::site::Site;
 use crate::fleet::supervise::{Attachment, Fleet};
-use crate::fleet::supervisor::{Member, Supervisor};
+use crate::fleet::supervisor::{BurnOrder, Member, Supervisor};
 use crate::fleet::wishes::STOP_GRACE;
 use crate::guest::admission::Admission;
 use crate::guest::{
@@ -130,6 +130,11 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         let last = past.guests.get(&living.guest).and_then(|past| past.last);
         last.is_none_or(|run| (run.pid, run.start_time) != (living.pid, living.start_time))
     });
+    let burn = if past.up {
+        BurnOrder::Given
+    } else {
+        BurnOrder::ToCome
+    };
     for living in found {
         let Some(pidfd) = orphans::open(living.pid, living.start_time, mark, living.guest) else {
             continue;
@@ -141,7 +146,7 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         let why = if is_extra {
             "its number is not wanted, or taken".to_owned()
         } else {
-            match supervisor.adopt(&living, pidfd.try_clone()?, past.up) {
+            match supervisor.adopt(&living, pidfd.try_clone()?, burn) {
                 Ok(()) => {
                     adopted += 1;
                     continue;

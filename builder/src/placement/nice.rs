@@ -20,10 +20,22 @@ use rustix::thread::{CapabilitySet, capabilities};
 /// The least urgent nice value.
 pub(crate) const LAST: i32 = 19;
 
-/// Whether sessions share the CPU as groups. `root` stands for `/`.
-pub(crate) fn has_autogroups(root: &Path) -> bool {
-    let path = root.join("proc/sys/kernel/sched_autogroup_enabled");
-    fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
+/// Whether sessions share the CPU as groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Autogroups {
+    On,
+    Off,
+}
+
+impl Autogroups {
+    /// As the host has it; `root` stands for `/`.
+    pub(crate) fn of(root: &Path) -> Self {
+        let path = root.join("proc/sys/kernel/sched_autogroup_enabled");
+        match fs::read_to_string(path) {
+            Ok(text) if text.trim() == "1" => Self::On,
+            _ => Self::Off,
+        }
+    }
 }
 
 pub(crate) fn own() -> i32 {
@@ -45,10 +57,10 @@ pub(crate) fn is_allowed(nice: i32) -> bool {
 ///
 /// [`io::ErrorKind::WouldBlock`]: a user without CAP_SYS_ADMIN may change one
 /// session each tenth of a second; nothing was changed.
-pub(crate) fn set(pid: u32, nice: i32, autogroups: bool) -> io::Result<()> {
+pub(crate) fn set(pid: u32, nice: i32, autogroups: Autogroups) -> io::Result<()> {
     let leader = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let leader = leader.ok_or(io::ErrorKind::InvalidInput)?;
-    if autogroups {
+    if autogroups == Autogroups::On {
         let session = OpenOptions::new()
             .write(true)
             .open(format!("/proc/{pid}/autogroup"));
@@ -58,7 +70,7 @@ pub(crate) fn set(pid: u32, nice: i32, autogroups: bool) -> io::Result<()> {
     match setpriority_pgrp(Some(leader), nice) {
         // Once nicer, a user's process stays so; the session's value, where it
         // counts, is set.
-        Err(Errno::ACCESS | Errno::PERM) if autogroups => Ok(()),
+        Err(Errno::ACCESS | Errno::PERM) if autogroups == Autogroups::On => Ok(()),
         result => Ok(result?),
     }
 }
@@ -72,10 +84,10 @@ pub(crate) struct OwnNice {
 }
 
 impl OwnNice {
-    pub(crate) fn new(nice: i32, autogroups: bool) -> Self {
+    pub(crate) fn new(nice: i32, autogroups: Autogroups) -> Self {
         Self {
             nice,
-            session: autogroups.then(|| nice.to_string()),
+            session: (autogroups == Autogroups::On).then(|| nice.to_string()),
         }
     }
 
@@ -140,30 +152,36 @@ mod tests {
 
     #[test]
     fn a_child_gives_itself_and_its_session_a_nice_value() {
-        let autogroups = has_autogroups(Path::new("/"));
+        let autogroups = Autogroups::of(Path::new("/"));
         let child = leader(Some(OwnNice::new(7, autogroups)));
         assert_eq!(nice_of(&child), 7);
-        assert_eq!(session_nice_of(&child), autogroups.then_some(7));
+        assert_eq!(
+            session_nice_of(&child),
+            (autogroups == Autogroups::On).then_some(7)
+        );
         end(child);
     }
 
     #[test]
     fn a_guest_gets_another_nice_value_while_it_runs() {
-        let autogroups = has_autogroups(Path::new("/"));
+        let autogroups = Autogroups::of(Path::new("/"));
         let child = leader(None);
         for nice in [LAST, own()] {
             // As root; a user must wait between the two.
             set(child.id(), nice, autogroups).unwrap();
             assert_eq!(nice_of(&child), nice);
-            assert_eq!(session_nice_of(&child), autogroups.then_some(nice));
+            assert_eq!(
+                session_nice_of(&child),
+                (autogroups == Autogroups::On).then_some(nice)
+            );
         }
         end(child);
     }
 
     #[test]
     fn what_is_no_process_is_refused() {
-        assert!(set(0, 5, false).is_err());
-        assert!(set(u32::MAX, 5, false).is_err());
+        assert!(set(0, 5, Autogroups::Off).is_err());
+        assert!(set(u32::MAX, 5, Autogroups::Off).is_err());
     }
 
     #[test]

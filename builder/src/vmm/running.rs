@@ -17,7 +17,7 @@ use rustix::net::{SocketAddrUnix, connect};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::qemu::inspection::{Inspection, InspectionError};
-use super::{Chance, End};
+use super::{Chance, End, Lifetime};
 use crate::lines::LineBuffer;
 use crate::private::is_served_by_us;
 use crate::sample::schedule::Schedule;
@@ -113,8 +113,8 @@ pub(crate) struct Running {
     inspection: Option<Box<Inspection>>,
     /// It was sent SIGKILL from here.
     killed: bool,
-    /// Killed when this value is dropped, as guests on trial are.
-    dies_with_us: bool,
+    /// Guests on trial are killed when this value is dropped.
+    lifetime: Lifetime,
 }
 
 impl Running {
@@ -123,7 +123,7 @@ impl Running {
         mut child: Child,
         console: std::os::unix::net::UnixStream,
         errors_read: u64,
-        dies_with_us: bool,
+        lifetime: Lifetime,
     ) -> io::Result<Self> {
         let pid = Pid::from_child(&child);
         let prepared = pidfd_open(pid, PidfdFlags::NONBLOCK)
@@ -134,7 +134,7 @@ impl Running {
                 let mut running = Self::adopted(pid, pidfd, console, errors_read)?;
                 running.is_connected = true;
                 running.child = Some(child);
-                running.dies_with_us = dies_with_us;
+                running.lifetime = lifetime;
                 running.counts_from = Some((Instant::now(), Schedule::NONE));
                 Ok(running)
             }
@@ -170,7 +170,7 @@ impl Running {
             counts_from: None,
             inspection: None,
             killed: false,
-            dies_with_us: false,
+            lifetime: Lifetime::Own,
         })
     }
 
@@ -406,7 +406,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.dies_with_us {
+        if self.lifetime == Lifetime::WithParent {
             self.kill_and_wait();
         }
     }

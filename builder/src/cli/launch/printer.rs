@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use indicatif::ProgressBar;
 
+use crate::cli::output::Form;
 use crate::control::types::{Event, Guest, Stage};
 use crate::guest::Phase;
 use crate::guest::counts::{Counts, listed, recount};
@@ -15,7 +16,7 @@ use crate::units::{GuestIndex, counted};
 
 /// Prints events as they come, and a bar while guests start.
 pub(super) struct Printer {
-    json: bool,
+    form: Form,
     bar: ProgressBar,
     /// The state that each guest was last in.
     states: BTreeMap<GuestIndex, Phase>,
@@ -24,11 +25,14 @@ pub(super) struct Printer {
 }
 
 impl Printer {
-    pub(super) fn new(json: bool, count: Option<u32>) -> Self {
-        let loss = if json { json_of_loss } else { sentence_of_loss };
+    pub(super) fn new(form: Form, count: Option<u32>) -> Self {
+        let loss = match form {
+            Form::Json => json_of_loss,
+            Form::Text => sentence_of_loss,
+        };
         outlet::on_loss(Stream::Stdout, move |events| loss(events).into());
         Self {
-            json,
+            form,
             bar: progress::bar(count.unwrap_or(0).into(), "guests ready"),
             states: BTreeMap::new(),
             counts: Counts::new(),
@@ -38,10 +42,9 @@ impl Printer {
     /// Prints an event, and waits for nobody to read it: guests are to be heard
     /// meanwhile.
     pub(super) fn event(&mut self, event: &LaunchEvent) {
-        let mut line = if self.json {
-            text::json(event).expect("events have nothing but strings as keys")
-        } else {
-            printable(&sentence(event))
+        let mut line = match self.form {
+            Form::Json => text::json(event).expect("events have nothing but strings as keys"),
+            Form::Text => printable(&sentence(event)),
         };
         self.talk(event);
         if line.is_empty() {

@@ -17,7 +17,7 @@ use super::body::Answer;
 use super::limits::{BODY_MAX, READ_TIME};
 use super::refusal::Refusal;
 use super::routes::Route;
-use crate::control::bridge::{Outbox, Request, STREAM_LINES};
+use crate::control::bridge::{Detail, Outbox, Request, STREAM_LINES};
 use crate::control::types::{
     ActRequest, AskRequest, AttendRequest, Fleet, Guest, ScaleRequest, Typed,
 };
@@ -48,14 +48,23 @@ impl Drop for Parting {
     }
 }
 
+/// What a listener is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serves {
+    /// Everything that there is.
+    Everything,
+    /// `/metrics` alone.
+    Metrics,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Handler {
     /// The way to the supervisor.
     pub outbox: Outbox,
     /// Changes when the server ends.
     pub stopping: watch::Receiver<bool>,
-    /// Whether only `/metrics` is answered.
-    pub metrics_only: bool,
+    /// What is answered.
+    pub serves: Serves,
     /// Places for those who attend guests, each of whom stays.
     pub attending: Arc<Semaphore>,
     /// Connections that ended in an error.
@@ -71,7 +80,7 @@ impl Handler {
 
     async fn route(&self, request: HttpRequest<Incoming>) -> Result<Response<Answer>, Refusal> {
         let route = Route::of(request.method(), request.uri().path())?;
-        if self.metrics_only && route != Route::Metrics {
+        if self.serves == Serves::Metrics && route != Route::Metrics {
             return Err(Refusal::new(
                 StatusCode::NOT_FOUND,
                 "only /metrics is answered here; the rest is on the fleet's control socket".into(),
@@ -79,15 +88,15 @@ impl Handler {
         }
         match route {
             Route::Metrics => {
-                let fleet = self.fleet(false).await?;
+                let fleet = self.fleet(Detail::Summary).await?;
                 let broken = self.broken.load(Ordering::Relaxed);
                 let text = metrics::text(&fleet, metrics::Process::own(), broken);
                 Ok(whole(metrics::CONTENT_TYPE, text.into()))
             }
             Route::Schema => Ok(json(&schema::schema())),
             Route::Fleet => {
-                let guests = wants_guests(request.uri().query())?;
-                Ok(json(&self.fleet(guests).await?))
+                let detail = detail(request.uri().query())?;
+                Ok(json(&self.fleet(detail).await?))
             }
             Route::Guest(guest) => Ok(json(&self.guest(guest).await?)),
             Route::Listen(guest) => {
@@ -153,8 +162,8 @@ impl Handler {
         }
     }
 
-    async fn fleet(&self, guests: bool) -> Result<Fleet, Refusal> {
-        self.ask(|reply| Request::Fleet { guests, reply }).await
+    async fn fleet(&self, detail: Detail) -> Result<Fleet, Refusal> {
+        self.ask(|reply| Request::Fleet { detail, reply }).await
     }
 
     async fn guest(&self, guest: GuestIndex) -> Result<Guest, Refusal> {
@@ -275,10 +284,10 @@ async fn document<T: DeserializeOwned>(request: HttpRequest<Incoming>) -> Result
 }
 
 /// `guests=false` leaves the guests out of the fleet.
-fn wants_guests(query: Option<&str>) -> Result<bool, Refusal> {
+fn detail(query: Option<&str>) -> Result<Detail, Refusal> {
     match query {
-        None | Some("" | "guests=true") => Ok(true),
-        Some("guests=false") => Ok(false),
+        None | Some("" | "guests=true") => Ok(Detail::Whole),
+        Some("guests=false") => Ok(Detail::Summary),
         Some(other) => Err(bad(format!("unknown query `{other}`; use guests=false"))),
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc as stream;
 
 use super::limits::BODY_MAX;
 use super::*;
-use crate::control::bridge::{Act, Request, bridge};
+use crate::control::bridge::{Act, Detail, Request, bridge};
 use crate::control::client::{Client, ClientError, Next};
 use crate::control::types::{
     self, API_VERSION, ActAnswer, ActRequest, Answer, AskRequest, Event, Fleet, Guest, Refusal,
@@ -61,7 +61,7 @@ fn guest() -> Guest {
     }
 }
 
-fn fleet(guests: bool) -> Fleet {
+fn fleet(detail: Detail) -> Fleet {
     Fleet {
         api: API_VERSION,
         fleet: "f".to_owned(),
@@ -76,7 +76,10 @@ fn fleet(guests: bool) -> Fleet {
             restarts: 3,
             unresponsive: 2,
         },
-        guests: if guests { vec![guest()] } else { Vec::new() },
+        guests: match detail {
+            Detail::Whole => vec![guest()],
+            Detail::Summary => Vec::new(),
+        },
     }
 }
 
@@ -101,7 +104,7 @@ fn serve_request(
     left: &mpsc::Sender<()>,
 ) {
     match request {
-        Request::Fleet { guests, reply } => drop(reply.send(fleet(guests))),
+        Request::Fleet { detail, reply } => drop(reply.send(fleet(detail))),
         Request::Guest {
             guest: which,
             reply,
@@ -299,8 +302,9 @@ fn act(guests: Selection) -> ActRequest {
 fn every_call_brings_its_answer() {
     let served = Served::new();
     let client = served.client();
-    assert_eq!(client.fleet(true).unwrap(), fleet(true));
-    assert_eq!(client.fleet(false).unwrap(), fleet(false));
+    for detail in [Detail::Whole, Detail::Summary] {
+        assert_eq!(client.fleet(detail).unwrap(), fleet(detail));
+    }
     assert_eq!(client.guest(seven()).unwrap(), guest());
     let error = client.guest(GuestIndex::new(8).unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "the fleet has no guest g00008");
@@ -484,7 +488,10 @@ fn what_is_no_http_is_refused_and_harms_nobody() {
             answer.is_empty() || (400..=431).contains(&status(&answer)),
             "{shown}: {answer}"
         );
-        assert_eq!(served.client().fleet(true).unwrap(), fleet(true));
+        assert_eq!(
+            served.client().fleet(Detail::Whole).unwrap(),
+            fleet(Detail::Whole)
+        );
     }
 }
 
@@ -515,7 +522,10 @@ fn a_client_that_goes_away_in_the_middle_leaves_nothing() {
         let mut stream = served.connect();
         stream.write_all(bytes).unwrap();
     }
-    assert_eq!(served.client().fleet(true).unwrap(), fleet(true));
+    assert_eq!(
+        served.client().fleet(Detail::Whole).unwrap(),
+        fleet(Detail::Whole)
+    );
 }
 
 #[test]
@@ -527,7 +537,10 @@ fn slow_requests_are_cut_off_and_hold_up_nobody() {
     body.write_all(b"POST /v1/kill HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
         .unwrap();
     let mut idle = served.connect();
-    assert_eq!(served.client().fleet(true).unwrap(), fleet(true));
+    assert_eq!(
+        served.client().fleet(Detail::Whole).unwrap(),
+        fleet(Detail::Whole)
+    );
     assert_eq!(read_all(&mut head), "");
     assert_eq!(status(&read_all(&mut body)), 408);
     assert_eq!(read_all(&mut idle), "");
@@ -627,7 +640,7 @@ fn the_end_finishes_what_is_under_way() {
     ending.stop();
     assert_eq!(events.next(None).unwrap(), Next::End);
     assert!(matches!(
-        client.fleet(true),
+        client.fleet(Detail::Whole),
         Err(ClientError::NotSupervised { .. })
     ));
 }
@@ -638,7 +651,7 @@ fn a_supervisor_that_ended_is_told() {
     served.end.send(()).unwrap();
     // The first request finds it ending, the next finds it gone.
     for _ in 0..2 {
-        let error = served.client().fleet(true).unwrap_err();
+        let error = served.client().fleet(Detail::Whole).unwrap_err();
         assert!(
             error.to_string().contains("supervisor is ending"),
             "{error}"
@@ -681,7 +694,7 @@ fn a_fleet_that_ended_meanwhile_is_not_lost() {
     let folder = tempfile::tempdir().unwrap();
     let client = client(folder.path());
     fs::remove_file(spec(folder.path())).unwrap();
-    let error = client.fleet(true).unwrap_err();
+    let error = client.fleet(Detail::Whole).unwrap_err();
     assert_eq!(error.to_string(), "the fleet f has ended");
 }
 
@@ -700,7 +713,7 @@ fn met_with(bytes: &'static [u8], first: fn(&Path)) -> ClientError {
         first(&spec);
         stream.write_all(bytes).unwrap();
     });
-    let error = client.fleet(true).unwrap_err();
+    let error = client.fleet(Detail::Whole).unwrap_err();
     answering.join().unwrap();
     error
 }
@@ -728,7 +741,10 @@ fn a_client_says_what_became_of_its_call() {
         assert!(error.contains(part), "{error}");
     }
     let folder = tempfile::tempdir().unwrap();
-    let error = client(folder.path()).fleet(true).unwrap_err().to_string();
+    let error = client(folder.path())
+        .fleet(Detail::Whole)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("launch --resume f"), "{error}");
     assert!(error.contains("imgbuild rm f"), "{error}");
 }

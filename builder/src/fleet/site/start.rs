@@ -17,7 +17,7 @@ use crate::placement::Prepared;
 use crate::store::identity;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::running::Running;
-use crate::vmm::{Confinement, Disk, Files, Lifetime, Net, hand_over, qemu};
+use crate::vmm::{Confinement, Disk, Files, Net, hand_over, qemu};
 
 impl Site {
     /// Opens what a guest is handed. Its console listens from here on.
@@ -101,9 +101,8 @@ impl Site {
                 extra: Some(&in_child),
             },
         );
-        let dies_with_us = self.lifetime == Lifetime::WithParent;
         child
-            .and_then(|child| Running::started(child, console, said, dies_with_us))
+            .and_then(|child| Running::started(child, console, said, self.lifetime))
             .map_err(SpawnError::Process)
     }
 }

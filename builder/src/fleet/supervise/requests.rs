@@ -21,9 +21,9 @@ impl Fleet<'_> {
     pub(super) fn take(&mut self, request: Request) {
         let supervisor = &mut self.supervisor;
         match request {
-            Request::Fleet { guests, reply } => {
+            Request::Fleet { detail, reply } => {
                 let (stage, held_back) = self.told.clone();
-                let _ = reply.send(view::fleet(supervisor, stage, held_back, guests));
+                let _ = reply.send(view::fleet(supervisor, stage, held_back, detail));
             }
             Request::Guest { guest, reply } => {
                 let member = supervisor.members().get(guest);

@@ -11,16 +11,30 @@ use crate::placement::Class;
 use crate::units::{Duty, GuestIndex, GuestRange};
 use crate::vmm::running::Running;
 
+/// Whether a guest was told to burn since its last start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BurnOrder {
+    /// Not yet.
+    ToCome,
+    /// It was, and is not told again: users may have changed it.
+    Given,
+}
+
+/// Whether a guest was asked for a heartbeat that has not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heartbeat {
+    Owed,
+    NotOwed,
+}
+
 /// A guest of the fleet.
 #[derive(Debug)]
 pub struct Member {
     index: GuestIndex,
     guest: Guest,
     running: Option<Running>,
-    /// A heartbeat was asked for and has not come.
-    asked: bool,
-    /// It was told to burn since its last start.
-    told_to_burn: bool,
+    heartbeat: Heartbeat,
+    burn: BurnOrder,
     /// It is `urgent` for somebody who asks it.
     attended: u32,
 }
@@ -31,8 +45,8 @@ impl Member {
             index,
             guest: Guest::default(),
             running: None,
-            asked: false,
-            told_to_burn: false,
+            heartbeat: Heartbeat::NotOwed,
+            burn: BurnOrder::ToCome,
             attended: 0,
         }
     }
@@ -59,7 +73,7 @@ impl Member {
 
     /// Whether it was asked for a heartbeat that has not come.
     pub fn owes_an_answer(&self) -> bool {
-        self.asked && self.is_ready()
+        self.heartbeat == Heartbeat::Owed && self.is_ready()
     }
 
     /// Whether it reported ready and answers.
@@ -73,9 +87,9 @@ impl Member {
     }
 
     /// Its VMM was started or adopted.
-    pub(crate) fn runs(&mut self, running: Running, told_to_burn: bool) {
+    pub(crate) fn runs(&mut self, running: Running, burn: BurnOrder) {
         self.running = Some(running);
-        self.told_to_burn = told_to_burn;
+        self.burn = burn;
     }
 
     pub(crate) fn ended(&mut self) -> Option<Running> {
@@ -97,20 +111,22 @@ impl Member {
 
     /// Asks it for a heartbeat, if it is ready.
     pub(crate) fn ask_for_heartbeat(&mut self) {
-        self.asked = self.is_ready();
-        if self.asked {
+        self.heartbeat = if self.is_ready() {
             self.send("heartbeat");
-        }
+            Heartbeat::Owed
+        } else {
+            Heartbeat::NotOwed
+        };
     }
 
     pub(crate) fn answered(&mut self) {
-        self.asked = false;
+        self.heartbeat = Heartbeat::NotOwed;
     }
 
     /// Tells it to burn, once in each of its lives.
     pub(crate) fn burn(&mut self, duty: Duty) {
-        if !self.told_to_burn {
-            self.told_to_burn = self.send(&format!("burn {duty}"));
+        if self.burn == BurnOrder::ToCome && self.send(&format!("burn {duty}")) {
+            self.burn = BurnOrder::Given;
         }
     }
 
