@@ -140,7 +140,7 @@ fn prepared(
     if let Some(pair) = pair {
         pair.write(site.folder())?;
     }
-    site.prepare(site.spec().guests()?, interrupt)?;
+    site.prepare(site.spec().guests, interrupt)?;
     let ssh_config = site.write_ssh_config()?;
     emit(LaunchEvent::Launch(Milestone::Fleet {
         fleet: site.spec().name.clone(),

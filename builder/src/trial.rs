@@ -12,7 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::placement::PlacementSpec;
 use crate::store::folder::{Folder, FolderError, TRIAL_PREFIX, sweep};
 use crate::store::spec::FleetSpec;
-use crate::units::{Duty, GuestIndex, Instance};
+use crate::units::{Duty, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Lifetime, Machine, Outbound};
 use crate::{host, random};
@@ -58,7 +58,8 @@ impl Trial {
         let runtime = directories.open_runtime().map_err(FolderError::from)?;
         let name = name()?;
         let folder = Folder::on_trial(&name, runtime)?;
-        let spec = setup.spec(&folder, directories, artifacts, count);
+        let guests = GuestRange::first(count)?;
+        let spec = setup.spec(&folder, directories, artifacts, guests);
         let admission = Admission::new(&spec.admission, count as usize);
         let policy = Policy {
             restart: spec.restart,
@@ -69,7 +70,6 @@ impl Trial {
             give_up: GIVE_UP,
             on_trouble: OnTrouble::GiveUp,
         };
-        let guests = spec.guests()?;
         let site = Site::new(folder, spec, artifacts, Lifetime::WithParent)?;
         site.prepare(guests, interrupt)?;
         let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
@@ -91,7 +91,7 @@ impl Setup<'_> {
         folder: &Folder,
         directories: &Directories,
         artifacts: &Artifacts,
-        count: u32,
+        guests: GuestRange,
     ) -> FleetSpec {
         FleetSpec {
             name: folder.name(),
@@ -101,8 +101,7 @@ impl Setup<'_> {
             out: artifacts.folder.clone(),
             artifacts: artifacts.digest,
             qemu: self.qemu.clone(),
-            count,
-            first: GuestIndex::default(),
+            guests,
             machine: self.machine,
             outbound: Outbound::Closed,
             // Their taps lead nowhere, and take no addresses from fleets.
@@ -119,7 +118,7 @@ impl Setup<'_> {
             admission: AdmissionSpec {
                 keep_free: 0,
                 rate: None,
-                parallel: Some(count as usize),
+                parallel: Some(guests.count() as usize),
                 guest_memory: 0,
             },
             placement: PlacementSpec::default(),

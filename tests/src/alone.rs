@@ -45,7 +45,8 @@ pub fn site(
     let mut folder = Folder::create(NAME, directories).expect("the folder is ours");
     folder.make_folders().expect("the folder is ours");
     folder.make_new_runtime().expect("the folder is ours");
-    let mut spec = setup.spec(&folder, directories, artifacts, count);
+    let guests = GuestRange::first(count).expect("few guests");
+    let mut spec = setup.spec(&folder, directories, artifacts, guests);
     if !parameters.is_empty() {
         spec.command_line = format!("{} {parameters}", spec.command_line);
     }
@@ -60,7 +61,6 @@ pub fn site(
         spec.ports = ports::choose(folder.path(), &others.ports(), count).expect("few guests");
     }
     let site = Site::new(folder, spec, artifacts, Lifetime::WithParent).expect("built for this");
-    let guests = GuestRange::first(count).expect("few guests");
     let interrupt = Interrupt::never().expect("two descriptors");
     site.prepare(guests, &interrupt)
         .expect("the folder is ours");

@@ -10,7 +10,6 @@ use crate::guest::{Desired, Phase};
 use crate::store::folder::{self, FolderError, Found};
 use crate::store::journal;
 use crate::store::orphans::{self, Mark};
-use crate::units::GuestIndexError;
 
 /// Why a fleet without a supervisor cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +17,6 @@ pub(crate) enum UnsupervisedError {
     /// Its folder does not tell what it is.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// It has more guests than there are.
-    #[error(transparent)]
-    Guests(#[from] GuestIndexError),
     /// Processes could not be looked at.
     #[error("cannot look for living guests in /proc: {0}")]
     Processes(io::Error),
@@ -37,7 +33,7 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
             host: spec.host.name,
             stage: Stage::Elsewhere,
             supervisor: None,
-            wanted: spec.count,
+            wanted: spec.guests.count(),
             counts: BTreeMap::new(),
             held_back: None,
             forced: spec.forced,
@@ -51,7 +47,7 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
     let pids: HashMap<_, _> = living.into_iter().map(|one| (one.guest, one.pid)).collect();
     let history = journal::replay(&found.paths.journal()).unwrap_or_default();
     let mut guests = Vec::new();
-    for index in spec.guests()?.iter() {
+    for index in spec.guests.iter() {
         let pid = pids.get(&index).copied();
         let past = history.guests.get(&index);
         let desired = past.map_or(Desired::Up, |past| past.desired);
@@ -85,7 +81,7 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
             Stage::Orphaned
         },
         supervisor: None,
-        wanted: spec.count,
+        wanted: spec.guests.count(),
         counts: count(guests.iter().map(|guest| guest.state)),
         held_back: None,
         forced: spec.forced,

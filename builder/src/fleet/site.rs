@@ -176,7 +176,7 @@ impl Site {
             interrupt,
             || {},
         )?;
-        let deadline = deadline::scaled(spec.count, host::cpus());
+        let deadline = deadline::scaled(spec.guests.count(), host::cpus());
         for guest in guests.iter() {
             let address = identity::address(
                 spec.machine.net,
@@ -201,7 +201,7 @@ impl Site {
         let (Some(public), Some(file)) = (spec.authorized_key, spec.identity_file.clone()) else {
             return Ok(None);
         };
-        let hosts = spec.guests()?.iter().map(|guest| {
+        let hosts = spec.guests.iter().map(|guest| {
             Ok(ssh_config::Host {
                 guest,
                 address: spec.ssh_address(guest).ok_or(io::ErrorKind::NotFound)?,
@@ -209,7 +209,7 @@ impl Site {
             })
         });
         let hosts = hosts.collect::<io::Result<Vec<_>>>()?;
-        let patience = deadline::scaled(spec.count, host::cpus());
+        let patience = deadline::scaled(spec.guests.count(), host::cpus());
         let key = Key { public, file };
         Ok(Some(ssh_config::write(
             &self.folder,
@@ -266,7 +266,7 @@ impl Site {
     /// Gives a guest another port in the place of its own, if that is another's.
     /// What cannot be done now is tried at its next start.
     pub(crate) fn replace_port(&mut self, guest: GuestIndex) {
-        let place = self.spec.guests().ok().and_then(|all| all.place_of(guest));
+        let place = self.spec.guests.place_of(guest);
         let Some((place, lost)) = place.zip(self.spec.port(guest)) else {
             return;
         };

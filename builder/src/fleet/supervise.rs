@@ -373,7 +373,7 @@ impl<'a> Fleet<'a> {
 
     /// How long a guest may take to answer.
     fn patience(&self) -> Duration {
-        deadline::scaled(self.supervisor.site().spec().count, host::cpus())
+        deadline::scaled(self.supervisor.site().spec().guests.count(), host::cpus())
     }
 }
 

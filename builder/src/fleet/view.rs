@@ -29,7 +29,7 @@ pub(crate) fn fleet(
         supervisor: Some(types::Supervisor {
             pid: std::process::id(),
         }),
-        wanted: site.spec().count,
+        wanted: site.spec().guests.count(),
         counts: supervisor.counts().clone(),
         held_back,
         forced: site.spec().forced.clone(),

@@ -321,8 +321,7 @@ fn more(
     count: u32,
 ) -> Result<ActAnswer, ScaleError> {
     let now = supervisor.members().guests();
-    let first = supervisor.site().spec().first;
-    let all = GuestRange::starting_at(first, count).map_err(SiteError::from)?;
+    let all = GuestRange::starting_at(now.begin(), count).map_err(SiteError::from)?;
     let (_, guests) = all.split_at(now.count());
     let site = supervisor.site_mut();
     let turn = site.turn()?;
@@ -353,7 +352,7 @@ fn more(
 /// Makes room for guests that are new.
 fn enlarge(site: &mut Site, turn: Turn, new: GuestRange, all: GuestRange) -> Result<(), SiteError> {
     choose_more(site, turn, all)?;
-    site.spec_mut().count = all.count();
+    site.spec_mut().guests = all;
     site.look_at_qemu()?;
     site.furnish(new, &Interrupt::never()?)?;
     site.write_ssh_config()?;
@@ -364,7 +363,7 @@ fn enlarge(site: &mut Site, turn: Turn, new: GuestRange, all: GuestRange) -> Res
 fn choose_more(site: &mut Site, turn: Turn, all: GuestRange) -> Result<(), SiteError> {
     let fleet = site.folder().path().to_path_buf();
     let spec = site.spec_mut();
-    let before = spec.guests()?;
+    let before = spec.guests;
     if spec.machine.net == Net::User {
         spec.ports = ports::extend(&fleet, &turn.others().ports(), &spec.ports, all.count())?;
     }
@@ -383,7 +382,7 @@ fn fewer(supervisor: &mut Supervisor, rest: GuestRange) -> Result<ActAnswer, Sit
     let gone: Vec<_> = gone.iter().collect();
     supervisor.become_these(rest);
     let site = supervisor.site_mut();
-    site.spec_mut().count = rest.count();
+    site.spec_mut().guests = rest;
     site.spec_mut().ports.truncate(rest.count() as usize);
     site.folder().write_spec(site.spec())?;
     site.write_ssh_config()?;

@@ -16,7 +16,7 @@ use crate::store::journal::JournalError;
 use crate::store::key::KeyError;
 use crate::trial::TrialError;
 use crate::trial::readiness::Report;
-use crate::units::{GuestIndexError, counted};
+use crate::units::counted;
 use crate::vmm::qemu::EmulatorError;
 
 /// A fleet that could not be launched.
@@ -41,9 +41,6 @@ pub(crate) enum LaunchError {
     /// The fleet cannot be supervised.
     #[error(transparent)]
     Supervise(#[from] SuperviseError),
-    /// More guests than can be numbered.
-    #[error(transparent)]
-    Count(#[from] GuestIndexError),
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// The fleet's folders could not be made.

@@ -88,7 +88,7 @@ pub(crate) fn supervise(
     let spec = site.spec().clone();
     raise(Resource::Nofile)?;
     site.place()?;
-    let patience = deadline::scaled(spec.count, host::cpus());
+    let patience = deadline::scaled(spec.guests.count(), host::cpus());
     let policy = Policy {
         restart: spec.restart,
         boot_timeout: spec.boot_timeout,
@@ -101,7 +101,7 @@ pub(crate) fn supervise(
     let admission = Admission::new(&spec.admission, host::cpus());
     let cpu = site.describe_cpu();
     let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
-    supervisor.become_these(spec.guests()?);
+    supervisor.become_these(spec.guests);
     adopt(&mut supervisor, journal.history())?;
     let mut tell = |event: &Event| emit(LaunchEvent::Fleet(event.clone()));
     let fleet = Fleet::new(supervisor, journal, &mut tell)?;

@@ -11,7 +11,7 @@ use crate::guest::{BurnAt, Restart};
 use crate::host_id::HostId;
 use crate::net::tap::{self, Subnet};
 use crate::placement::PlacementSpec;
-use crate::units::{Duty, GuestIndex, GuestIndexError, GuestRange, Instance};
+use crate::units::{Duty, GuestIndex, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Machine, Net, Outbound, SSH_PORT};
 
@@ -36,11 +36,8 @@ pub struct FleetSpec {
     pub artifacts: Sha256,
     /// The QEMU that guests run on.
     pub qemu: Emulator,
-    /// Guests wanted.
-    pub count: u32,
-    /// The first of them, from which on they are numbered: a fleet may be a part
-    /// of a larger one.
-    pub first: GuestIndex,
+    /// The guests that are wanted: a fleet may be a part of a larger one.
+    pub guests: GuestRange,
     /// What a guest runs on.
     pub machine: Machine,
     /// What guests reach, with `Net::User`.
@@ -87,16 +84,10 @@ pub struct FleetSpec {
 }
 
 impl FleetSpec {
-    /// The guests that are wanted.
-    pub fn guests(&self) -> Result<GuestRange, GuestIndexError> {
-        GuestRange::starting_at(self.first, self.count)
-    }
-
     /// A guest's port on the loopback, if it has one.
     #[must_use]
     pub fn port(&self, guest: GuestIndex) -> Option<u16> {
-        let place = self.guests().ok()?.place_of(guest)?;
-        self.ports.get(place).copied()
+        self.ports.get(self.guests.place_of(guest)?).copied()
     }
 
     /// Where a guest's SSH server is reached.

@@ -113,29 +113,32 @@ impl From<GuestIndex> for String {
 /// guest's number is turned into a place of a list here alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct GuestRange {
-    start: u32,
-    end: u32,
+    first: GuestIndex,
+    count: u32,
 }
 
 impl GuestRange {
     /// The guests from `start` up to, without, `end`.
-    pub const fn new(start: u32, end: u32) -> Result<Self, GuestIndexError> {
+    pub fn new(start: u32, end: u32) -> Result<Self, GuestIndexError> {
         if end > MAX_GUESTS {
             Err(GuestIndexError::TooLarge(end - 1))
         } else if end < start {
             Err(GuestIndexError::Backwards { start, end })
         } else {
-            Ok(Self { start, end })
+            Ok(Self {
+                first: GuestIndex::new(start)?,
+                count: end - start,
+            })
         }
     }
 
     /// The first `count` guests, g00000 onward.
-    pub const fn first(count: u32) -> Result<Self, GuestIndexError> {
+    pub fn first(count: u32) -> Result<Self, GuestIndexError> {
         Self::new(0, count)
     }
 
     /// So many guests, from this one on.
-    pub const fn starting_at(first: GuestIndex, count: u32) -> Result<Self, GuestIndexError> {
+    pub fn starting_at(first: GuestIndex, count: u32) -> Result<Self, GuestIndexError> {
         Self::new(first.0, first.0.saturating_add(count))
     }
 
@@ -143,35 +146,39 @@ impl GuestRange {
     #[must_use]
     pub const fn one(guest: GuestIndex) -> Self {
         Self {
-            start: guest.0,
-            end: guest.0 + 1,
+            first: guest,
+            count: 1,
         }
     }
 
     /// How many guests these are.
     #[must_use]
     pub const fn count(self) -> u32 {
-        self.end - self.start
+        self.count
+    }
+
+    /// The guest with which they begin, if there are any.
+    #[must_use]
+    pub const fn begin(self) -> GuestIndex {
+        self.first
     }
 
     /// The number that follows the last guest's: what is counted by the guests'
     /// numbers has to hold so many, whichever the first guest is.
     #[must_use]
     pub const fn end(self) -> u32 {
-        self.end
+        self.first.0 + self.count
     }
 
     /// The first `count` of them, or all if there are fewer, and the rest.
     #[must_use]
     pub fn split_at(self, count: u32) -> (Self, Self) {
-        let middle = self.end.min(self.start.saturating_add(count));
-        let some = Self {
-            end: middle,
-            ..self
-        };
+        let count = count.min(self.count);
+        let some = Self { count, ..self };
         let rest = Self {
-            start: middle,
-            ..self
+            // Where there is no rest, its beginning is of no matter.
+            first: GuestIndex::new(self.first.0 + count).unwrap_or_default(),
+            count: self.count - count,
         };
         (some, rest)
     }
@@ -179,19 +186,19 @@ impl GuestRange {
     /// Whether this is one of them.
     #[must_use]
     pub fn contains(self, guest: GuestIndex) -> bool {
-        (self.start..self.end).contains(&guest.0)
+        (self.first.0..self.end()).contains(&guest.0)
     }
 
     /// The place of a guest in a list of these; `None` if it is not one of them.
     #[must_use]
     pub fn place_of(self, guest: GuestIndex) -> Option<usize> {
         self.contains(guest)
-            .then(|| (guest.0 - self.start) as usize)
+            .then(|| (guest.0 - self.first.0) as usize)
     }
 
     /// Each guest, in order.
     pub fn iter(self) -> impl ExactSizeIterator<Item = GuestIndex> {
-        (self.start..self.end).map(GuestIndex)
+        (self.first.0..self.end()).map(GuestIndex)
     }
 }
 

@@ -52,7 +52,7 @@ pub fn read_spec(state: &Path) -> Result<FleetSpec, FolderError> {
     }
     let file: SpecFile =
         serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
-    let spec = FleetSpec::from(file);
+    let spec = FleetSpec::try_from(file).map_err(|error| malformed(error.to_string()))?;
     if spec.name != name {
         return Err(malformed(format!("it is that of {}", spec.name)));
     }

@@ -13,7 +13,7 @@ use crate::host_id::{HostId, boot};
 use crate::placement::{Pin, PlacementSpec};
 use crate::store::orphans::tests::Waiting;
 use crate::store::spec::file::SpecFile;
-use crate::units::{Duty, Instance};
+use crate::units::{Duty, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Machine, Net, Outbound, Sharing};
 
@@ -50,8 +50,7 @@ pub(crate) fn spec(name: &str, ports: usize) -> FleetSpec {
             version: Some("QEMU emulator version 7.2.19".to_owned()),
             sha256: Sha256::of_bytes("QEMU"),
         },
-        count: 3,
-        first: GuestIndex::default(),
+        guests: GuestRange::first(3).unwrap(),
         machine: Machine {
             accel: Accel::Tcg,
             sharing: Sharing::Guest,
@@ -422,6 +421,10 @@ fn a_spec_is_read_whole_or_not_at_all() {
         ("[]".to_owned(), "invalid length"),
         ("null".to_owned(), "invalid type"),
         (text.replace("\"count\": 3", "\"count\": -3"), "-3"),
+        (
+            text.replace("\"count\": 3", "\"count\": 100001"),
+            "no guest 100000",
+        ),
         (text.replace("\"count\": 3", "\"counts\": 3"), "`counts`"),
         (text.replace("\"keep_free\"", "\"keep\""), "`keep`"),
         (
@@ -463,7 +466,7 @@ fn guests_are_numbered_from_the_first_on() {
     let seven = GuestIndex::new(7).unwrap();
     let whole = spec("web", 0);
     let part = FleetSpec {
-        first: seven,
+        guests: GuestRange::starting_at(seven, 3).unwrap(),
         ports: vec![40_000, 40_001, 40_002],
         ..whole.clone()
     };
@@ -473,7 +476,7 @@ fn guests_are_numbered_from_the_first_on() {
     assert!(text(&part).contains(r#""count":3,"first":"g00007","#));
     for spec in [whole, part.clone()] {
         let read: SpecFile = serde_json::from_str(&text(&spec)).unwrap();
-        assert_eq!(FleetSpec::from(read), spec);
+        assert_eq!(FleetSpec::try_from(read), Ok(spec));
     }
     let port = |number| part.port(GuestIndex::new(number).unwrap());
     assert_eq!(

@@ -14,7 +14,7 @@ use crate::guest::{BurnAt, Restart};
 use crate::host_id::HostId;
 use crate::net::tap::Subnet;
 use crate::placement::PlacementSpec;
-use crate::units::{ByteSize, Duty, GuestIndex, Instance};
+use crate::units::{ByteSize, Duty, GuestIndex, GuestIndexError, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Machine, Net, Outbound, Sharing};
 
@@ -77,8 +77,8 @@ impl From<FleetSpec> for SpecFile {
             out: spec.out,
             artifacts: spec.artifacts,
             qemu: spec.qemu,
-            count: spec.count,
-            first: spec.first,
+            count: spec.guests.count(),
+            first: spec.guests.begin(),
             accel: spec.machine.accel,
             sharing: spec.machine.sharing,
             net: spec.machine.net,
@@ -106,9 +106,11 @@ impl From<FleetSpec> for SpecFile {
     }
 }
 
-impl From<SpecFile> for FleetSpec {
-    fn from(file: SpecFile) -> Self {
-        Self {
+impl TryFrom<SpecFile> for FleetSpec {
+    type Error = GuestIndexError;
+
+    fn try_from(file: SpecFile) -> Result<Self, Self::Error> {
+        Ok(Self {
             name: file.name,
             instance: file.instance,
             host: file.host,
@@ -116,8 +118,7 @@ impl From<SpecFile> for FleetSpec {
             out: file.out,
             artifacts: file.artifacts,
             qemu: file.qemu,
-            count: file.count,
-            first: file.first,
+            guests: GuestRange::starting_at(file.first, file.count)?,
             machine: Machine {
                 accel: file.accel,
                 sharing: file.sharing,
@@ -147,7 +148,7 @@ impl From<SpecFile> for FleetSpec {
             until: file.until,
             unfinished: file.unfinished,
             forced: file.forced,
-        }
+        })
     }
 }
 
@@ -182,6 +183,6 @@ mod tests {
             assert_eq!(document[field], value, "{field}");
         }
         let file: SpecFile = serde_json::from_value(document).unwrap();
-        assert_eq!(FleetSpec::from(file), spec);
+        assert_eq!(FleetSpec::try_from(file), Ok(spec));
     }
 }
