@@ -32,7 +32,7 @@ mod resume;
 
 pub(crate) use error::LaunchError;
 pub(crate) use event::{LaunchEvent, Launched, Milestone, Summary};
-pub(crate) use options::LaunchOptions;
+pub(crate) use options::{HostSettings, LaunchOptions, OnUnready};
 pub(crate) use resume::resume;
 
 /// Launches a fleet, and supervises it to its end, or has a process of its own
@@ -61,7 +61,7 @@ pub(crate) fn launch(
         report.clone(),
     ))));
     if report.obstacles().next().is_some() {
-        if !options.force {
+        if options.unready == OnUnready::Refuse {
             return Err(LaunchError::NotReady(Box::new(report)));
         }
         tracing::warn!("forced: not ready for {}", obstacles(&report));

@@ -16,7 +16,7 @@ use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::cli::launch::printer::Printer;
 use crate::fleet::supervise::{Attachment, Ending};
 use crate::guest::{BurnAt, Restart};
-use crate::launch::{LaunchOptions, Launched, Summary, launch, resume};
+use crate::launch::{HostSettings, LaunchOptions, Launched, OnUnready, Summary, launch, resume};
 use crate::net::tap::Subnet;
 use crate::store::users::Users;
 use crate::trial::readiness::Canaries;
@@ -330,8 +330,16 @@ impl Launch {
             } else {
                 Canaries::KeptOrFresh
             },
-            fix: self.fix,
-            force: self.force,
+            settings: if self.fix {
+                HostSettings::Fixed
+            } else {
+                HostSettings::Kept
+            },
+            unready: if self.force {
+                OnUnready::GoOn
+            } else {
+                OnUnready::Refuse
+            },
         })
     }
 }

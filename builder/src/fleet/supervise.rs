@@ -9,7 +9,7 @@ use self::log::Log;
 use super::ask::Asks;
 use super::headway::Headway;
 use super::streams::Streams;
-use super::supervisor::{Member, Notice, Observation, Supervisor, TO_COME, Why};
+use super::supervisor::{Member, Notice, Observation, Outlook, Supervisor, TO_COME, Why};
 use super::view;
 use super::wishes::Wishes;
 use crate::control::bridge::{Request, bridge};
@@ -318,7 +318,7 @@ impl<'a> Fleet<'a> {
     /// Ends the initial start once every guest has had its own, or no more fit.
     fn settle(&mut self) {
         let waiting = self.supervisor.count(&[Phase::Planned]);
-        let settled = matches!(self.supervisor.held_back(), Some((_, true)));
+        let settled = matches!(self.supervisor.held_back(), Some((_, Outlook::ForGood)));
         let mut guests = self.supervisor.members().iter().map(Member::guest);
         if !self.up && (waiting == 0 || settled) && !guests.any(comes_up) {
             self.up = true;
@@ -338,13 +338,13 @@ impl<'a> Fleet<'a> {
         let held = self.supervisor.held_back();
         let stage = match held {
             _ if self.wishes.are_to_end() => Stage::Stopping,
-            Some((_, true)) => Stage::Settled,
+            Some((_, Outlook::ForGood)) => Stage::Settled,
             _ if !self.up || self.supervisor.count(&[Phase::Planned]) > 0 => Stage::Starting,
             _ => Stage::Up,
         };
         // What the host lacks is for the user to mend, and told at once.
         let held_back = held
-            .filter(|(why, settled)| *settled || matches!(why, Why::Trouble(_)))
+            .filter(|(why, outlook)| *outlook == Outlook::ForGood || matches!(why, Why::Trouble(_)))
             .map(|(why, _)| why.to_string());
         // The numbers in a reason change all the time; that there is one counts.
         if (stage, held_back.is_some()) == (self.told.0, self.told.1.is_some()) {

@@ -45,7 +45,7 @@ mod times;
 mod turn;
 
 pub(crate) use members::{BurnOrder, Member, Members};
-pub(crate) use starts::Why;
+pub(crate) use starts::{Outlook, Why};
 
 /// How long after a question what a guest gets of the CPU begins to count, which
 /// takes some thirty system calls to see: nearly all have answered by then.
@@ -234,9 +234,8 @@ impl Supervisor {
         self.members().iter().any(holds)
     }
 
-    /// Why no more guests are started, and whether that is for good as far as
-    /// can be seen.
-    pub fn held_back(&self) -> Option<(Why<'_>, bool)> {
+    /// Why no more guests are started, and for how long.
+    pub fn held_back(&self) -> Option<(Why<'_>, Outlook)> {
         self.starts.held_back()
     }
 

@@ -15,6 +15,23 @@ use crate::units::GuestRange;
 use crate::vmm::qemu::Program;
 use crate::vmm::{Choice, Net, Outbound};
 
+/// What a launch does with host settings that guests would want otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HostSettings {
+    /// They stay as they are.
+    Kept,
+    /// They are changed for as long as the fleet lives.
+    Fixed,
+}
+
+/// What a launch does on a host that is not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnUnready {
+    Refuse,
+    /// It goes on, and records what the host lacked.
+    GoOn,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct LaunchOptions {
     /// The output folder.
@@ -58,10 +75,8 @@ pub(crate) struct LaunchOptions {
     pub metrics: Option<SocketAddr>,
     /// Whether guests are tried first.
     pub canaries: Canaries,
-    /// Whether host settings are changed for as long as the fleet lives.
-    pub fix: bool,
-    /// Whether to launch on a host that is not ready.
-    pub force: bool,
+    pub settings: HostSettings,
+    pub unready: OnUnready,
 }
 
 impl LaunchOptions {

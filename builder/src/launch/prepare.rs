@@ -1,7 +1,7 @@
 //! The host is checked, and its settings changed where that was asked for.
 
 use super::error::LaunchError;
-use super::options::LaunchOptions;
+use super::options::{HostSettings, LaunchOptions};
 use crate::artifact::opened::Artifacts;
 use crate::directories::Directories;
 use crate::host::kvm::Prober;
@@ -47,7 +47,7 @@ pub(super) fn prepare(
         let host = readiness::look(&places, taps, interrupt);
         readiness::check(&host, &question, directories, interrupt)?.ok_or(LaunchError::Interrupted)
     };
-    if !options.fix {
+    if options.settings == HostSettings::Kept {
         let hold = Hold::of_others(fleet);
         return Ok((ask(options.canaries)?, hold));
     }

@@ -21,9 +21,8 @@ pub(crate) struct Starts {
     queue: VecDeque<GuestIndex>,
     /// The same, so that none is there twice.
     queued: HashSet<GuestIndex>,
-    /// Why the first of them is not started, and whether that is for good as far
-    /// as can be seen.
-    held: Option<(Hold, bool)>,
+    /// Why the first of them is not started.
+    held: Option<(Hold, Outlook)>,
     /// When to look again whether it may be; at once without.
     look_again: Option<Instant>,
     /// The last starts came to nothing for the host's reasons.
@@ -39,8 +38,16 @@ struct Tries {
     count: u32,
     /// When the next is due.
     next: Instant,
-    /// Whether that goes on for long.
-    settled: bool,
+    outlook: Outlook,
+}
+
+/// For how long no more guests are started, as far as can be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// Until what is under way has come about.
+    MayChange,
+    /// For good.
+    ForGood,
 }
 
 /// Why no more guests are started.
@@ -109,8 +116,8 @@ impl Starts {
                 self.admission.started(now);
                 return true;
             }
-            Verdict::Wait { until, why } => ((why, false), until),
-            Verdict::Full(why) => ((why, true), now + LOOK_AGAIN),
+            Verdict::Wait { until, why } => ((why, Outlook::MayChange), until),
+            Verdict::Full(why) => ((why, Outlook::ForGood), now + LOOK_AGAIN),
         };
         self.held = Some(why);
         self.look_again = Some(again);
@@ -136,7 +143,7 @@ impl Starts {
             since: now,
             count: 0,
             next: now,
-            settled: false,
+            outlook: Outlook::MayChange,
         });
         tries.why.clone_from(why);
         // Those that were started together fail together.
@@ -144,7 +151,11 @@ impl Starts {
             tries.count = tries.count.saturating_add(1);
             tries.next = now + TRY_ON.delay(tries.count, jitter);
         }
-        tries.settled = now.saturating_duration_since(tries.since) >= PATIENCE;
+        tries.outlook = if now.saturating_duration_since(tries.since) >= PATIENCE {
+            Outlook::ForGood
+        } else {
+            Outlook::MayChange
+        };
     }
 
     /// A guest came up: the host has what starts take. Or somebody wants one
@@ -161,13 +172,12 @@ impl Starts {
         self.look_again.max(next.filter(|_| !self.queue.is_empty()))
     }
 
-    /// Why no more guests are started, and whether that is for good as far as
-    /// can be seen.
-    pub(super) fn held_back(&self) -> Option<(Why<'_>, bool)> {
+    /// Why no more guests are started, and for how long.
+    pub(super) fn held_back(&self) -> Option<(Why<'_>, Outlook)> {
         let trouble = self.trouble.as_ref();
-        let trouble = trouble.map(|tries| (Why::Trouble(&tries.why), tries.settled));
+        let trouble = trouble.map(|tries| (Why::Trouble(&tries.why), tries.outlook));
         let held = self.held.as_ref();
-        trouble.or(held.map(|(why, settled)| (Why::NoRoom(why), *settled)))
+        trouble.or(held.map(|(why, outlook)| (Why::NoRoom(why), *outlook)))
     }
 
     pub(super) fn clear(&mut self) {
@@ -236,7 +246,7 @@ mod tests {
         assert!(!starts.admits(now, &Seen { booting: 1, ..SEEN }));
         assert!(matches!(
             starts.held_back(),
-            Some((Why::NoRoom(Hold::Parallel { .. }), false))
+            Some((Why::NoRoom(Hold::Parallel { .. }), Outlook::MayChange))
         ));
         assert!(starts.look_again().is_some_and(|again| again > now));
         assert_eq!(starts.first(now, 0), None);
@@ -268,9 +278,10 @@ mod tests {
             assert_eq!(starts.first(now, 0), None);
             let again = starts.look_again().unwrap();
             waits.push(again.duration_since(now));
-            let (why, settled) = starts.held_back().unwrap();
+            let (why, outlook) = starts.held_back().unwrap();
             assert_eq!(why, Why::Trouble(&full));
-            assert_eq!(settled, now.duration_since(began) >= PATIENCE);
+            let is_long = now.duration_since(began) >= PATIENCE;
+            assert_eq!(outlook == Outlook::ForGood, is_long);
             now = again;
         }
         assert_eq!(
