@@ -478,9 +478,9 @@ fn guests_are_numbered_from_the_first_on() {
         let read: SpecFile = serde_json::from_str(&text(&spec)).unwrap();
         assert_eq!(FleetSpec::try_from(read), Ok(spec));
     }
-    let port = |number| part.port(GuestIndex::new(number).unwrap());
+    let port_of = |number| part.port(GuestIndex::new(number).unwrap());
     assert_eq!(
-        [6, 7, 9, 10].map(port),
+        [6, 7, 9, 10].map(port_of),
         [None, Some(40_000), Some(40_002), None]
     );
     let taps = FleetSpec {
