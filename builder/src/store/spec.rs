@@ -85,7 +85,6 @@ pub struct FleetSpec {
 
 impl FleetSpec {
     /// A guest's port on the loopback, if it has one.
-    #[must_use]
     pub fn port(&self, guest: GuestIndex) -> Option<u16> {
         self.ports.get(self.guests.place_of(guest)?).copied()
     }

@@ -26,19 +26,16 @@ impl Duty {
 
     /// What a guest says of itself, which may be anything: more than all of the
     /// time is all of it.
-    #[must_use]
     pub fn at_most_whole(percent: u8) -> Self {
         Self(percent).min(Self::WHOLE)
     }
 
     /// The share in percent, from 0 to 100.
-    #[must_use]
     pub const fn percent(self) -> u8 {
         self.0
     }
 
     /// Whether a guest burns at all.
-    #[must_use]
     pub fn burns(self) -> bool {
         self > Self::NONE
     }

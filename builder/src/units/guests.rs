@@ -48,14 +48,12 @@ impl GuestIndex {
     }
 
     /// The number, from 0 to 99,999.
-    #[must_use]
     pub const fn get(self) -> u32 {
         self.0
     }
 
     /// Whether this is the guest with which a fleet begins unless it is told
     /// otherwise.
-    #[must_use]
     pub fn is_first(&self) -> bool {
         *self == Self::default()
     }
@@ -143,7 +141,6 @@ impl GuestRange {
     }
 
     /// This guest alone.
-    #[must_use]
     pub const fn one(guest: GuestIndex) -> Self {
         Self {
             first: guest,
@@ -152,26 +149,22 @@ impl GuestRange {
     }
 
     /// How many guests these are.
-    #[must_use]
     pub const fn count(self) -> u32 {
         self.count
     }
 
     /// The guest with which they begin, if there are any.
-    #[must_use]
     pub const fn begin(self) -> GuestIndex {
         self.first
     }
 
     /// The number that follows the last guest's: what is counted by the guests'
     /// numbers has to hold so many, whichever the first guest is.
-    #[must_use]
     pub const fn end(self) -> u32 {
         self.first.0 + self.count
     }
 
     /// The first `count` of them, or all if there are fewer, and the rest.
-    #[must_use]
     pub fn split_at(self, count: u32) -> (Self, Self) {
         let count = count.min(self.count);
         let some = Self { count, ..self };
@@ -184,13 +177,11 @@ impl GuestRange {
     }
 
     /// Whether this is one of them.
-    #[must_use]
     pub fn contains(self, guest: GuestIndex) -> bool {
         (self.first.0..self.end()).contains(&guest.0)
     }
 
     /// The place of a guest in a list of these; `None` if it is not one of them.
-    #[must_use]
     pub fn place_of(self, guest: GuestIndex) -> Option<usize> {
         self.contains(guest)
             .then(|| (guest.0 - self.first.0) as usize)

@@ -168,13 +168,11 @@ pub struct Members {
 
 impl Members {
     /// Which guests these are.
-    #[must_use]
     pub fn guests(&self) -> GuestRange {
         self.guests
     }
 
     /// How many guests there are.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.all.len()
     }
@@ -185,7 +183,6 @@ impl Members {
     }
 
     /// A guest, if there is one of this number.
-    #[must_use]
     pub fn get(&self, guest: GuestIndex) -> Option<&Member> {
         self.all.get(self.guests.place_of(guest)?)
     }
