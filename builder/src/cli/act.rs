@@ -55,6 +55,9 @@ struct Graceful {
 
 /// Arguments of `stop`.
 #[derive(Debug, Args)]
+#[command(mut_arg("all", |all| {
+    all.help("End the fleet: power off every guest, then remove the fleet")
+}))]
 pub(super) struct Stop {
     #[command(flatten)]
     graceful: Graceful,
