@@ -32,8 +32,8 @@ pub enum DirectoriesError {
     Boot(std::io::Error),
     /// It is another user's, or could be changed by others.
     #[error(
-        "cannot use the folder for {what}: {source}; unset {variable}, or set it to a folder of \
-         your own"
+        "cannot use the folder for {what}: {source}; or unset {variable}, or set it to a folder \
+         of your own"
     )]
     NotOurs {
         /// What it is for.

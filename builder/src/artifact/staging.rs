@@ -36,17 +36,27 @@ pub struct Staging {
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
     /// The parent folder does not take a new folder.
-    #[error("cannot write the output folder {}: {source}; choose another with --out", path.display())]
+    #[error("cannot write the output folder {}: {source}; choose another folder with --out", path.display())]
     Unwritable {
         /// The folder.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+    /// The target has no name of its own, as `/`.
+    #[error(
+        "cannot write the output to {}: it has no name inside another folder; choose a folder that \
+         has one with --out, such as --out out/NAME",
+        path.display()
+    )]
+    Nameless {
+        /// The target.
+        path: PathBuf,
+    },
     /// The target is there and not ours to replace.
     #[error(
-        "{} {reason}; imgbuild replaces only its own output: \
-         remove it or choose another with --out",
+        "cannot write the output to {}: it {reason}, and imgbuild replaces only its own output; \
+         choose another folder with --out, or move this one away",
         path.display()
     )]
     NotOurs {
@@ -72,15 +82,13 @@ impl Staging {
         let target = fs::canonicalize(target)
             .or_else(|_| std::path::absolute(target))
             .map_err(unwritable)?;
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(StagingError::Nameless { path: target });
+        };
         if let Err(reason) = replaceable(&target) {
             let path = target;
             return Err(StagingError::NotOurs { path, reason });
         }
-        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-            let reason = "is not a folder inside another".to_owned();
-            let path = target;
-            return Err(StagingError::NotOurs { path, reason });
-        };
         fs::create_dir_all(parent).map_err(unwritable)?;
         put_back(&target);
         let prefix = format!(".{}.staging-", name.to_string_lossy());
@@ -197,10 +205,10 @@ fn replaceable(target: &Path) -> Result<(), String> {
         Ok(true) => return Ok(()),
         Ok(false) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("exists and cannot be read as a folder ({error})")),
+        Err(error) => return Err(format!("cannot be read as a folder ({error})")),
     }
     let listed = manifest::listed(target)
-        .ok_or_else(|| format!("exists and holds no {MANIFEST} of imgbuild"))?;
+        .ok_or_else(|| format!("is not empty and holds no {MANIFEST} of imgbuild"))?;
     let found = list(target).map_err(|error| error.to_string())?;
     match found.difference(&listed).next() {
         None => Ok(()),
@@ -356,6 +364,20 @@ mod tests {
         fs::write(left.join("file"), "mine").unwrap();
         put_back(&target);
         assert!(left.join("file").exists());
+    }
+
+    #[test]
+    fn a_refusal_never_says_to_remove_what_is_not_imgbuilds() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("notes"), "mine").unwrap();
+        for (target, why) in [
+            (Path::new("/"), "it has no name inside another folder"),
+            (folder.path(), "it is not empty and holds no manifest.json"),
+        ] {
+            let error = Staging::new(target).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("--out"), "{error}");
+            assert!(!error.contains("remove"), "{error}");
+        }
     }
 
     #[test]

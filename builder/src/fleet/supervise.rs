@@ -18,6 +18,7 @@ use crate::control::types::{Event, Stage};
 use crate::guest::{BurnAt, Desired, Guest, Phase, Reason, deadline};
 use crate::store::journal::{Journal, Record};
 use crate::store::{logs, orphans};
+use crate::system::Doing as _;
 use crate::units::GuestIndex;
 use crate::{host, outlet};
 
@@ -36,6 +37,9 @@ const REQUESTS_A_TURN: usize = 64;
 const RENEW_AFTER: Duration = Duration::from_millis(500);
 /// How often that is tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(10);
+
+/// Of the control interface.
+const SERVE: &str = "serve the control interface on a thread of its own";
 
 /// How a sign of life begins (`tty_init::protocol`).
 const HEARTBEAT: &[u8] = br#"{"event":"heartbeat","#;
@@ -73,7 +77,9 @@ impl<'a> Fleet<'a> {
         let spec = supervisor.site().spec();
         let metrics = spec.metrics;
         let folder = supervisor.site().folder();
-        let control = server::bind(&folder.socket(&folder.control()))?;
+        let control = folder.control();
+        let bound = server::bind(&folder.socket(&control));
+        let bound = bound.doing(format!("listen on {}", control.display()))?;
         supervisor.watch_sockets()?;
         let metrics = match metrics {
             Some(address) => Some(
@@ -82,7 +88,7 @@ impl<'a> Fleet<'a> {
             ),
             None => None,
         };
-        let server = server::serve(control, metrics, outbox)?;
+        let server = server::serve(bound, metrics, outbox).doing(SERVE)?;
         Ok(Self {
             supervisor,
             inbox,
@@ -217,8 +223,9 @@ impl<'a> Fleet<'a> {
             let folder = self.supervisor.site().folder();
             let control = folder.control();
             if !control.exists() {
-                let bound = server::bind(&folder.socket(&control))?;
-                self.server.listen_on(bound)?;
+                let bound = server::bind(&folder.socket(&control));
+                let bound = bound.doing(format!("listen on {}", control.display()))?;
+                self.server.listen_on(bound).doing(SERVE)?;
                 tracing::warn!("{} was gone: made it again", control.display());
             }
             Ok(self.supervisor.watch_sockets()?)

@@ -18,6 +18,7 @@ use crate::net::ports;
 use crate::store::claims::{Claim, Turn};
 use crate::store::journal::{Journal, JournalError, Record};
 use crate::store::users;
+use crate::system::Doing as _;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::Net;
 
@@ -354,7 +355,8 @@ fn enlarge(site: &mut Site, turn: Turn, new: GuestRange, all: GuestRange) -> Res
     choose_more(site, turn, all)?;
     site.spec_mut().guests = all;
     site.look_at_qemu()?;
-    site.furnish(new, &Interrupt::never()?)?;
+    let interrupt = Interrupt::never().doing("make a pair of sockets")?;
+    site.furnish(new, &interrupt)?;
     site.write_ssh_config()?;
     Ok(site.folder().write_spec(site.spec())?)
 }

@@ -23,6 +23,7 @@ use crate::interrupt::Interrupt;
 use crate::store::folder::{Folder, Paths};
 use crate::store::journal::{History, Journal};
 use crate::store::orphans::{self, Living, Mark};
+use crate::system::Doing as _;
 use crate::trial::mend::Hold;
 use crate::units::counted;
 use crate::vmm::Lifetime;
@@ -121,9 +122,12 @@ pub(crate) fn supervise(
 /// Takes charge of the guests that live, and notes those that are gone.
 fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError> {
     let site = supervisor.site();
-    let mark = Mark::of(site.spec(), site.folder().path())?;
+    let folder = site.folder().path();
+    let mark = Mark::of(site.spec(), folder);
+    let mark = mark.doing(format!("look at {}", folder.display()))?;
     let mut adopted = 0_u64;
-    let mut found = orphans::living(Path::new("/"), mark)?;
+    let found = orphans::living(Path::new("/"), mark);
+    let mut found = found.doing("look for the fleet's guests in /proc")?;
     // Any process of the guests' user may have a guest's UUID in its command line;
     // those that the journal tells of come first.
     found.sort_by_key(|living| {
@@ -146,7 +150,9 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         let why = if is_extra {
             "its number is not wanted, or taken".to_owned()
         } else {
-            match supervisor.adopt(&living, pidfd.try_clone()?, burn) {
+            let shared = pidfd.try_clone();
+            let shared = shared.doing(format!("hold {} (process {})", living.guest, living.pid))?;
+            match supervisor.adopt(&living, shared, burn) {
                 Ok(()) => {
                     adopted += 1;
                     continue;

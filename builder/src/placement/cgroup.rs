@@ -102,8 +102,9 @@ impl FleetCgroup {
         };
         let memory = memory_place(root, name, &cpu);
         if spec.memory_max.is_some() && memory.is_none() {
-            let missing = "no group with the memory controller may be made beside it".to_owned();
-            return refusal(settings::asked(spec), missing);
+            return Err(CpuError::NoMemoryController {
+                missing: why_no_memory(&cpu),
+            });
         }
         let made = Self::make(&cpu, memory.as_deref(), spec);
         if made.is_err() {
@@ -280,6 +281,20 @@ fn memory_place(root: &Path, name: &str, cpu: &Place) -> Option<PathBuf> {
             let around = around(root, Controller::Memory)?;
             let parent = around.folders.into_iter().next()?;
             (around.hierarchy == Hierarchy::V1 && is_writable(&parent)).then(|| parent.join(name))
+        }
+    }
+}
+
+/// Why the group `cpu` has no place for memory beside it.
+fn why_no_memory(cpu: &Place) -> String {
+    match cpu.hierarchy {
+        Hierarchy::V1 => "the memory hierarchy of cgroup v1 is not mounted, or this process may \
+                          not make groups in it"
+            .to_owned(),
+        Hierarchy::V2 => {
+            let parent = cpu.folder.parent().unwrap_or(&cpu.folder);
+            let control = parent.join("cgroup.subtree_control");
+            format!("`+memory` cannot be written to {}", control.display())
         }
     }
 }

@@ -17,6 +17,15 @@ pub enum CpuError {
         /// What is not there, or not allowed.
         missing: String,
     },
+    /// The fleet's cgroup cannot have a limit of memory.
+    #[error(
+        "--memory-max needs a cgroup with the memory controller, and {missing}; launch without \
+         --memory-max, or as root on a host that has it"
+    )]
+    NoMemoryController {
+        /// What is not there, or not allowed.
+        missing: String,
+    },
     /// A cgroup cannot be made, or does not take a value.
     #[error("cannot {what} {}: {source}; cgroup.controllers, cgroup.max.descendants and cgroup.max.depth of the groups above \
          it say what they allow", path.display())]

@@ -135,8 +135,8 @@ fn network() -> u64 {
 pub enum ClaimsError {
     /// It, or its folder, is not as imgbuild would have left it.
     #[error(
-        "{} {why}, so the user ids, ports and networks of taps that fleets have are not known, and \
-         no fleet is launched; find out who changed it, and remove it",
+        "cannot find out which ports, user ids and tap networks other fleets have: {}, which \
+         records them, {why}: {remedy}",
         path.display()
     )]
     Untrusted {
@@ -144,11 +144,13 @@ pub enum ClaimsError {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+        /// What the user may do about it.
+        remedy: String,
     },
     /// The system refused.
     #[error(
-        "cannot record the fleet's user ids, ports and networks of taps in {}: {source}; other \
-         fleets read that record: make the folder writable",
+        "cannot use {}, which records the ports, user ids and tap networks of all fleets: \
+         {source}; let this user read it and write to its folder",
         path.display()
     )]
     Failed {
@@ -162,7 +164,7 @@ pub enum ClaimsError {
 impl From<PrivateError> for ClaimsError {
     fn from(error: PrivateError) -> Self {
         match error {
-            PrivateError::Refused { path, why } => Self::Untrusted { path, why },
+            PrivateError::Refused { path, why, remedy } => Self::Untrusted { path, why, remedy },
             PrivateError::Failed { path, source } => Self::Failed { path, source },
         }
     }

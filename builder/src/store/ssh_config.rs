@@ -29,8 +29,9 @@ pub(crate) struct Host {
 /// A path that ssh(1) cannot be told.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the path {} cannot stand in a configuration of ssh: it holds a line break, or `${{`, which \
-     ssh takes for a variable; choose another",
+    "cannot write the path {} into the fleet's ssh_config: ssh reads a line break in a path as its \
+     end, and `${{` as the beginning of a variable; use a path without them for --ssh-key and \
+     XDG_STATE_HOME",
     path.display()
 )]
 pub struct UnspeakablePath {
@@ -247,7 +248,10 @@ mod tests {
         );
         for path in ["/a\nb", "/a${HOME}"] {
             let error = quoted(Path::new(path)).unwrap_err();
-            assert!(error.to_string().contains("choose another"), "{error}");
+            assert!(
+                error.to_string().contains("use a path without them"),
+                "{error}"
+            );
         }
     }
 

@@ -157,7 +157,12 @@ fn tell(report: &settings::Report) {
         tracing::info!("{knob}: {from} → {to}, as it was");
     }
     for left in &report.left {
-        tracing::warn!("{} is left as it is: {}", left.knob, left.why);
+        tracing::warn!(
+            "did not restore {} to {}: {}",
+            left.knob,
+            left.old,
+            left.why
+        );
     }
     if let Some(merged) = &report.merged {
         tracing::warn!("{} pages stay merged: {}", merged.pages, merged.why);

@@ -14,6 +14,7 @@ use crate::store::claims::ClaimsError;
 use crate::store::folder::FolderError;
 use crate::store::ssh_config::SshConfigError;
 use crate::store::users::UsersError;
+use crate::system::SystemError;
 use crate::units::GuestIndexError;
 use crate::vmm::qemu::EmulatorError;
 use crate::vmm::{KvmClosed, Unreadable};
@@ -73,15 +74,19 @@ pub enum SiteError {
     #[error(transparent)]
     Subnet(#[from] SubnetError),
     /// The system refused.
-    #[error("cannot supervise the fleet: {0}")]
-    System(#[from] io::Error),
+    #[error(transparent)]
+    System(#[from] SystemError),
 }
 
 /// A guest's VMM that could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     /// The folder of its sockets went, as at a log-out.
-    #[error("the folder {} of its sockets is gone; the guest starts once the folder is back", path.display())]
+    #[error(
+        "cannot make the guest's sockets: the folder {} was removed, as the system does at a \
+         log-out; the fleet's supervisor makes it again, and the guest starts then",
+        path.display()
+    )]
     NoRuntimeFolder {
         /// The folder.
         path: PathBuf,

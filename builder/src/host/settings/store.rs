@@ -141,7 +141,7 @@ fn boot_id(root: &Path) -> Result<BootId, SettingsError> {
 impl From<PrivateError> for SettingsError {
     fn from(error: PrivateError) -> Self {
         match error {
-            PrivateError::Refused { path, why } => Self::Untrusted { path, why },
+            PrivateError::Refused { path, why, .. } => Self::Untrusted { path, why },
             PrivateError::Failed { path, source } => failed(&path, source),
         }
     }

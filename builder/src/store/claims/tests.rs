@@ -258,29 +258,30 @@ fn a_record_of_nothing_is_no_file_and_one_of_an_earlier_boot_is_nothing() {
 
 #[test]
 fn what_others_may_have_written_is_refused() {
-    for (what, tamper) in [
+    for (what, remedy, tamper) in [
         (
             "mode 0644",
+            "chmod 0600",
             (|record| {
                 fs::set_permissions(record, Permissions::from_mode(0o644)).unwrap();
             }) as fn(&Path),
         ),
-        ("symbolic link", |record| {
+        ("symbolic link", "remove it", |record| {
             let elsewhere = record.with_file_name("elsewhere");
             fs::rename(record, &elsewhere).unwrap();
             symlink(elsewhere, record).unwrap();
         }),
-        ("hard link", |record| {
+        ("hard link", "remove it", |record| {
             fs::hard_link(record, record.with_file_name("elsewhere")).unwrap();
         }),
-        ("written to by others", |record| {
+        ("written to by others", "chmod go-w", |record| {
             let folder = record.parent().unwrap();
             fs::set_permissions(folder, Permissions::from_mode(0o722)).unwrap();
         }),
-        ("not a record of fleets", |record| {
+        ("not a record of fleets", "remove it", |record| {
             fs::write(record, "{}").unwrap();
         }),
-        ("form 2", |record| {
+        ("version 2", "use the imgbuild that launched", |record| {
             let text = fs::read_to_string(record).unwrap();
             fs::write(record, text.replace("\"schema\":1", "\"schema\":2")).unwrap();
         }),
@@ -292,10 +293,7 @@ fn what_others_may_have_written_is_refused() {
         let error = host.register("s").turn(fleet.path(), || true).unwrap_err();
         assert!(matches!(error, ClaimsError::Untrusted { .. }), "{error}");
         let error = error.to_string();
-        assert!(
-            error.contains(what) && error.contains("remove it"),
-            "{error}"
-        );
+        assert!(error.contains(what) && error.contains(remedy), "{error}");
         // A look is of use all the same.
         assert_eq!(host.register("s").look().ports().len(), 0, "{what}");
     }
