@@ -27,7 +27,7 @@ pub(crate) fn set_up(identity: Option<&Identity>, console: &mut Console) -> Devi
     }
     match set_up_eth0(&socket, identity) {
         Ok(true) => return DeviceState::Up,
-        Ok(false) => console.log(format_args!("eth0: left down: no address in an identity")),
+        Ok(false) => console.log(format_args!("eth0 stays down: the identity has no address")),
         Err(failure) => console.log(format_args!("eth0: {failure}")),
     }
     DeviceState::Failed

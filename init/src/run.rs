@@ -102,7 +102,7 @@ fn try_run(
         },
         // PID 1's own; whoever calls this keeps them.
         Command::Heartbeat | Command::Identify | Command::Poweroff | Command::Reboot => {
-            streams.error(b"only on the console\n")?;
+            streams.error(b"this command works only on the console\n")?;
             Err(Fault::Code(2))
         }
     }

@@ -121,7 +121,7 @@ impl Check {
         if self.json {
             print_json(&report)?;
         } else if report.restored.is_empty() && report.left.is_empty() && report.held.is_empty() {
-            print("nothing to put back")?;
+            print("no setting to restore")?;
         }
         Ok(if report.left.is_empty() {
             Exit::Done

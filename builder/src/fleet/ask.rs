@@ -186,7 +186,7 @@ impl Asks {
                 && let Some(guest) = ask.waiting.pop_front()
             {
                 if !supervisor.members().get(guest).is_some_and(is_up) {
-                    let what = "it is not up".to_owned();
+                    let what = "it is not running".to_owned();
                     ask.unsent.push_back(no_answer(guest, what, now));
                     continue;
                 }

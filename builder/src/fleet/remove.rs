@@ -34,7 +34,7 @@ pub(crate) enum RemoveError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error(
-        "fleet {name} has {}: `imgbuild launch --resume {name}` goes on with them, `imgbuild \
+        "fleet {name} has {}: `imgbuild launch --resume {name}` resumes it, `imgbuild \
          rm --force {name}` kills them", counted(*living, "living guest")
     )]
     Living { name: String, living: u64 },

@@ -103,7 +103,7 @@ impl Wishes {
             match act {
                 Act::Kill if pid.is_none() => {
                     let phase = member.guest().phase().name();
-                    refuse(guest, format!("it does not run: it is {phase}"));
+                    refuse(guest, format!("it is not running: its state is {phase}"));
                 }
                 Act::Restart if leaves(guest) || self.ending => {
                     refuse(guest, "it is being removed".to_owned());
@@ -151,7 +151,7 @@ impl Wishes {
         let busy = if self.ending {
             Some("the fleet is ending")
         } else if self.fewer.is_some() || self.more.is_some() {
-            Some("another change of the number of guests is under way")
+            Some("another change of the number of guests is in progress; try again when it is done")
         } else {
             None
         };

@@ -164,11 +164,11 @@ impl fmt::Display for Hold {
             Self::Parallel { booting } => {
                 write!(
                     f,
-                    "{} are booting, and no more may at a time",
+                    "{} are booting, which is the most at a time (--parallel)",
                     counted(booting as u64, "guest")
                 )
             }
-            Self::Rate(rate) => write!(f, "{rate} guests a second are started"),
+            Self::Rate(rate) => write!(f, "--rate allows {rate} starts a second"),
             Self::Pressure(percent) => write!(
                 f,
                 "tasks wait for memory {percent:.1} % of the time, more than {PRESSURE_MOST} %"
@@ -199,8 +199,8 @@ impl fmt::Display for Hold {
                 unmerged,
             } => write!(
                 f,
-                "{} of memory are available, and KSM is still merging that of {}: {} saved, {} \
-                 looked at",
+                "{} of memory are available, and KSM is still merging the memory of {}: it has \
+                 saved {} and scanned {}",
                 size(available),
                 counted(living as u64, "guest"),
                 size(merged.saturating_mul(PAGE)),

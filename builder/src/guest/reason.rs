@@ -80,14 +80,14 @@ impl fmt::Display for Reason {
             Self::SlowBoot(time) => {
                 write!(
                     f,
-                    "not ready after {} s, for want of CPU time",
+                    "not ready after {} s, because it got too little CPU time",
                     time.as_secs()
                 )
             }
             Self::NoAnswer(time) => {
                 write!(
                     f,
-                    "hung: no answer for {} s, though it could run",
+                    "it hangs: it has not answered for {} s, although it got CPU time",
                     time.as_secs()
                 )
             }
@@ -106,7 +106,7 @@ impl fmt::Display for Reason {
             Self::Late(time) => {
                 write!(
                     f,
-                    "no answer for {} s, for want of CPU time",
+                    "no answer for {} s, because it got too little CPU time",
                     time.as_secs()
                 )
             }

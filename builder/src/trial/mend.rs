@@ -76,8 +76,8 @@ impl Drop for Hold {
                 };
                 if let Some(held) = report.held.iter().find(by_guests) {
                     tracing::info!(
-                        "host settings stay for {}; `imgbuild check --restore` puts them back \
-                         once they are gone",
+                        "did not restore host settings, because {} may need them; `imgbuild \
+                         check --restore` restores them once those have ended",
                         names(held)
                     );
                 }
@@ -97,7 +97,7 @@ pub(crate) fn mend(
 ) -> Result<Vec<Applied>, SettingsError> {
     for module in modules(report) {
         match load_module(module, interrupt) {
-            Ok(()) => tracing::info!("loaded the module {module}, which stays"),
+            Ok(()) => tracing::info!("loaded the module {module}; no restore unloads it"),
             Err(error) => tracing::warn!("{error}"),
         }
     }
@@ -124,7 +124,12 @@ pub(crate) fn restore() -> Result<settings::Report, SettingsError> {
     let report = owner().restore()?;
     tell(&report);
     for held in &report.held {
-        tracing::info!("{} stays {} for {}", held.knob, held.wrote, names(held));
+        tracing::info!(
+            "{} stays {}, because {} may need it",
+            held.knob,
+            held.wrote,
+            names(held)
+        );
     }
     Ok(report)
 }
@@ -154,7 +159,7 @@ fn owner() -> Owner {
 fn tell(report: &settings::Report) {
     for restored in &report.restored {
         let (knob, from, to) = (restored.knob, restored.from, restored.to);
-        tracing::info!("{knob}: {from} → {to}, as it was");
+        tracing::info!("{knob}: {from} → {to}, restored");
     }
     for left in &report.left {
         tracing::warn!(

@@ -9,7 +9,7 @@ use crate::control::types::API_VERSION;
 pub(crate) enum ClientError {
     /// Nobody listens on the fleet's control socket.
     #[error(
-        "nothing supervises the fleet {fleet}: `imgbuild launch --resume {fleet}` goes on with it, \
+        "nothing supervises the fleet {fleet}: `imgbuild launch --resume {fleet}` resumes it, \
          `imgbuild rm {fleet}` removes it"
     )]
     NotSupervised { fleet: String },

@@ -62,7 +62,7 @@ impl Fleet<'_> {
                     let taken = |line: &&String| supervisor.type_line(guest, line);
                     Ok(lines.iter().take_while(taken).count())
                 } else {
-                    Err(format!("{guest} does not run"))
+                    Err(format!("{guest} is not running"))
                 });
             }
         }

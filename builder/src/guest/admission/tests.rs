@@ -288,9 +288,9 @@ fn what_holds_guests_back_is_told_in_figures() {
     let table = [
         (
             Hold::Parallel { booting: 3 },
-            "3 guests are booting, and no more may at a time",
+            "3 guests are booting, which is the most at a time (--parallel)",
         ),
-        (Hold::Rate(2.5), "2.5 guests a second are started"),
+        (Hold::Rate(2.5), "--rate allows 2.5 starts a second"),
         (
             Hold::Pressure(12.34),
             "tasks wait for memory 12.3 % of the time, more than 10 %",
@@ -311,8 +311,8 @@ fn what_holds_guests_back_is_told_in_figures() {
                 merged: 1 << 18,
                 unmerged: 1 << 8,
             },
-            "1.0 GiB of memory are available, and KSM is still merging that of 1,200 guests: \
-             1.0 GiB saved, 1.0 MiB looked at",
+            "1.0 GiB of memory are available, and KSM is still merging the memory of 1,200 guests: \
+             it has saved 1.0 GiB and scanned 1.0 MiB",
         ),
     ];
     for (hold, text) in table {

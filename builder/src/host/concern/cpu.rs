@@ -78,11 +78,11 @@ fn vt(host: &Host, want: &Want) -> Finding {
                 ),
                 None => (
                     Severity::Advice,
-                    "KVM is there without it, so something else stands in for it.",
+                    "KVM is there without it, so something else does its work.",
                 ),
                 Some(Link::Kernel | Link::Module | Link::Device) => (
                     Severity::Advice,
-                    "If /dev/kvm opens, something else stands in for it.",
+                    "If /dev/kvm opens, something else does its work.",
                 ),
             };
             let fix = if is_guest(host) {

@@ -177,6 +177,6 @@ fn tun(host: &Host, want: &Want, config: &Config) -> Finding {
         config,
         &["CONFIG_TUN"],
         lack,
-        "Guests can be connected by taps; --net user does without.",
+        "Guests can be connected by taps, which --net user does not need.",
     )
 }

@@ -139,8 +139,8 @@ fn module(host: &Host, want: &Want) -> Finding {
                 want.under_kvm(Severity::Advice),
                 value,
                 need,
-                "It stands in for VT-x or SVM and may run guests' kernels in another way, or not \
-                 at all; the probe of the device finds out.",
+                "It takes the place of VT-x or SVM and may run guests' kernels in another way, or \
+                 not at all; the probe of the device finds out.",
             )
             .mended_by(Fix::manual(
                 Needs::Choice,
@@ -166,7 +166,7 @@ fn pvm(value: String, want: &Want) -> Finding {
         want.under_kvm(Severity::Advice),
         value,
         "kvm_intel or kvm_amd",
-        "It is PVM (Pagetable Virtual Machine), which does without VT-x and SVM: it runs guests \
+        "It is PVM (Pagetable Virtual Machine), which does not need VT-x or SVM: it runs guests \
          whose kernel has CONFIG_PVM_GUEST, which no released kernel has, and emulates the \
          kernels of others, such as imgbuild's.",
     );

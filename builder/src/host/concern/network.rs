@@ -135,7 +135,7 @@ fn tun(host: &Host, want: &Want) -> Finding {
         value,
         "/dev/net/tun, and CAP_NET_ADMIN",
         "Taps are made through it, one a guest, and routed: the 1,024 ports of a bridge do not \
-         bound them. Guests behind --net user do without.",
+         bound them. Guests behind --net user do not need it.",
     )
     .mended_by(Fix::manual(
         Needs::Command,

@@ -15,8 +15,8 @@ pub(crate) enum SettingsError {
     },
     /// The record, or its folder, is not as imgbuild would have left it.
     #[error(
-        "{} {why}, so imgbuild does not act on it and changed no setting; read it, put back by \
-         hand what it names, and remove it",
+        "{} {why}, so imgbuild neither trusts it nor changes any setting; it lists the settings \
+         that imgbuild changed: restore those by hand, then remove it",
         path.display()
     )]
     Untrusted {

@@ -45,7 +45,7 @@ impl Folder {
             Err(error) => Err(error.to_string()),
         };
         if let Err(why) = removed {
-            tracing::warn!("{} is left as it is: {why}", self.runtime.display());
+            tracing::warn!("did not remove {}: {why}", self.runtime.display());
         }
     }
 }
