@@ -1,4 +1,4 @@
-//! A fleet's life: its guests are started, listened to and ended together.
+//! A fleet's life: starting its guests, listening to them, and ending them.
 
 mod ask;
 mod headway;

@@ -1,4 +1,4 @@
-//! Guest kernels: from a source and configuration fragments, or ready-made.
+//! Guest kernels: built from source and configuration fragments, or ready-made.
 
 use std::ffi::OsStr;
 use std::num::NonZero;

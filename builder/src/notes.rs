@@ -1,4 +1,4 @@
-//! What was found out about files, noted for as long as they are unchanged.
+//! Notes about files, which hold for as long as the files are unchanged.
 //!
 //! A file counts as unchanged while its device, inode, size, modification and
 //! change times are; anyone who can forge those can write the cache itself.

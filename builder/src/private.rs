@@ -1,10 +1,10 @@
-//! Folders that nobody else may change: what imgbuild keeps, its sockets, its
-//! cache, and the records of what it did to the host.
+//! Folders that nobody else may change: state, sockets, cache, and the record of
+//! host settings.
 //!
-//! Such a folder is opened once, without following a link, and judged: it must
+//! Such a folder is opened once, without following a link, and checked: it must
 //! belong to this user, nobody else may write to it, and nobody else may put
-//! another in its place. What is made and removed in it goes through the open
-//! folder, so that a name that is changed meanwhile leads nowhere else.
+//! another folder in its place. Files in it are made and removed through the open
+//! folder, so that renaming the folder meanwhile does not redirect them.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};

@@ -1,4 +1,4 @@
-//! What the system refused to do: an error number alone does not say that.
+//! Errors of system calls, with what failed: an error number alone does not say it.
 
 use std::io;
 

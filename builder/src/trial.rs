@@ -1,4 +1,4 @@
-//! Guests on trial: a fleet in a temporary folder, gone with its value.
+//! Guests on trial: a fleet in a temporary folder, which is removed with its value.
 
 use crate::artifact::opened::Artifacts;
 use crate::directories::Directories;

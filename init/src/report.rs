@@ -1,4 +1,4 @@
-//! What the command `status` tells.
+//! The answer to the command `status`.
 
 use core::fmt;
 

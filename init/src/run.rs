@@ -1,5 +1,5 @@
-//! Commands, as a connection or the console gives them: all but those that
-//! only PID 1 can do.
+//! Runs the commands of a connection or the console, except those that only PID 1
+//! can run.
 
 use core::ffi::CStr;
 

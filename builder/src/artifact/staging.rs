@@ -1,11 +1,11 @@
 //! A folder that appears whole or not at all.
 //!
-//! Everything is written into a hidden sibling and exchanged with the final
-//! folder by one `renameat2(RENAME_EXCHANGE)`, so an interrupted or failed
-//! build leaves the previous output as it was; what is in it is on the disk
-//! before, and the exchange is before the build is done, so that a power cut
-//! leaves the one or the other, too. A sibling left behind by a killed build is
-//! known by its lock, which died with its owner, and is removed by the next one.
+//! A build writes everything into a hidden sibling of the output folder, brings
+//! that to the disk, and exchanges the two by one `renameat2(RENAME_EXCHANGE)`,
+//! which it brings to the disk as well. So an interrupted or failed build leaves
+//! the previous output unchanged, and a power cut leaves either the previous output
+//! or the new one. A killed build leaves its sibling behind. The lock on that died
+//! with its owner, so the next build recognizes the sibling and removes it.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;

@@ -1,4 +1,4 @@
-//! `--user`: root does what a user would do, as that user.
+//! `--user`: root acts as another user.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;

@@ -1,5 +1,5 @@
-//! A fleet's numbers as Prometheus asks for them: its text format, version
-//! 0.0.4 (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+//! A fleet's numbers in Prometheus's text format, version 0.0.4
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use std::fmt::Write as _;
 use std::path::Path;

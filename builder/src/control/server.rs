@@ -1,9 +1,9 @@
 //! The thread that speaks HTTP/1.1 for a fleet.
 //!
-//! It knows nothing of guests: a request becomes one of [`bridge::Request`],
-//! and what comes back is written. An idle server sleeps; a slow or hostile
-//! client costs a connection of [`CONNECTIONS_MAX`], for the time of its
-//! time-out, and memory within fixed bounds.
+//! It knows nothing of guests: it turns a request into a [`bridge::Request`] and
+//! writes the answer that comes back. An idle server sleeps. A slow or hostile
+//! client takes one of [`CONNECTIONS_MAX`] connections until its time-out, and a
+//! bounded amount of memory.
 //!
 //! [`bridge::Request`]: super::bridge::Request
 

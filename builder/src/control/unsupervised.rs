@@ -1,4 +1,4 @@
-//! A fleet whose supervisor died, as far as its folder and the processes tell.
+//! A fleet whose supervisor died, read from its folder and from the processes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

@@ -1,7 +1,7 @@
-//! Questions to guests, and those who hold guests `urgent` meanwhile.
+//! Questions to guests, and the clients that keep guests in the CPU class `urgent`.
 //!
-//! A guest is `urgent` while it is asked. All of a fleet asked at once would be
-//! as far apart as before, so only some are at a time.
+//! A guest is `urgent` while it is asked. If all guests of a fleet were urgent at
+//! once, none would come before another, so only a few are asked at a time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

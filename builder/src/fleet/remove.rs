@@ -1,4 +1,4 @@
-//! `rm`: what a fleet without a supervisor left.
+//! `rm`: removes a fleet that has no supervisor.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;

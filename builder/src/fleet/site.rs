@@ -1,5 +1,4 @@
-//! What the guests of a fleet run from and within: artifacts, files of their
-//! own, CPUs.
+//! What the guests of a fleet run with: artifacts, files of their own, CPUs.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;

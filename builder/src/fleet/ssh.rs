@@ -1,4 +1,4 @@
-//! Guests of a running fleet, reached with the system's own ssh(1).
+//! Runs the system's ssh(1) to reach guests of a running fleet.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

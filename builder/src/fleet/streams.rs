@@ -1,4 +1,4 @@
-//! Who listens to a fleet: its events, and its guests' consoles.
+//! The clients that listen to a fleet's events and to its guests' consoles.
 
 use std::collections::HashMap;
 

@@ -1,11 +1,11 @@
 //! One thread that starts guests, listens to them, starts them again and ends
 //! them.
 //!
-//! Everything arrives as an event of one poll set: console output, what VMMs
-//! write to stderr (by inotify), a VMM's end (by pidfd), requests and the user's
-//! interrupt. Nothing here waits for a single guest, and nothing is polled: the
-//! only times at which it wakes by itself are those that a guest's state machine
-//! or the admission of the next start asks for.
+//! Everything arrives as an event of one poll set: console output, what VMMs write
+//! to stderr (by inotify), a VMM's end (by pidfd), requests and the user's
+//! interrupt. The loop never waits for a single guest and polls nothing. It wakes
+//! by itself only at the times that a guest's state machine, or the admission of
+//! the next start, asks for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

@@ -1,8 +1,9 @@
-//! When another guest may start: as fast as CPUs, memory and KSM keep up, and
-//! never so that the host runs out of memory. Pure, but for [`look`].
+//! When another guest may start: as fast as CPUs, memory and KSM allow, and never
+//! so that the host runs out of memory. Pure, except for [`look`].
 //!
-//! Free memory alone does not tell: a guest costs most before KSM has merged it,
-//! and one that boots has not taken yet what it is going to.
+//! Free memory alone is not enough to decide: a guest takes the most memory before
+//! KSM has merged its pages, and a guest that boots has not yet taken all that it
+//! will need.
 
 use std::fmt;
 use std::path::Path;

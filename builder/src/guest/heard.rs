@@ -1,4 +1,4 @@
-//! What a guest's console and its VMM say, and what that tells of the guest.
+//! What the output of a guest's console and of its VMM says about the guest.
 
 use std::time::Instant;
 

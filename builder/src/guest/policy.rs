@@ -1,4 +1,4 @@
-//! When a guest is late, and whether and when it is started again.
+//! When a guest counts as late, and whether and when it is started again.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Why a guest is not ready, or is started again.
+//! Why a guest is not ready, or was started again.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Where a guest is. What means something in one place only is kept in that
-//! place, so that no step can find it in another.
+//! The state of a guest. A value that has a meaning in one state only is stored in
+//! that state, so that no step can find it in another.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! What of the host's keeps a guest from being started: it is not held against
-//! the guest.
+//! Troubles of the host that keep a guest from starting. They do not count as
+//! failures of the guest.
 
 use std::fmt;
 

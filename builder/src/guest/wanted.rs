@@ -1,4 +1,4 @@
-//! What users want of guests.
+//! What users ask for: guests up or down, when they burn, when they start again.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What a check says: one [`Finding`] for each thing that was looked at.
+//! The result of one check: a [`Finding`].
 
 use std::fmt::{self, Write as _};
 

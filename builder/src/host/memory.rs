@@ -1,4 +1,4 @@
-//! Memory: how much there is, how much is left, and how the kernel hands it out.
+//! Memory: how much the host has, how much is free, and how the kernel commits it.
 
 use std::fs::File;
 use std::path::Path;

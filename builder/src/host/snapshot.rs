@@ -1,7 +1,7 @@
-//! A host as one value: what checks judge, and what a user can save and send.
+//! A host as one value, which checks judge and which a user can save and send.
 //!
-//! Everything that may be absent is an `Option`. What is there but could not be
-//! read, or makes no sense, is `None` too, and listed in [`Host::unseen`].
+//! Everything that may be absent is an `Option`. What exists but cannot be read, or
+//! is malformed, is `None` as well and is listed in [`Host::unseen`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! From source and fragments to a stripped `vmlinux`.
+//! Builds a stripped `vmlinux` from source and fragments.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

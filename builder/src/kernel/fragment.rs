@@ -1,4 +1,4 @@
-//! Kernel configuration fragments: what they ask for, each setting with its place.
+//! Kernel configuration fragments: their settings, each with its place.
 
 use std::collections::BTreeMap;
 use std::fmt;

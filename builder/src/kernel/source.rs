@@ -1,4 +1,4 @@
-//! Which kernel source to build, and what is known of it.
+//! Finds the kernel source to build, with its digest and origin.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;

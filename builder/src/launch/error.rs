@@ -1,4 +1,4 @@
-//! Why a fleet was not launched, or not gone on with.
+//! Why a fleet was not launched or resumed.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

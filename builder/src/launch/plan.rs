@@ -1,4 +1,4 @@
-//! What a fleet will be, with what no other fleet has.
+//! Plans a fleet: chooses what no other fleet has, and makes its spec.
 
 use std::path::Path;
 

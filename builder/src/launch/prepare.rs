@@ -1,4 +1,4 @@
-//! The host is checked, and its settings changed where that was asked for.
+//! Checks the host, and changes its settings if the user asked for that.
 
 use super::error::LaunchError;
 use super::options::{HostSettings, LaunchOptions};

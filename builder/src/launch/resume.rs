@@ -1,4 +1,4 @@
-//! `launch --resume`, and what every supervisor does from the first guest to the
+//! `launch --resume`, and what every supervisor does from its first guest to its
 //! last.
 
 use std::path::Path;

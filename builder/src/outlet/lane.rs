@@ -1,4 +1,4 @@
-//! A queue and the thread that writes what is in it.
+//! A queue, and the thread that writes its content.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

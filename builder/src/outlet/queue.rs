@@ -1,4 +1,4 @@
-//! What waits to be written: so much and no more; pure.
+//! The text that waits to be written, up to a bound; pure.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! What can be wrong with where guests are to run.
+//! Why guests cannot be placed as the user asked.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What a process does for its own safety, or before it becomes a program.
+//! What a process sets for its own safety, and before it executes a program.
 
 use std::io;
 use std::ops::Range;

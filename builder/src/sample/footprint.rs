@@ -1,4 +1,4 @@
-//! What a process costs its host, and what two guests' RAM have in common.
+//! How much memory a process uses, and which pages of two guests' RAM are equal.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};

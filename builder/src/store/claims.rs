@@ -1,11 +1,12 @@
-//! What no two fleets of a host may have: user ids, networks of taps, ports of
-//! the loopback.
+//! What no two fleets of a host may have in common: user ids, networks of taps,
+//! ports of the loopback.
 //!
-//! A record tells what each fleet has, whichever state folder that is in: of
-//! root's fleets in `/run/imgbuild`, of another user's in the runtime folder.
-//! Who chooses has it locked from the look at what others have until its own
-//! choice stands there, so that two launches at one moment choose apart. A fleet
-//! that is gone has nothing, so that no death of a process leaves anything taken.
+//! A record says what each fleet has, whichever state folder the fleet is in: that
+//! of root's fleets is in `/run/imgbuild`, that of another user's fleets in the
+//! runtime folder. A launch holds a lock on its folder from reading it until the
+//! choice is written, so that two launches at the same time choose differently.
+//! Entries of fleets that are gone are dropped, so the death of a process leaves
+//! nothing taken.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -1,6 +1,6 @@
-//! A fleet's guests as ssh(1) knows them: where each is, by which key it is
-//! known, and which key it lets in. Written before the first guest starts, so
-//! that strict checking of host keys passes the first time.
+//! A fleet's guests for ssh(1): the address of each, its host key, and the key to
+//! log in with. The files are written before the first guest starts, so that strict
+//! checking of host keys passes at the first log-in.
 
 use std::io;
 use std::net::SocketAddrV4;

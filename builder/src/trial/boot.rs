@@ -1,4 +1,4 @@
-//! Boot verification: one guest from the built artifacts must come up.
+//! Boot verification: one guest from the built artifacts must boot.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

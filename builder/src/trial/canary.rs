@@ -1,6 +1,5 @@
-//! Canaries: two guests from the built artifacts, started to see whether
-//! guests come up here, what one costs, and whether KSM merges what they have
-//! in common.
+//! Canaries: two guests from the built artifacts, started to find out whether guests
+//! boot here, what one costs, and whether KSM merges what they have in common.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

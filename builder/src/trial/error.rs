@@ -1,4 +1,4 @@
-//! Why guests were not tried.
+//! Why guests could not be run on trial.
 
 use crate::artifact::opened::ArtifactsError;
 use crate::fleet::site::SiteError;

@@ -1,4 +1,4 @@
-//! Changes host settings as a report's fixes say, and puts them back.
+//! Changes host settings as a report's fixes say, and restores them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

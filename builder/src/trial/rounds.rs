@@ -1,4 +1,4 @@
-//! How guests on trial are started, heard and ended.
+//! Starts guests on trial, listens to them, and ends them.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What a guest's process may do, set between fork and exec.
+//! Restricts what a guest's process may do, between fork and exec.
 
 use std::ffi::CStr;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,6 +1,6 @@
-//! What a guest's VMM is handed when it starts: open files, not paths.
+//! The open files, not paths, that a guest's VMM is handed when it starts.
 //!
-//! So it needs no right to any folder, and no path has to be escaped for it.
+//! So the VMM needs no right to any folder, and no path has to be escaped for it.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;

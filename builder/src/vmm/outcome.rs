@@ -1,4 +1,4 @@
-//! What became of a VMM.
+//! How a VMM ended.
 
 use std::fmt;
 use std::time::Duration;

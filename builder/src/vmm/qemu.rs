@@ -1,4 +1,4 @@
-//! QEMU: the only place that names one of its options.
+//! QEMU: the only module that names one of its options.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! The stack, looked at when all is lost: which functions had called which.
+//! Walks the stack after a panic, to print which functions had called which.
 
 use core::arch::asm;
 use core::fmt;

@@ -1,4 +1,4 @@
-//! An answer as it arrives: HTTP/1.1, bounded.
+//! Reads an HTTP/1.1 answer as it arrives, within bounds.
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};

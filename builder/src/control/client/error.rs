@@ -1,4 +1,4 @@
-//! Why a supervisor gave no answer.
+//! Why a request to a supervisor failed.
 
 use std::io;
 use std::path::PathBuf;

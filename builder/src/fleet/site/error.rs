@@ -1,4 +1,4 @@
-//! Why guests have no place, and why a VMM was not started.
+//! Why a site could not be made, and why a VMM was not started.
 
 use std::io;
 use std::path::PathBuf;

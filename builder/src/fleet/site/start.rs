@@ -1,4 +1,4 @@
-//! A guest's VMM is handed its files and started.
+//! Opens a guest's files, hands them to its VMM, and starts that.
 
 use std::fs::OpenOptions;
 use std::io;

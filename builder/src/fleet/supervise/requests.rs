@@ -1,4 +1,4 @@
-//! What clients ask a supervisor for.
+//! The requests of clients to a supervisor.
 
 use super::Fleet;
 use crate::control::bridge::Request;

@@ -1,5 +1,5 @@
-//! What inotify(7) tells: which guests' VMMs wrote to stderr, and that the
-//! fleet's sockets are gone.
+//! Watches by inotify(7) which guests' VMMs write to stderr, and whether the
+//! fleet's sockets are removed.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsString};

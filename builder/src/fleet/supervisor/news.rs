@@ -1,4 +1,4 @@
-//! What the poll set tells, and by which tokens.
+//! The poll set: its events, and the token of each source.
 
 use std::io;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Guests that wait to be started, in order, and what holds them back.
+//! The guests that wait for their start, in order, and what they wait for.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;

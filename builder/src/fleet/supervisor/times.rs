@@ -1,4 +1,4 @@
-//! When guests want a turn that no event brings.
+//! The times at which guests need a turn of the loop although no event came.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

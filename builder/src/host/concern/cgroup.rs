@@ -1,4 +1,4 @@
-//! Control groups, and what they withhold from this process.
+//! Control groups, and what they deny this process.
 
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::snapshot::{CgroupVersion, Host};

@@ -1,7 +1,7 @@
-//! What the processor does for virtual machines, and what KVM uses of it.
+//! What the processor offers to virtual machines, and what KVM uses of it.
 //!
-//! `/proc/cpuinfo` tells what the CPU has, a module's parameter what KVM makes
-//! of it: where both speak, the parameter decides.
+//! `/proc/cpuinfo` says what the CPU has, and a parameter of the KVM module says
+//! what KVM uses. If both are known, the parameter decides.
 
 use super::facts::link::{Link, broken};
 use super::facts::processor::{has, is_amd, is_guest, is_set, vendor_module, virtualizes};

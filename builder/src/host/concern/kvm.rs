@@ -1,4 +1,4 @@
-//! `/dev/kvm`, the module behind it, and what it did with a guest's kernel code.
+//! `/dev/kvm`, the module behind it, and how it ran a guest's kernel code.
 
 use super::facts::link::{Link, broken, stands_in, vendor_modules};
 use super::facts::processor;

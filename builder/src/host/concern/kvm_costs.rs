@@ -1,5 +1,5 @@
-//! What KVM costs beside running guests' code: time to make one, CPU time while it
-//! sleeps, and threads of the kernel.
+//! What KVM costs besides running guests' code: time to make a machine, CPU time
+//! while that sleeps, and threads of the kernel.
 
 use super::facts::config;
 use super::facts::link::broken;

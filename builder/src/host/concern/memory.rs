@@ -1,4 +1,4 @@
-//! Memory: how many guests fit, and what else takes it from them.
+//! Memory: how many guests fit, and what else uses it.
 
 use std::path::Path;
 

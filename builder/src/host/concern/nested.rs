@@ -1,4 +1,5 @@
-//! A host that is a guest itself, and what spares its guests the outer hypervisor.
+//! A host that is a guest itself, and features that save its guests exits to the
+//! outer hypervisor.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! What could not be seen.
+//! What could not be read.
 
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::snapshot::Host;

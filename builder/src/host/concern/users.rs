@@ -1,4 +1,4 @@
-//! User ids for guests, and what those may not open.
+//! User ids for guests, and files that those ids cannot open.
 
 use super::facts::link::broken;
 use super::text::{count, counted};

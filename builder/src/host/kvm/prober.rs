@@ -1,5 +1,5 @@
-//! Tries KVM in a process of its own, which is killed where KVM hangs: a system
-//! call that does not come back cannot be given up in any other way.
+//! Probes KVM in a process of its own and kills that process if KVM hangs, because
+//! a system call that does not return cannot be given up in any other way.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! Why the owner of the host's settings did nothing at all.
+//! Why no host setting was read or changed.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What became of settings that were to be written, or put back.
+//! What happened to settings that were to be written or restored.
 
 use std::{fmt, io};
 

@@ -1,4 +1,4 @@
-//! The one owner of host settings: writes them, and remembers what they were.
+//! The one owner of host settings: writes them, and records their old values.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The record of changed settings: its form, and what makes it credible.
+//! The record of changed settings: its form, and when it is trusted.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Whether `PR_SET_MEMORY_MERGE` (prctl(2)) outlives execve(2): it is set in a
-//! child, which then becomes a program that shows what the kernel knows of it.
+//! Whether `PR_SET_MEMORY_MERGE` (prctl(2)) survives execve(2): a child sets it and
+//! then becomes a program that prints the kernel's flag.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;

@@ -1,5 +1,5 @@
-//! Which addresses and which interface a guest has: pure functions of the
-//! fleet and the guest's number.
+//! The addresses and the interface name of a guest: pure functions of the fleet and
+//! the guest's number.
 
 use std::fmt;
 use std::net::Ipv4Addr;

@@ -1,4 +1,4 @@
-//! The form of the record of what fleets have.
+//! The form of the record of claims.
 
 use std::path::Path;
 

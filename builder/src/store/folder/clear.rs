@@ -1,4 +1,4 @@
-//! A folder is removed.
+//! Removes a fleet's folders.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What can be wrong with a fleet's folder.
+//! Why a fleet's folder cannot be used.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Which fleets there are.
+//! Lists fleets.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
-//! Who has a fleet: the process that holds the lock in its folder.
+//! Which process has a fleet: the one that holds the lock in the fleet's folder.
 //!
-//! The lock is a file's, and not the folder's own, since a folder takes none on
-//! file systems that hosts share (nfs(5)). It says whose it is.
+//! The lock is on a file, which names the process, and not on the folder itself,
+//! because file systems that hosts share do not lock folders (nfs(5)).
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};

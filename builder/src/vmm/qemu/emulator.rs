@@ -1,5 +1,5 @@
-//! The QEMU of a fleet, as it was when the fleet was launched: what it is known
-//! by for as long as the fleet lives.
+//! The QEMU of a fleet, as it was at the launch: its path, version and digest, which
+//! the fleet keeps for as long as it lives.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;

@@ -1,5 +1,5 @@
-//! Which QEMU: a program of this host, found once, and named by its absolute
-//! path from then on.
+//! Finds QEMU among this host's programs, once, and names it by its absolute path
+//! from then on.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
