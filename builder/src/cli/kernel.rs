@@ -201,9 +201,10 @@ struct Build {
     json: bool,
 }
 
-// Nothing is compiled, so no number of compilers is of use.
 #[derive(Debug, Args)]
-#[command(mut_arg("jobs", |jobs| jobs.hide(true)))]
+#[command(mut_arg("jobs", |jobs| {
+    jobs.help("Ignored: fetching a source runs no compilers")
+}))]
 struct Fetch {
     #[command(flatten)]
     common: Common,
