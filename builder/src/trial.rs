@@ -19,7 +19,7 @@ use crate::{host, random};
 pub(crate) mod boot;
 pub(crate) mod canary;
 mod error;
-pub(crate) mod mend;
+pub(crate) mod fix;
 pub(crate) mod readiness;
 mod rounds;
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 use tty_init::protocol::Message;
 
+use super::changes::selected;
 use super::supervisor::Supervisor;
-use super::wishes::selected;
 use crate::control::types::{Answer, AskRequest, Selection};
 use crate::host;
 use crate::units::GuestIndex;

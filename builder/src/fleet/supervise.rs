@@ -7,11 +7,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::log::Log;
 use super::ask::Asks;
-use super::headway::Headway;
+use super::changes::Wishes;
+use super::start_progress::Headway;
 use super::streams::Streams;
 use super::supervisor::{Member, Notice, Observation, Outlook, Supervisor, TO_COME, Why};
 use super::view;
-use super::wishes::Wishes;
 use crate::control::bridge::{Request, bridge};
 use crate::control::server::{self, Server};
 use crate::control::types::{Event, Stage};

@@ -10,7 +10,7 @@ use crate::host::want::GuestUsers;
 use crate::interrupt::Interrupt;
 use crate::net::tap::Subnet;
 use crate::store::users::Users;
-use crate::trial::mend::Hold;
+use crate::trial::fix::Hold;
 use crate::trial::readiness::{self, Canaries, Question, Report};
 use crate::vmm::Accel;
 

@@ -9,10 +9,10 @@ use super::{LaunchError, LaunchEvent, Launched, Milestone, Summary, detach, rais
 use crate::artifact::opened::Artifacts;
 use crate::control::types::Event;
 use crate::directories::Directories;
+use crate::fleet::changes::STOP_GRACE;
 use crate::fleet::site::Site;
 use crate::fleet::supervise::{Attachment, Fleet};
 use crate::fleet::supervisor::{BurnOrder, Member, Supervisor};
-use crate::fleet::wishes::STOP_GRACE;
 use crate::guest::admission::Admission;
 use crate::guest::{
     Backoff, Desired, Event as GuestEvent, GIVE_UP, OnTrouble, Phase, Policy, deadline,
@@ -24,7 +24,7 @@ use crate::store::folder::{Folder, Paths};
 use crate::store::journal::{History, Journal};
 use crate::store::orphans::{self, Living, Mark};
 use crate::system::Doing as _;
-use crate::trial::mend::Hold;
+use crate::trial::fix::Hold;
 use crate::units::counted;
 use crate::vmm::Lifetime;
 use crate::vmm::qemu::{Emulator, Standing};

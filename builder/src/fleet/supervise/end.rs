@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use super::Fleet;
 use crate::control::types::Event;
+use crate::fleet::changes::STOP_GRACE;
 use crate::fleet::supervise::{SuperviseError, Tally};
 use crate::fleet::supervisor::Member;
 use crate::fleet::view;
-use crate::fleet::wishes::STOP_GRACE;
 use crate::guest::{Desired, Phase};
 
 impl Fleet<'_> {
