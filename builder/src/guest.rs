@@ -239,7 +239,7 @@ impl Guest {
         };
     }
 
-    /// Takes an event that happens `now`. `jitter`, from 0 to 1, is drawn anew by
+    /// Takes an event that happens `now`. `jitter`, from 0 to 1, is drawn again by
     /// the caller for each, and spreads restarts.
     pub fn apply(
         &mut self,

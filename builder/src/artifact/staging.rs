@@ -170,7 +170,7 @@ impl Drop for Staging {
 ///
 /// The lock is on the folder itself: there is no moment without it but the one
 /// between creation and lock, and a folder that another build took for stale
-/// in that moment is made anew. The rest of its name is by chance, since whoever
+/// in that moment is made again. The rest of its name is by chance, since whoever
 /// may write to `parent` could have something else under one that can be known.
 fn create_locked(parent: &Path, prefix: &str) -> io::Result<(PathBuf, File)> {
     loop {

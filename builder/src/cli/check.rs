@@ -96,7 +96,7 @@ impl Check {
                 print_text(fix::script(&before).trim_end())?;
                 return Ok(exit(&before));
             }
-            applied = fix::mend(&before, &Holder::User, &context.interrupt)?;
+            applied = fix::apply(&before, &Holder::User, &context.interrupt)?;
             host = self.host(context)?;
         }
         let canaries = match (&self.from, self.canary) {

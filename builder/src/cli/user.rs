@@ -29,7 +29,7 @@ pub(super) enum UserError {
     Refused { name: String, source: io::Error },
 }
 
-/// Becomes this process anew as the user called `name`, with that user's groups,
+/// Becomes this process again as the user called `name`, with that user's groups,
 /// and home folder instead of root's; returns if this is that user already.
 pub(super) fn act_as(name: &str) -> Result<(), UserError> {
     let found = User::from_name(name).map_err(|source| UserError::Unreadable {

@@ -142,7 +142,7 @@ impl Client {
         self.call("POST", path, &bytes)
     }
 
-    /// Connects to the supervisor. One that lives makes a control socket anew
+    /// Connects to the supervisor. One that lives makes a control socket again
     /// that is gone, and may have moved it.
     fn connect(&self) -> Result<UnixStream, ClientError> {
         let fleet = self.fleet.clone();

@@ -275,10 +275,10 @@ async fn converse(stream: impl Read + Write + Unpin, handler: Handler) -> Ended 
             .serve_connection(stream, answer)
     );
     let mut stopping = pin!(stopped.wait_for(|stopping| *stopping));
-    let mut told = false;
+    let mut announced = false;
     let ended = poll_fn(|context| {
-        if !told && stopping.as_mut().poll(context).is_ready() {
-            told = true;
+        if !announced && stopping.as_mut().poll(context).is_ready() {
+            announced = true;
             connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(context)

@@ -65,14 +65,14 @@ pub(crate) fn remove(
         name: name.to_owned(),
         source,
     };
-    let told = Remnant::of(folder.path()).mark;
-    if told.is_none() && survivors == Survivors::Spare {
+    let recorded = Remnant::of(folder.path()).mark;
+    if recorded.is_none() && survivors == Survivors::Spare {
         return Err(RemoveError::Unknown {
             name: name.to_owned(),
             spec: folder.spec_file(),
         });
     }
-    let mark = told.or_else(|| shown(&folder));
+    let mark = recorded.or_else(|| shown(&folder));
     let living = match mark {
         Some(mark) => orphans::living(Path::new("/"), mark).map_err(guests)?,
         None => Vec::new(),

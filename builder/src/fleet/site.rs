@@ -102,7 +102,7 @@ impl Site {
         &mut self.spec
     }
 
-    /// Makes the folder of sockets anew, elsewhere if need be, which the spec then
+    /// Makes the folder of sockets again, elsewhere if need be, which the spec then
     /// says.
     pub fn renew_runtime(&mut self) -> Result<(), SiteError> {
         if self.folder.move_runtime()? {

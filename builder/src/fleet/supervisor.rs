@@ -315,7 +315,7 @@ impl Supervisor {
     }
 
     /// Tells a guest's state machine what the user wants, or what was found.
-    pub fn wish(&mut self, guest: GuestIndex, event: &Event<'_>) {
+    pub fn request(&mut self, guest: GuestIndex, event: &Event<'_>) {
         self.apply(guest, event);
         if matches!(event, Event::Restart(_)) {
             self.starts.end_trouble();

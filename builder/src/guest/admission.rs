@@ -115,16 +115,16 @@ pub enum Verdict {
     Wait {
         /// When to look again; sooner if a guest ended or is ready.
         until: Instant,
-        why: Hold,
+        why: Delay,
     },
     /// There is no room, and none is coming by itself. It is worth another look
     /// now and then: memory may come back.
-    Full(Hold),
+    Full(Delay),
 }
 
 /// What holds a guest back.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Hold {
+pub enum Delay {
     /// As many boot as may at a time.
     Parallel { booting: usize },
     /// As many were started as may in a second.
@@ -159,7 +159,7 @@ pub enum Hold {
     },
 }
 
-impl fmt::Display for Hold {
+impl fmt::Display for Delay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Parallel { booting } => {
@@ -244,7 +244,7 @@ impl Admission {
             why,
         };
         if seen.booting >= self.parallel {
-            return wait(Hold::Parallel {
+            return wait(Delay::Parallel {
                 booting: seen.booting,
             });
         }
@@ -255,24 +255,24 @@ impl Admission {
         let floor = self.spec.keep_free;
         let room = seen.room;
         if seen.available < guests.saturating_add(floor) {
-            let hold = Hold::Memory {
+            let delay = Delay::Memory {
                 available: seen.available,
                 floor,
                 guests,
             };
-            return self.run_short(now, seen, seen.available, hold);
+            return self.run_short(now, seen, seen.available, delay);
         }
         if room < guests {
-            return self.run_short(now, seen, room, Hold::Group { room, guests });
+            return self.run_short(now, seen, room, Delay::Group { room, guests });
         }
         self.short = None;
         if seen.memory_pressure > PRESSURE_MOST {
-            return wait(Hold::Pressure(seen.memory_pressure));
+            return wait(Delay::Pressure(seen.memory_pressure));
         }
         match (self.spec.rate, self.next) {
             (Some(rate), Some(until)) if now < until => Verdict::Wait {
                 until,
-                why: Hold::Rate(rate),
+                why: Delay::Rate(rate),
             },
             _ => Verdict::Start,
         }
@@ -291,7 +291,7 @@ impl Admission {
     }
 
     /// Tells whether memory that is short may yet come; so much is `available`.
-    fn run_short(&mut self, now: Instant, seen: &Seen, available: u64, hold: Hold) -> Verdict {
+    fn run_short(&mut self, now: Instant, seen: &Seen, available: u64, delay: Delay) -> Verdict {
         let merged = seen.ksm.map_or(0, |ksm| ksm.merged);
         let short = self.short.get_or_insert(Shortage {
             improved: now,
@@ -313,11 +313,11 @@ impl Admission {
         });
         short.full |= stuck >= PATIENCE && merging.is_none();
         if short.full {
-            return Verdict::Full(hold);
+            return Verdict::Full(delay);
         }
         Verdict::Wait {
             until: now + LOOK,
-            why: merging.map_or(hold, |ksm| Hold::Merging {
+            why: merging.map_or(delay, |ksm| Delay::Merging {
                 available,
                 living: seen.living,
                 merged: ksm.merged,

@@ -24,7 +24,7 @@ use crate::store::folder::{Folder, Paths};
 use crate::store::journal::{History, Journal};
 use crate::store::orphans::{self, Living, Mark};
 use crate::system::Doing as _;
-use crate::trial::fix::Hold;
+use crate::trial::fix::Lease;
 use crate::units::counted;
 use crate::vmm::Lifetime;
 use crate::vmm::qemu::{Emulator, Standing};
@@ -58,10 +58,10 @@ pub(crate) fn resume(
         });
     }
     folder.make_folders()?;
-    tell_of_qemu(name, &spec.qemu);
+    warn_of_qemu(name, &spec.qemu);
     raise(Resource::Nproc)?;
     // Settings that the fleet was launched with stay in force for it.
-    let _settings = Hold::of_others(name);
+    let _settings = Lease::of_others(name);
     let journal = Journal::open(&folder.journal())?;
     let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
     site.renew_runtime()?;
@@ -70,7 +70,7 @@ pub(crate) fn resume(
 
 /// Tells what became of a fleet's QEMU. Guests that live go on whatever that is:
 /// they have it open.
-fn tell_of_qemu(name: &str, qemu: &Emulator) {
+fn warn_of_qemu(name: &str, qemu: &Emulator) {
     match qemu.standing() {
         Ok(Standing::Same) => {}
         Ok(Standing::Replaced) => tracing::warn!("{name}: {}", qemu.replaced()),
@@ -104,8 +104,8 @@ pub(crate) fn supervise(
     let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
     supervisor.become_these(spec.guests);
     adopt(&mut supervisor, journal.history())?;
-    let mut tell = |event: &Event| emit(LaunchEvent::Fleet(event.clone()));
-    let fleet = Fleet::new(supervisor, journal, &mut tell)?;
+    let mut forward = |event: &Event| emit(LaunchEvent::Fleet(event.clone()));
+    let fleet = Fleet::new(supervisor, journal, &mut forward)?;
     let (ending, tally) = fleet.run(attachment)?;
     let summary = Box::new(Summary {
         fleet: spec.name,
@@ -172,12 +172,12 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         let lives = member.lives();
         supervisor.remember(guest, past.restarts, past.over);
         if past.desired == Desired::Down {
-            supervisor.wish(guest, &GuestEvent::Stop(STOP_GRACE));
+            supervisor.request(guest, &GuestEvent::Stop(STOP_GRACE));
         } else if !lives && past.over == Some(Phase::Restarting) {
             // Its next start was waited for.
-            supervisor.wish(guest, &GuestEvent::Restart(STOP_GRACE));
+            supervisor.request(guest, &GuestEvent::Restart(STOP_GRACE));
         } else if !lives && past.last.is_some() {
-            supervisor.wish(guest, &GuestEvent::Gone);
+            supervisor.request(guest, &GuestEvent::Gone);
         }
     }
     if adopted > 0 {

@@ -65,7 +65,7 @@ pub struct Folder {
     paths: Paths,
     /// The folder that the one of what it keeps is in.
     fleets: Private,
-    /// `None` once the folders are removed: others may have made them anew.
+    /// `None` once the folders are removed: others may have made them again.
     lock: Option<Lock>,
     /// The folder of sockets, once this process has made or judged it.
     sockets: Option<Private>,

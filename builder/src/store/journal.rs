@@ -103,7 +103,7 @@ impl Journal {
             .open(path)
             .map_err(unwritable(path))?;
         let found = scan(BufReader::new(&file)).map_err(unreadable(path))?;
-        mend(&mut file, path, &found).map_err(unwritable(path))?;
+        repair(&mut file, path, &found).map_err(unwritable(path))?;
         Ok(Self {
             path: path.to_path_buf(),
             file,
@@ -217,7 +217,7 @@ fn scan(mut file: impl BufRead) -> io::Result<Scan> {
 }
 
 /// Leaves only right lines in `file`.
-fn mend(file: &mut File, path: &Path, found: &Scan) -> io::Result<()> {
+fn repair(file: &mut File, path: &Path, found: &Scan) -> io::Result<()> {
     let shown = path.display();
     let line = found.lines + 1;
     match found.end {

@@ -243,7 +243,7 @@ fn watch_burn(
 
 /// What a guest's counter stands at, a while from now.
 fn look(trial: &mut Trial) -> Result<u64, SystemError> {
-    trial.hold(Some(Instant::now() + BURN), &mut |_, _| {})?;
+    trial.listen(Some(Instant::now() + BURN), &mut |_, _| {})?;
     trial.ask_all(Instant::now() + ANSWER, &mut |_, _| {})?;
     let status = trial.member().guest().status();
     Ok(status.map_or(0, |status| status.burn.rounds))

@@ -71,7 +71,7 @@ pub(crate) fn run(
     let tables = footprint::nested_tables();
     let mut trial = Trial::new(artifacts, &setup, 2, directories, interrupt)?;
     trial.start_all(&mut |_, _| {})?;
-    trial.hold(Some(Instant::now() + SETTLE), &mut |_, _| {})?;
+    trial.listen(Some(Instant::now() + SETTLE), &mut |_, _| {})?;
     if interrupt.requested() {
         return Ok(None);
     }
@@ -204,7 +204,7 @@ fn watch(trial: &mut Trial, pid: u32, alike: u64, ksm: &Ksm) -> Result<Merging, 
             return Ok(seen);
         }
         let next = Instant::now() + LOOK;
-        trial.hold(Some(next), &mut |_, _| {})?;
+        trial.listen(Some(next), &mut |_, _| {})?;
         // Interrupted, or both guests are gone.
         if Instant::now() < next {
             return Ok(seen);

@@ -19,22 +19,22 @@ use crate::vmm::Accel;
 /// Settings that hold for as long as this value lives; dropped, it puts back
 /// those that nobody else holds.
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(crate) struct Lease {
     holder: Holder,
 }
 
-impl Hold {
+impl Lease {
     /// Does what `report` says for the fleet that this process launches.
     pub(crate) fn new(
         report: &Report,
         fleet: &str,
         interrupt: &Interrupt,
     ) -> Result<Self, SettingsError> {
-        let hold = Self {
+        let lease = Self {
             holder: Holder::this_process(fleet)?,
         };
-        mend(report, &hold.holder, interrupt)?;
-        owner().join(&hold.holder)?;
+        apply(report, &lease.holder, interrupt)?;
+        owner().join(&lease.holder)?;
         for fix in report.fixes() {
             if let Fix::OpenFiles(limit) = *fix {
                 let limits = Rlimit {
@@ -46,7 +46,7 @@ impl Hold {
                 }
             }
         }
-        Ok(hold)
+        Ok(lease)
     }
 
     /// Keeps what others had changed for the fleet that this process launches,
@@ -64,11 +64,11 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for Lease {
     fn drop(&mut self) {
         match owner().release(&self.holder) {
             Ok(report) => {
-                tell(&report);
+                log_restored(&report);
                 let by_guests = |held: &&Held| {
                     held.by
                         .iter()
@@ -90,7 +90,7 @@ impl Drop for Hold {
 }
 
 /// Changes what `report` says that `--fix` changes, for `holder`, and says so.
-pub(crate) fn mend(
+pub(crate) fn apply(
     report: &Report,
     holder: &Holder,
     interrupt: &Interrupt,
@@ -122,7 +122,7 @@ pub(crate) fn mend(
 /// Puts back what imgbuild changed and no living fleet holds, and says so.
 pub(crate) fn restore() -> Result<settings::Report, SettingsError> {
     let report = owner().restore()?;
-    tell(&report);
+    log_restored(&report);
     for held in &report.held {
         tracing::info!(
             "{} stays {}, because {} may need it",
@@ -134,7 +134,7 @@ pub(crate) fn restore() -> Result<settings::Report, SettingsError> {
     Ok(report)
 }
 
-/// What [`mend`] would do, as a shell script, and what is left to the host's
+/// What [`apply`] would do, as a shell script, and what is left to the host's
 /// owner, as comments.
 pub(crate) fn script(report: &Report) -> String {
     let mut script = settings::script(&settings(report), &modules(report));
@@ -156,7 +156,7 @@ fn owner() -> Owner {
     Owner::new(Path::new("/"))
 }
 
-fn tell(report: &settings::Report) {
+fn log_restored(report: &settings::Report) {
     for restored in &report.restored {
         let (knob, from, to) = (restored.knob, restored.from, restored.to);
         tracing::info!("{knob}: {from} → {to}, restored");

@@ -23,19 +23,19 @@ impl Trial {
         observe: &mut dyn FnMut(&Member, &Observation),
     ) -> Result<(), SystemError> {
         self.supervisor.start_planned();
-        self.listen(None, observe, |supervisor| {
+        self.turns(None, observe, |supervisor| {
             supervisor.count(&TO_COME) > 0 && !supervisor.is_hopeless() && !supervisor.interrupted()
         })
     }
 
     /// Listens until `until` (for ever without), until no guest is left, or
     /// until the user interrupts.
-    pub(super) fn hold(
+    pub(super) fn listen(
         &mut self,
         until: Option<Instant>,
         observe: &mut dyn FnMut(&Member, &Observation),
     ) -> Result<(), SystemError> {
-        self.listen(until, observe, |supervisor| {
+        self.turns(until, observe, |supervisor| {
             supervisor.any(Member::lives) && !supervisor.interrupted()
         })
     }
@@ -48,7 +48,7 @@ impl Trial {
         observe: &mut dyn FnMut(&Member, &Observation),
     ) -> Result<(), SystemError> {
         self.supervisor.ask_for_heartbeats();
-        self.listen(Some(until), observe, |supervisor| {
+        self.turns(Some(until), observe, |supervisor| {
             supervisor.any(Member::owes_an_answer) && !supervisor.interrupted()
         })
     }
@@ -61,13 +61,13 @@ impl Trial {
     ) -> Result<(), SystemError> {
         self.supervisor.stop_everything(grace);
         let until = Instant::now() + grace + KILL_WAIT;
-        self.listen(Some(until), observe, |supervisor| {
+        self.turns(Some(until), observe, |supervisor| {
             supervisor.any(Member::lives)
         })
     }
 
     /// Listens while that `goes_on`, until `until` at the latest.
-    fn listen(
+    fn turns(
         &mut self,
         until: Option<Instant>,
         observe: &mut dyn FnMut(&Member, &Observation),

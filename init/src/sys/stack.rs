@@ -46,15 +46,15 @@ impl fmt::Display for Callers {
         } else {
             0
         };
-        let mut told = 0;
+        let mut printed = 0;
         for index in 0..words.min(WORDS_MAX) {
             let place = ptr::with_exposed_provenance::<usize>(here + index * size_of::<usize>());
             // SAFETY: what lies between the stack pointer and an outer frame of
             // the same stack is mapped, and aligned as the pointer is.
             let word = unsafe { place.read_volatile() };
-            if code.contains(&word) && told < CALLERS_MAX {
+            if code.contains(&word) && printed < CALLERS_MAX {
                 write!(f, " {word:#x}")?;
-                told += 1;
+                printed += 1;
             }
         }
         Ok(())

@@ -114,7 +114,7 @@ impl SpawnError {
             Self::NoRuntimeFolder { .. } | Self::Qemu(_) => Reason::Host(Trouble::Short(said)),
             Self::Tap(TapError::Busy(_)) => Reason::Host(Trouble::Taken(said)),
             Self::Tap(_) | Self::Files(_) | Self::Process(_) => {
-                Trouble::told_by(&said).map_or(Reason::Spawn(said), Reason::Host)
+                Trouble::in_message(&said).map_or(Reason::Spawn(said), Reason::Host)
             }
         }
     }

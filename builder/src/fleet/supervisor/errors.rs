@@ -132,7 +132,7 @@ mod tests {
             assert!(!errors.read().sockets_gone);
             tidy(&folder);
             assert!(errors.read().sockets_gone);
-            // Made anew, it is watched anew.
+            // Made again, it is watched again.
             let _ = fs::create_dir(&folder);
             fs::write(folder.join("control"), "").unwrap();
             errors.watch_sockets(&folder.join("control")).unwrap();

@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_come_in_order_and_a_later_one_is_asked_for_anew() {
+    fn turns_come_in_order_and_a_later_one_is_asked_for_again() {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let mut times = Times::default();

@@ -102,7 +102,7 @@ fn vt(host: &Host, want: &Want) -> Finding {
                 )
             };
             VT.finds(want.under_kvm(severity), "neither", need, meaning)
-                .mended_by(fix)
+                .with_fix(fix)
         }
     }
 }
@@ -150,7 +150,7 @@ impl Feature {
                 };
                 self.check
                     .finds(want.under_kvm(Severity::Advice), value, need, self.without)
-                    .mended_by(fix)
+                    .with_fix(fix)
             }
         }
     }

@@ -88,7 +88,7 @@ fn options(check: Check, config: &Config, options: &[&str], lack: Lack, meaning:
     };
     check
         .finds(severity, value, need, meaning)
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Reboot,
             format!("boot a kernel built with {}", missing.join(", ")),
         ))

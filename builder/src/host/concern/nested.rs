@@ -54,7 +54,7 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
             "a host that is not a guest",
             meaning,
         )
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Choice,
             "use a bare-metal host for figures that are to be compared",
         ));

@@ -33,5 +33,5 @@ pub(super) fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
         )
     };
     let finding = UNSEEN.finds(Severity::Advice, list.join(", "), need, meaning);
-    vec![finding.mended_by(Fix::manual(Needs::Command, fix))]
+    vec![finding.with_fix(Fix::manual(Needs::Command, fix))]
 }

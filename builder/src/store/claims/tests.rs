@@ -179,12 +179,12 @@ fn a_fleet_without_a_folder_has_what_it_took_while_a_guest_lives() {
 fn what_specs_tell_that_no_record_does_is_taken_too() {
     let host = Host::new();
     let one = host.fleet("s", "one");
-    let told = FleetSpec {
+    let recorded = FleetSpec {
         ports: vec![1024, 1025],
         run_as_base: Some(70_000),
         ..spec("one", 0)
     };
-    one.write_spec(&told).unwrap();
+    one.write_spec(&recorded).unwrap();
     let two = one.path().with_file_name("two");
     let others = |fleet: &Path| {
         let turn = host.turn("s", fleet);
@@ -194,7 +194,7 @@ fn what_specs_tell_that_no_record_does_is_taken_too() {
     assert_eq!(others(&two), (2, vec![IdRange::whole(70_000)]));
     assert_eq!(others(one.path()), (0, Vec::new()));
     // The record knows better how many there are.
-    let claim = Claim::of(&told, one.path(), Some(IdRange::new(70_000, 10)));
+    let claim = Claim::of(&recorded, one.path(), Some(IdRange::new(70_000, 10)));
     host.turn("s", one.path()).take(claim).unwrap();
     assert_eq!(others(&two), (2, vec![IdRange::new(70_000, 10)]));
 }

@@ -30,7 +30,7 @@ impl Folder {
             other => other,
         };
         if_there(removed).map_err(unwritable(&spec))?;
-        // The locked folder last: until it is gone nobody can make it anew.
+        // The locked folder last: until it is gone nobody can make it again.
         let removed = self.fleets.remove(self.name());
         removed.map_err(unwritable(&self.state))
     }

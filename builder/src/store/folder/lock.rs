@@ -36,7 +36,7 @@ impl Lock {
     /// Locks the folder called `name` in `fleets`; `None` if it is not there.
     ///
     /// The lock goes when the folder goes; one that went while we waited for it
-    /// is looked for anew. Who only looks whether the fleet runs shares the
+    /// is looked for again. Who only looks whether the fleet runs shares the
     /// lock for a moment, and is waited for.
     pub(super) fn claim(fleets: &Private, name: &str) -> Result<Option<Self>, FolderError> {
         let mut tries = 0;
