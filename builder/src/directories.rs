@@ -47,7 +47,7 @@ pub enum DirectoriesError {
 
 impl DirectoriesError {
     /// Whether somebody else may have made or changed a folder, by which it is
-    /// told from one that cannot be used at all.
+    /// distinguished from one that cannot be used at all.
     pub fn is_refusal(&self) -> bool {
         let Self::NotOurs { source, .. } = self else {
             return false;

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory as _};
+use serde_json::Value;
 
 use crate::cli::Cli;
+use crate::control::schema::schema;
 
 /// What is refused, and what to write instead.
 const REFUSED: [(&str, &str); 31] = [
@@ -242,6 +244,28 @@ fn help_refuses_words_that_readers_stumble_over() {
     let faults: Vec<_> = found
         .iter()
         .filter_map(|(place, text)| Some(format!("{place}: {text:?} {}", fault(text)?)))
+        .collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Every description in a schema.
+fn descriptions(schema: &Value, found: &mut Vec<String>) {
+    if let Some(text) = schema["description"].as_str() {
+        found.push(text.to_owned());
+    }
+    let below = schema.as_object().into_iter().flat_map(|map| map.values());
+    let below = below.chain(schema.as_array().into_iter().flatten());
+    below.for_each(|schema| descriptions(schema, found));
+}
+
+#[test]
+fn the_schema_refuses_words_that_readers_stumble_over() {
+    let mut found = Vec::new();
+    descriptions(&schema(), &mut found);
+    assert!(found.len() > 80, "{}", found.len());
+    let faults: Vec<_> = found
+        .iter()
+        .filter_map(|text| Some(format!("{text:?} {}", fault(text)?)))
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

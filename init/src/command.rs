@@ -100,10 +100,10 @@ pub struct Request<'a> {
     pub command: Result<Command<'a>, CommandError>,
 }
 
-/// Why a line is no command.
+/// Why a line is not a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandError {
-    /// The first word is no command's name.
+    /// The first word is not a command's name.
     Unknown,
     /// After `@` comes no number below 2^32.
     BadTag,

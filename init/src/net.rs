@@ -55,7 +55,7 @@ fn set_up_eth0(socket: &OwnedFd, identity: Option<&Identity>) -> Result<bool, Fa
     ETH0.up(socket).context("SIOCSIFFLAGS")?;
     if let Some(gateway) = address.gateway {
         if (u32::from(gateway) ^ u32::from(address.ip)) & mask != 0 {
-            // A routed tap without a bridge: its other end is no neighbour by
+            // A routed tap without a bridge: its other end is not a neighbour by
             // address, so the kernel must be told that it is one.
             ETH0.add_host_route(socket, gateway)
                 .context("SIOCADDRT gateway")?;

@@ -51,7 +51,7 @@ impl E2fs {
     }
 
     /// What has it say its name and version, and change nothing. tune2fs has no
-    /// option for that, and says it before it looks at what is no file system.
+    /// option for that, and says it before it looks at what is not a file system.
     fn question(self) -> &'static [&'static str] {
         match self {
             Self::Mke2fs => &["-V"],

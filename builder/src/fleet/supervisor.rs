@@ -52,8 +52,9 @@ pub(crate) use starts::{Outlook, Why};
 /// Of the poll set.
 const EPOLL: &str = "wait for the guests' events by epoll";
 
-/// How long after a question what a guest gets of the CPU begins to count, which
-/// takes some thirty system calls to see: nearly all have answered by then.
+/// How long after a question the supervisor begins to measure a guest's CPU time.
+/// That takes some thirty system calls, and nearly all guests have answered by
+/// then.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// How often a console is tried that took no connection.

@@ -330,7 +330,7 @@ impl Admission {
 /// Looks at the host under `root`, where so many guests boot and live, and their
 /// control groups limit memory to `allowed` bytes more, if they do.
 ///
-/// What cannot be read is no reason to start no guests: unknown memory is taken
+/// What cannot be read is not a reason to start no guests: unknown memory is taken
 /// for enough of it (`u64::MAX`), unknown pressure for none, and KSM that does
 /// not tell for one that does not run.
 pub(crate) fn look(root: &Path, allowed: Option<u64>, booting: usize, living: usize) -> Seen {

@@ -92,7 +92,7 @@ impl Guest {
 
     pub(crate) fn complain(&mut self, line: &str) -> Option<Action> {
         let complaint = Complaint::of(line);
-        // What is no complaint would be shown as what its guest said last.
+        // What is not a complaint would be shown as what its guest said last.
         if complaint == Complaint::Progress {
             return None;
         }

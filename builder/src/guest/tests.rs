@@ -839,7 +839,7 @@ fn a_quiet_guest_is_asked_and_any_sign_of_life_puts_it_off() {
         assert_eq!(bench.says(sign), None);
     }
     assert_eq!(bench.ticks_after(HEALTH), Some(Action::Ask));
-    // Text is no answer.
+    // Text is not an answer.
     bench.waits(seconds(1.0));
     bench.says("watchdog: BUG: soft lockup");
     assert_eq!(bench.ticks_after(seconds(14.0)), Some(Action::Measure));

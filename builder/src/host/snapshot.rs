@@ -97,7 +97,7 @@ pub struct Cpu {
     pub vendor: Option<String>,
     /// Model name.
     pub model: Option<String>,
-    /// Processors online; where the kernel does not tell, those that this
+    /// Processors online; where the kernel does not say, those that this
     /// process may use.
     pub online: u64,
     /// Processors that this process may use.
@@ -106,7 +106,7 @@ pub struct Cpu {
     /// at; the latter with `vmx:` before them, as in `vmx:ept`.
     pub flags: BTreeSet<String>,
     /// What the kernel says of `itlb_multihit`, such as `Not affected`; `None`
-    /// where it does not tell.
+    /// where it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub itlb_multihit: Option<String>,
 }

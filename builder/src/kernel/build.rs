@@ -64,7 +64,7 @@ pub enum BuildError {
         hint: &'static str,
         source: ProcessError,
     },
-    /// What was built is no kernel for a guest.
+    /// What was built is not a kernel for a guest.
     #[error(transparent)]
     Result(#[from] PrebuiltError),
     /// The cache cannot be used.

@@ -62,7 +62,7 @@ pub struct SourceInfo {
     /// Where it came from.
     #[serde(flatten)]
     pub origin: Origin,
-    /// The kernel's version, where it can be told.
+    /// The kernel's version, where it is known.
     pub version: Option<String>,
     /// The digest of the tarball or the ready kernel; a tree has none.
     pub sha256: Option<Sha256>,

@@ -124,7 +124,7 @@ pub fn mergeable(pages: &Pages, others: &Pages) -> u64 {
 }
 
 /// Pages of a process that KSM has merged, those that became the kernel's zero
-/// page included; `None` before Linux 5.19, which does not tell.
+/// page included; `None` before Linux 5.19, which does not say.
 pub fn merged(pid: u32) -> Option<u64> {
     ksm::merged(&folder(pid)).ok()
 }

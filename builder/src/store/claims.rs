@@ -126,7 +126,7 @@ impl Others {
     }
 }
 
-/// The network namespace of this thread; of those that cannot be told apart, one.
+/// The network namespace of this thread; of those that cannot be distinguished, one.
 fn network() -> u64 {
     fs::metadata("/proc/thread-self/ns/net").map_or(0, |namespace| namespace.ino())
 }
@@ -177,7 +177,7 @@ pub struct Register {
     /// The record's folder, the first that serves.
     folders: Vec<PathBuf>,
     /// The folder of this user's fleets. What they have counts even where the
-    /// record does not tell it, as after an update of imgbuild.
+    /// record does not say, as after an update of imgbuild.
     fleets: PathBuf,
 }
 

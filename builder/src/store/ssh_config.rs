@@ -26,7 +26,7 @@ pub(crate) struct Host {
     pub key: [u8; 32],
 }
 
-/// A path that ssh(1) cannot be told.
+/// A path that ssh(1) would misread.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot write the path {} into the fleet's ssh_config: ssh reads a line break in a path as its \

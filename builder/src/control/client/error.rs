@@ -49,7 +49,7 @@ pub(crate) enum ClientError {
          whether it lives"
     )]
     Lost { fleet: String, source: io::Error },
-    /// What came is no answer of the interface.
+    /// What came is not an answer of the interface.
     #[error("the supervisor of fleet {fleet} sent a malformed answer: {reason}")]
     Garbled {
         fleet: String,

@@ -31,13 +31,13 @@ pub enum SiteError {
     /// Not every guest can have a port.
     #[error("this host is not ready: {0}")]
     Ports(#[from] TooFewPorts),
-    /// It cannot be told yet what is free.
+    /// Another fleet is choosing, so what is free is not known yet.
     #[error(
         "another fleet is being launched, and may take the ports and user ids that new guests \
          need: try again when that is done"
     )]
     Turn,
-    /// What other fleets have cannot be told, or not be told to them.
+    /// The record of what fleets have cannot be read or written.
     #[error(transparent)]
     Claims(#[from] ClaimsError),
     /// Guests cannot have user ids of their own.

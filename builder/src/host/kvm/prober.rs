@@ -69,7 +69,7 @@ impl Prober {
     }
 
     /// Times how long a machine takes to make in the control group at `cgroup`; or
-    /// says why it cannot be told.
+    /// says why it cannot be found out.
     pub fn vm_create_in(&self, cgroup: &Path, interrupt: &Interrupt) -> Result<Extremes, String> {
         let mut gathered = Gathered::default();
         let step = [Step::VmCreate].into_iter();

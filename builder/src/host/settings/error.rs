@@ -38,16 +38,16 @@ pub(crate) enum SettingsError {
         path.display()
     )]
     Full { path: PathBuf },
-    /// This boot has no name, by which a record could be told from an old one.
+    /// This boot has no name, by which a record could be distinguished from an old one.
     #[error(
         "{} cannot be read: {source}; without it no change can be recorded; mount /proc",
         path.display()
     )]
     Boot { path: PathBuf, source: io::Error },
-    /// Whether guests rest on the settings cannot be told.
+    /// It is not known whether guests rest on the settings.
     #[error("guests cannot be looked for in {}: {source}; mount /proc", path.display())]
     Guests { path: PathBuf, source: io::Error },
-    /// This process cannot tell when it started.
+    /// This process cannot find out when it started.
     #[error("/proc/self/stat cannot be read: {0}; mount /proc")]
     Process(io::Error),
 }

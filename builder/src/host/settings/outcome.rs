@@ -155,7 +155,7 @@ pub(crate) enum Reason {
          processes first"
     )]
     MergedByLiving { pages: u64 },
-    /// Whether processes that live have merged pages cannot be told.
+    /// It is not known whether processes that live have merged pages.
     #[error("imgbuild cannot find out whose the merged pages are: {why}")]
     MergedByUnknown { why: String },
     /// Merged pages would not fit into memory, each for itself.

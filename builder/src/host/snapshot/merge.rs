@@ -14,7 +14,7 @@ use crate::process::{self, ProcessError};
 
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Tries it; `None` if the kernel does not tell.
+/// Tries it; `None` if the kernel does not say.
 pub(crate) fn probe(interrupt: &Interrupt) -> Option<MemoryMerge> {
     let mut command = Command::new("cat");
     command.args(["/proc/self/ksm_stat", "/proc/self/smaps"]);

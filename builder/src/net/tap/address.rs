@@ -69,7 +69,7 @@ pub enum SubnetError {
     },
 }
 
-/// A text that is no subnet.
+/// A text that is not a subnet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseSubnetError {
     /// Not an address, a slash and a prefix length.

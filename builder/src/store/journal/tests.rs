@@ -189,7 +189,7 @@ fn what_follows_a_wrong_line_is_kept_aside() {
         "",
         "x",
         "00000000 {\"t\":\"up\"}",
-        // The right sum of what is no record.
+        // The right sum of what is not a record.
         "41c31526 {\"t\":\"warp\"}",
         "AEEA2013 {\"t\":\"up\"}",
         " aeea2013 {\"t\":\"up\"}",
