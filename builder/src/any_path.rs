@@ -1,4 +1,4 @@
-//! Paths in JSON, whatever bytes they are of: serde has none that is not UTF-8.
+//! Serializes paths of any bytes into JSON: serde takes only those that are UTF-8.
 
 use std::borrow::Cow;
 use std::ffi::OsString;

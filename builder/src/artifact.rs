@@ -1,4 +1,4 @@
-//! The output folder: what stands in it, how it is written, how it is checked.
+//! The output folder: its files, and how they are written and verified.
 
 pub(crate) mod build;
 mod error;

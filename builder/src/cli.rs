@@ -178,7 +178,7 @@ pub fn main() -> ExitCode {
     }
     // From here on what is said takes a thread, for which the end waits.
     match outlet::start() {
-        Ok(()) => logging::tell_losses(&cli.talk),
+        Ok(()) => logging::report_losses(&cli.talk),
         Err(error) => tracing::warn!("output may wait for a slow reader: {error}"),
     }
     let exit = run(cli.verb, &interrupt).unwrap_or_else(|failure| failure.report(&interrupt));

@@ -1,6 +1,6 @@
-//! A fleet's control interface: JSON over HTTP/1.1 on the Unix socket `control`
-//! in its runtime folder. `types` is what goes over the wire, `bridge` what the
-//! supervisor is handed; `docs/api.md` is what users are told.
+//! A fleet's control interface: JSON over HTTP/1.1 on the Unix socket `control` in
+//! its runtime folder. `types` has the documents, `bridge` the requests that the
+//! supervisor receives; `docs/api.md` describes the interface to users.
 
 pub(crate) mod bridge;
 pub(crate) mod client;

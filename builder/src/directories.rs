@@ -32,8 +32,8 @@ pub enum DirectoriesError {
     Boot(std::io::Error),
     /// It is another user's, or could be changed by others.
     #[error(
-        "cannot use the folder for {what}: {source}; unset {variable}, or set it to a folder of \
-         your own"
+        "cannot use the folder for {what}: {source}; or unset {variable}, or set it to a folder \
+         of your own"
     )]
     NotOurs {
         /// What it is for.
@@ -47,7 +47,7 @@ pub enum DirectoriesError {
 
 impl DirectoriesError {
     /// Whether somebody else may have made or changed a folder, by which it is
-    /// told from one that cannot be used at all.
+    /// distinguished from one that cannot be used at all.
     pub fn is_refusal(&self) -> bool {
         let Self::NotOurs { source, .. } = self else {
             return false;

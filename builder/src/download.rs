@@ -1,8 +1,8 @@
 //! Downloads by digest, kept in the cache.
 //!
-//! A file lives at `<cache>/downloads/<sha256>` once its digest is right. Until
-//! then it is `<sha256>.part`, from which the next attempt, in this process or a
-//! later one, goes on.
+//! A file lives at `<cache>/downloads/<sha256>` once its digest is verified. Until
+//! then it is `<sha256>.part`, which the next attempt continues, in this process or
+//! in a later one.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
-//! What a power cut must not tear: content is on the disk before a name leads to
-//! it, and the name before anything relies on it. A rename alone keeps neither:
-//! file systems write content, folders and renames in an order of their own
-//! (ext4's delayed allocation leaves empty files of the right name).
+//! Writes that survive a power cut: content reaches the disk before a name leads to
+//! it, and the name before anything relies on it. A rename alone ensures neither,
+//! because file systems write content, folders and renames in an order of their own
+//! (ext4's delayed allocation can leave an empty file of the right name).
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

@@ -1,12 +1,12 @@
-//! A fleet's life: its guests are started, listened to and ended together.
+//! A fleet's life: starting its guests, listening to them, and ending them.
 
 mod ask;
-mod headway;
+pub(crate) mod changes;
 pub(crate) mod remove;
 pub mod site;
 pub(crate) mod ssh;
+mod start_progress;
 mod streams;
 pub(crate) mod supervise;
 pub(crate) mod supervisor;
 pub(crate) mod view;
-pub(crate) mod wishes;

@@ -50,21 +50,22 @@ const TRIES: u32 = 4;
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Not started yet
+    /// It has not been started yet
     Planned,
-    /// Its VMM was started; its kernel has printed nothing yet
+    /// Its VMM runs; its kernel has not printed anything yet
     Starting,
     /// Its kernel runs; it has not reported ready
     Booting,
     /// It reported ready and answers in time
     Ready,
-    /// It is late with an answer
+    /// It has not answered in time; its VMM still runs
     Unresponsive,
-    /// Its VMM ended, and it is not to be started again
+    /// Its VMM ended, and imgbuild does not start it again: it was stopped, or
+    /// --restart says so
     Exited,
-    /// Its VMM ended, and it will be started again
+    /// Its VMM ended, and imgbuild will start it again
     Restarting,
-    /// It was given up
+    /// It ended several times in a row, and imgbuild gave up
     Failed,
 }
 
@@ -238,7 +239,7 @@ impl Guest {
         };
     }
 
-    /// Takes an event that happens `now`. `jitter`, from 0 to 1, is drawn anew by
+    /// Takes an event that happens `now`. `jitter`, from 0 to 1, is drawn again by
     /// the caller for each, and spreads restarts.
     pub fn apply(
         &mut self,

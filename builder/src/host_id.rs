@@ -1,5 +1,5 @@
-//! Which host this is, and which boot of it: a home folder may be shared by
-//! several.
+//! Identifies this host and its current boot: several hosts may share a home
+//! folder.
 
 use std::path::Path;
 use std::str::FromStr;

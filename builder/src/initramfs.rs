@@ -1,10 +1,10 @@
 //! The guest's first file system: a compressed cpio archive that the kernel
 //! unpacks into memory before it starts `/init`.
 //!
-//! A [`Tree`], which a disk can hold as well, is put together from our init and, where a recipe has one, a root
-//! file system's tar; [`pack`] turns it into the archive. Equal trees give equal
-//! bytes, in whatever order and on whatever day they were put together. The
-//! format is "newc" of Linux's
+//! A [`Tree`], which a disk can hold as well, is made of our init and, if the
+//! recipe has one, a root file system's tar; [`pack`] turns it into the archive.
+//! Equal trees give equal bytes, whatever the order and the time in which they
+//! were made. The format is "newc" of Linux's
 //! `Documentation/driver-api/early-userspace/buffer-format.rst`.
 
 use crate::tree::Tree;

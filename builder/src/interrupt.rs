@@ -1,9 +1,9 @@
-//! The user's wish to stop, as a value that is passed to whatever may take long.
+//! The user's request to stop, as a value that is passed to whatever may take long.
 //!
 //! The first SIGINT, SIGTERM or SIGHUP is only recorded: work in progress sees it by
-//! [`Interrupt::requested`], or by polling [`Interrupt::as_fd`], and undoes what
-//! it began. A second SIGINT ends the process at once. A SIGHUP that nohup(1) has
-//! ignored stays ignored.
+//! [`Interrupt::requested`], or by polling [`Interrupt::as_fd`], and undoes what it
+//! began. A second SIGINT ends the process at once. If nohup(1) had SIGHUP ignored,
+//! it stays ignored.
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};

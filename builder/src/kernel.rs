@@ -1,4 +1,4 @@
-//! Guest kernels: from a source and configuration fragments, or ready-made.
+//! Guest kernels: built from source and configuration fragments, or ready-made.
 
 use std::ffi::OsStr;
 use std::num::NonZero;
@@ -126,7 +126,7 @@ pub(crate) struct Kernel {
     pub format: Format,
     /// The digest of the file.
     pub sha256: Sha256,
-    /// What `uname -r` prints in it, where that can be told.
+    /// What `uname -r` prints in it, where that is known.
     pub version: Option<String>,
     /// Least memory of a guest that it starts in, where its file says.
     pub memory: Option<ByteSize>,

@@ -1,8 +1,6 @@
 //! `launch`: a fleet from an output folder; and `launch --resume`: a fleet whose
 //! supervisor died.
 
-use std::io;
-
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::artifact::opened::Artifacts;
@@ -17,6 +15,7 @@ use crate::store::claims::{Claim, Register};
 use crate::store::folder::{Folder, FolderError, Paths, sweep};
 use crate::store::journal::Journal;
 use crate::store::key::{self, Pair};
+use crate::system::{Doing as _, SystemError};
 use crate::vmm::{Lifetime, Net};
 use detach::detach;
 use error::obstacles;
@@ -72,7 +71,7 @@ pub(crate) fn launch(
         (Net::None, _) => (None, None),
         (Net::User | Net::Tap, Some(key)) => (Some(key), None),
         (Net::User | Net::Tap, None) => {
-            let pair = key::generate(name, &folder)?;
+            let pair = key::generate(name, &folder).doing("make a key for the fleet")?;
             (Some(pair.key.clone()), Some(pair))
         }
     };
@@ -164,21 +163,30 @@ fn cleared(
     directories: &Directories,
     launched: Result<Launched, LaunchError>,
 ) -> Result<Launched, LaunchError> {
-    if launched.is_err()
-        && let Err(error) = remove(name, directories, Survivors::Spare)
-    {
-        tracing::warn!("{error}");
-    }
-    launched
+    launched.map_err(
+        |error| match (error, remove(name, directories, Survivors::Spare)) {
+            // Its log went with its folder.
+            (LaunchError::Supervisor { status, last, .. }, Ok(_)) => LaunchError::Supervisor {
+                status,
+                last,
+                log: None,
+            },
+            (error, Ok(_)) => error,
+            (error, Err(remains)) => {
+                tracing::warn!("{remains}");
+                error
+            }
+        },
+    )
 }
 
 /// Raises a limit of this process as far as it goes: checks judge the hard one.
 /// Guests get limits of their own.
-fn raise(resource: Resource) -> io::Result<()> {
+fn raise(resource: Resource) -> Result<(), SystemError> {
     let limits = getrlimit(resource);
     let raised = Rlimit {
         current: limits.maximum,
         ..limits
     };
-    Ok(setrlimit(resource, raised)?)
+    setrlimit(resource, raised).doing(format!("raise the limit {resource:?} of this process"))
 }

@@ -38,6 +38,7 @@ pub mod recipe;
 mod report;
 pub mod sample;
 pub mod store;
+mod system;
 mod text;
 pub mod tree;
 pub mod trial;

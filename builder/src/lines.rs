@@ -1,4 +1,4 @@
-//! Splits what a console says into lines, in bounded memory.
+//! Splits a console's output into lines, in bounded memory.
 
 /// Longest line that is kept, in bytes; what is beyond is dropped, so that a
 /// console that never ends a line costs no more than this.

@@ -1,5 +1,5 @@
-//! One worker at a time on one thing, across processes: what is in the cache, and
-//! the records of what fleets have and of what was changed on the host.
+//! Locks that let one worker at a time, across processes, use an entry of the cache,
+//! the record of what fleets have, or the record of host settings.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What was found out about files, noted for as long as they are unchanged.
+//! Notes about files, which hold for as long as the files are unchanged.
 //!
 //! A file counts as unchanged while its device, inode, size, modification and
 //! change times are; anyone who can forge those can write the cache itself.
@@ -165,8 +165,8 @@ mod tests {
             self.notes.write(&place, &Note { identity, value }).unwrap();
         }
 
-        /// What is told of the file; 7 is found out anew.
-        fn told(&self) -> u32 {
+        /// What is told of the file; 7 is found out again.
+        fn answer(&self) -> u32 {
             let found = self.notes.recall(&self.path(), "size", |_| Ok(7));
             found.unwrap_or_else(|never: Infallible| match never {})
         }
@@ -178,7 +178,7 @@ mod tests {
         let file = File::options().write(true).open(bench.path()).unwrap();
         let hour_ago = SystemTime::now() - Duration::from_secs(3600);
         file.set_modified(hour_ago).unwrap();
-        assert_eq!(bench.told(), 7);
+        assert_eq!(bench.answer(), 7);
         assert!(!bench.folder.path().join("notes").exists());
     }
 
@@ -186,11 +186,11 @@ mod tests {
     fn what_is_noted_holds_until_the_file_changes() {
         let bench = Bench::new();
         bench.note(3);
-        assert_eq!(bench.told(), 3);
+        assert_eq!(bench.answer(), 3);
         let other = bench.notes.recall(&bench.path(), "colour", |_| Ok(8));
         assert_eq!(other, Ok::<_, Infallible>(8));
         fs::write(bench.path(), "two").unwrap();
-        assert_eq!(bench.told(), 7);
+        assert_eq!(bench.answer(), 7);
     }
 
     #[test]
@@ -201,10 +201,10 @@ mod tests {
         let whole = fs::read(&place).unwrap();
         for damaged in [&b"{"[..], b"", b"\0\xff", &vec![b' '; 1 << 20]] {
             fs::write(&place, damaged).unwrap();
-            assert_eq!(bench.told(), 7);
+            assert_eq!(bench.answer(), 7);
         }
         fs::write(&place, [vec![b' '; 1 << 20], whole].concat()).unwrap();
-        assert_eq!(bench.told(), 7);
+        assert_eq!(bench.answer(), 7);
     }
 
     #[test]

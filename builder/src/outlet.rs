@@ -1,11 +1,11 @@
-//! What this process says, on its way to stdout and stderr.
+//! The way of this process's output to stdout and stderr.
 //!
-//! A reader that does not read, or a terminal that is held (Ctrl-S), blocks who
-//! writes. So a thread writes, and who says something only puts it into a queue,
-//! which drops what it has no room for and says how much. Where both streams are
-//! one file they share thread and queue: what is said to both stays in order.
+//! A reader that does not read, or a terminal that is paused (Ctrl-S), blocks the
+//! writer. So a thread writes, and everybody else only puts text into its queue. A
+//! full queue drops new text and reports how much it dropped. If both streams are
+//! one file, they share a thread and a queue, so that their texts stay in order.
 //!
-//! The streams are the process's, so this is too.
+//! The streams belong to the process, and so does this state.
 
 use std::io::{self, IsTerminal as _};
 use std::os::fd::BorrowedFd;

@@ -1,8 +1,8 @@
-//! On which CPUs guests run, with what memory, and with what share of them.
+//! On which CPUs guests run, with which memory, and with which share of both.
 //!
-//! A guest's CPU is that of its whole VMM process: helper threads run where the
-//! vCPU does. They are idle while a guest burns, and elsewhere they would take
-//! from another guest what this one's experiment is to be charged for.
+//! A guest's placement is that of its whole VMM process: helper threads run on the
+//! vCPU's CPU. They are idle while a guest burns. On another CPU they would take
+//! time from another guest that the experiment has to charge to this one.
 
 use std::io;
 use std::path::Path;

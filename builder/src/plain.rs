@@ -1,5 +1,5 @@
-//! Files that are to be files: who may write to the folder around one can put a
-//! pipe in its place, and whoever opens that waits for ever.
+//! Opens regular files only: whoever may write to a folder can put a pipe in the
+//! place of a file, and a process that opens a pipe waits for ever.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};

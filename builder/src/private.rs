@@ -1,10 +1,10 @@
-//! Folders that nobody else may change: what imgbuild keeps, its sockets, its
-//! cache, and the records of what it did to the host.
+//! Folders that nobody else may change: state, sockets, cache, and the record of
+//! host settings.
 //!
-//! Such a folder is opened once, without following a link, and judged: it must
+//! Such a folder is opened once, without following a link, and checked: it must
 //! belong to this user, nobody else may write to it, and nobody else may put
-//! another in its place. What is made and removed in it goes through the open
-//! folder, so that a name that is changed meanwhile leads nowhere else.
+//! another folder in its place. Files in it are made and removed through the open
+//! folder, so that renaming the folder meanwhile does not redirect them.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -32,6 +32,8 @@ pub(crate) const PLAIN: OFlags = OFlags::NOFOLLOW
 /// The bit that keeps users from each other's entries in a folder of all
 /// (inode(7)).
 const STICKY: u32 = 0o1000;
+/// What helps where something else has the name of what is to be there.
+const MOVE: &str = "move it away, and imgbuild makes a new one";
 
 /// What others may do in a folder besides nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,14 +54,16 @@ pub struct Private {
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateError {
     /// Somebody else may have made or changed it.
-    #[error("{} {why}", path.display())]
+    #[error("{} {why}: {remedy}", path.display())]
     Refused {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+        /// What the user may do about it.
+        remedy: String,
     },
     /// It could not be opened, made or read.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot open or write {}: {source}", path.display())]
     Failed { path: PathBuf, source: io::Error },
 }
 
@@ -127,18 +131,25 @@ impl Private {
         let path = self.path.join(name);
         let file = match openat(&self.folder, name, access | PLAIN, FILE) {
             Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::LOOP) => return Err(refused(&path, "is a symbolic link")),
-            Err(Errno::ISDIR) => return Err(refused(&path, "is not a file")),
+            Err(Errno::LOOP) => {
+                return Err(refused(
+                    &path,
+                    "is a symbolic link",
+                    "find out who made it, and remove it",
+                ));
+            }
+            Err(Errno::ISDIR) => return Err(refused(&path, "is not a file", MOVE)),
             file => File::from(file.map_err(|errno| failed(&path, errno.into()))?),
         };
         let metadata = file.metadata().map_err(|error| failed(&path, error))?;
         if !metadata.is_file() {
-            return Err(refused(&path, "is not a file"));
+            return Err(refused(&path, "is not a file", MOVE));
         }
         belongs_to_us(&metadata, &path)?;
         has_mode(&metadata, FILE.bits(), &path)?;
         if metadata.nlink() != 1 {
-            return Err(refused(&path, "has another name (hard link)"));
+            let remedy = "find out who made that name, and remove it";
+            return Err(refused(&path, "has another name (hard link)", remedy));
         }
         Ok(Some(file))
     }
@@ -154,7 +165,11 @@ impl Private {
             .read_to_end(&mut bytes)
             .map_err(|error| failed(&path, error))?;
         if bytes.len() as u64 > most {
-            return Err(refused(&path, &format!("is longer than {most} bytes")));
+            return Err(refused(
+                &path,
+                &format!("is longer than {most} bytes"),
+                MOVE,
+            ));
         }
         Ok(Some(bytes))
     }
@@ -231,7 +246,8 @@ pub(crate) fn is_served_by_us(socket: impl AsFd, guest: Option<u32>) -> io::Resu
 /// if there is none.
 fn parent(path: &Path) -> Result<Option<(File, &OsStr)>, PrivateError> {
     let Some(name) = path.file_name() else {
-        return Err(refused(path, "is not a folder in another"));
+        let why = "has no name inside another folder";
+        return Err(refused(path, why, "give a folder that has one"));
     };
     let folder = folder_of(path);
     // Where links on the way to it lead is for who made them to say, who is
@@ -253,6 +269,10 @@ fn parent(path: &Path) -> Result<Option<(File, &OsStr)>, PrivateError> {
                 "can be written to by everybody (mode {:04o})",
                 mode & 0o7777
             ),
+            &format!(
+                "check who put what into it, then `chmod o-w {}`",
+                folder.display()
+            ),
         ));
     }
     Ok(Some((parent, name)))
@@ -268,7 +288,8 @@ fn open_in(
     let folder = match openat(parent, name, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::LOOP | Errno::NOTDIR) => {
-            return Err(refused(path, "is a link or a file, and not a folder"));
+            let why = "is a link or a file, and not a folder";
+            return Err(refused(path, why, MOVE));
         }
         folder => File::from(folder.map_err(|errno| failed(path, errno.into()))?),
     };
@@ -281,6 +302,10 @@ fn open_in(
             return Err(refused(
                 path,
                 &format!("can be written to by others (mode {mode:04o})"),
+                &format!(
+                    "check who put what into it, then `chmod go-w {}`",
+                    path.display()
+                ),
             ));
         }
         Others::Look => {}
@@ -315,6 +340,7 @@ fn belongs_to_us(metadata: &Metadata, path: &Path) -> Result<(), PrivateError> {
     Err(refused(
         path,
         &format!("belongs to user {owner}, and imgbuild runs as user {us}"),
+        &format!("run imgbuild as user {owner}, or move it away"),
     ))
 }
 
@@ -326,13 +352,18 @@ fn has_mode(metadata: &Metadata, mode: u32, path: &Path) -> Result<(), PrivateEr
     Err(refused(
         path,
         &format!("has mode {found:04o}, not {mode:04o}"),
+        &format!(
+            "check what is in it, then `chmod {mode:04o} {}`",
+            path.display()
+        ),
     ))
 }
 
-fn refused(path: &Path, why: &str) -> PrivateError {
+fn refused(path: &Path, why: &str, remedy: &str) -> PrivateError {
     PrivateError::Refused {
         path: path.to_path_buf(),
         why: why.to_owned(),
+        remedy: remedy.to_owned(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Recipes: `images/*.toml` → a validated [`Recipe`].
 //!
-//! The file is read into plain values first and judged by one list of rules,
-//! so that a bad recipe is told about every wrong key at once: key, value, rule.
+//! The file is parsed into plain values first and then judged by one list of rules,
+//! so that an error lists every wrong key at once: key, value, rule.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

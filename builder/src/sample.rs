@@ -1,4 +1,4 @@
-//! What processes, their control groups and KSM cost now, as the kernel's files tell.
+//! What processes, their control groups and KSM use now, read from the kernel's files.
 
 pub(crate) mod cgroup;
 pub mod footprint;

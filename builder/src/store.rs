@@ -1,4 +1,4 @@
-//! A fleet on disk: what it is, what was started, and what its guests own.
+//! A fleet on disk: its spec, its journal, and what its guests own.
 
 pub mod claims;
 pub(crate) mod find;

@@ -1,11 +1,11 @@
-//! Text that is not ours: what guests, archives, servers, tools and file names
-//! say, made safe to show.
+//! Makes text from outside safe to print: that of guests, archives, servers, tools
+//! and file names.
 //!
-//! A terminal obeys what it is sent: an escape sequence renames its window, a
-//! bare carriage return writes one line over another, and a change of direction
-//! has a name read as another. Such characters are shown as `\u{1b}`. What
-//! reaches a terminal, a log of ours, JSON or a message passes here; what a user
-//! asked for as it is (`logs` into a pipe) does not.
+//! A terminal obeys what it is sent: an escape sequence renames its window, a bare
+//! carriage return overwrites a line, and a change of direction disguises a name.
+//! Such characters are printed as `\u{1b}`. All text that reaches a terminal, a log
+//! of ours, JSON or a message passes through this module, except what a user asks
+//! for unchanged (`logs` into a pipe).
 
 use std::fmt::Write as _;
 use std::io;

@@ -1,6 +1,4 @@
-//! Guests on trial: a fleet in a temporary folder, gone with its value.
-
-use std::io;
+//! Guests on trial: a fleet in a temporary folder, which is removed with its value.
 
 use crate::artifact::opened::Artifacts;
 use crate::directories::Directories;
@@ -12,6 +10,7 @@ use crate::interrupt::Interrupt;
 use crate::placement::PlacementSpec;
 use crate::store::folder::{Folder, FolderError, TRIAL_PREFIX, sweep};
 use crate::store::spec::FleetSpec;
+use crate::system::{Doing as _, SystemError};
 use crate::units::{Duty, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Lifetime, Machine, Outbound};
@@ -20,7 +19,7 @@ use crate::{host, random};
 pub(crate) mod boot;
 pub(crate) mod canary;
 mod error;
-pub(crate) mod mend;
+pub(crate) mod fix;
 pub(crate) mod readiness;
 mod rounds;
 
@@ -79,8 +78,8 @@ impl Trial {
 }
 
 /// A name that no other trial has, whatever this process runs at a time.
-fn name() -> io::Result<String> {
-    let random = random::random()?;
+fn name() -> Result<String, SystemError> {
+    let random = random::random().doing("read random bytes from the kernel")?;
     Ok(format!("{TRIAL_PREFIX}{}", hex::encode(&random[..4])))
 }
 

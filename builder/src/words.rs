@@ -1,17 +1,17 @@
-//! Words that help texts, errors and findings do not use, because readers
-//! stumbled over them; and the tests that read all help and all errors for them.
+//! Words that texts for people do not use, because readers stumbled over them; and
+//! the tests that look for them in all help and in every string of the programs.
 
 use std::fs;
-use std::iter::Peekable;
 use std::path::{Path, PathBuf};
-use std::str::Chars;
 
 use clap::{Command, CommandFactory as _};
+use serde_json::Value;
 
 use crate::cli::Cli;
+use crate::control::schema::schema;
 
 /// What is refused, and what to write instead.
-const REFUSED: [(&str, &str); 21] = [
+const REFUSED: [(&str, &str); 31] = [
     ("told", "reported, logged, printed"),
     ("shown", "reported, listed"),
     ("tried", "verified, tested"),
@@ -33,6 +33,16 @@ const REFUSED: [(&str, &str); 21] = [
     ("cannot be told", "is not known"),
     ("cannot tell", "cannot find out, cannot read"),
     ("does not tell", "does not say"),
+    ("for want of", "because it has too little"),
+    ("go on with", "resume, continue, keep using"),
+    ("goes on with", "resumes, continues"),
+    ("put back", "restore"),
+    ("puts back", "restores"),
+    ("puts them back", "restores them"),
+    ("do without", "do not need"),
+    ("does without", "does not need"),
+    ("stands in for", "replaces, imitates"),
+    ("is left as it is", "is not changed, not removed"),
 ];
 
 /// Where the words of [`REFUSED`] are right.
@@ -48,7 +58,10 @@ const ALLOWED: [&str; 6] = [
 /// Words that an error does not begin with: a clause would be its subject.
 const OPENINGS: [&str; 4] = ["what", "whether", "who", "whoever"];
 
-/// What takes a text that people read.
+/// Where the tests of a module begin.
+const TESTS: &str = "#[cfg(test)]\nmod tests {";
+
+/// What takes an error or a message.
 const SPEAKERS: [&str; 5] = [
     "#[error(",
     "tracing::error!(",
@@ -108,46 +121,114 @@ fn help(command: &Command, line: &str, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// The string literals in the parentheses that `rest` begins in.
-fn literals(rest: &str) -> Vec<String> {
+/// A string literal of a program.
+struct Literal {
+    line: usize,
+    text: String,
+    /// It stands in one of the [`SPEAKERS`].
+    is_spoken: bool,
+}
+
+/// The literals of a program, without those of its tests.
+fn literals(source: &str) -> Vec<Literal> {
+    let code = source.split(TESTS).next().unwrap_or_default();
     let mut found = Vec::new();
-    let mut depth = 1_u32;
-    let mut chars = rest.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => found.push(literal(&mut chars)),
-            '(' => depth += 1,
-            ')' if depth == 1 => break,
-            ')' => depth -= 1,
-            _ => {}
+    // How deep in parentheses, and where a speaker's began.
+    let (mut depth, mut spoken) = (0, None);
+    let mut rest = code;
+    while let Some(at) = rest.find(['"', '\'', '/', '(', ')']) {
+        let (before, from) = rest.split_at(at);
+        let behind = &code[..=code.len() - from.len()];
+        rest = &from[1..];
+        match from.as_bytes()[0] {
+            b'/' if rest.starts_with('/') => rest = rest.split_once('\n').map_or("", |(_, r)| r),
+            b'/' => {}
+            b'\'' => rest = character(rest),
+            b'(' => {
+                depth += 1;
+                if spoken.is_none() && SPEAKERS.iter().any(|speaker| behind.ends_with(speaker)) {
+                    spoken = Some(depth);
+                }
+            }
+            b')' => {
+                spoken = spoken.filter(|began| *began != depth);
+                depth -= 1;
+            }
+            _ => {
+                let (text, after) = match hashes(before) {
+                    Some(hashes) => raw(rest, hashes),
+                    None => literal(rest),
+                };
+                rest = after;
+                found.push(Literal {
+                    line: behind.lines().count(),
+                    text,
+                    is_spoken: spoken.is_some(),
+                });
+            }
         }
     }
     found
 }
 
-/// The rest of a string literal, behind its opening quote.
-fn literal(chars: &mut Peekable<Chars<'_>>) -> String {
+/// What follows a character literal, or the name of a lifetime, behind its opening
+/// quote.
+fn character(rest: &str) -> &str {
+    let mut chars = rest.chars();
+    let first = chars.next();
+    if first == Some('\\') {
+        chars.next();
+        let end = chars.as_str().find('\'').map_or(0, |end| end + 1);
+        return &chars.as_str()[end..];
+    }
+    chars.as_str().strip_prefix('\'').unwrap_or(rest)
+}
+
+/// With how many `#` a raw string begins behind `before`, if one does.
+fn hashes(before: &str) -> Option<usize> {
+    let start = before.trim_end_matches('#');
+    let is_raw = ["r", "br"].iter().any(|prefix| {
+        let word = start
+            .rsplit(|c: char| !c.is_alphanumeric() && c != '_')
+            .next();
+        word == Some(prefix)
+    });
+    is_raw.then_some(before.len() - start.len())
+}
+
+/// A raw string, and what follows it.
+fn raw(rest: &str, hashes: usize) -> (String, &str) {
+    let end = format!("\"{}", "#".repeat(hashes));
+    let (text, after) = rest.split_once(&end).unwrap_or((rest, ""));
+    (text.to_owned(), after)
+}
+
+/// A string literal, and what follows it.
+fn literal(rest: &str) -> (String, &str) {
     let mut text = String::new();
+    let mut chars = rest.chars();
     while let Some(c) = chars.next() {
         match c {
             '"' => break,
             '\\' => match chars.next() {
-                Some('\n') => while chars.next_if(|c| c.is_whitespace()).is_some() {},
+                Some('\n') => chars = chars.as_str().trim_start().chars(),
                 Some('n') => text.push('\n'),
                 other => text.extend(other),
             },
             _ => text.push(c),
         }
     }
-    text
+    (text, chars.as_str())
 }
 
+/// The files of a program, without those of its tests.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        let is_ours = !path.ends_with("words.rs") && !path.to_string_lossy().contains("/tests");
         if path.is_dir() {
             sources(&path, found);
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
+        } else if is_ours && path.extension().is_some_and(|ending| ending == "rs") {
             found.push(path);
         }
     }
@@ -167,34 +248,55 @@ fn help_refuses_words_that_readers_stumble_over() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// Every description in a schema.
+fn descriptions(schema: &Value, found: &mut Vec<String>) {
+    if let Some(text) = schema["description"].as_str() {
+        found.push(text.to_owned());
+    }
+    let below = schema.as_object().into_iter().flat_map(|map| map.values());
+    let below = below.chain(schema.as_array().into_iter().flatten());
+    below.for_each(|schema| descriptions(schema, found));
+}
+
 #[test]
-fn errors_refuse_words_that_readers_stumble_over() {
+fn the_schema_refuses_words_that_readers_stumble_over() {
+    let mut found = Vec::new();
+    descriptions(&schema(), &mut found);
+    assert!(found.len() > 80, "{}", found.len());
+    let faults: Vec<_> = found
+        .iter()
+        .filter_map(|text| Some(format!("{text:?} {}", fault(text)?)))
+        .collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn texts_refuse_words_that_readers_stumble_over() {
     let mut files = Vec::new();
-    sources(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
-        &mut files,
-    );
+    let builder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    sources(&builder.join("src"), &mut files);
+    sources(&builder.join("../init/src"), &mut files);
     let (mut faults, mut read) = (Vec::new(), 0);
-    for file in files.iter().filter(|file| !file.ends_with("words.rs")) {
-        let source = fs::read_to_string(file).unwrap();
-        for speaker in SPEAKERS {
-            for (at, _) in source.match_indices(speaker) {
-                let rest = &source[at + speaker.len()..];
-                let line = source[..at].lines().count();
-                for text in literals(rest) {
-                    read += 1;
-                    let opening = OPENINGS
-                        .into_iter()
-                        .find(|word| words(&text).starts_with(&format!(" {word} ")))
-                        .map(|word| format!("begins with `{word}`; begin with who or what it is"));
-                    if let Some(fault) = fault(&text).or(opening) {
-                        faults.push(format!("{}:{line}: {text:?} {fault}", file.display()));
-                    }
-                }
+    for file in files {
+        let source = fs::read_to_string(&file).unwrap();
+        // One word is a name; a text has more.
+        for found in literals(&source) {
+            let Literal { line, text, .. } = &found;
+            if !text.trim().contains(' ') {
+                continue;
+            }
+            read += 1;
+            let opening = OPENINGS
+                .into_iter()
+                .filter(|_| found.is_spoken)
+                .find(|word| words(text).starts_with(&format!(" {word} ")))
+                .map(|word| format!("begins with `{word}`; begin with who or what it is"));
+            if let Some(fault) = fault(text).or(opening) {
+                faults.push(format!("{}:{line}: {text:?} {fault}", file.display()));
             }
         }
     }
-    assert!(read > 400, "{read}");
+    assert!(read > 1500, "{read}");
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
@@ -219,6 +321,18 @@ fn a_word_is_refused_only_where_it_is_wrong() {
 
 #[test]
 fn literals_are_read_as_the_compiler_does() {
-    let source = "\"a \\\n    b\", f(\"c\\\"d\"), x) \"e\"";
-    assert_eq!(literals(source), ["a b", "c\"d"]);
+    let source = "f('\"', '\\'', b'x', \"a \\\n    b\") // \"no\"\n\
+        tracing::warn!(g::<'a>(\"c\\\"d\"), \"e\")\nbr#\"f\"g\"#; \"h\"\n\
+        #[cfg(test)]\nmod tests {\n \"i\"";
+    let read = literals(source).into_iter();
+    let read = read.map(|found| (found.line, found.text, found.is_spoken));
+    let expected = [
+        (1, "a b", false),
+        (3, "c\"d", true),
+        (3, "e", true),
+        (4, "f\"g", false),
+        (4, "h", false),
+    ];
+    let expected = expected.map(|(line, text, is_spoken)| (line, text.to_owned(), is_spoken));
+    assert_eq!(read.collect::<Vec<_>>(), expected);
 }

@@ -12,14 +12,14 @@ use crate::fields::digits;
 /// What `help` prints.
 pub const HELP: &str = "\
 help: this list
-status [--json]: what the guest found and does
-uptime: time since its start, and load
+status [--json]: devices, load and burn counters
+uptime: time since the start, and load
 free: memory in KiB
 ps: processes
 dmesg: the kernel's messages
 mounts: mounted file systems
 ifconfig: network interfaces
-burn PERCENT: burn so much of the time, 0 to 100
+burn PERCENT: burn CPU for this share of the time, 0 to 100
 ls [PATH]...: list folders
 cat [FILE]...: print files, or the input
 write FILE [TEXT]: write a line of text, or the input, into a file
@@ -27,7 +27,7 @@ echo [TEXT]: print it
 sync: write files to the disk
 sh [COMMAND]: the shell, where the image holds one
 poweroff, reboot: sync and end the guest
-heartbeat, identify: console only; a message, the end of phase parked";
+heartbeat, identify: on the console only: ask for a message, end the phase parked";
 
 /// A command to a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,10 +100,10 @@ pub struct Request<'a> {
     pub command: Result<Command<'a>, CommandError>,
 }
 
-/// Why a line is no command.
+/// Why a line is not a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandError {
-    /// The first word is no command's name.
+    /// The first word is not a command's name.
     Unknown,
     /// After `@` comes no number below 2^32.
     BadTag,

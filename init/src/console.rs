@@ -194,7 +194,7 @@ impl Console {
         loop {
             self.flush();
             let Some(tty) = &self.tty else { return };
-            // What cannot tell is taken for drained.
+            // A line whose state is unknown is taken for drained.
             let drained = self.queued == 0 && serial::is_drained(tty).unwrap_or(true);
             if drained || clock::monotonic_ns() >= end {
                 return;

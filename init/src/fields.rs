@@ -1,5 +1,5 @@
-//! Reading the kernel's text files: words and numbers in lines. What is missing
-//! or garbled reads as empty, or 0.
+//! Reads words and numbers in lines of the kernel's text files. Missing or garbled
+//! ones read as empty, or 0.
 
 /// The word with this index, from 0, among words with blanks between.
 pub fn word(text: &str, index: usize) -> &str {

@@ -27,7 +27,7 @@ use crate::userland::{self, Program};
 use crate::wait::Waiting;
 use crate::{disk, identify, net};
 
-/// How long a client may take to log in, where the identity does not tell.
+/// How long a client may take to log in, where the identity does not say.
 const LOGIN_MS: u64 = 10_000;
 
 /// The x86 kernel's `COMMAND_LINE_SIZE`.

@@ -1,7 +1,7 @@
-//! Reading what a guest writes.
+//! Reads what a guest writes.
 //!
-//! The console is a guest's, and a guest is not trusted: a line may be of any
-//! bytes and any length.
+//! The guest controls the console and is not trusted: a line may have any bytes and
+//! any length.
 
 use core::fmt;
 use std::string::String;

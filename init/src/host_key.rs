@@ -1,7 +1,7 @@
 //! A guest's SSH host key, made from its identity.
 //!
-//! Guest and host both make it from `host_key_seed`, so a client's list of
-//! known hosts can be written before the guest starts.
+//! Guest and host both make it from `host_key_seed`, so the host can write a
+//! client's `known_hosts` before the guest starts.
 
 use hkdf::Hkdf;
 use sha2::Sha256;

@@ -1,4 +1,4 @@
-//! Taking the identity.
+//! Takes the identity and applies it.
 
 use rustix::fs::{Mode, OFlags};
 use tty_init::identity::{Identity, LENGTH};

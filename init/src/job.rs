@@ -1,6 +1,5 @@
-//! A command of the console that may take long or say much: it runs in a
-//! process of its own, and its output becomes replies as the console takes
-//! them.
+//! Runs a command of the console that may take long or print much, in a process of
+//! its own. Its output becomes replies as the console takes them.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;

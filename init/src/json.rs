@@ -1,5 +1,5 @@
-//! Writing JSON objects (RFC 8259) of known form, in a few hundred bytes of
-//! code: a general serializer would take a tenth of the guest's PID 1.
+//! Writes JSON objects (RFC 8259) of known form in a few hundred bytes of code: a
+//! general serializer would be a tenth of the guest's PID 1.
 
 use core::fmt::{self, Write};
 

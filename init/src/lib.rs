@@ -1,8 +1,8 @@
-//! What a guest's PID 1 and its host agree on: the console protocol, the
-//! commands, the identity blob and the kernel command line's parameters.
+//! What a guest's PID 1 and its host share: the console protocol, the commands, the
+//! identity blob and the parameters on the kernel command line.
 //!
-//! Everything here is pure and `no_std`, so the host tests it and the builder
-//! uses the very types that the guest speaks.
+//! Everything here is pure and `no_std`, so the host can test it, and the builder
+//! uses the same types as the guest.
 #![no_std]
 #![forbid(unsafe_code)]
 

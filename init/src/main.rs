@@ -1,7 +1,7 @@
 //! PID 1 of an imgbuild guest.
 //!
-//! No libc, no allocator, no wakeup that nobody asked for: thousands of these
-//! run on one host, and what one of them wastes is wasted thousands of times.
+//! It has no libc and no allocator, and wakes only when it has something to do:
+//! thousands of these run on one host, so every waste counts thousands of times.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]

@@ -27,7 +27,7 @@ pub(crate) fn set_up(identity: Option<&Identity>, console: &mut Console) -> Devi
     }
     match set_up_eth0(&socket, identity) {
         Ok(true) => return DeviceState::Up,
-        Ok(false) => console.log(format_args!("eth0: left down: no address in an identity")),
+        Ok(false) => console.log(format_args!("eth0 stays down: the identity has no address")),
         Err(failure) => console.log(format_args!("eth0: {failure}")),
     }
     DeviceState::Failed
@@ -55,7 +55,7 @@ fn set_up_eth0(socket: &OwnedFd, identity: Option<&Identity>) -> Result<bool, Fa
     ETH0.up(socket).context("SIOCSIFFLAGS")?;
     if let Some(gateway) = address.gateway {
         if (u32::from(gateway) ^ u32::from(address.ip)) & mask != 0 {
-            // A routed tap without a bridge: its other end is no neighbour by
+            // A routed tap without a bridge: its other end is not a neighbour by
             // address, so the kernel must be told that it is one.
             ETH0.add_host_route(socket, gateway)
                 .context("SIOCADDRT gateway")?;

@@ -1,7 +1,7 @@
 //! The guest's parameters on the kernel command line.
 //!
-//! They are dotted (`tty.burn=50`), which the kernel takes for a module's
-//! parameter and passes over in silence (kernel document
+//! Their names have a dot (`tty.burn=50`), so the kernel takes them for parameters
+//! of a module and ignores them without a message (kernel document
 //! admin-guide/kernel-parameters).
 
 use core::fmt;

@@ -1,4 +1,4 @@
-//! The end of a guest.
+//! How a guest ends.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 

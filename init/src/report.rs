@@ -1,4 +1,4 @@
-//! What the command `status` tells.
+//! The answer to the command `status`.
 
 use core::fmt;
 
@@ -30,7 +30,7 @@ pub struct Report<S> {
     /// Its memory.
     pub memory: Memory,
     /// Milliseconds that its CPUs were ready to run and did not, all CPUs
-    /// together (`steal` in proc_stat(5)); 0 where the hypervisor does not tell.
+    /// together (`steal` in proc_stat(5)); 0 where the hypervisor does not say.
     pub steal_ms: u64,
 }
 

@@ -1,5 +1,5 @@
-//! Commands, as a connection or the console gives them: all but those that
-//! only PID 1 can do.
+//! Runs the commands of a connection or the console, except those that only PID 1
+//! can run.
 
 use core::ffi::CStr;
 
@@ -102,7 +102,7 @@ fn try_run(
         },
         // PID 1's own; whoever calls this keeps them.
         Command::Heartbeat | Command::Identify | Command::Poweroff | Command::Reboot => {
-            streams.error(b"only on the console\n")?;
+            streams.error(b"this command works only on the console\n")?;
             Err(Fault::Code(2))
         }
     }

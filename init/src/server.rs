@@ -1,6 +1,5 @@
-//! The SSH server's end in PID 1: it listens, makes a process for each
-//! connection, and keeps their number small. Nothing more exists while nobody
-//! is connected.
+//! The SSH server's part in PID 1: it listens, makes a process for each connection,
+//! and limits their number. While nobody is connected, nothing else exists.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::sockopt::{

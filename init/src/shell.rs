@@ -1,4 +1,4 @@
-//! The image's own shell, where it holds one.
+//! The image's own shell, if the image has one.
 
 use core::ffi::CStr;
 

@@ -1,5 +1,5 @@
-//! The front of the guest's SSH server: who may log in, and what a client asks
-//! for. The protocol itself (RFC 4251 to 4254) is zssh's.
+//! The front of the guest's SSH server: who may log in, and what a client may ask
+//! for. The crate zssh has the protocol itself (RFC 4251 to 4254).
 
 use core::convert::Infallible;
 use core::fmt;

@@ -1,4 +1,4 @@
-//! What the guest tells of itself.
+//! The guest's report about itself.
 
 use core::ffi::CStr;
 use core::fmt;

@@ -1,5 +1,5 @@
-//! The image's user land, where it holds one: the way to its root file system,
-//! the program that the recipe has init run, and the end of all of it.
+//! The image's user land, if it has one: switching to its root file system, running
+//! the recipe's program, and ending all processes.
 
 use core::ffi::CStr;
 use core::fmt;

@@ -1,4 +1,4 @@
-//! Waiting for any of a few descriptors.
+//! Waits for any of a few descriptors.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::BorrowedFd;

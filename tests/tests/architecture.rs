@@ -29,6 +29,7 @@ const FLOORS: [&[&str]; 14] = [
         "random",
         "sample",
         "text",
+        "system",
         "units",
     ],
     &["assets", "download", "tree"],

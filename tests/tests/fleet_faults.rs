@@ -81,7 +81,7 @@ fn guests_that_end_are_replaced_as_the_policy_says() {
         assert_eq!(after.counts[&Phase::Ready], 3);
         run(&mut fleet.imgbuild(["kill", "g00003"]))
             .exits(1)
-            .says(&["g00003: it does not run: it is exited"]);
+            .says(&["g00003: it is not running: its state is exited"]);
         run(&mut fleet.imgbuild(["stop", "g00003", "g00009"])).exits(2);
         fleet.end();
     }

@@ -146,11 +146,11 @@ fn canaries_merge_after_fix_and_restore_puts_everything_back() {
 
     run(&mut check(&env, &["--restore"]))
         .succeeds()
-        .says(&["/sys/kernel/mm/ksm/run: 1 → 0, as it was"]);
+        .says(&["/sys/kernel/mm/ksm/run: 1 → 0, restored"]);
     assert_eq!(now(), before.values);
     run(&mut check(&env, &["--restore"]))
         .succeeds()
-        .shows(&["nothing to put back"]);
+        .shows(&["no setting to restore"]);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn the_last_of_two_fleets_puts_back() {
     assert_eq!(now(), ours);
     run(&mut check(&env, &["--restore"]))
         .succeeds()
-        .says(&["stays 1 for", "second"]);
+        .says(&["stays 1, because", "second"]);
     assert_eq!(now(), ours);
     kill_process(Pid::from_child(&second), Signal::INT).unwrap();
     finish(second).exits(130);
@@ -211,7 +211,7 @@ fn restore_puts_back_what_a_killed_launch_left() {
     // Its guest lives on, and with it the settings.
     run(&mut check(&env, &["--restore"]))
         .succeeds()
-        .says(&["/sys/kernel/mm/ksm/run stays 1 for 1 guest of another fleet"]);
+        .says(&["/sys/kernel/mm/ksm/run stays 1, because 1 guest of another fleet may need it"]);
     assert_eq!(now(), ours);
     let guest = env.guests()[0].cast_signed();
     kill_process(Pid::from_raw(guest).unwrap(), Signal::KILL).unwrap();
@@ -327,7 +327,7 @@ fn restore_takes_nothing_from_the_guests_of_another_user() {
     wait_until("a guest runs", || theirs.guests().len() == 1);
     run(&mut check(&env, &["--restore"]))
         .succeeds()
-        .says(&["/sys/kernel/mm/ksm/run stays 1 for 1 guest of another fleet"]);
+        .says(&["/sys/kernel/mm/ksm/run stays 1, because 1 guest of another fleet may need it"]);
     assert_eq!(now(), ours);
 
     // setpriv has become imgbuild.

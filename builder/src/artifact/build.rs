@@ -1,4 +1,4 @@
-//! A recipe → a whole output folder.
+//! Builds a whole output folder from a recipe.
 
 use std::path::{Path, PathBuf};
 

@@ -1,11 +1,11 @@
 //! A folder that appears whole or not at all.
 //!
-//! Everything is written into a hidden sibling and exchanged with the final
-//! folder by one `renameat2(RENAME_EXCHANGE)`, so an interrupted or failed
-//! build leaves the previous output as it was; what is in it is on the disk
-//! before, and the exchange is before the build is done, so that a power cut
-//! leaves the one or the other, too. A sibling left behind by a killed build is
-//! known by its lock, which died with its owner, and is removed by the next one.
+//! A build writes everything into a hidden sibling of the output folder, brings
+//! that to the disk, and exchanges the two by one `renameat2(RENAME_EXCHANGE)`,
+//! which it brings to the disk as well. So an interrupted or failed build leaves
+//! the previous output unchanged, and a power cut leaves either the previous output
+//! or the new one. A killed build leaves its sibling behind. The lock on that died
+//! with its owner, so the next build recognizes the sibling and removes it.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -36,17 +36,27 @@ pub struct Staging {
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
     /// The parent folder does not take a new folder.
-    #[error("cannot write the output folder {}: {source}; choose another with --out", path.display())]
+    #[error("cannot write the output folder {}: {source}; choose another folder with --out", path.display())]
     Unwritable {
         /// The folder.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+    /// The target has no name of its own, as `/`.
+    #[error(
+        "cannot write the output to {}: it has no name inside another folder; choose a folder that \
+         has one with --out, such as --out out/NAME",
+        path.display()
+    )]
+    Nameless {
+        /// The target.
+        path: PathBuf,
+    },
     /// The target is there and not ours to replace.
     #[error(
-        "{} {reason}; imgbuild replaces only its own output: \
-         remove it or choose another with --out",
+        "cannot write the output to {}: it {reason}, and imgbuild replaces only its own output; \
+         choose another folder with --out, or move this one away",
         path.display()
     )]
     NotOurs {
@@ -72,15 +82,13 @@ impl Staging {
         let target = fs::canonicalize(target)
             .or_else(|_| std::path::absolute(target))
             .map_err(unwritable)?;
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(StagingError::Nameless { path: target });
+        };
         if let Err(reason) = replaceable(&target) {
             let path = target;
             return Err(StagingError::NotOurs { path, reason });
         }
-        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-            let reason = "is not a folder inside another".to_owned();
-            let path = target;
-            return Err(StagingError::NotOurs { path, reason });
-        };
         fs::create_dir_all(parent).map_err(unwritable)?;
         put_back(&target);
         let prefix = format!(".{}.staging-", name.to_string_lossy());
@@ -162,7 +170,7 @@ impl Drop for Staging {
 ///
 /// The lock is on the folder itself: there is no moment without it but the one
 /// between creation and lock, and a folder that another build took for stale
-/// in that moment is made anew. The rest of its name is by chance, since whoever
+/// in that moment is made again. The rest of its name is by chance, since whoever
 /// may write to `parent` could have something else under one that can be known.
 fn create_locked(parent: &Path, prefix: &str) -> io::Result<(PathBuf, File)> {
     loop {
@@ -197,10 +205,10 @@ fn replaceable(target: &Path) -> Result<(), String> {
         Ok(true) => return Ok(()),
         Ok(false) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("exists and cannot be read as a folder ({error})")),
+        Err(error) => return Err(format!("cannot be read as a folder ({error})")),
     }
     let listed = manifest::listed(target)
-        .ok_or_else(|| format!("exists and holds no {MANIFEST} of imgbuild"))?;
+        .ok_or_else(|| format!("is not empty and holds no {MANIFEST} of imgbuild"))?;
     let found = list(target).map_err(|error| error.to_string())?;
     match found.difference(&listed).next() {
         None => Ok(()),
@@ -356,6 +364,20 @@ mod tests {
         fs::write(left.join("file"), "mine").unwrap();
         put_back(&target);
         assert!(left.join("file").exists());
+    }
+
+    #[test]
+    fn a_refusal_never_says_to_remove_what_is_not_imgbuilds() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("notes"), "mine").unwrap();
+        for (target, why) in [
+            (Path::new("/"), "it has no name inside another folder"),
+            (folder.path(), "it is not empty and holds no manifest.json"),
+        ] {
+            let error = Staging::new(target).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("--out"), "{error}");
+            assert!(!error.contains("remove"), "{error}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a guest finds in its initramfs and on its disk.
+//! The files that a guest finds in its initramfs and on its disk.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! Re-hashes an output folder and says what differs from its manifest.
+//! Hashes an output folder again and reports what differs from its manifest.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -55,6 +55,9 @@ struct Graceful {
 
 /// Arguments of `stop`.
 #[derive(Debug, Args)]
+#[command(mut_arg("all", |all| {
+    all.help("End the fleet: power off every guest, then remove the fleet")
+}))]
 pub(super) struct Stop {
     #[command(flatten)]
     graceful: Graceful,
@@ -101,7 +104,7 @@ impl Stop {
             Err(ClientError::Ended { .. }) => (ActAnswer::default(), None),
             other => other?,
         };
-        let exit = told(&answer, guests.form())?;
+        let exit = report(&answer, guests.form())?;
         if let Some(supervisor) = supervisor {
             let events = [supervisor.as_fd(), context.interrupt.as_fd()];
             let mut events = events.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -147,7 +150,7 @@ impl Scale {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let answer = self.target.client(context)?.scale(self.count)?;
         let form = if self.json { Form::Json } else { Form::Text };
-        told(&answer, form)
+        report(&answer, form)
     }
 }
 
@@ -167,12 +170,12 @@ impl Guests {
             guests,
             grace_seconds: grace.map(|grace| grace.as_secs_f64()),
         };
-        told(&client.act(act, &request)?, self.form())
+        report(&client.act(act, &request)?, self.form())
     }
 }
 
 /// Says what was done, and which exit code that is.
-fn told(answer: &ActAnswer, form: Form) -> Result<Exit, Failure> {
+fn report(answer: &ActAnswer, form: Form) -> Result<Exit, Failure> {
     if form == Form::Json {
         print_json(answer)?;
     }

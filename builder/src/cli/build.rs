@@ -51,7 +51,8 @@ pub(super) struct Build {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// Number of overlays to write, for other tools
+    /// Number of overlays to write, to boot guests without imgbuild; `launch`
+    /// writes its own
     #[arg(long, value_name = "N", default_value_t = 1, env = "IMGBUILD_OVERLAYS",
         value_parser = clap::value_parser!(u32).range(0..=100_000))]
     overlays: u32,

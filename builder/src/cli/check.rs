@@ -16,7 +16,7 @@ use crate::net::tap::{self, Subnet};
 use crate::report::Colour;
 use crate::report::readiness::render;
 use crate::store::claims::Register;
-use crate::trial::mend;
+use crate::trial::fix;
 use crate::trial::readiness::{self, Canaries, Question, Report};
 use crate::vmm::Net;
 
@@ -93,10 +93,10 @@ impl Check {
                 return Ok(Exit::Interrupted);
             };
             if self.dry_run {
-                print_text(mend::script(&before).trim_end())?;
+                print_text(fix::script(&before).trim_end())?;
                 return Ok(exit(&before));
             }
-            applied = mend::mend(&before, &Holder::User, &context.interrupt)?;
+            applied = fix::apply(&before, &Holder::User, &context.interrupt)?;
             host = self.host(context)?;
         }
         let canaries = match (&self.from, self.canary) {
@@ -117,11 +117,11 @@ impl Check {
     }
 
     fn restore(&self) -> Result<Exit, Failure> {
-        let report = mend::restore()?;
+        let report = fix::restore()?;
         if self.json {
             print_json(&report)?;
         } else if report.restored.is_empty() && report.left.is_empty() && report.held.is_empty() {
-            print("nothing to put back")?;
+            print("no setting to restore")?;
         }
         Ok(if report.left.is_empty() {
             Exit::Done

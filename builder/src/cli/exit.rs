@@ -110,7 +110,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     }
 }
 
-/// Whether a fleet or a guest has to be chosen, or chosen anew.
+/// Whether a fleet or a guest has to be chosen, or chosen again.
 fn asks_for_a_choice(error: &anyhow::Error) -> bool {
     let find = match error.downcast_ref() {
         Some(SshError::Find(find)) => Some(find),

@@ -1,4 +1,4 @@
-//! What both builds and kernels are made from.
+//! Reads what builds and kernels have in common: the recipe and SOURCE_DATE_EPOCH.
 
 use std::path::{Path, PathBuf};
 

@@ -23,7 +23,8 @@ use crate::{artifact, assets, durable};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kernel")]
 pub(super) struct KernelArgs {
-    /// Use this kernel: an ELF vmlinux with a PVH note, or a bzImage
+    /// Use this kernel: an ELF vmlinux with a PVH note, or a bzImage [default:
+    /// build one]
     #[arg(
         long,
         value_name = "PATH|URL",
@@ -35,7 +36,7 @@ pub(super) struct KernelArgs {
     )]
     kernel: Option<kernel::Location>,
 
-    /// Digest that a downloaded kernel or source must have
+    /// SHA-256 digest that the kernel or source must have; needed with a URL
     #[arg(long, value_name = "HEX", env = "IMGBUILD_KERNEL_SHA256")]
     kernel_sha256: Option<Sha256>,
 
@@ -47,11 +48,14 @@ pub(super) struct KernelArgs {
 #[derive(Debug, Args)]
 struct SourceArgs {
     /// Build this source: a tarball, a folder, or `pinned` for kernel.org's
+    /// [default: pinned if it is in the cache, else the distribution's in
+    /// /usr/src, else pinned]
     #[arg(long, value_name = "PATH|URL|pinned", env = "IMGBUILD_KERNEL_SOURCE",
         hide_env_values = true, value_parser = Parser(kernel::SourceChoice::parse))]
     kernel_source: Option<kernel::SourceChoice>,
 
-    /// Folder of fragments and sources.toml instead of the built-in ones
+    /// Read the configuration's fragments and sources.toml from this folder
+    /// [default: those built into imgbuild]
     #[arg(long, value_name = "DIR", env = "IMGBUILD_KERNEL_CONFIG")]
     kernel_config: Option<PathBuf>,
 
@@ -174,7 +178,7 @@ struct Common {
     #[arg(long, value_name = "RECIPE", default_value = "tty-burn")]
     recipe: PathBuf,
 
-    /// Digest that a downloaded source must have
+    /// SHA-256 digest that the source must have; needed with a URL
     #[arg(long, value_name = "HEX", env = "IMGBUILD_KERNEL_SHA256")]
     kernel_sha256: Option<Sha256>,
 
@@ -187,7 +191,8 @@ struct Build {
     #[command(flatten)]
     common: Common,
 
-    /// Copy the kernel and its configuration into this folder
+    /// Copy the kernel and its configuration into this folder [default: leave them
+    /// in the cache]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -197,6 +202,9 @@ struct Build {
 }
 
 #[derive(Debug, Args)]
+#[command(mut_arg("jobs", |jobs| {
+    jobs.help("Ignored: fetching a source runs no compilers")
+}))]
 struct Fetch {
     #[command(flatten)]
     common: Common,

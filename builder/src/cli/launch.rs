@@ -34,7 +34,7 @@ pub(super) struct Launch {
     #[arg(default_value = DEFAULT_OUT)]
     out: PathBuf,
 
-    /// Number of guests
+    /// Number of guests; needed unless --resume is given
     #[arg(long, value_name = "N", env = "IMGBUILD_COUNT", required_unless_present = "resume",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     count: Option<u32>,
@@ -56,7 +56,7 @@ pub(super) struct Launch {
     #[arg(long, value_name = "FLEET", value_parser = fleet_name)]
     resume: Option<String>,
 
-    /// Keep supervising when all guests are stopped, as after --detach
+    /// Keep supervising when all guests have ended, as after --detach
     #[arg(long, requires = "resume", conflicts_with = "detach")]
     background: bool,
 
@@ -65,7 +65,7 @@ pub(super) struct Launch {
     keep: Option<Duration>,
 
     /// End the fleet when guests cannot be started and its start makes no
-    /// progress for this long [default: 10m; none on a terminal]
+    /// progress for this long [default: 10m, or never where stderr is a terminal]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration,
         conflicts_with_all = ["detach", "background"])]
     patience: Option<Duration>,
@@ -118,7 +118,7 @@ struct Supervision {
     #[arg(long, default_value = "always", env = "IMGBUILD_RESTART")]
     restart: Restart,
 
-    /// When guests begin to burn
+    /// When guests begin to run the burn load of their recipe
     #[arg(long, default_value = "start", env = "IMGBUILD_BURN_AT")]
     burn_at: BurnAt,
 
@@ -131,7 +131,7 @@ struct Supervision {
     #[arg(long, value_name = "SIZE", env = "IMGBUILD_KEEP_FREE")]
     keep_free: Option<ByteSize>,
 
-    /// Maximum starts a second
+    /// Maximum starts a second [default: no limit]
     #[arg(long, value_name = "N", env = "IMGBUILD_RATE", value_parser = rate)]
     rate: Option<f64>,
 
@@ -140,13 +140,14 @@ struct Supervision {
         value_parser = clap::value_parser!(u16).range(1..))]
     parallel: Option<u16>,
 
-    /// Run guest N as user id UID + N; 0: run all as yourself [default for root:
-    /// free ids, from 2000000 up if there are enough]
+    /// Run guest N as user id UID + N; 0: run all as yourself [default: 0; for
+    /// root: ids that are free, if possible from 2000000 up]
     #[arg(long, value_name = "UID", env = "IMGBUILD_RUN_AS_BASE",
         value_parser = clap::value_parser!(u32).range(..=LAST_BASE))]
     run_as_base: Option<u32>,
 
-    /// Serve Prometheus metrics at this address, such as 127.0.0.1:9200
+    /// Serve Prometheus metrics at this address, such as 127.0.0.1:9200 [default:
+    /// do not]
     #[arg(long, value_name = "ADDRESS", env = "IMGBUILD_METRICS")]
     metrics: Option<SocketAddr>,
 }

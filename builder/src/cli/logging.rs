@@ -31,7 +31,7 @@ pub(super) fn install(talk: &Talk) {
 }
 
 /// Has a message stand where stderr did not take others in time.
-pub(super) fn tell_losses(talk: &Talk) {
+pub(super) fn report_losses(talk: &Talk) {
     if level(talk) >= Level::WARN {
         let format = talk.log_format;
         outlet::on_loss(Stream::Stderr, move |messages| loss(format, messages));
@@ -167,12 +167,12 @@ mod tests {
 
     #[test]
     fn dropped_messages_are_told_as_messages_are() {
-        let told = |format, messages| String::from_utf8(loss(format, messages)).unwrap();
+        let text = |format, messages| String::from_utf8(loss(format, messages)).unwrap();
         assert_eq!(
-            told(LogFormat::Text, 1),
+            text(LogFormat::Text, 1),
             "warning: 1 message dropped here, because stderr was read too slowly\n"
         );
-        let line: Value = serde_json::from_str(&told(LogFormat::Json, 12)).unwrap();
+        let line: Value = serde_json::from_str(&text(LogFormat::Json, 12)).unwrap();
         assert_eq!(line["level"], "WARN");
         let message = line["fields"]["message"].as_str().unwrap();
         assert!(message.starts_with("12 messages dropped here"), "{message}");

@@ -1,4 +1,4 @@
-//! What verbs write to stdout. A reader that went away is no failure of theirs.
+//! Writes the output of verbs to stdout. A reader that goes away is not their failure.
 
 use std::io::{self, IsTerminal as _, StdoutLock, Write as _};
 

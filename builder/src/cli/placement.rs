@@ -20,27 +20,28 @@ pub(crate) struct Placement {
         value_parser = pin::parse)]
     pin: Option<Pin>,
 
-    /// Use only the CPUs and the memory of this NUMA node
+    /// Use only the CPUs and the memory of this NUMA node [default: of any]
     #[arg(long, value_name = "NODE", env = "IMGBUILD_NUMA_NODE")]
     numa_node: Option<u32>,
 
-    /// Nice value of the guests, -20 to 19; in a cgroup, the fleet's weight too
+    /// Nice value of the guests, -20 to 19; it sets the CPU weight of the fleet's
+    /// cgroup, too [default: imgbuild's own]
     #[arg(long, value_name = "N", env = "IMGBUILD_NICE", allow_negative_numbers = true,
         value_parser = clap::value_parser!(i32).range(-20..=19),
         conflicts_with = "cpu_weight")]
     nice: Option<i32>,
 
-    /// CPU weight of the fleet's cgroup, 1 to 10000; the default of cgroups is
-    /// 100
+    /// CPU weight of the fleet's cgroup, 1 to 10000 [default: the kernel's, 100]
     #[arg(long, value_name = "WEIGHT", env = "IMGBUILD_CPU_WEIGHT",
         value_parser = clap::value_parser!(u64).range(1..=10_000))]
     cpu_weight: Option<u64>,
 
-    /// Limit of the fleet's CPU time, in CPUs, such as 1.5
+    /// Limit of the fleet's CPU time, in CPUs, such as 1.5 [default: no limit]
     #[arg(long, value_name = "CPUS", env = "IMGBUILD_CPU_MAX", value_parser = cpu_max)]
     cpu_max: Option<f64>,
 
-    /// Limit of the fleet's memory, such as 8G; beyond it the kernel kills guests
+    /// Limit of the fleet's memory, such as 8G; the kernel kills guests of a fleet
+    /// that needs more [default: no limit]
     #[arg(long, value_name = "SIZE", env = "IMGBUILD_MEMORY_MAX")]
     memory_max: Option<ByteSize>,
 }

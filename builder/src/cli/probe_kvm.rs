@@ -1,5 +1,5 @@
-//! `imgbuild probe-kvm`, which only `check` and `launch` type, and no help tells
-//! of: what it tries may hang, and is ended with its process.
+//! `imgbuild probe-kvm`, which only `check` and `launch` run and no help lists: a
+//! call to KVM may hang, and ending its process is the only way to give it up.
 
 use std::ffi::OsString;
 use std::io;

@@ -22,7 +22,7 @@ pub(super) struct Ps {
     #[command(flatten)]
     target: Target,
 
-    /// Only guests in this state; can be repeated
+    /// List only guests in this state; repeat it for several [default: all states]
     #[arg(long, value_name = "STATE")]
     state: Vec<Phase>,
 

@@ -37,7 +37,7 @@ impl Rm {
                 match removed {
                     Ok(killed) => {
                         tracing::info!("removed {fleet}");
-                        tell(killed);
+                        report_killed(killed);
                     }
                     Err(error) => {
                         tracing::error!("{error}");
@@ -47,12 +47,12 @@ impl Rm {
             }
             return Ok(exit);
         };
-        tell(remove(fleet, directories, survivors)?);
+        report_killed(remove(fleet, directories, survivors)?);
         Ok(Exit::Done)
     }
 }
 
-fn tell(killed: u64) {
+fn report_killed(killed: u64) {
     if killed > 0 {
         tracing::info!("killed {}", counted(killed, "guest"));
     }

@@ -66,7 +66,7 @@ impl Ssh {
         let client = context.client(fleet.name(), fleet.paths());
         if let Some(guest) = self.guest {
             if let Some(attendance) = attend(&client, guest)
-                && let Err(error) = hold(attendance)
+                && let Err(error) = keep_open(attendance)
             {
                 tracing::debug!("{guest} loses its CPU priority: {error}");
             }
@@ -126,7 +126,7 @@ fn attend(client: &Client, guest: GuestIndex) -> Option<UnixStream> {
 
 /// Has a connection open for as long as this process lives, whatever it becomes:
 /// ssh(1) begins by closing all that it inherits, so a child holds it.
-fn hold(connection: UnixStream) -> io::Result<()> {
+fn keep_open(connection: UnixStream) -> io::Result<()> {
     let mut holder = Command::new("sleep");
     holder
         .arg("infinity")

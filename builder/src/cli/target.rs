@@ -1,4 +1,4 @@
-//! Which fleet, and which of its guests, a verb is for.
+//! Finds the fleet, and those of its guests, that a verb acts on.
 
 use clap::Args;
 

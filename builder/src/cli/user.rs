@@ -1,4 +1,4 @@
-//! `--user`: root does what a user would do, as that user.
+//! `--user`: root acts as another user.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -29,7 +29,7 @@ pub(super) enum UserError {
     Refused { name: String, source: io::Error },
 }
 
-/// Becomes this process anew as the user called `name`, with that user's groups,
+/// Becomes this process again as the user called `name`, with that user's groups,
 /// and home folder instead of root's; returns if this is that user already.
 pub(super) fn act_as(name: &str) -> Result<(), UserError> {
     let found = User::from_name(name).map_err(|source| UserError::Unreadable {

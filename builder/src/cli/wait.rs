@@ -19,7 +19,8 @@ use crate::progress;
 /// Arguments of `wait`.
 #[derive(Debug, Args)]
 pub(super) struct Wait {
-    /// Wait until guests are ready
+    /// Wait until all chosen guests are ready at the same time; fail once one
+    /// cannot become ready
     #[arg(long, required = true)]
     ready: bool,
 
@@ -29,7 +30,7 @@ pub(super) struct Wait {
     #[command(flatten)]
     target: Target,
 
-    /// Give up after this long
+    /// Give up after this long [default: never]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
 }

@@ -1,8 +1,8 @@
-//! Between the thread that speaks HTTP and the supervisor's.
+//! The channels between the HTTP thread and the supervisor's thread.
 //!
-//! The server sends a [`Request`] and wakes the supervisor's poll set. What the
-//! supervisor sends back never blocks it: streams are bounded, and who reads too
-//! slowly loses lines.
+//! The server sends a [`Request`] and wakes the supervisor's poll set. The
+//! supervisor's answers never block it: streams are bounded, and a client that
+//! reads too slowly loses lines.
 
 use std::sync::{Arc, mpsc};
 

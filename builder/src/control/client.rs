@@ -1,8 +1,8 @@
 //! Calls to a fleet's supervisor.
 //!
-//! Requests are HTTP/1.0, one a connection: the answer then ends where the
-//! connection does, so that a stream is read as it comes, beside the user's
-//! interrupt, with neither a thread nor a runtime.
+//! Each request is HTTP/1.0 on a connection of its own, and the answer ends where
+//! the connection ends. So the client can read a stream as it arrives and watch for
+//! the user's interrupt meanwhile, without a thread or an async runtime.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -142,7 +142,7 @@ impl Client {
         self.call("POST", path, &bytes)
     }
 
-    /// Connects to the supervisor. One that lives makes a control socket anew
+    /// Connects to the supervisor. One that lives makes a control socket again
     /// that is gone, and may have moved it.
     fn connect(&self) -> Result<UnixStream, ClientError> {
         let fleet = self.fleet.clone();

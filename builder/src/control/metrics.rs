@@ -1,5 +1,5 @@
-//! A fleet's numbers as Prometheus asks for them: its text format, version
-//! 0.0.4 (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+//! A fleet's numbers in Prometheus's text format, version 0.0.4
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -41,7 +41,12 @@ impl Process {
 pub(crate) fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
     let name = &fleet.fleet;
     let mut text = String::new();
-    head(&mut text, "imgbuild_guests", "gauge", "Guests in a state.");
+    head(
+        &mut text,
+        "imgbuild_guests",
+        "gauge",
+        "Number of guests in each state.",
+    );
     for phase in Phase::value_variants() {
         let count = fleet.counts.get(phase).copied().unwrap_or(0);
         let state = phase.name();
@@ -55,7 +60,7 @@ pub(crate) fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
         (
             "imgbuild_guests_wanted",
             "gauge",
-            "Guests wanted.",
+            "Number of guests that the fleet is to have.",
             fleet.wanted.into(),
         ),
         (
@@ -67,25 +72,25 @@ pub(crate) fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
         (
             "imgbuild_restarts_total",
             "counter",
-            "Guests started again.",
+            "Number of times that a guest was started again.",
             fleet.totals.restarts,
         ),
         (
             "imgbuild_unresponsive_total",
             "counter",
-            "Answers of guests that were late.",
+            "Number of times that a guest answered too late.",
             fleet.totals.unresponsive,
         ),
         (
             "imgbuild_broken_connections_total",
             "counter",
-            "Connections that broke, were too slow, or spoke no HTTP.",
+            "Number of connections that broke, were too slow, or were not HTTP.",
             broken,
         ),
         (
             "imgbuild_supervisor_resident_memory_bytes",
             "gauge",
-            "Resident memory of the supervisor.",
+            "Resident memory of the supervisor, in bytes.",
             process.resident,
         ),
     ] {
@@ -93,7 +98,12 @@ pub(crate) fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
         line(&mut text, &format!("{metric}{{fleet=\"{name}\"}} {value}"));
     }
     let metric = "imgbuild_supervisor_cpu_seconds_total";
-    head(&mut text, metric, "counter", "CPU time of the supervisor.");
+    head(
+        &mut text,
+        metric,
+        "counter",
+        "CPU time of the supervisor, in seconds.",
+    );
     let seconds = process.cpu.as_secs_f64();
     line(
         &mut text,

@@ -1,4 +1,4 @@
-//! Guests by what a user types: `g00007`, `7`, `g0*`, `100-199`.
+//! Selects guests by what a user types: `g00007`, `7`, `g0*`, `100-199`.
 
 use std::fmt;
 use std::str::FromStr;

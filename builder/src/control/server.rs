@@ -1,9 +1,9 @@
 //! The thread that speaks HTTP/1.1 for a fleet.
 //!
-//! It knows nothing of guests: a request becomes one of [`bridge::Request`],
-//! and what comes back is written. An idle server sleeps; a slow or hostile
-//! client costs a connection of [`CONNECTIONS_MAX`], for the time of its
-//! time-out, and memory within fixed bounds.
+//! It knows nothing of guests: it turns a request into a [`bridge::Request`] and
+//! writes the answer that comes back. An idle server sleeps. A slow or hostile
+//! client takes one of [`CONNECTIONS_MAX`] connections until its time-out, and a
+//! bounded amount of memory.
 //!
 //! [`bridge::Request`]: super::bridge::Request
 
@@ -275,10 +275,10 @@ async fn converse(stream: impl Read + Write + Unpin, handler: Handler) -> Ended 
             .serve_connection(stream, answer)
     );
     let mut stopping = pin!(stopped.wait_for(|stopping| *stopping));
-    let mut told = false;
+    let mut announced = false;
     let ended = poll_fn(|context| {
-        if !told && stopping.as_mut().poll(context).is_ready() {
-            told = true;
+        if !announced && stopping.as_mut().poll(context).is_ready() {
+            announced = true;
             connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(context)

@@ -69,7 +69,7 @@ pub enum Stage {
     /// Its supervisor died, and no guest lives: the host was restarted, or all
     /// were killed.
     Lost,
-    /// It is another host's, which alone can tell.
+    /// It is another host's, and only that host knows more.
     Elsewhere,
 }
 
@@ -103,7 +103,7 @@ pub struct Guest {
     pub reason: Option<String>,
     /// `ADDRESS:PORT` of its SSH server.
     pub ssh: Option<String>,
-    /// Its burn, as it last told.
+    /// Its burn, as it last reported.
     pub burn: Option<Burn>,
 }
 
@@ -143,13 +143,13 @@ pub struct ActRequest {
 /// The answer to an [`ActRequest`], once it is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ActAnswer {
-    /// Guests that were told.
+    /// Guests for which the request was done.
     pub done: Vec<GuestIndex>,
-    /// Guests that were not, and why.
+    /// Guests for which it was refused, and why.
     pub refused: Vec<Refusal>,
 }
 
-/// A guest that was not told.
+/// A guest for which a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
     /// The guest.

@@ -1,4 +1,4 @@
-//! A fleet whose supervisor died, as far as its folder and the processes tell.
+//! A fleet whose supervisor died, read from its folder and from the processes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -14,7 +14,7 @@ use crate::store::orphans::{self, Mark};
 /// Why a fleet without a supervisor cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnsupervisedError {
-    /// Its folder does not tell what it is.
+    /// Its folder does not say what it is.
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// Processes could not be looked at.

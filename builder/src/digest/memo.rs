@@ -1,6 +1,6 @@
 //! Digests of large files, remembered for as long as the file is unchanged.
 //!
-//! Hashing a kernel tarball takes longer than everything else a warm build does.
+//! Hashing a kernel tarball takes longer than all other steps of a warm build.
 
 use std::io;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! The programs of e2fsprogs, told by what they say of themselves from others of
-//! their names.
+//! Finds the programs of e2fsprogs, and recognizes them by the version that they
+//! print.
 //!
-//! BusyBox has a `mke2fs` that takes options which it then ignores, and makes
-//! other bytes without a word.
+//! BusyBox has a `mke2fs` as well, which ignores some options without a message and
+//! writes other bytes.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ impl E2fs {
     }
 
     /// What has it say its name and version, and change nothing. tune2fs has no
-    /// option for that, and says it before it looks at what is no file system.
+    /// option for that, and says it before it looks at what is not a file system.
     fn question(self) -> &'static [&'static str] {
         match self {
             Self::Mke2fs => &["-V"],

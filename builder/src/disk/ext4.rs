@@ -1,8 +1,8 @@
 //! An empty ext4 file system, the same bytes every time.
 //!
-//! mke2fs makes it; what this module decides is everything that mke2fs would
-//! take from the clock, a random number or the host's `/etc/mke2fs.conf`, and
-//! what a guest that lives for minutes does not need.
+//! mke2fs makes it. This module fixes everything that mke2fs would take from the
+//! clock, a random number or the host's `/etc/mke2fs.conf`, and leaves out what a
+//! guest that lives for minutes does not need.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -1,9 +1,10 @@
-//! Puts a root file system into the empty ext4 file system of [`super::ext4`]:
-//! owners, modes, links and devices as they are in the tree, by whatever user
-//! this runs, and the same bytes every time.
+//! Puts a root file system into the empty ext4 file system of [`super::ext4`], with
+//! the owners, modes, links and devices of the tree. Any user can run it, and it
+//! writes the same bytes every time.
 //!
-//! mke2fs fills only from a folder, which cannot hold other owners and devices
-//! unless root made it, and whose order and times would show in the image.
+//! mke2fs itself fills a file system only from a folder. Only root can make a
+//! folder with files of other owners and devices, and the order and times of such a
+//! folder would show in the image.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

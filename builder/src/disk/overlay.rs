@@ -1,12 +1,12 @@
 //! Copy-on-write overlays, one a guest, written by the thousand.
 //!
-//! The overlays of a batch are the same bytes, so they are laid out once; each
-//! then costs one file creation and a few small writes. Hard links would be
-//! cheaper and wrong: the guests write to them.
+//! All overlays of a batch have the same bytes, so they are laid out once, and each
+//! costs one file creation and a few small writes. Hard links would be cheaper but
+//! wrong, because guests write to their overlays.
 //!
-//! Attach them with QEMU's `cache=unsafe`: with any other mode QEMU flushes to
-//! the host's disk before it links a new table, 2 ms a time for scattered
-//! writes, for the sake of data that nobody keeps.
+//! Attach them with QEMU's `cache=unsafe`. In any other mode QEMU flushes to the
+//! host's disk before it links a new table, which takes 2 ms for each scattered
+//! write and protects data that nobody keeps.
 
 use std::fs::File;
 use std::io;

@@ -1,8 +1,8 @@
 //! The qcow2 format, version 3: where things lie in an image, and its header.
 //!
-//! Field names and offsets are those of QEMU's `docs/interop/qcow2.txt`. What
-//! is written here is the subset that the guests' disks need: no snapshots,
-//! encryption, compression or internal bitmaps, and 16-bit reference counts.
+//! Field names and offsets are those of QEMU's `docs/interop/qcow2.txt`. This
+//! module writes the subset that guests' disks need: no snapshots, encryption,
+//! compression or internal bitmaps, and 16-bit reference counts.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;

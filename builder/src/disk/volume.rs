@@ -1,9 +1,9 @@
-//! The ext4 file system that mke2fs just made, opened to put files into it:
-//! which blocks and inodes are taken, and where inodes lie.
+//! The ext4 file system that mke2fs just made, opened to put files into it: which
+//! blocks and inodes are in use, and where inodes lie.
 //!
-//! It holds nothing but the root and `lost+found`, whose blocks are given free
-//! again: their directories are written anew. Inodes are handed out from the
-//! first on and never taken back, so those in use are all below the next one.
+//! The file system holds only the root and `lost+found`. Their blocks are freed,
+//! and their directories are written again. Inodes are given out in order and never
+//! freed, so all inodes in use are below the next one.
 
 use std::fs::File;
 use std::io;

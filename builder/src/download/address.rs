@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Address(Url);
 
-/// A text that is no such address. It is not quoted: it may hold a password.
+/// A text that is not such an address. It is not quoted: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     #[error("the address is malformed: {0}")]

@@ -1,4 +1,4 @@
-//! How a download can fail.
+//! Why a download failed.
 
 use std::io;
 use std::path::PathBuf;

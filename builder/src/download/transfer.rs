@@ -1,5 +1,5 @@
-//! One HTTP request, run on a thread of its own so that its owner can give it up
-//! at any moment: while a name is looked up, a connection made, or a body stalls.
+//! One HTTP request on a thread of its own, so that its owner can give it up at any
+//! moment: while a name is looked up, a connection is made, or a body stalls.
 
 use std::error::Error;
 use std::io::Read as _;

@@ -1,7 +1,7 @@
-//! Questions to guests, and those who hold guests `urgent` meanwhile.
+//! Questions to guests, and the clients that keep guests in the CPU class `urgent`.
 //!
-//! A guest is `urgent` while it is asked. All of a fleet asked at once would be
-//! as far apart as before, so only some are at a time.
+//! A guest is `urgent` while it is asked. If all guests of a fleet were urgent at
+//! once, none would come before another, so only a few are asked at a time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 use tty_init::protocol::Message;
 
+use super::changes::selected;
 use super::supervisor::Supervisor;
-use super::wishes::selected;
 use crate::control::types::{Answer, AskRequest, Selection};
 use crate::host;
 use crate::units::GuestIndex;
@@ -186,7 +186,7 @@ impl Asks {
                 && let Some(guest) = ask.waiting.pop_front()
             {
                 if !supervisor.members().get(guest).is_some_and(is_up) {
-                    let what = "it is not up".to_owned();
+                    let what = "it is not running".to_owned();
                     ask.unsent.push_back(no_answer(guest, what, now));
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! `rm`: what a fleet without a supervisor left.
+//! `rm`: removes a fleet that has no supervisor.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -34,7 +34,7 @@ pub(crate) enum RemoveError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error(
-        "fleet {name} has {}: `imgbuild launch --resume {name}` goes on with them, `imgbuild \
+        "fleet {name} has {}: `imgbuild launch --resume {name}` resumes it, `imgbuild \
          rm --force {name}` kills them", counted(*living, "living guest")
     )]
     Living { name: String, living: u64 },
@@ -65,14 +65,14 @@ pub(crate) fn remove(
         name: name.to_owned(),
         source,
     };
-    let told = Remnant::of(folder.path()).mark;
-    if told.is_none() && survivors == Survivors::Spare {
+    let recorded = Remnant::of(folder.path()).mark;
+    if recorded.is_none() && survivors == Survivors::Spare {
         return Err(RemoveError::Unknown {
             name: name.to_owned(),
             spec: folder.spec_file(),
         });
     }
-    let mark = told.or_else(|| shown(&folder));
+    let mark = recorded.or_else(|| shown(&folder));
     let living = match mark {
         Some(mark) => orphans::living(Path::new("/"), mark).map_err(guests)?,
         None => Vec::new(),

@@ -1,5 +1,4 @@
-//! What the guests of a fleet run from and within: artifacts, files of their
-//! own, CPUs.
+//! What the guests of a fleet run with: artifacts, files of their own, CPUs.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -30,6 +29,7 @@ use crate::store::key::Key;
 use crate::store::orphans::Living;
 use crate::store::spec::FleetSpec;
 use crate::store::{identity, ssh_config};
+use crate::system::{Doing as _, SystemError};
 use crate::units::{GuestIndex, GuestRange, Instance};
 use crate::vmm::qemu::{EmulatorError, Standing, Watch};
 use crate::vmm::running::Running;
@@ -102,7 +102,7 @@ impl Site {
         &mut self.spec
     }
 
-    /// Makes the folder of sockets anew, elsewhere if need be, which the spec then
+    /// Makes the folder of sockets again, elsewhere if need be, which the spec then
     /// says.
     pub fn renew_runtime(&mut self) -> Result<(), SiteError> {
         if self.folder.move_runtime()? {
@@ -184,7 +184,7 @@ impl Site {
                 guest,
             )?;
             let identity = identity::create(guest, address, spec.authorized_key, deadline)
-                .map_err(io::Error::from)?;
+                .doing(format!("make an identity for {guest}"))?;
             self.folder
                 .write_identity(guest, identity.encode().as_slice())?;
         }
@@ -202,13 +202,15 @@ impl Site {
             return Ok(None);
         };
         let hosts = spec.guests.iter().map(|guest| {
+            let address = spec.ssh_address(guest).ok_or(io::ErrorKind::NotFound);
+            let identity = self.identity(guest);
             Ok(ssh_config::Host {
                 guest,
-                address: spec.ssh_address(guest).ok_or(io::ErrorKind::NotFound)?,
-                key: identity::host_key(&self.identity(guest)?),
+                address: address.doing(format!("find the address of {guest} in the spec"))?,
+                key: identity::host_key(&identity.doing(format!("read the key of {guest}"))?),
             })
         });
-        let hosts = hosts.collect::<io::Result<Vec<_>>>()?;
+        let hosts = hosts.collect::<Result<Vec<_>, SystemError>>()?;
         let patience = deadline::scaled(spec.guests.count(), host::cpus());
         let key = Key { public, file };
         Ok(Some(ssh_config::write(

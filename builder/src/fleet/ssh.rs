@@ -1,4 +1,4 @@
-//! Guests of a running fleet, reached with the system's own ssh(1).
+//! Runs the system's ssh(1) to reach guests of a running fleet.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -84,7 +84,7 @@ pub(crate) enum Outcome {
 }
 
 /// The exit code of a guest's command; `None` when ssh(1) did not get through,
-/// which a command that itself exits with 255 cannot be told from.
+/// which a command that itself exits with 255 cannot be distinguished from.
 pub(crate) fn exit_code(captured: &Captured) -> Option<i32> {
     captured.status.code().filter(|code| *code != TRANSPORT)
 }

@@ -1,4 +1,4 @@
-//! Who listens to a fleet: its events, and its guests' consoles.
+//! The clients that listen to a fleet's events and to its guests' consoles.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ impl Streams {
     }
 
     /// Tells everybody of an event.
-    pub(crate) fn tell(&mut self, event: &Event) {
+    pub(crate) fn send(&mut self, event: &Event) {
         self.events.retain_mut(|(listener, lost)| {
             if *lost > 0 && listener.try_send(Event::Lost { events: *lost }).is_ok() {
                 *lost = 0;
@@ -49,7 +49,7 @@ impl Streams {
     }
 
     /// Tells who listens to a guest's console of a line.
-    pub(crate) fn tell_console(&mut self, guest: GuestIndex, line: &[u8]) {
+    pub(crate) fn send_console(&mut self, guest: GuestIndex, line: &[u8]) {
         let Some(listeners) = self.consoles.get_mut(&guest) else {
             return;
         };
@@ -92,12 +92,12 @@ mod tests {
         streams.add_events(slow);
         streams.add_events(gone);
         for _ in 0..5 {
-            streams.tell(&event());
+            streams.send(&event());
         }
         assert_eq!(streams.events.len(), 1);
         assert_eq!(slowly.try_recv().unwrap(), event());
         assert_eq!(slowly.try_recv().unwrap(), event());
-        streams.tell(&event());
+        streams.send(&event());
         assert_eq!(slowly.try_recv().unwrap(), Event::Lost { events: 3 });
         assert_eq!(slowly.try_recv().unwrap(), event());
     }
@@ -120,12 +120,12 @@ mod tests {
         let mut streams = Streams::default();
         let (lines, mut listener) = channel(1);
         streams.add_console(guest(7), lines);
-        streams.tell_console(guest(6), b"other");
-        streams.tell_console(guest(7), b"one");
-        streams.tell_console(guest(7), b"lost");
+        streams.send_console(guest(6), b"other");
+        streams.send_console(guest(7), b"one");
+        streams.send_console(guest(7), b"lost");
         assert_eq!(listener.try_recv().unwrap(), b"one");
         drop(listener);
-        streams.tell_console(guest(7), b"two");
+        streams.send_console(guest(7), b"two");
         assert!(streams.consoles.is_empty());
     }
 }

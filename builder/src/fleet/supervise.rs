@@ -7,17 +7,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::log::Log;
 use super::ask::Asks;
-use super::headway::Headway;
+use super::changes::Changes;
+use super::start_progress::StartProgress;
 use super::streams::Streams;
 use super::supervisor::{Member, Notice, Observation, Outlook, Supervisor, TO_COME, Why};
 use super::view;
-use super::wishes::Wishes;
 use crate::control::bridge::{Request, bridge};
 use crate::control::server::{self, Server};
 use crate::control::types::{Event, Stage};
 use crate::guest::{BurnAt, Desired, Guest, Phase, Reason, deadline};
 use crate::store::journal::{Journal, Record};
 use crate::store::{logs, orphans};
+use crate::system::Doing as _;
 use crate::units::GuestIndex;
 use crate::{host, outlet};
 
@@ -31,11 +32,14 @@ pub(crate) use outcome::{Attachment, Ending, SuperviseError, Tally};
 /// Most requests that are taken before guests are heard: strangers may ask for
 /// numbers without end.
 const REQUESTS_A_TURN: usize = 64;
-/// How long after its sockets began to go they are made anew: who removes a
+/// How long after its sockets began to go they are made again: who removes a
 /// folder removes what is in it first, and finds no new one there.
 const RENEW_AFTER: Duration = Duration::from_millis(500);
 /// How often that is tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(10);
+
+/// Of the control interface.
+const SERVE: &str = "serve the control interface on a thread of its own";
 
 /// How a sign of life begins (`tty_init::protocol`).
 const HEARTBEAT: &[u8] = br#"{"event":"heartbeat","#;
@@ -48,14 +52,14 @@ pub(crate) struct Fleet<'a> {
     server: Server,
     streams: Streams,
     asks: Asks,
-    wishes: Wishes,
+    changes: Changes,
     /// The initial start is done.
     up: bool,
-    headway: Headway,
-    told: (Stage, Option<String>),
+    progress: StartProgress,
+    reported: (Stage, Option<String>),
     /// There may be more requests than one turn takes.
     has_requests: bool,
-    /// When sockets that are gone are tried again to be made anew.
+    /// When sockets that are gone are made again.
     renewal: Option<Instant>,
     emit: &'a mut dyn FnMut(&Event),
 }
@@ -73,7 +77,9 @@ impl<'a> Fleet<'a> {
         let spec = supervisor.site().spec();
         let metrics = spec.metrics;
         let folder = supervisor.site().folder();
-        let control = server::bind(&folder.socket(&folder.control()))?;
+        let control = folder.control();
+        let bound = server::bind(&folder.socket(&control));
+        let bound = bound.doing(format!("listen on {}", control.display()))?;
         supervisor.watch_sockets()?;
         let metrics = match metrics {
             Some(address) => Some(
@@ -82,18 +88,18 @@ impl<'a> Fleet<'a> {
             ),
             None => None,
         };
-        let server = server::serve(control, metrics, outbox)?;
+        let server = server::serve(bound, metrics, outbox).doing(SERVE)?;
         Ok(Self {
             supervisor,
             inbox,
             server,
             streams: Streams::default(),
             asks: Asks::default(),
-            wishes: Wishes::default(),
+            changes: Changes::default(),
             up: journal.history().up,
-            headway: Headway::new(Instant::now()),
+            progress: StartProgress::new(Instant::now()),
             journal,
-            told: (Stage::Starting, None),
+            reported: (Stage::Starting, None),
             has_requests: false,
             renewal: None,
             emit,
@@ -120,7 +126,7 @@ impl<'a> Fleet<'a> {
             if until.is_some_and(|at| at <= Instant::now()) {
                 break Ending::Over;
             }
-            if self.wishes.are_to_end() {
+            if self.changes.end_is_requested() {
                 break Ending::Stopped;
             }
             let mut gives_up = None;
@@ -152,11 +158,11 @@ impl<'a> Fleet<'a> {
     /// When the start is given up by who has this patience, if it goes no further:
     /// not while a guest may be about to come up.
     fn is_stuck_from(&mut self, patience: Duration) -> Option<Instant> {
-        self.headway
+        self.progress
             .see(Instant::now(), self.supervisor.count(&TO_COME));
         let members = self.supervisor.members();
         let is_waited_for = members.iter().map(Member::guest).any(comes_up);
-        (self.headway.ends(patience)).filter(|_| !is_waited_for)
+        (self.progress.ends(patience)).filter(|_| !is_waited_for)
     }
 
     /// Why the start goes no further, as far as anything tells.
@@ -186,7 +192,7 @@ impl<'a> Fleet<'a> {
         let next = [
             until,
             self.asks.due(),
-            self.wishes.due(),
+            self.changes.due(),
             self.renewal,
             at_once,
         ];
@@ -203,11 +209,11 @@ impl<'a> Fleet<'a> {
             self.renew_sockets();
         }
         self.asks.go_on(&mut self.supervisor);
-        self.wishes.go_on(&mut self.supervisor, &mut self.journal);
+        self.changes.go_on(&mut self.supervisor, &mut self.journal);
         Ok(())
     }
 
-    /// Makes sockets anew that somebody removed: at a log-out the system does, and
+    /// Makes sockets again that somebody removed: at a log-out the system does, and
     /// so do those who tidy up. Guests that live are connected to already, and a
     /// supervisor after this one reaches them by what their VMMs hold.
     fn renew_sockets(&mut self) {
@@ -217,8 +223,9 @@ impl<'a> Fleet<'a> {
             let folder = self.supervisor.site().folder();
             let control = folder.control();
             if !control.exists() {
-                let bound = server::bind(&folder.socket(&control))?;
-                self.server.listen_on(bound)?;
+                let bound = server::bind(&folder.socket(&control));
+                let bound = bound.doing(format!("listen on {}", control.display()))?;
+                self.server.listen_on(bound).doing(SERVE)?;
                 tracing::warn!("{} was gone: made it again", control.display());
             }
             Ok(self.supervisor.watch_sockets()?)
@@ -280,10 +287,10 @@ impl<'a> Fleet<'a> {
                     self.record(&Record::Over { guest, phase });
                 }
                 // From the end on, an exit is what was asked for, not news.
-                if !self.wishes.are_to_end() {
+                if !self.changes.end_is_requested() {
                     (self.emit)(&event);
                 }
-                self.streams.tell(&event);
+                self.streams.send(&event);
                 let burns = self.up || self.supervisor.site().spec().burn_at == BurnAt::Ready;
                 if phase == Phase::Ready && burns {
                     self.burn(guest);
@@ -293,7 +300,7 @@ impl<'a> Fleet<'a> {
                 self.asks.hear(&mut self.supervisor, guest, &message);
             }
             Observation::Line(line) => {
-                self.streams.tell_console(guest, &line);
+                self.streams.send_console(guest, &line);
                 // Signs of life come for ever, and would push out what is of use.
                 if !line.starts_with(HEARTBEAT) {
                     log.add(guest, &line, &self.supervisor);
@@ -302,8 +309,8 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// Notes what a later supervisor is to know. Guests that it does not tell of
-    /// are found all the same, by their processes.
+    /// Notes what a later supervisor is to know. That supervisor finds guests
+    /// without a note by their processes.
     fn record(&mut self, record: &Record) {
         if let Err(error) = self.journal.append(record) {
             tracing::error!("{error}");
@@ -331,30 +338,30 @@ impl<'a> Fleet<'a> {
                 }
             }
         }
-        self.tell_stage();
+        self.report_stage();
     }
 
-    fn tell_stage(&mut self) {
+    fn report_stage(&mut self) {
         let held = self.supervisor.held_back();
         let stage = match held {
-            _ if self.wishes.are_to_end() => Stage::Stopping,
+            _ if self.changes.end_is_requested() => Stage::Stopping,
             Some((_, Outlook::ForGood)) => Stage::Settled,
             _ if !self.up || self.supervisor.count(&[Phase::Planned]) > 0 => Stage::Starting,
             _ => Stage::Up,
         };
-        // What the host lacks is for the user to mend, and told at once.
+        // The user has to fix what the host lacks, so it is reported at once.
         let held_back = held
             .filter(|(why, outlook)| *outlook == Outlook::ForGood || matches!(why, Why::Trouble(_)))
             .map(|(why, _)| why.to_string());
         // The numbers in a reason change all the time; that there is one counts.
-        if (stage, held_back.is_some()) == (self.told.0, self.told.1.is_some()) {
-            self.told.1 = held_back;
+        if (stage, held_back.is_some()) == (self.reported.0, self.reported.1.is_some()) {
+            self.reported.1 = held_back;
         } else {
             tracing::debug!(?stage, held_back, "the fleet is {stage:?}");
-            self.told = (stage, held_back.clone());
+            self.reported = (stage, held_back.clone());
             let event = Event::Stage { stage, held_back };
             (self.emit)(&event);
-            self.streams.tell(&event);
+            self.streams.send(&event);
         }
     }
 

@@ -1,15 +1,16 @@
 //! One thread that starts guests, listens to them, starts them again and ends
 //! them.
 //!
-//! Everything arrives as an event of one poll set: console output, what VMMs
-//! write to stderr (by inotify), a VMM's end (by pidfd), requests and the user's
-//! interrupt. Nothing here waits for a single guest, and nothing is polled: the
-//! only times at which it wakes by itself are those that a guest's state machine
-//! or the admission of the next start asks for.
+//! Everything arrives as an event of one poll set: console output, what VMMs write
+//! to stderr (by inotify), a VMM's end (by pidfd), requests and the user's
+//! interrupt. The loop never waits for a single guest and polls nothing. It wakes
+//! by itself only at the times that a guest's state machine, or the admission of
+//! the next start, asks for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -25,6 +26,7 @@ use crate::guest::{Event, Phase, Policy};
 use crate::host::memory::OomKills;
 use crate::interrupt::Interrupt;
 use crate::store::orphans::Living;
+use crate::system::{Doing as _, SystemError};
 use crate::units::{Duty, GuestIndex, GuestRange};
 use crate::vmm::running::Source;
 use errors::Errors;
@@ -47,8 +49,12 @@ mod turn;
 pub(crate) use members::{BurnOrder, Member, Members};
 pub(crate) use starts::{Outlook, Why};
 
-/// How long after a question what a guest gets of the CPU begins to count, which
-/// takes some thirty system calls to see: nearly all have answered by then.
+/// Of the poll set.
+const EPOLL: &str = "wait for the guests' events by epoll";
+
+/// How long after a question the supervisor begins to measure a guest's CPU time.
+/// That takes some thirty system calls, and nearly all guests have answered by
+/// then.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// How often a console is tried that took no connection.
@@ -146,15 +152,17 @@ impl Supervisor {
         policy: Policy,
         admission: Admission,
         interrupt: Interrupt,
-    ) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let errors = Errors::watch(&site.folder().errors())?;
+    ) -> Result<Self, SystemError> {
+        let poll = Poll::new().doing(EPOLL)?;
+        let folder = site.folder().errors();
+        let errors = Errors::watch(&folder).doing(watching(&folder))?;
         for (fd, token) in [
             (interrupt.as_fd().as_raw_fd(), INTERRUPT),
             (errors.as_raw_fd(), ERRORS),
         ] {
             poll.registry()
-                .register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+                .register(&mut SourceFd(&fd), token, Interest::READABLE)
+                .doing(EPOLL)?;
         }
         Ok(Self {
             poll,
@@ -173,20 +181,21 @@ impl Supervisor {
             unclassed: VecDeque::new(),
             classify_at: Instant::now(),
             sockets_gone: false,
-            jitter: Jitter::new()?,
+            jitter: Jitter::new().doing("read random bytes from the kernel")?,
             interrupt,
         })
     }
 
     /// Ends a turn when it is woken.
-    pub fn waker(&self) -> io::Result<Waker> {
-        Waker::new(self.poll.registry(), WAKER)
+    pub fn waker(&self) -> Result<Waker, SystemError> {
+        Waker::new(self.poll.registry(), WAKER).doing("make an eventfd for requests")
     }
 
     /// Watches the fleet's sockets, this one above all: see
     /// [`Supervisor::lost_sockets`].
-    pub fn watch_sockets(&mut self) -> io::Result<()> {
-        self.errors.watch_sockets(&self.site.folder().control())
+    pub fn watch_sockets(&mut self) -> Result<(), SystemError> {
+        let control = self.site.folder().control();
+        (self.errors.watch_sockets(&control)).doing(watching(&control))
     }
 
     /// Whether somebody removed or moved them since the last time.
@@ -283,9 +292,15 @@ impl Supervisor {
 
     /// Takes charge of a guest that another supervisor started, and told to burn
     /// if it was. A console that takes nobody for now is connected to later.
-    pub fn adopt(&mut self, living: &Living, pidfd: OwnedFd, burn: BurnOrder) -> io::Result<()> {
+    pub fn adopt(
+        &mut self,
+        living: &Living,
+        pidfd: OwnedFd,
+        burn: BurnOrder,
+    ) -> Result<(), SystemError> {
         let guest = living.guest;
-        let mut running = self.site.adopt(living, pidfd)?;
+        let what = || format!("adopt {guest} (process {})", living.pid);
+        let mut running = self.site.adopt(living, pidfd).doing(what())?;
         if let Some(why) = not_connected(self.site.connect_console(guest, &mut running)) {
             tracing::warn!(
                 "{guest} (process {}) takes no connection to its console ({why}): trying again",
@@ -293,7 +308,7 @@ impl Supervisor {
             );
             self.times.arm(guest, Instant::now() + CONNECT_AGAIN);
         }
-        running.register(self.poll.registry(), |source| token(guest, source))?;
+        (running.register(self.poll.registry(), |source| token(guest, source))).doing(what())?;
         self.members[guest].runs(running, burn);
         self.notice(guest, Observation::Started);
         self.apply(guest, &Event::Adopted);
@@ -301,7 +316,7 @@ impl Supervisor {
     }
 
     /// Tells a guest's state machine what the user wants, or what was found.
-    pub fn wish(&mut self, guest: GuestIndex, event: &Event<'_>) {
+    pub fn request(&mut self, guest: GuestIndex, event: &Event<'_>) {
         self.apply(guest, event);
         if matches!(event, Event::Restart(_)) {
             self.starts.end_trouble();
@@ -341,7 +356,7 @@ impl Supervisor {
 
     /// Starts what may be started, waits for news until `until` (for ever
     /// without), and takes it.
-    pub fn turn(&mut self, until: Option<Instant>) -> io::Result<Vec<Notice>> {
+    pub fn turn(&mut self, until: Option<Instant>) -> Result<Vec<Notice>, SystemError> {
         self.start_admitted();
         // Starting takes time, and what it found is news.
         let until = if self.notices.is_empty() {
@@ -363,7 +378,7 @@ impl Supervisor {
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
         // Once from every source, and as much again, for what comes meanwhile.
         let most = 2 * SOURCES.len() * self.members().len();
-        let mut tokens = news(&mut self.poll, &mut self.events, timeout, most)?;
+        let mut tokens = news(&mut self.poll, &mut self.events, timeout, most).doing(EPOLL)?;
         let now = Instant::now();
         self.unfinished.retain(|token, at| {
             let is_due = at.is_none_or(|at| at <= now);
@@ -407,6 +422,15 @@ impl Supervisor {
     fn notice(&mut self, guest: GuestIndex, what: Observation) {
         self.notices.push(Notice { guest, what });
     }
+}
+
+/// What is done of which inotify(7) has limits of its own.
+fn watching(path: &Path) -> String {
+    format!(
+        "watch {} by inotify, within the sysctls fs.inotify.max_user_instances and \
+         fs.inotify.max_user_watches",
+        path.display()
+    )
 }
 
 /// Why a console is not connected to, if it is not.

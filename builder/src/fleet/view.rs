@@ -1,4 +1,4 @@
-//! A fleet as the control interface shows it.
+//! A fleet as documents of the control interface.
 
 use std::time::Instant;
 

@@ -1,8 +1,9 @@
-//! When another guest may start: as fast as CPUs, memory and KSM keep up, and
-//! never so that the host runs out of memory. Pure, but for [`look`].
+//! When another guest may start: as fast as CPUs, memory and KSM allow, and never
+//! so that the host runs out of memory. Pure, except for [`look`].
 //!
-//! Free memory alone does not tell: a guest costs most before KSM has merged it,
-//! and one that boots has not taken yet what it is going to.
+//! Free memory alone is not enough to decide: a guest takes the most memory before
+//! KSM has merged its pages, and a guest that boots has not yet taken all that it
+//! will need.
 
 use std::fmt;
 use std::path::Path;
@@ -114,16 +115,16 @@ pub enum Verdict {
     Wait {
         /// When to look again; sooner if a guest ended or is ready.
         until: Instant,
-        why: Hold,
+        why: Delay,
     },
     /// There is no room, and none is coming by itself. It is worth another look
     /// now and then: memory may come back.
-    Full(Hold),
+    Full(Delay),
 }
 
 /// What holds a guest back.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Hold {
+pub enum Delay {
     /// As many boot as may at a time.
     Parallel { booting: usize },
     /// As many were started as may in a second.
@@ -158,17 +159,17 @@ pub enum Hold {
     },
 }
 
-impl fmt::Display for Hold {
+impl fmt::Display for Delay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Parallel { booting } => {
                 write!(
                     f,
-                    "{} are booting, and no more may at a time",
+                    "{} are booting, which is the most at a time (--parallel)",
                     counted(booting as u64, "guest")
                 )
             }
-            Self::Rate(rate) => write!(f, "{rate} guests a second are started"),
+            Self::Rate(rate) => write!(f, "--rate allows {rate} starts a second"),
             Self::Pressure(percent) => write!(
                 f,
                 "tasks wait for memory {percent:.1} % of the time, more than {PRESSURE_MOST} %"
@@ -199,8 +200,8 @@ impl fmt::Display for Hold {
                 unmerged,
             } => write!(
                 f,
-                "{} of memory are available, and KSM is still merging that of {}: {} saved, {} \
-                 looked at",
+                "{} of memory are available, and KSM is still merging the memory of {}: it has \
+                 saved {} and scanned {}",
                 size(available),
                 counted(living as u64, "guest"),
                 size(merged.saturating_mul(PAGE)),
@@ -243,7 +244,7 @@ impl Admission {
             why,
         };
         if seen.booting >= self.parallel {
-            return wait(Hold::Parallel {
+            return wait(Delay::Parallel {
                 booting: seen.booting,
             });
         }
@@ -254,24 +255,24 @@ impl Admission {
         let floor = self.spec.keep_free;
         let room = seen.room;
         if seen.available < guests.saturating_add(floor) {
-            let hold = Hold::Memory {
+            let delay = Delay::Memory {
                 available: seen.available,
                 floor,
                 guests,
             };
-            return self.run_short(now, seen, seen.available, hold);
+            return self.run_short(now, seen, seen.available, delay);
         }
         if room < guests {
-            return self.run_short(now, seen, room, Hold::Group { room, guests });
+            return self.run_short(now, seen, room, Delay::Group { room, guests });
         }
         self.short = None;
         if seen.memory_pressure > PRESSURE_MOST {
-            return wait(Hold::Pressure(seen.memory_pressure));
+            return wait(Delay::Pressure(seen.memory_pressure));
         }
         match (self.spec.rate, self.next) {
             (Some(rate), Some(until)) if now < until => Verdict::Wait {
                 until,
-                why: Hold::Rate(rate),
+                why: Delay::Rate(rate),
             },
             _ => Verdict::Start,
         }
@@ -290,7 +291,7 @@ impl Admission {
     }
 
     /// Tells whether memory that is short may yet come; so much is `available`.
-    fn run_short(&mut self, now: Instant, seen: &Seen, available: u64, hold: Hold) -> Verdict {
+    fn run_short(&mut self, now: Instant, seen: &Seen, available: u64, delay: Delay) -> Verdict {
         let merged = seen.ksm.map_or(0, |ksm| ksm.merged);
         let short = self.short.get_or_insert(Shortage {
             improved: now,
@@ -312,11 +313,11 @@ impl Admission {
         });
         short.full |= stuck >= PATIENCE && merging.is_none();
         if short.full {
-            return Verdict::Full(hold);
+            return Verdict::Full(delay);
         }
         Verdict::Wait {
             until: now + LOOK,
-            why: merging.map_or(hold, |ksm| Hold::Merging {
+            why: merging.map_or(delay, |ksm| Delay::Merging {
                 available,
                 living: seen.living,
                 merged: ksm.merged,
@@ -329,7 +330,7 @@ impl Admission {
 /// Looks at the host under `root`, where so many guests boot and live, and their
 /// control groups limit memory to `allowed` bytes more, if they do.
 ///
-/// What cannot be read is no reason to start no guests: unknown memory is taken
+/// What cannot be read is not a reason to start no guests: unknown memory is taken
 /// for enough of it (`u64::MAX`), unknown pressure for none, and KSM that does
 /// not tell for one that does not run.
 pub(crate) fn look(root: &Path, allowed: Option<u64>, booting: usize, living: usize) -> Seen {

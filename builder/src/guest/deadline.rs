@@ -1,4 +1,4 @@
-//! How long a guest among many may take for what takes it little CPU time.
+//! How long one of many guests may take for something that needs little CPU time.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What happens to a guest, and what is to be done about it.
+//! The events of a guest's state machine, and the actions that it asks for.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a guest's console and its VMM say, and what that tells of the guest.
+//! What the output of a guest's console and of its VMM says about the guest.
 
 use std::time::Instant;
 
@@ -33,14 +33,14 @@ impl Guest {
             Some(Message::Ready { .. } | Message::Heartbeat { .. } | Message::Reply { .. })
         );
         self.settle(now);
-        let State::Alive { stage, omen } = &mut self.state else {
+        let State::Alive { stage, symptom } = &mut self.state else {
             return;
         };
         if let Some(Message::Fatal { reason, .. }) = message {
-            *omen = Some(Reason::Fatal(excerpt(&printable(reason))));
+            *symptom = Some(Reason::Fatal(excerpt(&printable(reason))));
         } else if answers {
             // Whatever its console said before, it goes on.
-            *omen = None;
+            *symptom = None;
         }
         let is_ready = match (&mut *stage, message) {
             (Stage::Booting(boot), Some(Message::Ready { .. })) => {
@@ -77,12 +77,12 @@ impl Guest {
     pub(crate) fn read(&mut self, now: Instant, line: &str, policy: &Policy) {
         self.keep(line);
         let was_ready = self.was_ready();
-        if let State::Alive { omen, .. } = &mut self.state {
+        if let State::Alive { symptom, .. } = &mut self.state {
             if let Some((_, reason)) = line.split_once("Kernel panic - not syncing: ") {
-                *omen = Some(Reason::KernelPanic(excerpt(reason)));
+                *symptom = Some(Reason::KernelPanic(excerpt(reason)));
             } else if was_ready && line.contains("reboot: Power down") {
                 // Of an adopted guest, no exit status tells.
-                omen.get_or_insert(Reason::PoweredOff);
+                symptom.get_or_insert(Reason::PoweredOff);
             }
         }
         if !line.is_empty() {
@@ -92,19 +92,19 @@ impl Guest {
 
     pub(crate) fn complain(&mut self, line: &str) -> Option<Action> {
         let complaint = Complaint::of(line);
-        // What is no complaint would be shown as what its guest said last.
+        // What is not a complaint would be shown as what its guest said last.
         if complaint == Complaint::Progress {
             return None;
         }
         self.keep(line);
-        let State::Alive { stage, omen } = &mut self.state else {
+        let State::Alive { stage, symptom } = &mut self.state else {
             return None;
         };
         if let Stage::Booting(_) = stage
-            && let Some(trouble) = Trouble::told_by(&excerpt(line))
+            && let Some(trouble) = Trouble::in_message(&excerpt(line))
         {
             // If it ends by that; it may only have said so, and go on.
-            omen.get_or_insert(Reason::Host(trouble));
+            symptom.get_or_insert(Reason::Host(trouble));
         }
         // QEMU only stops the vCPU and waits; nothing more will come.
         let is_fatal = complaint == Complaint::KvmInternalError;

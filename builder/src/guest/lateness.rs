@@ -1,4 +1,4 @@
-//! A guest that does not come up or answer in time: whether it could have.
+//! Judges whether a guest that is late got the CPU time to come up or to answer.
 
 use std::time::{Duration, Instant};
 

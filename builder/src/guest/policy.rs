@@ -1,4 +1,4 @@
-//! When a guest is late, and whether and when it is started again.
+//! When a guest counts as late, and whether and when it is started again.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::guest::Restart;
 
 /// How long a guest must have been ready for its next end to count as the first.
 pub const SETTLED: Duration = Duration::from_secs(10);
-/// Ends in a row after which a guest is given up, unless told otherwise.
+/// Ends in a row after which a guest is given up, unless a policy says otherwise.
 pub const GIVE_UP: u32 = 5;
 
 /// What a guest's state machine goes by.
@@ -83,7 +83,7 @@ impl Backoff {
     pub fn delay(&self, ends: u32, jitter: f64) -> Duration {
         let doubled = 2_u32.saturating_pow(ends.saturating_sub(1));
         let delay = self.first.saturating_mul(doubled).min(self.most);
-        // Fails only for a jitter that is no number, or a time beyond a clock's.
+        // Fails only for a jitter that is not a number, or a time beyond a clock's.
         Duration::try_from_secs_f64(delay.as_secs_f64() * (0.5 + jitter)).unwrap_or(delay)
     }
 }

@@ -1,4 +1,4 @@
-//! Why a guest is not ready, or is started again.
+//! Why a guest is not ready, or was started again.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,9 +19,9 @@ pub enum Reason {
     KernelPanic(String),
     /// Its init said that it cannot go on.
     Fatal(String),
-    /// Its VMM ended, and nothing told why.
+    /// Its VMM ended, and nothing said why.
     Ended(End),
-    /// It powered off by its own wish, after it had been ready.
+    /// It powered off by itself, after it had been ready.
     PoweredOff,
     /// It said nothing at all in the time it had to get ready.
     Silent(Duration),
@@ -35,7 +35,7 @@ pub enum Reason {
     VmmStopped,
     /// Its VMM paused it, since its disk could not be written or read.
     DiskFailed,
-    /// Its VMM was told to pause it, so it cannot answer.
+    /// Somebody had its VMM pause it, so it cannot answer.
     Paused,
     /// Its sockets are gone, so nobody can ask it.
     OutOfReach,
@@ -45,16 +45,16 @@ pub enum Reason {
     Late(Duration),
     /// The kernel's OOM killer ended its VMM.
     OomKilled,
-    /// The user wished it to power off.
+    /// The user asked it to power off.
     Stopped,
-    /// The user wished it ended by force.
+    /// The user had it ended by force.
     Killed,
     /// Its VMM was gone when its fleet was adopted.
     Lost,
 }
 
 impl Reason {
-    /// Whether something went wrong: all but the guest's and the user's wishes.
+    /// Whether something went wrong: all but what the guest or the user asked for.
     pub fn is_failure(&self) -> bool {
         !matches!(self, Self::PoweredOff | Self::Stopped | Self::Killed)
     }
@@ -80,14 +80,14 @@ impl fmt::Display for Reason {
             Self::SlowBoot(time) => {
                 write!(
                     f,
-                    "not ready after {} s, for want of CPU time",
+                    "not ready after {} s, because it got too little CPU time",
                     time.as_secs()
                 )
             }
             Self::NoAnswer(time) => {
                 write!(
                     f,
-                    "hung: no answer for {} s, though it could run",
+                    "it hangs: it has not answered for {} s, although it got CPU time",
                     time.as_secs()
                 )
             }
@@ -106,7 +106,7 @@ impl fmt::Display for Reason {
             Self::Late(time) => {
                 write!(
                     f,
-                    "no answer for {} s, for want of CPU time",
+                    "no answer for {} s, because it got too little CPU time",
                     time.as_secs()
                 )
             }

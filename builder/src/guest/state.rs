@@ -1,5 +1,5 @@
-//! Where a guest is. What means something in one place only is kept in that
-//! place, so that no step can find it in another.
+//! The state of a guest. A value that has a meaning in one state only is stored in
+//! that state, so that no step can find it in another.
 
 use std::time::{Duration, Instant};
 
@@ -21,22 +21,25 @@ pub(super) enum State {
     Exited(Desired),
     /// It has no VMM, and was given up.
     Failed,
-    /// It has a VMM, which is to go on. `omen` is what it gave away before its
+    /// It has a VMM, which is to go on. `symptom` is what it gave away before its
     /// end, should it end.
-    Alive { stage: Stage, omen: Option<Reason> },
+    Alive {
+        stage: Stage,
+        symptom: Option<Reason>,
+    },
     /// It has a VMM and was asked to power off for the user. At `deadline` its
     /// VMM is killed.
     PoweringOff {
         phase: Phase,
         deadline: Instant,
-        wish: Wish,
+        then: AfterEnd,
     },
     /// Its VMM was killed, for the reason `fate`, and its end has not been seen.
     Killed {
         phase: Phase,
         fate: Reason,
         /// Without, the policy decides what comes after the end.
-        wish: Option<Wish>,
+        then: Option<AfterEnd>,
     },
 }
 
@@ -107,7 +110,7 @@ pub(super) enum Finding {
 
 /// What the user wants after the end that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum AfterEnd {
     /// It is to stay down.
     StayDown,
     /// It is to be started again at once, whatever the policy says.
@@ -126,7 +129,10 @@ impl Default for State {
 impl State {
     /// A VMM was started or adopted, and has told nothing.
     pub(super) fn alive(stage: Stage) -> Self {
-        Self::Alive { stage, omen: None }
+        Self::Alive {
+            stage,
+            symptom: None,
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -143,15 +149,15 @@ impl State {
     }
 
     pub(super) fn desired(&self) -> Desired {
-        let wish = match self {
+        let then = match self {
             Self::Exited(desired) => return *desired,
-            Self::PoweringOff { wish, .. } => Some(*wish),
-            Self::Killed { wish, .. } => *wish,
+            Self::PoweringOff { then, .. } => Some(*then),
+            Self::Killed { then, .. } => *then,
             Self::Waiting { .. } | Self::Failed | Self::Alive { .. } => None,
         };
-        match wish {
-            Some(Wish::StayDown) => Desired::Down,
-            Some(Wish::ComeBack) | None => Desired::Up,
+        match then {
+            Some(AfterEnd::StayDown) => Desired::Down,
+            Some(AfterEnd::ComeBack) | None => Desired::Up,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use super::state::{Boot, Question, Stage, Start, State, Wish, after};
+use super::state::{AfterEnd, Boot, Question, Stage, Start, State, after};
 use super::{Action, Desired, Guest, OnTrouble, Phase, Policy, Reason, SETTLED, TRY_ON, Trouble};
 use crate::vmm::End;
 
@@ -85,7 +85,7 @@ impl Guest {
                 self.reason = Some(Reason::Stopped);
                 None
             }
-            _ => self.power_off(now, grace, Wish::StayDown),
+            _ => self.power_off(now, grace, AfterEnd::StayDown),
         }
     }
 
@@ -94,18 +94,18 @@ impl Guest {
         let start = match self.state {
             State::Waiting { start, .. } => start,
             State::Exited(_) | State::Failed => Start::Again,
-            _ => return self.power_off(now, grace, Wish::ComeBack),
+            _ => return self.power_off(now, grace, AfterEnd::ComeBack),
         };
         self.state = State::Waiting { start, until: None };
         Some(Action::Spawn)
     }
 
     /// Ends a living guest by its own power-off where it listens.
-    fn power_off(&mut self, now: Instant, grace: Duration, wish: Wish) -> Option<Action> {
+    fn power_off(&mut self, now: Instant, grace: Duration, then: AfterEnd) -> Option<Action> {
         let phase = self.phase();
         match &mut self.state {
-            State::Killed { wish: later, .. } => {
-                *later = Some(wish);
+            State::Killed { then: later, .. } => {
+                *later = Some(then);
                 None
             }
             State::Alive {
@@ -115,7 +115,7 @@ impl Guest {
                 self.state = State::Killed {
                     phase,
                     fate: Reason::Stopped,
-                    wish: Some(wish),
+                    then: Some(then),
                 };
                 Some(Action::Kill)
             }
@@ -123,7 +123,7 @@ impl Guest {
                 self.state = State::PoweringOff {
                     phase,
                     deadline: after(now, grace),
-                    wish,
+                    then,
                 };
                 Some(Action::PowerOff)
             }
@@ -139,20 +139,20 @@ impl Guest {
     /// Why a guest fails: what it gave away, or else `reason`.
     pub(crate) fn cause(&mut self, reason: Reason) -> Reason {
         // A VMM that lives got what the host was short of.
-        let omen = (self.take_omen()).filter(|omen| !matches!(omen, Reason::Host(_)));
-        omen.unwrap_or(reason)
+        let symptom = (self.take_symptom()).filter(|symptom| !matches!(symptom, Reason::Host(_)));
+        symptom.unwrap_or(reason)
     }
 
     /// Has a living guest's VMM killed. Where its end was asked for before, the
     /// reason for that stays, and so does what the user wants after it.
     pub(crate) fn kill(&mut self, fate: Reason) -> Action {
         let phase = self.phase();
-        let (fate, wish) = match mem::take(&mut self.state) {
-            State::PoweringOff { wish, .. } => (Reason::Stopped, Some(wish)),
-            State::Killed { fate, wish, .. } => (fate, wish),
+        let (fate, then) = match mem::take(&mut self.state) {
+            State::PoweringOff { then, .. } => (Reason::Stopped, Some(then)),
+            State::Killed { fate, then, .. } => (fate, then),
             _ => (fate, None),
         };
-        self.state = State::Killed { phase, fate, wish };
+        self.state = State::Killed { phase, fate, then };
         Action::Kill
     }
 
@@ -166,9 +166,9 @@ impl Guest {
     ) -> Option<Action> {
         self.settle(now);
         let start = self.state.start();
-        let (reason, wish) = match mem::take(&mut self.state) {
-            State::PoweringOff { wish, .. } => (Reason::Stopped, Some(wish)),
-            State::Killed { fate, wish, .. } => (fate, wish),
+        let (reason, then) = match mem::take(&mut self.state) {
+            State::PoweringOff { then, .. } => (Reason::Stopped, Some(then)),
+            State::Killed { fate, then, .. } => (fate, then),
             _ => (reason, None),
         };
         let again = |until| State::Waiting {
@@ -176,9 +176,9 @@ impl Guest {
             until,
         };
         let mut action = None;
-        let (state, reason) = match (wish, reason) {
-            (Some(Wish::StayDown), _) => (State::Exited(Desired::Down), Reason::Stopped),
-            (Some(Wish::ComeBack), reason) => {
+        let (state, reason) = match (then, reason) {
+            (Some(AfterEnd::StayDown), _) => (State::Exited(Desired::Down), Reason::Stopped),
+            (Some(AfterEnd::ComeBack), reason) => {
                 self.ends = 0;
                 action = Some(Action::Spawn);
                 (again(None), reason)
@@ -189,7 +189,7 @@ impl Guest {
                 (State::Waiting { start, until }, Reason::Host(trouble))
             }
             (None, reason) => {
-                // The user's wish is not held against it.
+                // What the user asked for does not count against it.
                 self.ends += u32::from(reason != Reason::Killed);
                 let state = if !policy.replaces(&reason) && !reason.is_failure() {
                     State::Exited(Desired::Up)
@@ -228,12 +228,14 @@ impl Guest {
 
     /// Why its VMM ended, where nobody asked for it.
     pub(crate) fn reason_of(&mut self, end: End) -> Reason {
-        match (self.take_omen(), end) {
+        match (self.take_symptom(), end) {
             (_, End::Signal { by_oom: true, .. }) if self.is_booting() => {
                 Reason::Host(Trouble::Short(Reason::OomKilled.to_string()))
             }
             (_, End::Signal { by_oom: true, .. }) => Reason::OomKilled,
-            (Some(omen), end) if end != End::Code(0) || !matches!(omen, Reason::Host(_)) => omen,
+            (Some(symptom), end) if end != End::Code(0) || !matches!(symptom, Reason::Host(_)) => {
+                symptom
+            }
             // Before it is ready, a status of 0 is a reset of the machine.
             (_, End::Code(0)) if self.was_ready() => Reason::PoweredOff,
             (_, end) => Reason::Ended(end),
@@ -264,9 +266,9 @@ impl Guest {
         )
     }
 
-    fn take_omen(&mut self) -> Option<Reason> {
+    fn take_symptom(&mut self) -> Option<Reason> {
         match &mut self.state {
-            State::Alive { omen, .. } => omen.take(),
+            State::Alive { symptom, .. } => symptom.take(),
             _ => None,
         }
     }

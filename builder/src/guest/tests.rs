@@ -673,7 +673,7 @@ fn a_guest_whose_port_is_taken_waits_alone_and_is_to_get_another() {
     bench.comes_up();
     assert!(!bench.guest.has_lost_its_own());
 
-    // The user's wish comes before its wait.
+    // The user's request comes before its wait.
     bench.does(&Event::Restart(GRACE));
     bench.does(&Event::Ended(End::Code(0)));
     bench.does(&Event::Start);
@@ -685,7 +685,7 @@ fn a_guest_whose_port_is_taken_waits_alone_and_is_to_get_another() {
 
 #[test]
 fn what_a_vmm_says_of_the_host_counts_where_it_ends_its_start() {
-    let host = |line: &str| Reason::Host(Trouble::told_by(line).unwrap());
+    let host = |line: &str| Reason::Host(Trouble::in_message(line).unwrap());
     let killed = "QEMU was ended by the OOM killer".to_owned();
     for (lines, end, reason) in [
         (&[NO_THREAD][..], ABORTED, host(NO_THREAD)),
@@ -839,7 +839,7 @@ fn a_quiet_guest_is_asked_and_any_sign_of_life_puts_it_off() {
         assert_eq!(bench.says(sign), None);
     }
     assert_eq!(bench.ticks_after(HEALTH), Some(Action::Ask));
-    // Text is no answer.
+    // Text is not an answer.
     bench.waits(seconds(1.0));
     bench.says("watchdog: BUG: soft lockup");
     assert_eq!(bench.ticks_after(seconds(14.0)), Some(Action::Measure));
@@ -989,7 +989,7 @@ fn a_stop_is_by_force_after_its_grace() {
 }
 
 #[test]
-fn the_later_wish_counts() {
+fn the_later_request_counts() {
     let mut bench = Bench::new(Restart::Never);
     bench.comes_up();
     bench.does(&Event::Stop(GRACE));
@@ -997,7 +997,7 @@ fn the_later_wish_counts() {
     assert_eq!(
         bench.does(&Event::Ended(End::Code(0))),
         Some(Action::Spawn),
-        "a wish to restart is above the policy"
+        "a request to restart is above the policy"
     );
     bench.comes_up();
     bench.does(&Event::Restart(GRACE));

@@ -1,5 +1,5 @@
-//! What of the host's keeps a guest from being started: it is not held against
-//! the guest.
+//! Troubles of the host that keep a guest from starting. They do not count as
+//! failures of the guest.
 
 use std::fmt;
 
@@ -41,7 +41,7 @@ const SHORT: [&str; 11] = [
 
 impl Trouble {
     /// What a message says of the host's trouble, if it does.
-    pub fn told_by(message: &str) -> Option<Self> {
+    pub fn in_message(message: &str) -> Option<Self> {
         match Complaint::of(message) {
             Complaint::Taken => Some(Self::Taken(message.to_owned())),
             Complaint::Short => Some(Self::Short(message.to_owned())),
@@ -82,10 +82,13 @@ mod tests {
             Errno::BUSY,
         ] {
             let said = io::Error::from(errno).to_string();
-            assert_eq!(Trouble::told_by(&said), Some(Trouble::Short(said)));
+            assert_eq!(Trouble::in_message(&said), Some(Trouble::Short(said)));
         }
         for errno in [Errno::NOENT, Errno::ACCESS, Errno::INVAL, Errno::IO] {
-            assert_eq!(Trouble::told_by(&io::Error::from(errno).to_string()), None);
+            assert_eq!(
+                Trouble::in_message(&io::Error::from(errno).to_string()),
+                None
+            );
         }
     }
 
@@ -100,7 +103,7 @@ mod tests {
             "ioctl(KVM_CREATE_VM) failed: 16 Device or resource busy",
         ] {
             let short = Some(Trouble::Short(said.to_owned()));
-            assert_eq!(Trouble::told_by(said), short);
+            assert_eq!(Trouble::in_message(said), short);
         }
         // Versions differ in what follows the rule.
         for rest in ["", ": Address already in use"] {
@@ -108,18 +111,21 @@ mod tests {
                 "qemu-system-x86_64: -netdev user,id=net,hostfwd=tcp:127.0.0.1:2999-:22: Could not \
                  set up host forwarding rule 'tcp:127.0.0.1:2999-:22'{rest}"
             );
-            assert_eq!(Trouble::told_by(&said), Some(Trouble::Taken(said.clone())));
+            assert_eq!(
+                Trouble::in_message(&said),
+                Some(Trouble::Taken(said.clone()))
+            );
         }
         let said = "qemu-system-x86_64: -device virtio-blk-device,drive=disk: Failed to get \"write\" \
                     lock";
         let taken = Some(Trouble::Taken(said.to_owned()));
-        assert_eq!(Trouble::told_by(said), taken);
+        assert_eq!(Trouble::in_message(said), taken);
         for said in [
             "no such luck",
             "qemu-system-x86_64: Image is not in qcow2 format",
             "error: kvm run failed Bad address",
         ] {
-            assert_eq!(Trouble::told_by(said), None);
+            assert_eq!(Trouble::in_message(said), None);
         }
     }
 }

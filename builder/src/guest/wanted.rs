@@ -1,4 +1,4 @@
-//! What users want of guests.
+//! What users ask for: guests up or down, when they burn, when they start again.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,10 +19,10 @@ pub enum Desired {
 )]
 #[serde(rename_all = "lowercase")]
 pub enum BurnAt {
-    /// All when the initial start is done, so that burning guests do not delay
-    /// others
+    /// All at once after the initial start, so that no burning guest slows the
+    /// boot of another
     Start,
-    /// Each when it is ready
+    /// Each as soon as it is ready
     Ready,
 }
 

@@ -1,5 +1,5 @@
-//! What canaries showed: guests started to see whether guests run here, what
-//! one costs, and whether KSM merges its memory.
+//! Results of canaries: guests that are started to find out whether guests run on
+//! this host, what one costs, and whether KSM merges its memory.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! How many guests fit: what each resource allows, and the least of them.
+//! How many guests fit: what each resource allows, and the least of these.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
-//! What checks look at: a pure function from snapshot and wish to findings
-//! for each concern.
+//! The checks: for each concern, a pure function from a snapshot of the host and
+//! the wanted fleet to findings.
 //!
-//! Every check yields its finding, also when all is well, so that a reader sees
-//! what was looked at. Only what could not even be asked is left out, such as
-//! how fast KVM is where there is none: one cause is told once.
+//! A check yields its finding even if all is well, so that a reader sees what was
+//! checked. A check yields no finding only if it does not apply, such as the speed
+//! of KVM on a host without KVM: one cause is reported once.
 
 use super::canary::MergingNeed;
 use super::finding::Finding;

@@ -1,4 +1,4 @@
-//! What a check says: one [`Finding`] for each thing that was looked at.
+//! The result of one check: a [`Finding`].
 
 use std::fmt::{self, Write as _};
 
@@ -26,7 +26,7 @@ pub struct Finding {
     /// Most guests that it allows, where it limits their number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guests: Option<u64>,
-    /// What mends it.
+    /// What fixes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<Fix>,
     /// The document that it rests on.
@@ -34,8 +34,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Adds what mends it, if anything has to be mended.
-    pub fn mended_by(self, fix: Fix) -> Self {
+    /// Adds what fixes it, if anything has to be fixed.
+    pub fn with_fix(self, fix: Fix) -> Self {
         Self {
             fix: (self.severity != Severity::Ok).then_some(fix),
             ..self
@@ -111,7 +111,7 @@ impl Check {
     }
 }
 
-/// What mends a finding.
+/// What fixes a finding.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fix {

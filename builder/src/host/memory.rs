@@ -1,4 +1,4 @@
-//! Memory: how much there is, how much is left, and how the kernel hands it out.
+//! Memory: how much the host has, how much is free, and how the kernel commits it.
 
 use std::fs::File;
 use std::path::Path;
@@ -66,20 +66,20 @@ pub(crate) fn keep_free(total: Option<u64>) -> u64 {
 /// Which of the OOM killer's kills are told of, each for one process.
 #[derive(Debug)]
 pub(crate) struct OomKills {
-    told: u64,
+    reported: u64,
 }
 
 impl OomKills {
     /// None of the `counted` so far is to be told of.
     pub(crate) fn after(counted: u64) -> Self {
-        Self { told: counted }
+        Self { reported: counted }
     }
 
     /// Whether one of the `counted` is left for a process that SIGKILL ended; it
     /// is told of from here on.
     pub(crate) fn take(&mut self, counted: u64) -> bool {
-        let is_left = self.told < counted;
-        self.told += u64::from(is_left);
+        let is_left = self.reported < counted;
+        self.reported += u64::from(is_left);
         is_left
     }
 }

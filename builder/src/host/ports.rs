@@ -8,7 +8,7 @@ use std::path::Path;
 /// The file that holds them, below a root.
 pub(crate) const RANGE: &str = "proc/sys/net/ipv4/ip_local_port_range";
 
-/// What the kernel has unless told otherwise (Linux's
+/// What the kernel has by default (Linux's
 /// Documentation/networking/ip-sysctl).
 const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 

@@ -1,9 +1,10 @@
 //! Host settings that imgbuild may write, and their one owner.
 //!
-//! Sysctls and KSM's knobs belong to the whole host, so several fleets share
-//! them. [`Owner`] keeps a record of what was there before, what imgbuild wrote
-//! and who holds it; whoever lets go last has the old value put back, unless
-//! somebody else has changed it since, or guests of anybody still rest on it.
+//! Sysctls and KSM's settings belong to the whole host, so several fleets share
+//! them. [`Owner`] records the old value, the value that imgbuild wrote, and the
+//! holders. When the last holder releases a setting, the old value is restored,
+//! unless somebody else has changed the setting since, or guests of any fleet still
+//! need it.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
-//! A host as one value: what checks judge, and what a user can save and send.
+//! A host as one value, which checks judge and which a user can save and send.
 //!
-//! Everything that may be absent is an `Option`. What is there but could not be
-//! read, or makes no sense, is `None` too, and listed in [`Host::unseen`].
+//! Everything that may be absent is an `Option`. What exists but cannot be read, or
+//! is malformed, is `None` as well and is listed in [`Host::unseen`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -97,7 +97,7 @@ pub struct Cpu {
     pub vendor: Option<String>,
     /// Model name.
     pub model: Option<String>,
-    /// Processors online; where the kernel does not tell, those that this
+    /// Processors online; where the kernel does not say, those that this
     /// process may use.
     pub online: u64,
     /// Processors that this process may use.
@@ -106,7 +106,7 @@ pub struct Cpu {
     /// at; the latter with `vmx:` before them, as in `vmx:ept`.
     pub flags: BTreeSet<String>,
     /// What the kernel says of `itlb_multihit`, such as `Not affected`; `None`
-    /// where it does not tell.
+    /// where it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub itlb_multihit: Option<String>,
 }

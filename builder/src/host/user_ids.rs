@@ -1,7 +1,8 @@
-//! User ids for guests: which there are here, and which of them somebody has.
+//! User ids for guests: which ids exist here, and which of them somebody has.
 //!
-//! A guest's user and group have the same number, so an id is one only if it is
-//! both: a user namespace gives each a number of its own (user_namespaces(7)).
+//! A guest's user and group have the same number, so an id is usable only if it is
+//! mapped as both: a user namespace maps users and groups separately
+//! (user_namespaces(7)).
 
 use std::fmt;
 

@@ -24,7 +24,7 @@ const MAX_PADDING: u64 = 64 << 20;
 /// Most memory that the xz decoder may take, in KiB; `xz -9` asks for 65 MiB.
 const MAX_XZ_MEMORY: u32 = 192 << 10;
 
-/// How the streams begin that are told apart here.
+/// How the streams begin that are distinguished here.
 const GZIP: &[u8] = b"\x1f\x8b";
 const XZ: &[u8] = b"\xfd7zXZ\0";
 const UNSUPPORTED: [(&[u8], &str); 3] = [

@@ -1,4 +1,4 @@
-//! From source and fragments to a stripped `vmlinux`.
+//! Builds a stripped `vmlinux` from source and fragments.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -64,7 +64,7 @@ pub enum BuildError {
         hint: &'static str,
         source: ProcessError,
     },
-    /// What was built is no kernel for a guest.
+    /// What was built is not a kernel for a guest.
     #[error(transparent)]
     Result(#[from] PrebuiltError),
     /// The cache cannot be used.

@@ -1,4 +1,4 @@
-//! Kernels built before: `<cache>/kernel/<key>/`.
+//! Cached kernels: `<cache>/kernel/<key>/`.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};

@@ -1,4 +1,4 @@
-//! From fragments to a `.config` in which every one of their settings holds.
+//! Makes a `.config` from fragments, in which every setting of theirs holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};

@@ -1,4 +1,4 @@
-//! Kernel configuration fragments: what they ask for, each setting with its place.
+//! Kernel configuration fragments: their settings, each with its place.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -72,7 +72,7 @@ impl fmt::Display for Setting {
 /// Why fragments make no sense together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FragmentError {
-    /// A line is no setting and no comment.
+    /// A line is neither a setting nor a comment.
     #[error(
         "{place}: `{line}` is not understood: write `CONFIG_NAME=value` or \
          `# CONFIG_NAME is not set`"

@@ -1,5 +1,5 @@
-//! make(1) in a kernel tree, shut off from the user's environment so that the
-//! same source and configuration give the same bytes.
+//! Runs make(1) in a kernel tree without the user's environment, so that the same
+//! source and configuration give the same bytes.
 
 use std::env;
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! Ready kernels: what a file given by `--kernel` is, told from its headers.
+//! Ready kernels: recognizes a file given by `--kernel` by its headers.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};

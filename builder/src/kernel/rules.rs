@@ -1,7 +1,7 @@
 //! Which files of a kernel source an x86-64 guest kernel can need.
 //!
 //! The tarball is 1.5 GB in 86,000 files, and writing them takes longer than
-//! decompressing them; what no configuration for this machine reads stays out.
+//! decompressing them. Files that no x86-64 configuration reads are left out.
 
 use std::path::Path;
 

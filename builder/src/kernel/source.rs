@@ -1,4 +1,4 @@
-//! Which kernel source to build, and what is known of it.
+//! Finds the kernel source to build, with its digest and origin.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -62,7 +62,7 @@ pub struct SourceInfo {
     /// Where it came from.
     #[serde(flatten)]
     pub origin: Origin,
-    /// The kernel's version, where it can be told.
+    /// The kernel's version, where it is known.
     pub version: Option<String>,
     /// The digest of the tarball or the ready kernel; a tree has none.
     pub sha256: Option<Sha256>,

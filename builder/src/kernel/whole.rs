@@ -1,10 +1,10 @@
-//! Whether an unpacked tree is still what was unpacked.
+//! Whether an unpacked tree is still complete.
 //!
-//! A note of it is written last, when the tree is on the disk, and the tree is
-//! held against it before each use: by the names, kinds, modes and lengths of
-//! what it holds, which is what a power cut, a full disk or somebody who tidies
-//! up changes. Looking at the 50,000 files of a Linux takes less than a second,
-//! and reading all of them as long as a good part of a kernel build.
+//! A note about the tree is written last, once the tree is on the disk. Before each
+//! use the tree is compared with the note: the names, kinds, modes and lengths of
+//! its files, which are what a power cut, a full disk or somebody who tidies up
+//! changes. This takes less than a second for the 50,000 files of a Linux, while
+//! reading all of them takes as long as a good part of a kernel build.
 
 use std::fs;
 use std::io;

@@ -16,6 +16,9 @@ use crate::control::client::Client;
 use crate::interrupt::Interrupt;
 use crate::process;
 use crate::store::folder::Paths;
+use crate::system::Doing as _;
+
+const WAIT: &str = "wait for the process that supervises the fleet";
 
 /// How often it is looked whether the new process supervises the fleet.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -29,14 +32,17 @@ pub(crate) fn detach(
 ) -> Result<(), LaunchError> {
     let client = Client::new(name, paths, interrupt);
     let log = paths.supervisor_log();
+    let use_log = || format!("use the supervisor's log {}", log.display());
     let opened = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o600)
-        .open(&log)?;
-    let mut said = File::open(&log)?;
-    said.seek(SeekFrom::End(0))?;
-    let mut command = Command::new(std::env::current_exe()?);
+        .open(&log)
+        .doing(use_log())?;
+    let mut said = File::open(&log).doing(use_log())?;
+    said.seek(SeekFrom::End(0)).doing(use_log())?;
+    let program = std::env::current_exe().doing("find imgbuild's own file by /proc/self/exe")?;
+    let mut command = Command::new(&program);
     // It outlives the script that launches the fleet, which may hold a lock by a
     // descriptor, or read a pipe to its end, and may want its folder away.
     process::close_inherited(&mut command);
@@ -57,7 +63,8 @@ pub(crate) fn detach(
     // SAFETY: the closure runs between fork and exec and makes one system call;
     // it takes no lock and allocates nothing.
     unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
-    let mut child = command.spawn()?;
+    let child = command.spawn();
+    let mut child = child.doing(format!("start {} to supervise it", program.display()))?;
     let pid = child.id();
     loop {
         // Another process that was started to supervise it may have been faster.
@@ -66,16 +73,17 @@ pub(crate) fn detach(
         if supervisor.is_some_and(|supervisor| supervisor.pid == pid) {
             break;
         }
-        if let Some(status) = child.try_wait()? {
+        if let Some(status) = child.try_wait().doing(WAIT)? {
             return Err(LaunchError::Supervisor {
                 status,
-                last: last_words(&said)?,
+                last: last_words(&said).doing(use_log())?,
+                log: Some(log),
             });
         }
         if interrupt.wait(LOOK_AGAIN) {
             // It stops the fleet, as Ctrl-C does for one in the foreground.
             let _ = kill_process(Pid::from_child(&child), Signal::TERM);
-            child.wait()?;
+            child.wait().doing(WAIT)?;
             return Err(LaunchError::Interrupted);
         }
     }

@@ -1,8 +1,7 @@
-//! Why a fleet was not launched, or not gone on with.
+//! Why a fleet was not launched or resumed.
 
 use std::fmt::Write as _;
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use crate::artifact::opened::ArtifactsError;
@@ -14,6 +13,7 @@ use crate::process::ProcessError;
 use crate::store::folder::FolderError;
 use crate::store::journal::JournalError;
 use crate::store::key::KeyError;
+use crate::system::SystemError;
 use crate::trial::TrialError;
 use crate::trial::readiness::Report;
 use crate::units::counted;
@@ -59,9 +59,14 @@ pub(crate) enum LaunchError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The supervisor of a fleet ended before it was one.
-    #[error("the fleet's supervisor ended ({status}): {last}")]
+    #[error(
+        "the fleet's supervisor ended ({status}) before the fleet started: {}",
+        last_words(last, log.as_deref())
+    )]
     Supervisor {
         status: ExitStatus,
+        /// Where it is still there.
+        log: Option<PathBuf>,
         /// The last thing it said.
         last: String,
     },
@@ -80,8 +85,21 @@ pub(crate) enum LaunchError {
     )]
     Changed { name: String, out: PathBuf },
     /// The system refused what a supervisor needs.
-    #[error("cannot supervise the fleet: {0}")]
-    System(#[from] io::Error),
+    #[error(transparent)]
+    System(#[from] SystemError),
+}
+
+/// What a supervisor said last, and where the rest stands.
+fn last_words(last: &str, log: Option<&Path>) -> String {
+    let last = if last.is_empty() {
+        "it logged nothing"
+    } else {
+        last
+    };
+    match log {
+        Some(log) => format!("{last}; its log is {}", log.display()),
+        None => last.to_owned(),
+    }
 }
 
 /// What makes a host not ready, for a message.
@@ -96,4 +114,29 @@ pub(crate) fn obstacles(report: &Report) -> String {
     }
     text.push_str("\n`imgbuild check` says more; --force launches anyway");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_supervisor_that_ended_leads_to_its_log_while_that_is_there() {
+        let error = |last: &str, log: Option<&str>| {
+            let error = LaunchError::Supervisor {
+                status: ExitStatus::from_raw(0x100),
+                last: last.to_owned(),
+                log: log.map(PathBuf::from),
+            };
+            error.to_string()
+        };
+        let began = "the fleet's supervisor ended (exit status: 1) before the fleet started: ";
+        assert_eq!(
+            error("no memory", Some("/f/log")),
+            format!("{began}no memory; its log is /f/log")
+        );
+        assert_eq!(error("", None), format!("{began}it logged nothing"));
+    }
 }

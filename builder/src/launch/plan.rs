@@ -1,6 +1,5 @@
-//! What a fleet will be, with what no other fleet has.
+//! Plans a fleet: chooses what no other fleet has, and makes its spec.
 
-use std::io;
 use std::path::Path;
 
 use super::error::LaunchError;
@@ -19,6 +18,7 @@ use crate::store::folder::Folder;
 use crate::store::key::Key;
 use crate::store::spec::FleetSpec;
 use crate::store::users;
+use crate::system::Doing as _;
 use crate::trial::readiness::Report;
 use crate::units::Instance;
 use crate::vmm::Net;
@@ -65,7 +65,7 @@ pub(super) fn spec(
     let recipe = &artifacts.manifest.recipe;
     let total = host::memory::read(Path::new("/"), &mut Vec::new()).total;
     let mut instance = [0; 12];
-    instance.copy_from_slice(&random::random().map_err(io::Error::from)?[..12]);
+    instance.copy_from_slice(&random::random().doing("read random bytes from the kernel")?[..12]);
     let cost = report.want.cost;
     Ok(FleetSpec {
         name: folder.name(),

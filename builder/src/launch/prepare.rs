@@ -1,4 +1,4 @@
-//! The host is checked, and its settings changed where that was asked for.
+//! Checks the host, and changes its settings if the user asked for that.
 
 use super::error::LaunchError;
 use super::options::{HostSettings, LaunchOptions};
@@ -10,7 +10,7 @@ use crate::host::want::GuestUsers;
 use crate::interrupt::Interrupt;
 use crate::net::tap::Subnet;
 use crate::store::users::Users;
-use crate::trial::mend::Hold;
+use crate::trial::fix::Lease;
 use crate::trial::readiness::{self, Canaries, Question, Report};
 use crate::vmm::Accel;
 
@@ -22,7 +22,7 @@ pub(super) fn prepare(
     artifacts: &Artifacts,
     directories: &Directories,
     interrupt: &Interrupt,
-) -> Result<(Report, Option<Hold>), LaunchError> {
+) -> Result<(Report, Option<Lease>), LaunchError> {
     let probe = match options.machine.accel {
         Accel::Kvm => KvmProbe::Run(Prober::this_program()),
         // What KVM does with a guest's kernel is of no matter, and takes time.
@@ -48,9 +48,9 @@ pub(super) fn prepare(
         readiness::check(&host, &question, directories, interrupt)?.ok_or(LaunchError::Interrupted)
     };
     if options.settings == HostSettings::Kept {
-        let hold = Hold::of_others(fleet);
-        return Ok((ask(options.canaries)?, hold));
+        let lease = Lease::of_others(fleet);
+        return Ok((ask(options.canaries)?, lease));
     }
-    let hold = Hold::new(&ask(Canaries::Kept)?, fleet, interrupt)?;
-    Ok((ask(options.canaries)?, Some(hold)))
+    let lease = Lease::new(&ask(Canaries::Kept)?, fleet, interrupt)?;
+    Ok((ask(options.canaries)?, Some(lease)))
 }

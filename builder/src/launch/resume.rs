@@ -1,4 +1,4 @@
-//! `launch --resume`, and what every supervisor does from the first guest to the
+//! `launch --resume`, and what every supervisor does from its first guest to its
 //! last.
 
 use std::path::Path;
@@ -9,10 +9,10 @@ use super::{LaunchError, LaunchEvent, Launched, Milestone, Summary, detach, rais
 use crate::artifact::opened::Artifacts;
 use crate::control::types::Event;
 use crate::directories::Directories;
+use crate::fleet::changes::STOP_GRACE;
 use crate::fleet::site::Site;
 use crate::fleet::supervise::{Attachment, Fleet};
 use crate::fleet::supervisor::{BurnOrder, Member, Supervisor};
-use crate::fleet::wishes::STOP_GRACE;
 use crate::guest::admission::Admission;
 use crate::guest::{
     Backoff, Desired, Event as GuestEvent, GIVE_UP, OnTrouble, Phase, Policy, deadline,
@@ -23,7 +23,8 @@ use crate::interrupt::Interrupt;
 use crate::store::folder::{Folder, Paths};
 use crate::store::journal::{History, Journal};
 use crate::store::orphans::{self, Living, Mark};
-use crate::trial::mend::Hold;
+use crate::system::Doing as _;
+use crate::trial::fix::Lease;
 use crate::units::counted;
 use crate::vmm::Lifetime;
 use crate::vmm::qemu::{Emulator, Standing};
@@ -57,10 +58,10 @@ pub(crate) fn resume(
         });
     }
     folder.make_folders()?;
-    tell_of_qemu(name, &spec.qemu);
+    warn_of_qemu(name, &spec.qemu);
     raise(Resource::Nproc)?;
     // Settings that the fleet was launched with stay in force for it.
-    let _settings = Hold::of_others(name);
+    let _settings = Lease::of_others(name);
     let journal = Journal::open(&folder.journal())?;
     let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
     site.renew_runtime()?;
@@ -69,7 +70,7 @@ pub(crate) fn resume(
 
 /// Tells what became of a fleet's QEMU. Guests that live go on whatever that is:
 /// they have it open.
-fn tell_of_qemu(name: &str, qemu: &Emulator) {
+fn warn_of_qemu(name: &str, qemu: &Emulator) {
     match qemu.standing() {
         Ok(Standing::Same) => {}
         Ok(Standing::Replaced) => tracing::warn!("{name}: {}", qemu.replaced()),
@@ -103,8 +104,8 @@ pub(crate) fn supervise(
     let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
     supervisor.become_these(spec.guests);
     adopt(&mut supervisor, journal.history())?;
-    let mut tell = |event: &Event| emit(LaunchEvent::Fleet(event.clone()));
-    let fleet = Fleet::new(supervisor, journal, &mut tell)?;
+    let mut forward = |event: &Event| emit(LaunchEvent::Fleet(event.clone()));
+    let fleet = Fleet::new(supervisor, journal, &mut forward)?;
     let (ending, tally) = fleet.run(attachment)?;
     let summary = Box::new(Summary {
         fleet: spec.name,
@@ -121,9 +122,12 @@ pub(crate) fn supervise(
 /// Takes charge of the guests that live, and notes those that are gone.
 fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError> {
     let site = supervisor.site();
-    let mark = Mark::of(site.spec(), site.folder().path())?;
+    let folder = site.folder().path();
+    let mark = Mark::of(site.spec(), folder);
+    let mark = mark.doing(format!("look at {}", folder.display()))?;
     let mut adopted = 0_u64;
-    let mut found = orphans::living(Path::new("/"), mark)?;
+    let found = orphans::living(Path::new("/"), mark);
+    let mut found = found.doing("look for the fleet's guests in /proc")?;
     // Any process of the guests' user may have a guest's UUID in its command line;
     // those that the journal tells of come first.
     found.sort_by_key(|living| {
@@ -146,7 +150,9 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         let why = if is_extra {
             "its number is not wanted, or taken".to_owned()
         } else {
-            match supervisor.adopt(&living, pidfd.try_clone()?, burn) {
+            let shared = pidfd.try_clone();
+            let shared = shared.doing(format!("hold {} (process {})", living.guest, living.pid))?;
+            match supervisor.adopt(&living, shared, burn) {
                 Ok(()) => {
                     adopted += 1;
                     continue;
@@ -166,12 +172,12 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         let lives = member.lives();
         supervisor.remember(guest, past.restarts, past.over);
         if past.desired == Desired::Down {
-            supervisor.wish(guest, &GuestEvent::Stop(STOP_GRACE));
+            supervisor.request(guest, &GuestEvent::Stop(STOP_GRACE));
         } else if !lives && past.over == Some(Phase::Restarting) {
             // Its next start was waited for.
-            supervisor.wish(guest, &GuestEvent::Restart(STOP_GRACE));
+            supervisor.request(guest, &GuestEvent::Restart(STOP_GRACE));
         } else if !lives && past.last.is_some() {
-            supervisor.wish(guest, &GuestEvent::Gone);
+            supervisor.request(guest, &GuestEvent::Gone);
         }
     }
     if adopted > 0 {

@@ -1,14 +1,14 @@
 //! Taps: a network interface of the host's for each guest, routed.
 //!
 //! Each guest is at the other end of a link of its own with two addresses
-//! ([`addresses`]), without a bridge and its limit of 1,024 ports. The host
-//! routes between links: forwarding is switched on for each tap, and never for
-//! the host. What comes from elsewhere is not forwarded to guests, unless the
-//! host's owner has it so.
+//! ([`addresses`]), without a bridge and its limit of 1,024 ports. The host routes
+//! between links: forwarding is switched on for each tap, and never for the whole
+//! host. Packets from elsewhere are not forwarded to guests, unless the host's
+//! owner configures that.
 //!
-//! Taps outlive the process that made them (`TUNSETPERSIST`), and so does a
-//! guest. All of a fleet's begin with the same letters; [`remove`] finds them
-//! by that, whoever made them and however far it came.
+//! Taps outlive the process that made them (`TUNSETPERSIST`), and so do guests. The
+//! names of all taps of a fleet begin with the same letters. [`remove`] finds taps
+//! by these letters, whichever process made them, and even if it made only some.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;

@@ -1,4 +1,4 @@
-//! A queue and the thread that writes what is in it.
+//! A queue, and the thread that writes its content.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -180,11 +180,11 @@ mod tests {
         }
         lane.settle();
         let taken: Vec<_> = taken.try_iter().collect();
-        let [pieces @ .., told, end] = &taken[..] else {
+        let [pieces @ .., report, end] = &taken[..] else {
             panic!("too few were written");
         };
         assert_eq!(pieces, [half(), half(), half()]);
-        assert_eq!([&told[..], end], [b"7 lost", &b"the end"[..]]);
+        assert_eq!([&report[..], end], [b"7 lost", &b"the end"[..]]);
     }
 
     #[test]
@@ -208,9 +208,9 @@ mod tests {
             lane.offer(Stream::Stdout, vec![piece + 10]);
         }
         lane.settle();
-        let told = |stream| lane.failure(stream).map(|error| error.to_string());
-        assert_eq!(told(Stream::Stdout).unwrap(), "Stdout 11");
-        assert_eq!(told(Stream::Stderr).unwrap(), "Stderr 1");
-        assert_eq!(told(Stream::Stdout), None);
+        let report = |stream| lane.failure(stream).map(|error| error.to_string());
+        assert_eq!(report(Stream::Stdout).unwrap(), "Stdout 11");
+        assert_eq!(report(Stream::Stderr).unwrap(), "Stderr 1");
+        assert_eq!(report(Stream::Stdout), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What waits to be written: so much and no more; pure.
+//! The text that waits to be written, up to a bound; pure.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ struct Loss {
 
 impl Loss {
     /// What stands for those dropped so far, if any were.
-    fn told(&mut self) -> Option<Vec<u8>> {
+    fn report(&mut self) -> Option<Vec<u8>> {
         match std::mem::take(&mut self.pieces) {
             0 => None,
             pieces => self.line.as_ref().map(|line| line(pieces)),
@@ -62,7 +62,7 @@ impl Queue {
 
     /// Adds a piece in any case.
     pub(super) fn insist(&mut self, stream: Stream, piece: Vec<u8>) {
-        self.tell_loss(stream);
+        self.report_loss(stream);
         self.push(stream, piece);
     }
 
@@ -72,8 +72,8 @@ impl Queue {
         let (stream, piece) = self.pieces.pop_front()?;
         self.bytes -= piece.len();
         if self.bytes <= self.room / 2 {
-            self.tell_loss(Stream::Stdout);
-            self.tell_loss(Stream::Stderr);
+            self.report_loss(Stream::Stdout);
+            self.report_loss(Stream::Stderr);
         }
         Some((stream, piece))
     }
@@ -87,8 +87,8 @@ impl Queue {
         self.pieces.is_empty()
     }
 
-    fn tell_loss(&mut self, stream: Stream) {
-        if let Some(line) = self.loss(stream).told() {
+    fn report_loss(&mut self, stream: Stream) {
+        if let Some(line) = self.loss(stream).report() {
             self.push(stream, line);
         }
     }
@@ -116,7 +116,7 @@ mod tests {
         vec![byte; PIECE]
     }
 
-    fn told(queue: &mut Queue) {
+    fn report(queue: &mut Queue) {
         let line = |pieces| format!("{pieces} lost").into_bytes();
         queue.on_loss(Stream::Stdout, Box::new(line));
     }
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_gap_is_told_once_and_where_it_is() {
         let mut queue = Queue::new(4 * PIECE);
-        told(&mut queue);
+        report(&mut queue);
         for byte in *b"abcdEF" {
             queue.offer(Stream::Stdout, piece(byte));
         }
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn what_is_insisted_on_is_kept_behind_the_gap() {
         let mut queue = Queue::new(4 * PIECE);
-        told(&mut queue);
+        report(&mut queue);
         for byte in *b"abcdE" {
             queue.offer(Stream::Stdout, piece(byte));
         }
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn one_stream_s_gap_is_not_the_other_s() {
         let mut queue = Queue::new(4 * PIECE);
-        told(&mut queue);
+        report(&mut queue);
         for byte in *b"abcdE" {
             queue.offer(Stream::Stdout, piece(byte));
         }

@@ -1,4 +1,4 @@
-//! A terminal that progress bars are drawn on, each drawing handed over as one.
+//! A terminal for progress bars, which passes each drawing on as one write.
 
 use std::sync::{Mutex, PoisonError};
 use std::{fmt, io};

@@ -1,29 +1,30 @@
-//! The fleet's cgroup: its share of the CPU and its limits, and below it a
-//! group for guests that are waited for and one for those that run (kernel
+//! The fleet's cgroup: its share of the CPU and its limits, and below it one
+//! group for guests that start or are asked, and one for those that run (kernel
 //! documents admin-guide/cgroup-v2 and admin-guide/cgroup-v1).
 //!
 //! Version 2 has one folder, `imgbuild-FLEET-INSTANCE`, with `urgent` and
 //! `running` in it, which alone have processes. It stands below the innermost
-//! group around this process that may hand the CPU controller down; what is
-//! handed down stays so, as others may have come to use it. Version 1 has such
-//! a folder in the hierarchy of `cpu`, and one without children in that of
-//! `memory`, each below this process's group there.
+//! group around this process in which the CPU controller can be enabled for
+//! children. The controller stays enabled there, because others may have begun
+//! to use it. Version 1 has such a folder in the hierarchy of `cpu`, and one
+//! without children in that of `memory`, each below this process's group there.
 //!
 //! A move costs 3 µs, and 6 ms (14 at most) when there was none in the last
 //! few milliseconds: the kernel waits for all CPUs to take notice
 //! (`cgroup_threadgroup_rwsem`). 1,000 in a row took 12 ms. Measured with
 //! version 1 on 2 CPUs, processes of 3 threads.
 //!
-//! Groups are made here and not by the crate cgroups-rs, as of version 0.5.1:
-//! - It takes version 2 to be at /sys/fs/cgroup. Where version 1 is mounted
-//!   beside it, and has no `cpu`, it says it made a group and makes none.
-//! - It counts paths from the mount, so this process's own group, delegation
-//!   and stepping aside would stay here. What is handed down goes unchecked.
-//! - A list of members that cannot be read is an empty one to it: guests that
-//!   live would count as gone. In version 2, it does not wait to remove a group.
-//! - It opens a file for each move, and counts no kills in version 2.
-//! - It cannot do without a D-Bus client: 38 crates, for some 30
-//!   lines.
+//! This module makes groups itself and does not use the crate cgroups-rs, for
+//! these reasons (as of version 0.5.1):
+//! - It expects version 2 at /sys/fs/cgroup. If version 1 is mounted beside it
+//!   without `cpu`, it reports that it made a group although it did not.
+//! - Its paths begin at the mount, so this process's own group, delegation and
+//!   stepping aside would still need code here. It does not check whether a
+//!   controller was enabled.
+//! - It treats a list of members that it cannot read as empty, so living guests
+//!   would count as gone. In version 2, it does not wait to remove a group.
+//! - It opens a file for each move, and does not count kills in version 2.
+//! - It requires a D-Bus client: 38 crates, to replace some 30 lines.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -102,8 +103,9 @@ impl FleetCgroup {
         };
         let memory = memory_place(root, name, &cpu);
         if spec.memory_max.is_some() && memory.is_none() {
-            let missing = "no group with the memory controller may be made beside it".to_owned();
-            return refusal(settings::asked(spec), missing);
+            return Err(CpuError::NoMemoryController {
+                missing: why_no_memory(&cpu),
+            });
         }
         let made = Self::make(&cpu, memory.as_deref(), spec);
         if made.is_err() {
@@ -280,6 +282,20 @@ fn memory_place(root: &Path, name: &str, cpu: &Place) -> Option<PathBuf> {
             let around = around(root, Controller::Memory)?;
             let parent = around.folders.into_iter().next()?;
             (around.hierarchy == Hierarchy::V1 && is_writable(&parent)).then(|| parent.join(name))
+        }
+    }
+}
+
+/// Why the group `cpu` has no place for memory beside it.
+fn why_no_memory(cpu: &Place) -> String {
+    match cpu.hierarchy {
+        Hierarchy::V1 => "the memory hierarchy of cgroup v1 is not mounted, or this process may \
+                          not make groups in it"
+            .to_owned(),
+        Hierarchy::V2 => {
+            let parent = cpu.folder.parent().unwrap_or(&cpu.folder);
+            let control = parent.join("cgroup.subtree_control");
+            format!("`+memory` cannot be written to {}", control.display())
         }
     }
 }

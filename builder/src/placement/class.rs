@@ -1,4 +1,4 @@
-//! How urgent guests are.
+//! The CPU classes of guests.
 
 /// How urgently a guest needs CPU time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

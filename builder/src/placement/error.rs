@@ -1,4 +1,4 @@
-//! What can be wrong with where guests are to run.
+//! Why guests cannot be placed as the user asked.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +14,15 @@ pub enum CpuError {
     NoCgroup {
         /// The flags.
         asked: String,
+        /// What is not there, or not allowed.
+        missing: String,
+    },
+    /// The fleet's cgroup cannot have a limit of memory.
+    #[error(
+        "--memory-max needs a cgroup with the memory controller, and {missing}; launch without \
+         --memory-max, or as root on a host that has it"
+    )]
+    NoMemoryController {
         /// What is not there, or not allowed.
         missing: String,
     },

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 const MAX: u32 = 65_536;
 
 /// The numbers that `text` names, in its order, each once; none for an empty
-/// one. A range may have a step, such as `0-30:2`. `None` if it is no list.
+/// one. A range may have a step, such as `0-30:2`. `None` if it is not a list.
 pub(crate) fn parse(text: &str) -> Option<Vec<u32>> {
     let mut numbers = Vec::new();
     let text = text.trim();

@@ -2,9 +2,9 @@
 //!
 //! With `kernel.sched_autogroup_enabled`, each session shares the CPU as one
 //! against the others, and a process's nice value counts in its session only
-//! (sched(7), "The autogroup feature"). Every guest leads a session, so the
-//! session is what must be told, at `/proc/PID/autogroup`. It has no effect on
-//! processes in a cgroup with the CPU controller.
+//! (sched(7), "The autogroup feature"). Every guest leads a session, so this
+//! module sets the nice value of the session, at `/proc/PID/autogroup`. That has
+//! no effect on processes in a cgroup with the CPU controller.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};

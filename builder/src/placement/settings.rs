@@ -1,4 +1,4 @@
-//! What is written into the files of a fleet's cgroup, as values.
+//! The values that are written into the files of a fleet's cgroup.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;

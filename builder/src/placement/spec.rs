@@ -1,4 +1,4 @@
-//! What is asked for of CPUs and memory.
+//! What the user asks for: CPUs, memory, and shares of them.
 
 use serde::{Deserialize, Serialize};
 

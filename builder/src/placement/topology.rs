@@ -40,7 +40,7 @@ pub(crate) struct Cpu {
 
 impl Topology {
     /// Of this host, and what of it this process may use. The first 1,024 CPUs
-    /// can be told apart.
+    /// can be distinguished.
     pub(crate) fn read() -> Result<Self, CpuError> {
         let allowed = sched_getaffinity(None).map_err(|error| CpuError::Unreadable {
             path: "/proc/self".into(),

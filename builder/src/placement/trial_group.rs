@@ -1,5 +1,5 @@
-//! A control group for one process on trial, as a fleet's would be but without
-//! limits: nothing is handed down for it.
+//! A control group for one process on trial, like a fleet's but without limits: no
+//! controller is enabled below it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

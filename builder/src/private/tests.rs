@@ -41,7 +41,11 @@ fn a_folder_is_made_for_its_owner_alone_with_those_that_it_is_in() {
     chmod(&path, 0o755);
     assert!(Private::open(&path, Others::Look).unwrap().is_some());
     let error = Private::open(&path, Others::Nothing).unwrap_err();
-    assert!(error.to_string().ends_with("has mode 0755, not 0700"));
+    assert!(
+        error
+            .to_string()
+            .contains("has mode 0755, not 0700: check what is in it")
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a process does for its own safety, or before it becomes a program.
+//! What a process sets for its own safety, and before it executes a program.
 
 use std::io;
 use std::ops::Range;
@@ -84,7 +84,7 @@ pub(crate) fn close_inherited(command: &mut Command) {
 fn mark_each(files: Range<u32>) {
     for file in files {
         // SAFETY: the call takes no pointer, and marks a file without closing it;
-        // of a number that is no file's it says so.
+        // of a number that is not a file's it says so.
         unsafe { libc::fcntl(file.cast_signed(), libc::F_SETFD, libc::FD_CLOEXEC) };
     }
 }

@@ -1,12 +1,12 @@
-//! How long a tool may take, told so that a slow or busy host does not make a
-//! hang of it.
+//! How long a tool may take, measured so that a slow or busy host is not mistaken
+//! for a tool that hangs.
 //!
-//! A tool's clock is the time that passes, less what it waited for a CPU that
-//! others had ([`Schedule::had`]). It goes while the tool runs and while it
-//! sleeps, so that one that loops and one that waits for ever both come to their
-//! limit; it stands while the tool could run and is not let, so that one that is
-//! starved does not. That one is given up too in the end, and what is told of it
-//! is that the host is too busy.
+//! A tool's clock is the time that passes, less the time that the tool waited for a
+//! CPU ([`Schedule::had`]). The clock runs while the tool runs and while it sleeps,
+//! so a tool that loops and one that waits for ever both reach their limit. It
+//! stands still while the tool could run but gets no CPU, so a starved tool does not
+//! reach it. A tool that is starved for too long is given up as well, and its error
+//! says that the host is too busy.
 
 use std::time::{Duration, Instant};
 

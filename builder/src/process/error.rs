@@ -1,4 +1,4 @@
-//! Why a tool did not do its work.
+//! Why a tool failed.
 
 use std::io;
 use std::path::Path;

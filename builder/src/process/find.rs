@@ -1,4 +1,4 @@
-//! Where a program is, as execvp(3) would find it.
+//! Finds a program as execvp(3) would.
 
 use std::env;
 use std::ffi::OsStr;

@@ -106,8 +106,8 @@ struct Rules {
 }
 
 impl Rules {
-    fn hold(&mut self, holds: bool, key: &str, value: impl Display, rule: &str) {
-        if !holds {
+    fn require(&mut self, is_met: bool, key: &str, value: impl Display, rule: &str) {
+        if !is_met {
             self.broken.push(format!("{key} = {value}: {rule}"));
         }
     }
@@ -119,7 +119,7 @@ impl Rules {
         read: impl Fn(&str) -> Result<ByteSize, String>,
     ) -> Option<ByteSize> {
         read(value)
-            .inspect_err(|rule| self.hold(false, key, format!("{value:?}"), rule))
+            .inspect_err(|rule| self.require(false, key, format!("{value:?}"), rule))
             .ok()
     }
 
@@ -130,7 +130,7 @@ impl Rules {
         min: i64,
         max: i64,
     ) -> T {
-        self.hold(
+        self.require(
             (min..=max).contains(&value),
             key,
             value,
@@ -145,7 +145,7 @@ impl Rules {
             "disk" => Some(Place::Disk),
             _ => None,
         };
-        self.hold(
+        self.require(
             place.is_some(),
             "rootfs.place",
             format!("{:?}", table.place),
@@ -153,7 +153,7 @@ impl Rules {
         );
         let command = table.command;
         let bytes: usize = command.iter().map(|word| word.len() + 1).sum();
-        self.hold(
+        self.require(
             command.first().is_none_or(|path| path.starts_with('/'))
                 && command.len() <= COMMAND_WORDS
                 && bytes <= COMMAND_BYTES
@@ -174,14 +174,14 @@ impl Rules {
         files
             .into_iter()
             .map(|file| {
-                self.hold(
+                self.require(
                     file.path.starts_with('/') && !file.path.ends_with('/'),
                     "files.path",
                     format!("{:?}", file.path),
                     "must be an absolute path of a file in the guest",
                 );
                 let mode = u16::from_str_radix(&file.mode, 8).unwrap_or(u16::MAX);
-                self.hold(
+                self.require(
                     mode <= 0o7777,
                     "files.mode",
                     format!("{:?}", file.mode),
@@ -201,13 +201,13 @@ impl RecipeFile {
     /// Every rule of a recipe, in one place.
     pub(crate) fn judge(self) -> Result<Recipe, Vec<String>> {
         let mut rules = Rules::default();
-        rules.hold(
+        rules.require(
             is_name(&self.name),
             "name",
             format!("{:?}", self.name),
             "must be 1 to 32 characters of a-z, 0-9 and -, and start with a letter",
         );
-        rules.hold(
+        rules.require(
             !self.description.contains(char::is_control) && self.description.len() <= 200,
             "description",
             format!("{:?}", self.description),
@@ -215,7 +215,7 @@ impl RecipeFile {
         );
         let memory = rules.size("guest.memory", &self.guest.memory, guest_memory);
         let timeout = humantime::parse_duration(&self.guest.boot_timeout).unwrap_or_default();
-        rules.hold(
+        rules.require(
             (1..=3600).contains(&timeout.as_secs()) && timeout.subsec_nanos() == 0,
             "guest.boot_timeout",
             format!("{:?}", self.guest.boot_timeout),
@@ -227,27 +227,27 @@ impl RecipeFile {
         };
         let size = rules.size("disk.size", &self.disk.size, disk_size);
         let label = Label::from_str(&self.disk.label);
-        rules.hold(
+        rules.require(
             label.is_ok(),
             "disk.label",
             format!("{:?}", self.disk.label),
-            "must be 1 to 16 bytes, as ext4 holds them",
+            "must be 1 to 16 bytes, as ext4 is_met them",
         );
-        rules.hold(
+        rules.require(
             !self.kernel.fragments.is_empty(),
             "kernel.fragments",
             "[]",
             "must name at least one fragment of kernel-config",
         );
         for fragment in &self.kernel.fragments {
-            rules.hold(
+            rules.require(
                 is_name(fragment),
                 "kernel.fragments",
                 format!("{fragment:?}"),
                 "must be the name of a file in kernel-config without .config",
             );
         }
-        rules.hold(
+        rules.require(
             self.kernel.command_line.len() <= 1024
                 && self
                     .kernel

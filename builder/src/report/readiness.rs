@@ -1,4 +1,4 @@
-//! Whether a host is ready, as text.
+//! The report of a check as text.
 
 use std::fmt::Write as _;
 

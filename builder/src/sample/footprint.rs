@@ -1,4 +1,4 @@
-//! What a process costs its host, and what two guests' RAM have in common.
+//! How much memory a process uses, and which pages of two guests' RAM are equal.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
@@ -124,7 +124,7 @@ pub fn mergeable(pages: &Pages, others: &Pages) -> u64 {
 }
 
 /// Pages of a process that KSM has merged, those that became the kernel's zero
-/// page included; `None` before Linux 5.19, which does not tell.
+/// page included; `None` before Linux 5.19, which does not say.
 pub fn merged(pid: u32) -> Option<u64> {
     ksm::merged(&folder(pid)).ok()
 }

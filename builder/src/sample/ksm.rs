@@ -1,5 +1,4 @@
-//! Kernel samepage merging: what it is set to, what it has done, and what of that is
-//! a process's.
+//! Kernel samepage merging: its settings, its counters, and a process's part of them.
 
 use std::path::Path;
 use std::{fs, io};

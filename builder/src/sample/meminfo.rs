@@ -1,5 +1,5 @@
-//! What memory the host has: `/proc/meminfo` and what has its form, `/proc/vmstat`,
-//! and the pressure.
+//! The host's memory: `/proc/meminfo` and files of its form, `/proc/vmstat`, and the
+//! memory pressure.
 
 use std::collections::HashMap;
 use std::path::Path;

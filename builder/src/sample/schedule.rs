@@ -1,4 +1,4 @@
-//! What a process's threads got of the CPU, as the kernel counts it.
+//! How much CPU time a process's threads got, and how long they waited for it.
 
 use std::fs;
 use std::path::Path;

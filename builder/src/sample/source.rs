@@ -1,4 +1,4 @@
-//! Files below a root, read with a bound; what cannot be read is noted.
+//! Reads bounded files below a root, and notes those that cannot be read.
 
 use std::fmt;
 use std::fs::{self, File};

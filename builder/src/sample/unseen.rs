@@ -1,4 +1,4 @@
-//! What could not be seen.
+//! What could not be read.
 
 use serde::{Deserialize, Serialize};
 

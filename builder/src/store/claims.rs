@@ -1,11 +1,12 @@
-//! What no two fleets of a host may have: user ids, networks of taps, ports of
-//! the loopback.
+//! What no two fleets of a host may have in common: user ids, networks of taps,
+//! ports of the loopback.
 //!
-//! A record tells what each fleet has, whichever state folder that is in: of
-//! root's fleets in `/run/imgbuild`, of another user's in the runtime folder.
-//! Who chooses has it locked from the look at what others have until its own
-//! choice stands there, so that two launches at one moment choose apart. A fleet
-//! that is gone has nothing, so that no death of a process leaves anything taken.
+//! A record says what each fleet has, whichever state folder the fleet is in: that
+//! of root's fleets is in `/run/imgbuild`, that of another user's fleets in the
+//! runtime folder. A launch holds a lock on its folder from reading it until the
+//! choice is written, so that two launches at the same time choose differently.
+//! Entries of fleets that are gone are dropped, so the death of a process leaves
+//! nothing taken.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -125,7 +126,7 @@ impl Others {
     }
 }
 
-/// The network namespace of this thread; of those that cannot be told apart, one.
+/// The network namespace of this thread; of those that cannot be distinguished, one.
 fn network() -> u64 {
     fs::metadata("/proc/thread-self/ns/net").map_or(0, |namespace| namespace.ino())
 }
@@ -135,8 +136,8 @@ fn network() -> u64 {
 pub enum ClaimsError {
     /// It, or its folder, is not as imgbuild would have left it.
     #[error(
-        "{} {why}, so the user ids, ports and networks of taps that fleets have are not known, and \
-         no fleet is launched; find out who changed it, and remove it",
+        "cannot find out which ports, user ids and tap networks other fleets have: {}, which \
+         records them, {why}: {remedy}",
         path.display()
     )]
     Untrusted {
@@ -144,11 +145,13 @@ pub enum ClaimsError {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+        /// What the user may do about it.
+        remedy: String,
     },
     /// The system refused.
     #[error(
-        "cannot record the fleet's user ids, ports and networks of taps in {}: {source}; other \
-         fleets read that record: make the folder writable",
+        "cannot use {}, which records the ports, user ids and tap networks of all fleets: \
+         {source}; let this user read it and write to its folder",
         path.display()
     )]
     Failed {
@@ -162,7 +165,7 @@ pub enum ClaimsError {
 impl From<PrivateError> for ClaimsError {
     fn from(error: PrivateError) -> Self {
         match error {
-            PrivateError::Refused { path, why } => Self::Untrusted { path, why },
+            PrivateError::Refused { path, why, remedy } => Self::Untrusted { path, why, remedy },
             PrivateError::Failed { path, source } => Self::Failed { path, source },
         }
     }
@@ -174,7 +177,7 @@ pub struct Register {
     /// The record's folder, the first that serves.
     folders: Vec<PathBuf>,
     /// The folder of this user's fleets. What they have counts even where the
-    /// record does not tell it, as after an update of imgbuild.
+    /// record does not say, as after an update of imgbuild.
     fleets: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! Which fleet is meant.
+//! Finds the fleet that the user means.
 
 use super::folder::{self, FolderError, Found, Place};
 use crate::directories::Directories;

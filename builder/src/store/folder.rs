@@ -1,14 +1,14 @@
-//! A fleet's folders: what it keeps, and its sockets.
+//! A fleet's folders: the one of its state, and the one of its sockets.
 //!
-//! State stands in `$XDG_STATE_HOME/imgbuild/fleets/HOST/F`, sockets where the
-//! spec says: in `$XDG_RUNTIME_DIR/imgbuild/F` as that was at the launch, or
-//! `/run/imgbuild/F` for root; folders have mode 0700, files 0600. Who
-//! supervises the fleet holds the lock in the first.
+//! State stands in `$XDG_STATE_HOME/imgbuild/fleets/HOST/F`. Sockets stand where
+//! the spec says: in `$XDG_RUNTIME_DIR/imgbuild/F` as that was at the launch, or in
+//! `/run/imgbuild/F` for root. Folders have mode 0700, files 0600. The fleet's
+//! supervisor holds the lock in the state folder.
 //!
-//! What has a `spec.json` is a fleet, and stays until it is removed: all that
-//! it has besides is made later, and found by it. One whose spec says that its
-//! launch is not done never had a guest, and goes with the next launch of its
-//! name.
+//! A folder with a `spec.json` is a fleet until it is removed. Everything else that
+//! the fleet has is made after the spec and found by it. If the spec says that the
+//! launch did not finish, the fleet never had a guest, and the next launch of the
+//! same name removes it.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -65,7 +65,7 @@ pub struct Folder {
     paths: Paths,
     /// The folder that the one of what it keeps is in.
     fleets: Private,
-    /// `None` once the folders are removed: others may have made them anew.
+    /// `None` once the folders are removed: others may have made them again.
     lock: Option<Lock>,
     /// The folder of sockets, once this process has made or judged it.
     sockets: Option<Private>,

@@ -1,4 +1,4 @@
-//! Identities that a fleet gives its guests.
+//! The identities of a fleet's guests.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

@@ -1,12 +1,12 @@
-//! A fleet's journal: what was started and what ended, so that the next
-//! supervisor knows after this one died.
+//! A fleet's journal: which guests were started and which ended. The next
+//! supervisor needs it if this one dies.
 //!
-//! One line a record: the CRC-32 of what follows as 8 hexadecimal digits, a
-//! space, the record as JSON. The file only grows, until a shorter one says the
-//! same. The death of a process leaves whole lines, since a line is one
-//! write(2); a power cut may leave anything. What comes before the first wrong
-//! line is believed, and nothing after it: a guest that it would have told of
-//! is found by its process.
+//! One line is one record: the CRC-32 of the rest as 8 hexadecimal digits, a space,
+//! the record as JSON. The file only grows, until a shorter one with the same
+//! content replaces it. The death of a process leaves whole lines, because each
+//! line is one write(2); a power cut may leave anything. A reader trusts the lines
+//! before the first wrong one and ignores the rest: the guests of lost records are
+//! found by their processes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};
@@ -103,7 +103,7 @@ impl Journal {
             .open(path)
             .map_err(unwritable(path))?;
         let found = scan(BufReader::new(&file)).map_err(unreadable(path))?;
-        mend(&mut file, path, &found).map_err(unwritable(path))?;
+        repair(&mut file, path, &found).map_err(unwritable(path))?;
         Ok(Self {
             path: path.to_path_buf(),
             file,
@@ -217,7 +217,7 @@ fn scan(mut file: impl BufRead) -> io::Result<Scan> {
 }
 
 /// Leaves only right lines in `file`.
-fn mend(file: &mut File, path: &Path, found: &Scan) -> io::Result<()> {
+fn repair(file: &mut File, path: &Path, found: &Scan) -> io::Result<()> {
     let shown = path.display();
     let line = found.lines + 1;
     match found.end {

@@ -39,7 +39,7 @@ pub struct Pair {
     public: String,
 }
 
-/// A file that is no key for guests.
+/// A file that is not a key for guests.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// It cannot be read.
@@ -75,7 +75,7 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
-    /// It is no key, or not all of one.
+    /// It is not a key, or not all of one.
     #[error(
         "{} is not a key in OpenSSH's format: {reason}; give a private or public ssh-ed25519 key, \
          such as `ssh-keygen -t ed25519` makes",

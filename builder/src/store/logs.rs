@@ -1,8 +1,8 @@
-//! Logs that are capped: of guests' consoles, and of a supervisor.
+//! Capped logs of guests' consoles and of a supervisor.
 //!
-//! A log that is full becomes `gNNNNN.log.1`, in the place of the one before,
-//! so a guest that talks without end takes twice the cap and no more. Files
-//! hold what the guest said: control characters are for the reader to heed.
+//! A full log is renamed to `gNNNNN.log.1` and replaces the previous one of that
+//! name, so a guest that prints without end takes at most twice the cap. Logs hold
+//! exactly what the guest printed, control characters included.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};

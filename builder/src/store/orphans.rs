@@ -1,6 +1,5 @@
-//! Guests that live, whichever supervisor started them: found by their UUIDs and
-//! users among the processes of this host, so that no file has to be right about
-//! them.
+//! Finds living guests, whichever supervisor started them, by their UUIDs and users
+//! among the processes of this host: no file needs to be right about them.
 
 use std::io;
 use std::os::fd::OwnedFd;

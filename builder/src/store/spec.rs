@@ -1,5 +1,6 @@
-//! What a fleet is: all that a supervisor needs to start it, and to go on with
-//! it after another one died. [`file`] writes it to the fleet's folder.
+//! The spec of a fleet: all that a supervisor needs to start the fleet, and to
+//! resume it after another supervisor died. [`file`] writes it to the fleet's
+//! folder.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
-//! A fleet's guests as ssh(1) knows them: where each is, by which key it is
-//! known, and which key it lets in. Written before the first guest starts, so
-//! that strict checking of host keys passes the first time.
+//! A fleet's guests for ssh(1): the address of each, its host key, and the key to
+//! log in with. The files are written before the first guest starts, so that strict
+//! checking of host keys passes at the first log-in.
 
 use std::io;
 use std::net::SocketAddrV4;
@@ -26,11 +26,12 @@ pub(crate) struct Host {
     pub key: [u8; 32],
 }
 
-/// A path that ssh(1) cannot be told.
+/// A path that ssh(1) would misread.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the path {} cannot stand in a configuration of ssh: it holds a line break, or `${{`, which \
-     ssh takes for a variable; choose another",
+    "cannot write the path {} into the fleet's ssh_config: ssh reads a line break in a path as its \
+     end, and `${{` as the beginning of a variable; use a path without them for --ssh-key and \
+     XDG_STATE_HOME",
     path.display()
 )]
 pub struct UnspeakablePath {
@@ -247,7 +248,10 @@ mod tests {
         );
         for path in ["/a\nb", "/a${HOME}"] {
             let error = quoted(Path::new(path)).unwrap_err();
-            assert!(error.to_string().contains("choose another"), "{error}");
+            assert!(
+                error.to_string().contains("use a path without them"),
+                "{error}"
+            );
         }
     }
 

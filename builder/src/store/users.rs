@@ -1,5 +1,5 @@
-//! User ids for a fleet's guests, apart from those of other fleets and of whoever
-//! else has some on this host.
+//! User ids for a fleet's guests that neither another fleet nor anybody else on
+//! this host has.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What can be wrong with the files of a guest.
+//! Why the files of a guest cannot be packed.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What can stand behind a path of an initramfs.
+//! The kinds of files in a tree.
 
 use super::error::Problem;
 use super::spool::Spooled;

@@ -1,5 +1,5 @@
-//! File contents on their way from one archive to another, kept on disk: a root
-//! file system may be larger than the memory to spare.
+//! Keeps file contents on disk on their way from one archive to another, because a
+//! root file system may be larger than the free memory.
 
 use std::fs::File;
 use std::io::{self, Read};

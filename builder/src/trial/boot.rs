@@ -1,6 +1,5 @@
-//! Boot verification: one guest from the built artifacts must come up.
+//! Boot verification: one guest from the built artifacts must boot.
 
-use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use crate::host::{concern, kvm};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::sample::schedule::Schedule;
+use crate::system::SystemError;
 use crate::text::{self, printable_bytes};
 use crate::units::Duty;
 use crate::vmm::qemu::{Emulator, Program};
@@ -218,7 +218,11 @@ fn attempt(
 
 /// Has a guest burn for `duty` percent of the time, and reads its counter: twice,
 /// and on until it has grown or the guest had its time for that.
-fn watch_burn(trial: &mut Trial, duty: Duty, interrupt: &Interrupt) -> io::Result<[u64; 2]> {
+fn watch_burn(
+    trial: &mut Trial,
+    duty: Duty,
+    interrupt: &Interrupt,
+) -> Result<[u64; 2], SystemError> {
     let member = trial.member();
     let Some(pid) = member.pid().filter(|_| member.is_ready()) else {
         return Ok([0; 2]);
@@ -238,8 +242,8 @@ fn watch_burn(trial: &mut Trial, duty: Duty, interrupt: &Interrupt) -> io::Resul
 }
 
 /// What a guest's counter stands at, a while from now.
-fn look(trial: &mut Trial) -> io::Result<u64> {
-    trial.hold(Some(Instant::now() + BURN), &mut |_, _| {})?;
+fn look(trial: &mut Trial) -> Result<u64, SystemError> {
+    trial.listen(Some(Instant::now() + BURN), &mut |_, _| {})?;
     trial.ask_all(Instant::now() + ANSWER, &mut |_, _| {})?;
     let status = trial.member().guest().status();
     Ok(status.map_or(0, |status| status.burn.rounds))

@@ -1,10 +1,11 @@
-//! Canaries: two guests from the built artifacts, started to see whether
-//! guests come up here, what one costs, and whether KSM merges what they have
-//! in common.
+//! Canaries: two guests from the built artifacts, started to find out whether guests
+//! boot here, what one costs, and whether KSM merges what they have in common.
 
+use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
-use std::{fs, io};
+
+use rustix::io::Errno;
 
 use super::{Setup, Trial, TrialError};
 use crate::artifact::opened::Artifacts;
@@ -16,6 +17,7 @@ use crate::host::snapshot::Ksm;
 use crate::host::want::{Basis, Cost, Want};
 use crate::interrupt::Interrupt;
 use crate::sample::footprint::{self, Footprint, PAGE};
+use crate::system::{Doing as _, SystemError};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Sharing};
 
@@ -69,14 +71,14 @@ pub(crate) fn run(
     let tables = footprint::nested_tables();
     let mut trial = Trial::new(artifacts, &setup, 2, directories, interrupt)?;
     trial.start_all(&mut |_, _| {})?;
-    trial.hold(Some(Instant::now() + SETTLE), &mut |_, _| {})?;
+    trial.listen(Some(Instant::now() + SETTLE), &mut |_, _| {})?;
     if interrupt.requested() {
         return Ok(None);
     }
     let living = trial.supervisor.members().iter().filter_map(Member::pid);
     let measured = match living.collect::<Vec<_>>()[..] {
         [first, second] => measure(&mut trial, [first, second], want, ksm, tables),
-        _ => Err(io::ErrorKind::NotFound.into()),
+        _ => Err(Errno::SRCH).doing("find the processes of the canaries"),
     };
     let members = trial.supervisor.members();
     if interrupt.requested() {
@@ -107,11 +109,12 @@ fn measure(
     want: &Want,
     ksm: Option<&Ksm>,
     tables: Option<u64>,
-) -> io::Result<(Cost, Merging)> {
+) -> Result<(Cost, Merging), SystemError> {
     let member = trial.supervisor.members().iter().nth(1);
-    let index = member.ok_or(io::ErrorKind::NotFound)?.index();
-    let overlay = trial.supervisor.site().folder().overlay(index);
-    let disk = fs::metadata(overlay)?.blocks() * 512 + IDENTITY;
+    let member = member.ok_or(Errno::SRCH).doing("find the second canary")?;
+    let overlay = trial.supervisor.site().folder().overlay(member.index());
+    let file = fs::metadata(&overlay).doing(format!("look at {}", overlay.display()))?;
+    let disk = file.blocks() * 512 + IDENTITY;
     let footprints = [unmerged(first)?, unmerged(second)?];
     let most = |part: fn(&Footprint) -> u64| footprints.iter().map(part).max().unwrap_or(0);
     let kernel_threads = [first, second].map(footprint::kernel_threads);
@@ -170,9 +173,9 @@ fn nested(accel: Accel, tables: [Option<u64>; 2]) -> u64 {
 }
 
 /// What a guest costs while nothing of it is merged, however fast KSM was.
-fn unmerged(pid: u32) -> io::Result<Footprint> {
+fn unmerged(pid: u32) -> Result<Footprint, SystemError> {
     let merged = footprint::merged(pid).unwrap_or(0) * PAGE as u64;
-    let footprint = Footprint::of(pid)?;
+    let footprint = Footprint::of(pid).doing(format!("measure the memory of process {pid}"))?;
     Ok(Footprint {
         private: footprint.private + merged,
         ..footprint
@@ -185,7 +188,7 @@ fn fate(member: &Member) -> Option<String> {
 }
 
 /// Watches KSM merge a guest with another, of which it has `alike` pages.
-fn watch(trial: &mut Trial, pid: u32, alike: u64, ksm: &Ksm) -> io::Result<Merging> {
+fn watch(trial: &mut Trial, pid: u32, alike: u64, ksm: &Ksm) -> Result<Merging, SystemError> {
     let began = Instant::now();
     let patience = patience(ksm);
     loop {
@@ -201,7 +204,7 @@ fn watch(trial: &mut Trial, pid: u32, alike: u64, ksm: &Ksm) -> io::Result<Mergi
             return Ok(seen);
         }
         let next = Instant::now() + LOOK;
-        trial.hold(Some(next), &mut |_, _| {})?;
+        trial.listen(Some(next), &mut |_, _| {})?;
         // Interrupted, or both guests are gone.
         if Instant::now() < next {
             return Ok(seen);

@@ -1,12 +1,11 @@
-//! Why guests were not tried.
-
-use std::io;
+//! Why guests could not be run on trial.
 
 use crate::artifact::opened::ArtifactsError;
 use crate::fleet::site::SiteError;
 use crate::host::finding::Finding;
 use crate::process::ProcessError;
 use crate::store::folder::FolderError;
+use crate::system::SystemError;
 use crate::units::GuestIndexError;
 use crate::vmm::qemu::EmulatorError;
 
@@ -35,6 +34,6 @@ pub enum TrialError {
     #[error("this host is not ready: {}", .0.in_full())]
     Unfit(Box<Finding>),
     /// The system refused.
-    #[error("cannot run guests on trial: {0}")]
-    System(#[from] io::Error),
+    #[error(transparent)]
+    System(#[from] SystemError),
 }

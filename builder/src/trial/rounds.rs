@@ -1,10 +1,10 @@
-//! How guests on trial are started, heard and ended.
+//! Starts guests on trial, listens to them, and ends them.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use super::Trial;
 use crate::fleet::supervisor::{Member, Observation, Supervisor, TO_COME};
+use crate::system::SystemError;
 
 /// How long after SIGKILL a process may take to end.
 const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -21,21 +21,21 @@ impl Trial {
     pub(super) fn start_all(
         &mut self,
         observe: &mut dyn FnMut(&Member, &Observation),
-    ) -> io::Result<()> {
+    ) -> Result<(), SystemError> {
         self.supervisor.start_planned();
-        self.listen(None, observe, |supervisor| {
+        self.turns(None, observe, |supervisor| {
             supervisor.count(&TO_COME) > 0 && !supervisor.is_hopeless() && !supervisor.interrupted()
         })
     }
 
     /// Listens until `until` (for ever without), until no guest is left, or
     /// until the user interrupts.
-    pub(super) fn hold(
+    pub(super) fn listen(
         &mut self,
         until: Option<Instant>,
         observe: &mut dyn FnMut(&Member, &Observation),
-    ) -> io::Result<()> {
-        self.listen(until, observe, |supervisor| {
+    ) -> Result<(), SystemError> {
+        self.turns(until, observe, |supervisor| {
             supervisor.any(Member::lives) && !supervisor.interrupted()
         })
     }
@@ -46,9 +46,9 @@ impl Trial {
         &mut self,
         until: Instant,
         observe: &mut dyn FnMut(&Member, &Observation),
-    ) -> io::Result<()> {
+    ) -> Result<(), SystemError> {
         self.supervisor.ask_for_heartbeats();
-        self.listen(Some(until), observe, |supervisor| {
+        self.turns(Some(until), observe, |supervisor| {
             supervisor.any(Member::owes_an_answer) && !supervisor.interrupted()
         })
     }
@@ -58,21 +58,21 @@ impl Trial {
         &mut self,
         grace: Duration,
         observe: &mut dyn FnMut(&Member, &Observation),
-    ) -> io::Result<()> {
+    ) -> Result<(), SystemError> {
         self.supervisor.stop_everything(grace);
         let until = Instant::now() + grace + KILL_WAIT;
-        self.listen(Some(until), observe, |supervisor| {
+        self.turns(Some(until), observe, |supervisor| {
             supervisor.any(Member::lives)
         })
     }
 
     /// Listens while that `goes_on`, until `until` at the latest.
-    fn listen(
+    fn turns(
         &mut self,
         until: Option<Instant>,
         observe: &mut dyn FnMut(&Member, &Observation),
         goes_on: fn(&Supervisor) -> bool,
-    ) -> io::Result<()> {
+    ) -> Result<(), SystemError> {
         while goes_on(&self.supervisor) && until.is_none_or(|at| Instant::now() < at) {
             for notice in self.supervisor.turn(until)? {
                 observe(&self.supervisor.members()[notice.guest], &notice.what);

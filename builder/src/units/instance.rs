@@ -1,4 +1,4 @@
-//! What tells a fleet's guests from those of any other.
+//! Distinguishes a fleet's guests from those of any other fleet.
 
 use serde::{Deserialize, Serialize};
 

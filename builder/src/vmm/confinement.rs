@@ -1,4 +1,4 @@
-//! What a guest's process may do, set between fork and exec.
+//! Restricts what a guest's process may do, between fork and exec.
 
 use std::ffi::CStr;
 use std::os::unix::fs::MetadataExt as _;
@@ -226,12 +226,12 @@ mod tests {
     fn a_device_that_users_cannot_open_is_told_with_its_mode() {
         let folder = tempfile::tempdir().unwrap();
         let device = folder.path().join("kvm");
-        let told = || device_for_users(&device).unwrap_err().to_string();
-        assert!(told().starts_with("cannot find out who may open"));
+        let error = || device_for_users(&device).unwrap_err().to_string();
+        assert!(error().starts_with("cannot find out who may open"));
         fs::write(&device, "").unwrap();
         let set = |mode| fs::set_permissions(&device, Permissions::from_mode(mode)).unwrap();
         set(0o600);
-        assert!(told().contains("mode 0600"));
+        assert!(error().contains("mode 0600"));
         set(0o666);
         assert_eq!(device_for_users(&device).unwrap(), None);
     }

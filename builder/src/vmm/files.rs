@@ -1,6 +1,6 @@
-//! What a guest's VMM is handed when it starts: open files, not paths.
+//! The open files, not paths, that a guest's VMM is handed when it starts.
 //!
-//! So it needs no right to any folder, and no path has to be escaped for it.
+//! So the VMM needs no right to any folder, and no path has to be escaped for it.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
@@ -194,7 +194,7 @@ pub(crate) fn rights(mode: u32, owner: u32, group: u32, uid: u32) -> u32 {
 }
 
 /// Lets a VMM that runs as user and group `uid` read the file at `path`, which
-/// is no link: it gets that group and mode 0640. It stays its owner's, so that
+/// is not a link: it gets that group and mode 0640. It stays its owner's, so that
 /// the VMM cannot change what it will be given at the next start.
 pub fn hand_over(path: &Path, uid: u32) -> io::Result<()> {
     let file = OpenOptions::new()

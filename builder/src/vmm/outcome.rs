@@ -1,4 +1,4 @@
-//! What became of a VMM.
+//! How a VMM ended.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::sample::schedule::Schedule;
 
 /// CPU time in which a guest that works answers.
 const CHANCE_CPU: Duration = Duration::from_millis(100);
-/// Time without a wish for a CPU after which a guest is not going to answer.
+/// Time without a need for a CPU after which a guest is not going to answer.
 const CHANCE_IDLE: Duration = Duration::from_secs(1);
 
 /// How a VMM ended.

@@ -1,4 +1,4 @@
-//! QEMU: the only place that names one of its options.
+//! QEMU: the only module that names one of its options.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -95,13 +95,13 @@ fn named(program: &Path, uid: Option<u32>, error: io::Error) -> io::Error {
     if !at_fault.contains(&Errno::from_io_error(&error)) {
         return error;
     }
-    let mut told = format!("{}: {error}", program.display());
+    let mut text = format!("{}: {error}", program.display());
     if let Some(uid) = uid
         && let Some(barrier) = Barrier::before(program, uid)
     {
-        let _ = write!(told, ": it is to run as user {uid}, and {barrier}");
+        let _ = write!(text, ": it is to run as user {uid}, and {barrier}");
     }
-    io::Error::new(error.kind(), told)
+    io::Error::new(error.kind(), text)
 }
 
 /// Leaves no descriptor free among those that QEMU's files get: there `Command`
@@ -178,17 +178,17 @@ mod tests {
         std::fs::write(&program, "").unwrap();
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
         let folder = folder.path().display();
-        let told = |uid, errno: Errno| named(&program, uid, errno.into()).to_string();
-        let said = told(Some(2_000_000), Errno::ACCESS);
+        let text = |uid, errno: Errno| named(&program, uid, errno.into()).to_string();
+        let said = text(Some(2_000_000), Errno::ACCESS);
         let barrier = format!("user 2000000, and the folder {folder} has mode 0700");
         assert!(said.contains("qemu: Permission denied"), "{said}");
         assert!(
             said.contains(&barrier) && said.contains("chmod o+x"),
             "{said}"
         );
-        assert!(!told(None, Errno::ACCESS).contains("the folder"));
+        assert!(!text(None, Errno::ACCESS).contains("the folder"));
         assert_eq!(
-            told(Some(2_000_000), Errno::NOMEM),
+            text(Some(2_000_000), Errno::NOMEM),
             io::Error::from(Errno::NOMEM).to_string()
         );
     }

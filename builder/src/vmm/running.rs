@@ -177,7 +177,7 @@ impl Running {
     /// Connects to the console of an adopted VMM that runs under this user id, if
     /// it has one of its own; `false` if that takes nobody for now.
     ///
-    /// QEMU lets two wait (it listens anew, with a backlog of 1). Those that
+    /// QEMU lets two wait (it listens again, with a backlog of 1). Those that
     /// supervisors left that died go once it runs again, if it is stopped or gets
     /// no CPU time now.
     pub(crate) fn connect(&mut self, path: &Path, user: Option<u32>) -> io::Result<bool> {

@@ -1,5 +1,5 @@
-//! Clocks, by system call: rustix would bring a vDSO parser along for what is
-//! asked a few times a second.
+//! Clocks, by system call: rustix would add a parser for the vDSO, and the clocks
+//! are read only a few times a second.
 
 use rustix::fs::Timespec;
 

@@ -1,5 +1,5 @@
-//! Faults of PID 1 itself, which the kernel would answer with a panic that
-//! names no more than an exit code.
+//! Faults of PID 1 itself. Without a handler the kernel would panic, and print only
+//! an exit code.
 
 use core::cell::UnsafeCell;
 

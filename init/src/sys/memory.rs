@@ -1,7 +1,7 @@
-//! The memory functions that compiled Rust calls; without libc they are ours.
+//! The memory functions that compiled Rust calls; without a libc they must be here.
 //!
-//! Naked, because a compiler would turn a plain loop into a call of the very
-//! function that it stands in. Arguments come in rdi, rsi and rdx, the result
+//! They are naked, because a compiler would turn a plain loop into a call of the
+//! very function that contains it. Arguments come in rdi, rsi and rdx, the result
 //! leaves in rax, and the direction flag is clear (x86-64 System V ABI).
 
 use core::arch::naked_asm;

@@ -1,4 +1,4 @@
-//! The serial line's state, which termios does not tell.
+//! The state of the serial line that termios does not report.
 
 use core::ffi::c_uint;
 

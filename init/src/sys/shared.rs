@@ -1,5 +1,5 @@
-//! Memory that PID 1 and the processes it makes have in common: a connection
-//! reads the burn's counters as they are, not as they were when it began.
+//! Memory that PID 1 shares with the processes that it makes, so that a connection
+//! reads the burn's current counters and not those of the time when it began.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 

@@ -1,4 +1,4 @@
-//! The stack, looked at when all is lost: which functions had called which.
+//! Walks the stack after a panic, to print which functions had called which.
 
 use core::arch::asm;
 use core::fmt;
@@ -46,15 +46,15 @@ impl fmt::Display for Callers {
         } else {
             0
         };
-        let mut told = 0;
+        let mut printed = 0;
         for index in 0..words.min(WORDS_MAX) {
             let place = ptr::with_exposed_provenance::<usize>(here + index * size_of::<usize>());
             // SAFETY: what lies between the stack pointer and an outer frame of
             // the same stack is mapped, and aligned as the pointer is.
             let word = unsafe { place.read_volatile() };
-            if code.contains(&word) && told < CALLERS_MAX {
+            if code.contains(&word) && printed < CALLERS_MAX {
                 write!(f, " {word:#x}")?;
-                told += 1;
+                printed += 1;
             }
         }
         Ok(())

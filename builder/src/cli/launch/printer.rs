@@ -104,7 +104,7 @@ impl Printer {
 /// An event for people; empty for what the progress bar shows already.
 pub(super) fn sentence(event: &LaunchEvent) -> String {
     match event {
-        LaunchEvent::Fleet(Event::Guest(guest)) => told(guest),
+        LaunchEvent::Fleet(Event::Guest(guest)) => guest_sentence(guest),
         LaunchEvent::Launch(Milestone::Summary(summary)) => {
             let tally = &summary.tally;
             format!(
@@ -137,7 +137,7 @@ pub(super) fn json_of_loss(events: u64) -> String {
     lost.expect("events have nothing but strings as keys") + "\n"
 }
 
-pub(super) fn told(guest: &Guest) -> String {
+pub(super) fn guest_sentence(guest: &Guest) -> String {
     let id = guest.id;
     let because = guest
         .reason

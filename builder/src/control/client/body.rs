@@ -1,4 +1,4 @@
-//! An answer as it arrives: HTTP/1.1, bounded.
+//! Reads an HTTP/1.1 answer as it arrives, within bounds.
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
@@ -163,7 +163,7 @@ impl Body {
     }
 }
 
-/// The status and the length that a head tells; `None` for what is no head of
+/// The status and the length that a head tells; `None` for what is not a head of
 /// HTTP/1 (RFC 9112).
 pub(super) fn parse_head(head: &str) -> Option<(u16, Option<usize>)> {
     let mut lines = head.split("\r\n");

@@ -1,4 +1,4 @@
-//! Why a supervisor gave no answer.
+//! Why a request to a supervisor failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::control::types::API_VERSION;
 pub(crate) enum ClientError {
     /// Nobody listens on the fleet's control socket.
     #[error(
-        "nothing supervises the fleet {fleet}: `imgbuild launch --resume {fleet}` goes on with it, \
+        "nothing supervises the fleet {fleet}: `imgbuild launch --resume {fleet}` resumes it, \
          `imgbuild rm {fleet}` removes it"
     )]
     NotSupervised { fleet: String },
@@ -49,7 +49,7 @@ pub(crate) enum ClientError {
          whether it lives"
     )]
     Lost { fleet: String, source: io::Error },
-    /// What came is no answer of the interface.
+    /// What came is not an answer of the interface.
     #[error("the supervisor of fleet {fleet} sent a malformed answer: {reason}")]
     Garbled {
         fleet: String,

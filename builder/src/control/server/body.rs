@@ -1,4 +1,4 @@
-//! What is answered: bytes at once, or lines as they come.
+//! The body of an answer: bytes at once, or lines as they come.
 
 use std::convert::Infallible;
 use std::fmt;

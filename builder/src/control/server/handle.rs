@@ -1,4 +1,4 @@
-//! A request's way to the supervisor and back.
+//! Passes a request to the supervisor and its answer back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

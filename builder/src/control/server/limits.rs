@@ -1,4 +1,4 @@
-//! What a client may take of the server.
+//! How much of the server one client may use.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Why a request is not served.
+//! Why the server refuses a request.
 
 use hyper::StatusCode;
 

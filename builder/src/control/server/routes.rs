@@ -1,4 +1,4 @@
-//! What a path and a method ask for.
+//! Which request a path and a method stand for.
 
 use hyper::{Method, StatusCode};
 

@@ -18,8 +18,8 @@ fn left(directories: &Directories, spec: &str) -> Paths {
     for folder in [paths.overlays(), paths.runtime().to_path_buf()] {
         fs::create_dir_all(folder).unwrap();
     }
-    let told = spec.replace("SOCKETS", paths.runtime().to_str().unwrap());
-    fs::write(paths.spec_file(), told).unwrap();
+    let recorded = spec.replace("SOCKETS", paths.runtime().to_str().unwrap());
+    fs::write(paths.spec_file(), recorded).unwrap();
     drop(UnixListener::bind(paths.control()).unwrap());
     for folder in [paths.path(), paths.runtime()] {
         fs::set_permissions(folder, Permissions::from_mode(0o700)).unwrap();

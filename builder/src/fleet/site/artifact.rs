@@ -28,6 +28,12 @@ impl Artifact {
         }
     }
 
+    /// Another descriptor of the open file.
+    pub(super) fn shared(&self) -> io::Result<File> {
+        let shared = self.file.try_clone();
+        shared.map_err(|error| named(&self.path, &error))
+    }
+
     /// The file opened once more, with a position and locks of its own.
     pub(super) fn again(&self) -> io::Result<File> {
         let opened = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
@@ -37,5 +43,8 @@ impl Artifact {
 
 /// The same error, with what it is about.
 pub(super) fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    io::Error::new(
+        error.kind(),
+        format!("cannot use {}: {error}", path.display()),
+    )
 }

@@ -1,4 +1,4 @@
-//! Why guests have no place, and why a VMM was not started.
+//! Why a site could not be made, and why a VMM was not started.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use crate::store::claims::ClaimsError;
 use crate::store::folder::FolderError;
 use crate::store::ssh_config::SshConfigError;
 use crate::store::users::UsersError;
+use crate::system::SystemError;
 use crate::units::GuestIndexError;
 use crate::vmm::qemu::EmulatorError;
 use crate::vmm::{KvmClosed, Unreadable};
@@ -30,13 +31,13 @@ pub enum SiteError {
     /// Not every guest can have a port.
     #[error("this host is not ready: {0}")]
     Ports(#[from] TooFewPorts),
-    /// It cannot be told yet what is free.
+    /// Another fleet is choosing, so what is free is not known yet.
     #[error(
         "another fleet is being launched, and may take the ports and user ids that new guests \
          need: try again when that is done"
     )]
     Turn,
-    /// What other fleets have cannot be told, or not be told to them.
+    /// The record of what fleets have cannot be read or written.
     #[error(transparent)]
     Claims(#[from] ClaimsError),
     /// Guests cannot have user ids of their own.
@@ -73,15 +74,19 @@ pub enum SiteError {
     #[error(transparent)]
     Subnet(#[from] SubnetError),
     /// The system refused.
-    #[error("cannot supervise the fleet: {0}")]
-    System(#[from] io::Error),
+    #[error(transparent)]
+    System(#[from] SystemError),
 }
 
 /// A guest's VMM that could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     /// The folder of its sockets went, as at a log-out.
-    #[error("the folder {} of its sockets is gone; the guest starts once the folder is back", path.display())]
+    #[error(
+        "cannot make the guest's sockets: the folder {} was removed, as the system does at a \
+         log-out; the fleet's supervisor makes it again, and the guest starts then",
+        path.display()
+    )]
     NoRuntimeFolder {
         /// The folder.
         path: PathBuf,
@@ -109,7 +114,7 @@ impl SpawnError {
             Self::NoRuntimeFolder { .. } | Self::Qemu(_) => Reason::Host(Trouble::Short(said)),
             Self::Tap(TapError::Busy(_)) => Reason::Host(Trouble::Taken(said)),
             Self::Tap(_) | Self::Files(_) | Self::Process(_) => {
-                Trouble::told_by(&said).map_or(Reason::Spawn(said), Reason::Host)
+                Trouble::in_message(&said).map_or(Reason::Spawn(said), Reason::Host)
             }
         }
     }

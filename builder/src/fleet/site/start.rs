@@ -1,4 +1,4 @@
-//! A guest's VMM is handed its files and started.
+//! Opens a guest's files, hands them to its VMM, and starts that.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -58,8 +58,8 @@ impl Site {
             })
         };
         Ok(Files {
-            kernel: self.kernel.file.try_clone()?,
-            initramfs: self.initramfs.file.try_clone()?,
+            kernel: self.kernel.shared()?,
+            initramfs: self.initramfs.shared()?,
             disk: Some(Disk {
                 overlay: open(&overlay, OpenOptions::new().read(true).write(true))?,
                 base: self.base.again()?,
@@ -90,7 +90,8 @@ impl Site {
             .map(|placement| placement.prepared(guest.get()));
         let in_child = || prepared.as_ref().map_or(Ok(()), Prepared::in_child);
         // What it said in an earlier life is not judged again.
-        let said = files.errors.metadata()?.len();
+        let said = files.errors.metadata();
+        let said = said.map_err(|error| named(&self.folder.error(guest), &error))?;
         let child = qemu::spawn(
             &self.spec.qemu.path,
             &self.guest_spec(guest),
@@ -102,7 +103,7 @@ impl Site {
             },
         );
         child
-            .and_then(|child| Running::started(child, console, said, self.lifetime))
+            .and_then(|child| Running::started(child, console, said.len(), self.lifetime))
             .map_err(SpawnError::Process)
     }
 }

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use super::Fleet;
 use crate::control::types::Event;
+use crate::fleet::changes::STOP_GRACE;
 use crate::fleet::supervise::{SuperviseError, Tally};
 use crate::fleet::supervisor::Member;
 use crate::fleet::view;
-use crate::fleet::wishes::STOP_GRACE;
 use crate::guest::{Desired, Phase};
 
 impl Fleet<'_> {
@@ -35,14 +35,14 @@ impl Fleet<'_> {
 
     /// Ends all guests and removes what the fleet had.
     pub(super) fn end(mut self) -> Result<(), SuperviseError> {
-        self.wishes.end();
-        self.tell_stage();
-        let mut grace = self.wishes.grace().unwrap_or(STOP_GRACE);
+        self.changes.end();
+        self.report_stage();
+        let mut grace = self.changes.grace().unwrap_or(STOP_GRACE);
         self.supervisor.stop_everything(grace);
         while self.supervisor.any(Member::lives) {
             self.take_requests();
             // Who is in more of a hurry.
-            if let Some(sooner) = self.wishes.grace().filter(|sooner| *sooner < grace) {
+            if let Some(sooner) = self.changes.grace().filter(|sooner| *sooner < grace) {
                 grace = sooner;
                 self.supervisor.stop_everything(grace);
             }
@@ -54,7 +54,7 @@ impl Fleet<'_> {
             asks,
             server,
             streams,
-            wishes,
+            changes,
             journal,
             ..
         } = self;
@@ -62,7 +62,7 @@ impl Fleet<'_> {
         drop(journal);
         supervisor.into_site().remove();
         // Who waits for the end is told when nothing is left.
-        wishes.finish();
+        changes.finish();
         drop((streams, inbox));
         server.stop();
         Ok(())
@@ -90,7 +90,7 @@ impl Fleet<'_> {
             silent: supervisor.count(&[Phase::Unresponsive]) + count(Member::owes_an_answer),
             restarts: supervisor.totals().restarts,
             start_seconds,
-            held_back: self.told.1.clone(),
+            held_back: self.reported.1.clone(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What consoles said, on its way to the guests' logs.
+//! Writes the output of consoles to the guests' logs.
 
 use crate::fleet::supervisor::Supervisor;
 use crate::store::logs;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::store::folder::FolderError;
 use crate::store::journal::JournalError;
+use crate::system::SystemError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attachment {
@@ -39,8 +40,8 @@ pub(crate) enum SuperviseError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// The system refused what a supervisor needs.
-    #[error("cannot supervise the fleet: {0}")]
-    System(#[from] io::Error),
+    #[error(transparent)]
+    System(#[from] SystemError),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

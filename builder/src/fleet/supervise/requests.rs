@@ -1,4 +1,4 @@
-//! What clients ask a supervisor for.
+//! The requests of clients to a supervisor.
 
 use super::Fleet;
 use crate::control::bridge::Request;
@@ -22,7 +22,7 @@ impl Fleet<'_> {
         let supervisor = &mut self.supervisor;
         match request {
             Request::Fleet { detail, reply } => {
-                let (stage, held_back) = self.told.clone();
+                let (stage, held_back) = self.reported.clone();
                 let _ = reply.send(view::fleet(supervisor, stage, held_back, detail));
             }
             Request::Guest { guest, reply } => {
@@ -34,11 +34,11 @@ impl Fleet<'_> {
                 request,
                 reply,
             } => {
-                self.wishes
+                self.changes
                     .act(supervisor, &mut self.journal, act, &request, reply);
             }
             Request::Scale { count, reply } => {
-                self.wishes
+                self.changes
                     .scale(supervisor, &mut self.journal, count, reply);
             }
             Request::Ask { request, answers } => {
@@ -62,7 +62,7 @@ impl Fleet<'_> {
                     let taken = |line: &&String| supervisor.type_line(guest, line);
                     Ok(lines.iter().take_while(taken).count())
                 } else {
-                    Err(format!("{guest} does not run"))
+                    Err(format!("{guest} is not running"))
                 });
             }
         }

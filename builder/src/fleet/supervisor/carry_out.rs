@@ -1,4 +1,4 @@
-//! What guests' state machines ask for, carried out.
+//! Carries out what the state machines of guests ask for.
 
 use std::time::Instant;
 

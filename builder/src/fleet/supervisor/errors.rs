@@ -1,5 +1,5 @@
-//! What inotify(7) tells: which guests' VMMs wrote to stderr, and that the
-//! fleet's sockets are gone.
+//! Watches by inotify(7) which guests' VMMs write to stderr, and whether the
+//! fleet's sockets are removed.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsString};
@@ -132,7 +132,7 @@ mod tests {
             assert!(!errors.read().sockets_gone);
             tidy(&folder);
             assert!(errors.read().sockets_gone);
-            // Made anew, it is watched anew.
+            // Made again, it is watched again.
             let _ = fs::create_dir(&folder);
             fs::write(folder.join("control"), "").unwrap();
             errors.watch_sockets(&folder.join("control")).unwrap();

@@ -1,4 +1,4 @@
-//! What guests and their VMMs say, and their end.
+//! Reads what guests and their VMMs say, and notices their end.
 
 use std::collections::BTreeSet;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! Random numbers that spread restarts.
+//! Random numbers that spread restarts over time.
 
 use std::io;
 

@@ -1,5 +1,5 @@
-//! The guests of a fleet, each with its VMM while that lives, and how many are
-//! in which state.
+//! The guests of a fleet, each with its VMM while that lives, and the number of
+//! guests in each state.
 
 use std::ops::{Index, IndexMut};
 use std::time::Instant;

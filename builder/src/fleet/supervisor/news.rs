@@ -1,4 +1,4 @@
-//! What the poll set tells, and by which tokens.
+//! The poll set: its events, and the token of each source.
 
 use std::io;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(super) fn token(guest: GuestIndex, source: Source) -> Token {
     Token(guest.get() as usize * SOURCES.len() + source as usize)
 }
 
-/// What a poll token stands for; `None` for one that is no guest's.
+/// What a poll token stands for; `None` for one that is not a guest's.
 pub(super) fn untoken(token: Token) -> Option<(GuestIndex, Source)> {
     let number = u32::try_from(token.0 / SOURCES.len()).ok()?;
     let guest = GuestIndex::new(number).ok()?;

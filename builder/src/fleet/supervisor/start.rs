@@ -1,4 +1,4 @@
-//! Guests are started as admission lets them.
+//! Starts guests as admission allows.
 
 use std::path::Path;
 use std::time::Instant;

@@ -1,10 +1,10 @@
-//! Guests that wait to be started, in order, and what holds them back.
+//! The guests that wait for their start, in order, and what they wait for.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::guest::admission::{Admission, Hold, Seen, Verdict};
+use crate::guest::admission::{Admission, Delay, Seen, Verdict};
 use crate::guest::{TRY_ON, Trouble};
 use crate::units::{GuestIndex, GuestRange};
 
@@ -22,7 +22,7 @@ pub(crate) struct Starts {
     /// The same, so that none is there twice.
     queued: HashSet<GuestIndex>,
     /// Why the first of them is not started.
-    held: Option<(Hold, Outlook)>,
+    held: Option<(Delay, Outlook)>,
     /// When to look again whether it may be; at once without.
     look_again: Option<Instant>,
     /// The last starts came to nothing for the host's reasons.
@@ -54,7 +54,7 @@ pub enum Outlook {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Why<'a> {
     /// There is no room for them now.
-    NoRoom(&'a Hold),
+    NoRoom(&'a Delay),
     /// The host keeps them from starting.
     Trouble(&'a Trouble),
 }
@@ -62,7 +62,7 @@ pub enum Why<'a> {
 impl fmt::Display for Why<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoRoom(hold) => hold.fmt(f),
+            Self::NoRoom(delay) => delay.fmt(f),
             Self::Trouble(trouble) => trouble.fmt(f),
         }
     }
@@ -246,7 +246,7 @@ mod tests {
         assert!(!starts.admits(now, &Seen { booting: 1, ..SEEN }));
         assert!(matches!(
             starts.held_back(),
-            Some((Why::NoRoom(Hold::Parallel { .. }), Outlook::MayChange))
+            Some((Why::NoRoom(Delay::Parallel { .. }), Outlook::MayChange))
         ));
         assert!(starts.look_again().is_some_and(|again| again > now));
         assert_eq!(starts.first(now, 0), None);

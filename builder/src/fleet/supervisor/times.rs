@@ -1,4 +1,4 @@
-//! When guests want a turn that no event brings.
+//! The times at which guests need a turn of the loop although no event came.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_come_in_order_and_a_later_one_is_asked_for_anew() {
+    fn turns_come_in_order_and_a_later_one_is_asked_for_again() {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let mut times = Times::default();

@@ -1,7 +1,8 @@
-//! What one turn of the loop takes from consoles, in sum; pure.
+//! How much one turn of the loop reads from all consoles together; pure.
 //!
-//! A turn's memory must not grow with the number of guests that flood. Once it
-//! has taken its share, the rest are put off to the next, which begins with them.
+//! The memory of a turn must not grow with the number of guests that flood their
+//! consoles. A turn that has read its share leaves the other consoles to the next
+//! turn, which begins with them.
 
 use std::collections::BTreeSet;
 

@@ -46,15 +46,15 @@ fn seconds(seconds: u64) -> Duration {
 fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Start => "start",
-        Verdict::Full(Hold::Memory { .. } | Hold::Group { .. }) => "full",
+        Verdict::Full(Delay::Memory { .. } | Delay::Group { .. }) => "full",
         Verdict::Full(_) => "full for another reason",
         Verdict::Wait { why, .. } => match why {
-            Hold::Parallel { .. } => "parallel",
-            Hold::Rate(_) => "rate",
-            Hold::Pressure(_) => "pressure",
-            Hold::Memory { .. } => "memory",
-            Hold::Group { .. } => "group",
-            Hold::Merging { .. } => "merging",
+            Delay::Parallel { .. } => "parallel",
+            Delay::Rate(_) => "rate",
+            Delay::Pressure(_) => "pressure",
+            Delay::Memory { .. } => "memory",
+            Delay::Group { .. } => "group",
+            Delay::Merging { .. } => "merging",
         },
     }
 }
@@ -127,7 +127,7 @@ fn starts(rate: f64, late: Duration, over: Duration) -> Vec<u128> {
             }
             Verdict::Wait {
                 until,
-                why: Hold::Rate(why),
+                why: Delay::Rate(why),
             } if why.to_bits() == rate.to_bits() => now = until + late,
             other => panic!("{other:?}"),
         }
@@ -217,10 +217,13 @@ fn a_control_group_that_is_full_holds_guests_back() {
         ["start", "group", "start", "group", "full"]
     );
     let verdict = admission.may_start(began + seconds(14), &with(0, 0));
-    let Verdict::Full(hold) = verdict else {
+    let Verdict::Full(delay) = verdict else {
         panic!("{verdict:?}");
     };
-    assert!(hold.to_string().contains("limit leaves 0 bytes"), "{hold}");
+    assert!(
+        delay.to_string().contains("limit leaves 0 bytes"),
+        "{delay}"
+    );
 }
 
 #[test]
@@ -287,16 +290,16 @@ fn ksm_is_waited_for_while_it_merges() {
 fn what_holds_guests_back_is_told_in_figures() {
     let table = [
         (
-            Hold::Parallel { booting: 3 },
-            "3 guests are booting, and no more may at a time",
+            Delay::Parallel { booting: 3 },
+            "3 guests are booting, which is the most at a time (--parallel)",
         ),
-        (Hold::Rate(2.5), "2.5 guests a second are started"),
+        (Delay::Rate(2.5), "--rate allows 2.5 starts a second"),
         (
-            Hold::Pressure(12.34),
+            Delay::Pressure(12.34),
             "tasks wait for memory 12.3 % of the time, more than 10 %",
         ),
         (
-            Hold::Memory {
+            Delay::Memory {
                 available: 3 << 29,
                 floor: 1 << 30,
                 guests: 600 * MIB,
@@ -305,18 +308,18 @@ fn what_holds_guests_back_is_told_in_figures() {
              and 1.0 GiB are to stay free",
         ),
         (
-            Hold::Merging {
+            Delay::Merging {
                 available: 1 << 30,
                 living: 1200,
                 merged: 1 << 18,
                 unmerged: 1 << 8,
             },
-            "1.0 GiB of memory are available, and KSM is still merging that of 1,200 guests: \
-             1.0 GiB saved, 1.0 MiB looked at",
+            "1.0 GiB of memory are available, and KSM is still merging the memory of 1,200 guests: \
+             it has saved 1.0 GiB and scanned 1.0 MiB",
         ),
     ];
-    for (hold, text) in table {
-        assert_eq!(hold.to_string(), text);
+    for (delay, text) in table {
+        assert_eq!(delay.to_string(), text);
     }
 }
 

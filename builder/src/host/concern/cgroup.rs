@@ -1,4 +1,4 @@
-//! Control groups, and what they withhold from this process.
+//! Control groups, and what they deny this process.
 
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::snapshot::{CgroupVersion, Host};
@@ -28,7 +28,7 @@ pub(super) fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
                     "Guests that start or are asked something cannot be given CPU time before \
                      those that burn, and memory is not counted by fleet.",
                 )
-                .mended_by(Fix::manual(
+                .with_fix(Fix::manual(
                     Needs::Command,
                     "mount them: mount -t cgroup2 none /sys/fs/cgroup",
                 )),
@@ -61,7 +61,7 @@ fn delegation(host: &Host) -> Finding {
             "A fleet's groups keep its burning guests from starving those that start or are asked \
              something.",
         )
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Command,
             "start imgbuild in a group of its own: systemd-run --user --scope -p Delegate=yes \
              imgbuild …, or run it as root",
@@ -92,7 +92,7 @@ fn cpu_max(host: &Host) -> Finding {
                  rest of each period, so measured latencies are the quota's."
             ),
         )
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Command,
             "lift the quota: systemctl set-property UNIT CPUQuota=, or a container's --cpus",
         ))

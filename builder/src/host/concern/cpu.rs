@@ -1,7 +1,7 @@
-//! What the processor does for virtual machines, and what KVM uses of it.
+//! What the processor offers to virtual machines, and what KVM uses of it.
 //!
-//! `/proc/cpuinfo` tells what the CPU has, a module's parameter what KVM makes
-//! of it: where both speak, the parameter decides.
+//! `/proc/cpuinfo` says what the CPU has, and a parameter of the KVM module says
+//! what KVM uses. If both are known, the parameter decides.
 
 use super::facts::link::{Link, broken};
 use super::facts::processor::{has, is_amd, is_guest, is_set, vendor_module, virtualizes};
@@ -78,11 +78,11 @@ fn vt(host: &Host, want: &Want) -> Finding {
                 ),
                 None => (
                     Severity::Advice,
-                    "KVM is there without it, so something else stands in for it.",
+                    "KVM is there without it, so something else does its work.",
                 ),
                 Some(Link::Kernel | Link::Module | Link::Device) => (
                     Severity::Advice,
-                    "If /dev/kvm opens, something else stands in for it.",
+                    "If /dev/kvm opens, something else does its work.",
                 ),
             };
             let fix = if is_guest(host) {
@@ -102,7 +102,7 @@ fn vt(host: &Host, want: &Want) -> Finding {
                 )
             };
             VT.finds(want.under_kvm(severity), "neither", need, meaning)
-                .mended_by(fix)
+                .with_fix(fix)
         }
     }
 }
@@ -150,7 +150,7 @@ impl Feature {
                 };
                 self.check
                     .finds(want.under_kvm(Severity::Advice), value, need, self.without)
-                    .mended_by(fix)
+                    .with_fix(fix)
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What several concerns have to know of a host.
+//! Facts about a host that several concerns need.
 
 pub(crate) mod config;
 pub(crate) mod link;

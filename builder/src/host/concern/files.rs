@@ -74,7 +74,7 @@ fn open_files(host: &Host, want: &Want) -> Finding {
             need,
             meaning,
         )
-        .mended_by(fix)
+        .with_fix(fix)
 }
 
 fn by_hand(first: &str, needed: u64) -> Fix {
@@ -107,7 +107,7 @@ fn file_max(host: &Host, want: &Want) -> Finding {
                 count(open)
             ),
         )
-        .mended_by(Fix::setting(
+        .with_fix(Fix::setting(
             Knob::FileMax,
             needed.checked_next_power_of_two().unwrap_or(u64::MAX),
         ))
@@ -133,7 +133,7 @@ fn table(
     };
     check
         .finds(severity, count(value), need, meaning)
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Command,
             format!("sysctl -w {name}={enough}"),
         ))

@@ -88,7 +88,7 @@ fn options(check: Check, config: &Config, options: &[&str], lack: Lack, meaning:
     };
     check
         .finds(severity, value, need, meaning)
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Reboot,
             format!("boot a kernel built with {}", missing.join(", ")),
         ))
@@ -177,6 +177,6 @@ fn tun(host: &Host, want: &Want, config: &Config) -> Finding {
         config,
         &["CONFIG_TUN"],
         lack,
-        "Guests can be connected by taps; --net user does without.",
+        "Guests can be connected by taps, which --net user does not need.",
     )
 }

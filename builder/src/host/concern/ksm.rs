@@ -109,7 +109,7 @@ fn present() -> Finding {
 fn absent(host: &Host, want: &Want) -> Finding {
     let meaning = unmerged_meaning(host, want);
     KSM.finds(unmerged(host, want), "absent", "CONFIG_KSM", meaning)
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Reboot,
             "boot a kernel built with CONFIG_KSM=y, or launch with --sharing none",
         ))
@@ -136,7 +136,7 @@ fn run(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
                     unmerged_meaning(host, want)
                 ),
             )
-            .mended_by(Fix::Settings(settings(host, ksm))),
+            .with_fix(Fix::Settings(settings(host, ksm))),
     }
 }
 
@@ -222,7 +222,7 @@ fn rate(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
             count(pages / rate.max(1))
         ),
     )
-    .mended_by(Fix::Settings(vec![
+    .with_fix(Fix::Settings(vec![
         Setting {
             knob: Knob::KsmPagesToScan,
             value: PAGES_TO_SCAN,
@@ -257,7 +257,7 @@ fn smart_scan(want: &Want, ksm: &Ksm) -> Finding {
                 need,
                 meaning,
             )
-            .mended_by(Fix::setting(Knob::KsmSmartScan, 0)),
+            .with_fix(Fix::setting(Knob::KsmSmartScan, 0)),
     }
 }
 
@@ -291,7 +291,7 @@ fn max_page_sharing(want: &Want, ksm: &Ksm) -> Finding {
     );
     MAX_SHARING
         .finds(severity, format!("max_page_sharing={value}"), need, meaning)
-        .mended_by(while_empty(ksm, Knob::KsmMaxPageSharing, MAX_PAGE_SHARING))
+        .with_fix(while_empty(ksm, Knob::KsmMaxPageSharing, MAX_PAGE_SHARING))
 }
 
 fn zero_pages(want: &Want, ksm: &Ksm) -> Finding {
@@ -307,7 +307,7 @@ fn zero_pages(want: &Want, ksm: &Ksm) -> Finding {
                 need,
                 meaning,
             )
-            .mended_by(Fix::setting(Knob::KsmUseZeroPages, 1)),
+            .with_fix(Fix::setting(Knob::KsmUseZeroPages, 1)),
         Some(value) => {
             let value = format!("use_zero_pages={value}");
             ZERO_PAGES.finds(Severity::Ok, value, need, meaning)
@@ -329,7 +329,7 @@ fn across_nodes(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
                     host.nodes.len()
                 ),
             )
-            .mended_by(while_empty(ksm, Knob::KsmMergeAcrossNodes, 1)),
+            .with_fix(while_empty(ksm, Knob::KsmMergeAcrossNodes, 1)),
         value => {
             let value = value.map_or_else(
                 || "not in this kernel".to_owned(),

@@ -1,4 +1,4 @@
-//! `/dev/kvm`, the module behind it, and what it did with a guest's kernel code.
+//! `/dev/kvm`, the module behind it, and how it ran a guest's kernel code.
 
 use super::facts::link::{Link, broken, stands_in, vendor_modules};
 use super::facts::processor;
@@ -72,7 +72,7 @@ fn device(host: &Host, want: &Want) -> Finding {
                 need,
                 "No guest starts under KVM; a container has only the devices it is given.",
             )
-            .mended_by(given()),
+            .with_fix(given()),
         Device::Refused { why, group } => DEVICE
             .finds(
                 want.under_kvm(Severity::Blocker),
@@ -80,7 +80,7 @@ fn device(host: &Host, want: &Want) -> Finding {
                 need,
                 "No guest of this user starts under KVM.",
             )
-            .mended_by(permitted(host, why, group.as_deref())),
+            .with_fix(permitted(host, why, group.as_deref())),
     }
 }
 
@@ -139,10 +139,10 @@ fn module(host: &Host, want: &Want) -> Finding {
                 want.under_kvm(Severity::Advice),
                 value,
                 need,
-                "It stands in for VT-x or SVM and may run guests' kernels in another way, or not \
-                 at all; the probe of the device finds out.",
+                "It takes the place of VT-x or SVM and may run guests' kernels in another way, or \
+                 not at all; the probe of the device finds out.",
             )
-            .mended_by(Fix::manual(
+            .with_fix(Fix::manual(
                 Needs::Choice,
                 "use --accel tcg, or a host with kvm_intel or kvm_amd",
             ));
@@ -157,7 +157,7 @@ fn module(host: &Host, want: &Want) -> Finding {
             need,
             "Without it there is no /dev/kvm, so no guest runs under KVM.",
         )
-        .mended_by(Fix::Module(processor::vendor_module(host)))
+        .with_fix(Fix::Module(processor::vendor_module(host)))
 }
 
 /// A host that has PVM in the place of a vendor's module.
@@ -166,7 +166,7 @@ fn pvm(value: String, want: &Want) -> Finding {
         want.under_kvm(Severity::Advice),
         value,
         "kvm_intel or kvm_amd",
-        "It is PVM (Pagetable Virtual Machine), which does without VT-x and SVM: it runs guests \
+        "It is PVM (Pagetable Virtual Machine), which does not need VT-x or SVM: it runs guests \
          whose kernel has CONFIG_PVM_GUEST, which no released kernel has, and emulates the \
          kernels of others, such as imgbuild's.",
     );
@@ -174,7 +174,7 @@ fn pvm(value: String, want: &Want) -> Finding {
         document: PVM_PROJECT,
         ..found
     };
-    found.mended_by(Fix::manual(
+    found.with_fix(Fix::manual(
         Needs::Choice,
         format!(
             "use --accel tcg, or a host with kvm_intel or kvm_amd; guests with the patched kernel \
@@ -198,7 +198,7 @@ fn probed(host: &Host, want: &Want) -> Vec<Finding> {
                     "ring 0 at the CPU's speed",
                     "It is not known whether KVM runs kernels; check --canary finds out.",
                 )
-                .mended_by(Fix::manual(
+                .with_fix(Fix::manual(
                     Needs::Choice,
                     "try again when the host is idle",
                 )),
@@ -211,7 +211,7 @@ fn probed(host: &Host, want: &Want) -> Vec<Finding> {
                     "ring 0 at the CPU's speed",
                     "A call that QEMU makes at the start of each guest fails here.",
                 )
-                .mended_by(another()),
+                .with_fix(another()),
         ],
         Some(Outcome::Ran(probe)) => vec![
             ring0(host, want, probe),
@@ -243,7 +243,7 @@ fn ring0(host: &Host, want: &Want, probe: &Probe) -> Finding {
         };
         RING0
             .finds(want.under_kvm(Severity::Blocker), value, need, meaning)
-            .mended_by(another())
+            .with_fix(another())
     } else {
         RING0.finds(Severity::Ok, value, need, speed(probe))
     }
@@ -284,7 +284,7 @@ fn instructions(want: &Want, probe: &Probe) -> Finding {
             need,
             "A guest's kernel dies at the first of them, before it can say anything.",
         )
-        .mended_by(another())
+        .with_fix(another())
 }
 
 fn exits(want: &Want, probe: &Probe) -> Finding {
@@ -308,7 +308,7 @@ fn exits(want: &Want, probe: &Probe) -> Finding {
             "Each byte on a guest's console and each kick of a virtio queue is an exit; a host \
              that is itself a guest pays several times for one.",
         )
-        .mended_by(another())
+        .with_fix(another())
 }
 
 /// What helps where KVM does not do what it should.

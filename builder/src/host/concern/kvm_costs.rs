@@ -1,5 +1,5 @@
-//! What KVM costs beside running guests' code: time to make one, CPU time while it
-//! sleeps, and threads of the kernel.
+//! What KVM costs besides running guests' code: time to make a machine, CPU time
+//! while that sleeps, and threads of the kernel.
 
 use super::facts::config;
 use super::facts::link::broken;
@@ -105,7 +105,7 @@ fn vm_create(host: &Host, want: &Want) -> Finding {
                  takes an answer of all CPUs."
             ),
         )
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Command,
             format!(
                 "mount -o remount,favordynmods /sys/fs/cgroup (Linux 6.0 and later){or_no_thread}"
@@ -155,7 +155,7 @@ fn halt_poll(host: &Host, want: &Want) -> Finding {
             "0 for a fleet",
             meaning,
         )
-        .mended_by(Fix::setting(Knob::KvmHaltPollNs, 0))
+        .with_fix(Fix::setting(Knob::KvmHaltPollNs, 0))
 }
 
 /// For information: imgbuild's guests keep their PIT. Without one, more of them hung
@@ -199,7 +199,7 @@ fn nx_huge_pages(host: &Host, want: &Want) -> Finding {
             "KVM runs a thread for each guest to join split huge pages, although it splits none \
              here: the thread takes a process number, and may delay each start (`vm-create`).",
         )
-        .mended_by(Fix::manual(Needs::Command, NO_THREAD))
+        .with_fix(Fix::manual(Needs::Command, NO_THREAD))
 }
 
 /// Whether KVM has no thread for huge pages at all.

@@ -1,4 +1,4 @@
-//! Memory: how many guests fit, and what else takes it from them.
+//! Memory: how many guests fit, and what else uses it.
 
 use std::path::Path;
 
@@ -149,7 +149,7 @@ fn limit(check: Check, host: &Host, want: &Want, room: u64, value: String) -> Fi
         guests: Some(allowed),
         ..finding
     };
-    finding.mended_by(Fix::manual(
+    finding.with_fix(Fix::manual(
         Needs::Choice,
         "launch fewer guests, share their pages (--sharing guest with KSM on), or free memory",
     ))
@@ -196,7 +196,7 @@ fn huge_pages(host: &Host) -> Finding {
                     size(bytes)
                 ),
             )
-            .mended_by(Fix::manual(
+            .with_fix(Fix::manual(
                 Needs::Command,
                 "give them back: sysctl vm.nr_hugepages=0 (hugepages= on the kernel's command \
                  line brings them back)",
@@ -238,7 +238,7 @@ fn swap(host: &Host) -> Finding {
         "A guest that is swapped out stops burning until it is read back, so guests no longer burn \
          alike.",
     )
-    .mended_by(Fix::manual(
+    .with_fix(Fix::manual(
         Needs::Command,
         "end what fills memory, then swapoff -a and swapon -a",
     ))
@@ -268,7 +268,7 @@ fn overcommit(host: &Host, want: &Want) -> Finding {
                         size(each)
                     ),
                 )
-                .mended_by(Fix::setting(Knob::OvercommitMemory, 0))
+                .with_fix(Fix::setting(Knob::OvercommitMemory, 0))
         }
         (Some(mode), ..) => {
             let meaning = "Memory that guests have and do not touch costs nothing.";
@@ -289,7 +289,7 @@ fn psi(host: &Host) -> Finding {
         "/proc/pressure/memory",
         "While guests start it reports that memory runs short, before free memory does.",
     )
-    .mended_by(Fix::manual(
+    .with_fix(Fix::manual(
         Needs::Reboot,
         "boot with psi=1, or a kernel built with CONFIG_PSI",
     ))

@@ -1,4 +1,5 @@
-//! A host that is a guest itself, and what spares its guests the outer hypervisor.
+//! A host that is a guest itself, and features that save its guests exits to the
+//! outer hypervisor.
 
 use std::fmt::Write as _;
 
@@ -53,7 +54,7 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
             "a host that is not a guest",
             meaning,
         )
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Choice,
             "use a bare-metal host for figures that are to be compared",
         ));

@@ -73,7 +73,7 @@ fn ports(host: &Host, want: &Want) -> Finding {
             "Each guest's SSH server is reached through a port of the host's loopback; those of \
              the kernel's own range could be taken at any time.",
         )
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Command,
             "narrow the kernel's range, such as sysctl -w \
              net.ipv4.ip_local_port_range=\"56000 60999\", or launch with --net none",
@@ -110,7 +110,7 @@ fn backlog(host: &Host, want: &Want) -> Finding {
     };
     BACKLOG
         .finds(severity, count(most), need, meaning)
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Command,
             format!(
                 "sysctl -w net.core.netdev_max_backlog={}",
@@ -135,9 +135,9 @@ fn tun(host: &Host, want: &Want) -> Finding {
         value,
         "/dev/net/tun, and CAP_NET_ADMIN",
         "Taps are made through it, one a guest, and routed: the 1,024 ports of a bridge do not \
-         bound them. Guests behind --net user do without.",
+         bound them. Guests behind --net user do not need it.",
     )
-    .mended_by(Fix::manual(
+    .with_fix(Fix::manual(
         Needs::Command,
         "modprobe tun, and launch as root; or launch with --net user",
     ))
@@ -169,7 +169,7 @@ fn tap_subnet(host: &Host, want: &Want) -> Finding {
                 need,
                 "The host sends packets for some of these addresses elsewhere: no guest gets one.",
             )
-            .mended_by(fix("choose another with --tap-subnet")),
+            .with_fix(fix("choose another with --tap-subnet")),
         None => TAP_SUBNET
             .allows(
                 want,
@@ -178,7 +178,7 @@ fn tap_subnet(host: &Host, want: &Want) -> Finding {
                 need,
                 "Each guest's link takes two addresses.",
             )
-            .mended_by(fix(
+            .with_fix(fix(
                 "choose a larger one with --tap-subnet, such as 10.0.0.0/14",
             )),
     }
@@ -203,7 +203,7 @@ fn forwarding(host: &Host, want: &Want) -> Finding {
         ),
         (Net::Tap, Some(false)) => FORWARDING
             .finds(Severity::Blocker, "dropped", need, meaning)
-            .mended_by(Fix::manual(
+            .with_fix(Fix::manual(
                 Needs::Command,
                 "let them pass, such as iptables -I FORWARD -i ib+ -o ib+ -j ACCEPT, or in the \
                  chain of nftables that drops them: iifname \"ib*\" oifname \"ib*\" accept",

@@ -41,7 +41,7 @@ pub(super) fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
                 "A guest whose vCPU runs on one node and whose memory lies on another is slower; \
                  a page that KSM merged across nodes is far from most of its guests.",
             )
-            .mended_by(Fix::manual(
+            .with_fix(Fix::manual(
                 Needs::Choice,
                 "launch a fleet for each node: numactl --cpunodebind=0 --membind=0 imgbuild \
                  launch …",

@@ -83,7 +83,7 @@ fn each(want: &Want) -> String {
     )
 }
 
-/// The same wish, of guests whose threads in the kernel count as theirs.
+/// The same fleet, of guests whose threads in the kernel count as theirs.
 fn with_the_kernel_s(want: &Want) -> Want {
     let mut want = *want;
     want.cost.threads = (want.cost.threads).saturating_add(want.cost.kernel_threads);
@@ -119,7 +119,7 @@ fn system(host: &Host, want: &Want, check: Check, knob: Knob, limit: Option<u64>
                 count(threads)
             ),
         )
-        .mended_by(fix)
+        .with_fix(fix)
 }
 
 fn cgroup(host: &Host, want: &Want) -> Finding {
@@ -174,7 +174,7 @@ fn cgroup(host: &Host, want: &Want) -> Finding {
                 count(used)
             ),
         )
-        .mended_by(Fix::manual(Needs::Command, fix))
+        .with_fix(Fix::manual(Needs::Command, fix))
 }
 
 /// Whether systemd would name a unit so.
@@ -227,7 +227,7 @@ fn user(host: &Host, want: &Want) -> Finding {
             each(want)
         ),
     )
-    .mended_by(Fix::manual(
+    .with_fix(Fix::manual(
         Needs::File,
         format!(
             "raise it (nproc in /etc/security/limits.conf, or LimitNPROC= of a systemd unit) to \

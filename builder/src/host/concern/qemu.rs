@@ -46,7 +46,7 @@ fn judge_reach(host: &Host, want: &Want) -> Finding {
             need,
             "Guests that root launches run under user ids of their own, which cannot run it.",
         )
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Command,
             format!(
                 "{barrier}; or install it elsewhere, or run guests under your own user (launch \
@@ -65,7 +65,7 @@ pub(crate) fn judge(qemu: &Qemu) -> Vec<Finding> {
     );
     let unusable = |value: String, meaning: &str| {
         let finding = QEMU.finds(Severity::Blocker, value, &need, meaning);
-        vec![finding.mended_by(package.clone())]
+        vec![finding.with_fix(package.clone())]
     };
     match qemu {
         Qemu::Missing => unusable("missing".to_owned(), "There is nothing to run guests with."),
@@ -80,7 +80,7 @@ pub(crate) fn judge(qemu: &Qemu) -> Vec<Finding> {
                 &need,
                 "It is not known whether it runs guests; check --canary finds out.",
             )
-            .mended_by(Fix::manual(
+            .with_fix(Fix::manual(
                 Needs::Choice,
                 "try again when the host is idle",
             )),
@@ -110,7 +110,7 @@ pub(crate) fn judge(qemu: &Qemu) -> Vec<Finding> {
             };
             vec![
                 QEMU.finds(severity, value, &need, meaning)
-                    .mended_by(package),
+                    .with_fix(package),
                 judge_microvm(*microvm),
             ]
         }
@@ -130,7 +130,7 @@ fn judge_microvm(there: bool) -> Finding {
             format!("the machine type {MACHINE}"),
             "Every guest runs on this board, which has no firmware and no PCI to wait for.",
         )
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Package,
             "install a QEMU built with CONFIG_MICROVM, as Debian's qemu-system-x86 and Fedora's \
              qemu-system-x86-core are, and name it by --qemu PATH if another is found first",

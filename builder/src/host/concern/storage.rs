@@ -67,7 +67,7 @@ fn disk(host: &Host, want: &Want) -> Finding {
         need,
         "Each guest writes to an overlay of its own, which grows with what it writes.",
     )
-    .mended_by(Fix::manual(
+    .with_fix(Fix::manual(
         Needs::Choice,
         "free space there, or put fleets elsewhere: XDG_STATE_HOME=DIR",
     ))
@@ -90,7 +90,7 @@ fn sockets(host: &Host, want: &Want) -> Finding {
             need,
             "Each guest has a socket there.",
         )
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Command,
             format!(
                 "mount it with more inodes (mount -o remount,nr_inodes={} {}), or put sockets \

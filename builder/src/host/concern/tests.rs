@@ -41,7 +41,7 @@ struct Variant {
     base: String,
     /// How it differs from its base: a merge patch (RFC 7396).
     patch: Value,
-    /// How the wish differs from [`wish`]'s: a merge patch.
+    /// How the wanted fleet differs from [`fleet`]'s: a merge patch.
     #[serde(default)]
     want: Value,
     /// Findings that are not ok, in order.
@@ -56,7 +56,7 @@ struct Variant {
     says: BTreeMap<String, String>,
 }
 
-fn wish() -> Value {
+fn fleet() -> Value {
     json!({
         "guests": 1000,
         "accel": "kvm",
@@ -123,16 +123,17 @@ fn variants() -> Vec<(String, Variant)> {
         .collect()
 }
 
-/// What is found on a base with a merge patch, for a wish with another.
+/// The findings on a base host with a merge patch, for a fleet with another.
 fn found(base: &str, patch: &Value, want: &Value) -> Vec<Finding> {
-    let (mut host, mut wish) = (read(base), wish());
+    let (mut host, mut fleet) = (read(base), fleet());
     merge(&mut host, patch);
     if !want.is_null() {
-        merge(&mut wish, want);
+        merge(&mut fleet, want);
     }
     let host: Host =
         serde_json::from_value(host).unwrap_or_else(|error| panic!("{base} with {patch}: {error}"));
-    let want: Want = serde_json::from_value(wish).unwrap_or_else(|error| panic!("{want}: {error}"));
+    let want: Want =
+        serde_json::from_value(fleet).unwrap_or_else(|error| panic!("{want}: {error}"));
     judge(&host, &want)
 }
 
@@ -260,13 +261,13 @@ fn every_finding_is_in_the_document_and_nothing_else() {
     let (_, table) = text.split_once("| concern | findings |\n").unwrap();
     let (table, _) = table.split_once("\n\n").unwrap();
     let rows = table.lines().filter_map(|row| row.rsplit('|').nth(1));
-    let told: BTreeSet<_> = rows
+    let listed: BTreeSet<_> = rows
         .flat_map(|row| row.split('`').skip(1).step_by(2))
         .collect();
     let found = all_found();
     let mut there: BTreeSet<_> = found.iter().flat_map(|(_, f)| f).map(|f| f.id).collect();
     there.extend(["canary", "canary-merge"]);
-    assert_eq!(told, there);
+    assert_eq!(listed, there);
 }
 
 #[test]
@@ -367,9 +368,9 @@ fn figures_that_no_host_has_are_judged_all_the_same() {
                     continue;
                 };
                 for cost in [json!({}), json!({ "memory": 0, "threads": 0 })] {
-                    let mut wish = wish();
-                    merge(&mut wish["cost"], &cost);
-                    let want = serde_json::from_value(wish).unwrap();
+                    let mut fleet = fleet();
+                    merge(&mut fleet["cost"], &cost);
+                    let want = serde_json::from_value(fleet).unwrap();
                     assert!(!judge(&host, &want).is_empty(), "{number} = {value}");
                     let ceiling = ceiling(&host, &want);
                     assert!(ceiling.guest.guests <= u64::from(MAX_GUESTS), "{number}");

@@ -1,4 +1,4 @@
-//! Figures as people read them.
+//! Writes figures for people.
 
 use crate::host::want::Want;
 

@@ -57,7 +57,7 @@ fn tuner(host: &Host, want: &Want) -> Finding {
             need,
             format!("{}.", changes.join("; ")),
         )
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Command,
             format!(
                 "stop it while a fleet runs: systemctl stop {}",
@@ -84,7 +84,7 @@ fn libvirt(host: &Host, want: &Want) -> Finding {
             "It manages its own guests, which merge too once KSM is on; its node tuning may \
              overwrite pages_to_scan, sleep_millisecs and merge_across_nodes.",
         )
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::Command,
             "leave virsh node-memory-tune alone while a fleet runs, or stop it: systemctl stop \
              libvirtd virtqemud",

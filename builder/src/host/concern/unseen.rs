@@ -1,4 +1,4 @@
-//! What could not be seen.
+//! What could not be read.
 
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::snapshot::Host;
@@ -33,5 +33,5 @@ pub(super) fn judge(host: &Host, _want: &Want) -> Vec<Finding> {
         )
     };
     let finding = UNSEEN.finds(Severity::Advice, list.join(", "), need, meaning);
-    vec![finding.mended_by(Fix::manual(Needs::Command, fix))]
+    vec![finding.with_fix(Fix::manual(Needs::Command, fix))]
 }

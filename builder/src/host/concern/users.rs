@@ -1,4 +1,4 @@
-//! User ids for guests, and what those may not open.
+//! User ids for guests, and files that those ids cannot open.
 
 use super::facts::link::broken;
 use super::text::{count, counted};
@@ -63,7 +63,7 @@ fn kvm_users(host: &Host, want: &Want) -> Finding {
             "Guests that root launches run under user ids of their own, which cannot open it: no \
              guest starts under KVM.",
         )
-        .mended_by(Fix::manual(
+        .with_fix(Fix::manual(
             Needs::File,
             "give it to a group other than root's by a udev rule: KERNEL==\"kvm\", \
              GROUP=\"kvm\", MODE=\"0660\", or for now: chgrp kvm /dev/kvm; chmod 0660 \
@@ -90,7 +90,7 @@ fn user_ids(host: &Host, want: &Want) -> Finding {
                 need.clone(),
                 format!("{why}: {SHARED}."),
             )
-            .mended_by(Fix::manual(Needs::Choice, fix))
+            .with_fix(Fix::manual(Needs::Choice, fix))
     };
     let namespace = counted(users.mapped, "id");
     if !users.missing.is_empty() {

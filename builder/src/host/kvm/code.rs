@@ -1,8 +1,8 @@
-//! What the probe's virtual CPU runs.
+//! The programs that the probe's virtual CPU runs.
 //!
 //! Each program checks its own effect, and writes [`RIGHT`] or [`WRONG`] to
-//! [`PORT`]. The assembler makes the bytes; they are copied into a guest and
-//! never run here. Descriptions of the instructions: Intel SDM, volume 2.
+//! [`PORT`]. The assembler makes their bytes, which are copied into a guest and
+//! never run on the host. The instructions are described in Intel SDM, volume 2.
 
 use std::arch::asm;
 

@@ -1,5 +1,5 @@
-//! The probe's steps, taken one after another by a process of their own: KVM may
-//! hang in any of them, and whoever waits for it ends that process then.
+//! Takes the probe's steps one after another in a process of their own. KVM may
+//! hang in any of them, and the parent then ends that process.
 
 use std::fs;
 use std::io::{self, Write};

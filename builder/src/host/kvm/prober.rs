@@ -1,5 +1,5 @@
-//! Tries KVM in a process of its own, which is killed where KVM hangs: a system
-//! call that does not come back cannot be given up in any other way.
+//! Probes KVM in a process of its own and kills that process if KVM hangs, because
+//! a system call that does not return cannot be given up in any other way.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -69,7 +69,7 @@ impl Prober {
     }
 
     /// Times how long a machine takes to make in the control group at `cgroup`; or
-    /// says why it cannot be told.
+    /// says why it cannot be found out.
     pub fn vm_create_in(&self, cgroup: &Path, interrupt: &Interrupt) -> Result<Extremes, String> {
         let mut gathered = Gathered::default();
         let step = [Step::VmCreate].into_iter();

@@ -1,5 +1,5 @@
-//! The steps of the probe, and what they show: what its two processes say to
-//! each other.
+//! The steps of the probe and their results, which are the messages between its two
+//! processes.
 
 use std::fmt;
 use std::str::FromStr;

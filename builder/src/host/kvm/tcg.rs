@@ -1,6 +1,6 @@
-//! The probe's programs under QEMU's TCG: there they must be right, on hosts
-//! too whose KVM cannot run them. A multiboot kernel puts the same memory in
-//! place, and the CPU into the same state, as the probe does by ioctl.
+//! Runs the probe's programs under QEMU's TCG, which must report them as right even
+//! on hosts whose KVM cannot run them. A multiboot kernel sets up the same memory
+//! and CPU state as the probe does by ioctl.
 
 use std::io::Write;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Why the owner of the host's settings did nothing at all.
+//! Why no host setting was read or changed.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,8 +15,8 @@ pub(crate) enum SettingsError {
     },
     /// The record, or its folder, is not as imgbuild would have left it.
     #[error(
-        "{} {why}, so imgbuild does not act on it and changed no setting; read it, put back by \
-         hand what it names, and remove it",
+        "{} {why}, so imgbuild neither trusts it nor changes any setting; it lists the settings \
+         that imgbuild changed: restore those by hand, then remove it",
         path.display()
     )]
     Untrusted {
@@ -38,16 +38,16 @@ pub(crate) enum SettingsError {
         path.display()
     )]
     Full { path: PathBuf },
-    /// This boot has no name, by which a record could be told from an old one.
+    /// This boot has no name, by which a record could be distinguished from an old one.
     #[error(
         "{} cannot be read: {source}; without it no change can be recorded; mount /proc",
         path.display()
     )]
     Boot { path: PathBuf, source: io::Error },
-    /// Whether guests rest on the settings cannot be told.
+    /// It is not known whether guests rest on the settings.
     #[error("guests cannot be looked for in {}: {source}; mount /proc", path.display())]
     Guests { path: PathBuf, source: io::Error },
-    /// This process cannot tell when it started.
+    /// This process cannot find out when it started.
     #[error("/proc/self/stat cannot be read: {0}; mount /proc")]
     Process(io::Error),
 }

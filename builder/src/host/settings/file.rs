@@ -1,4 +1,4 @@
-//! The kernel's files of one number each.
+//! Files of the kernel that hold one number each.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};

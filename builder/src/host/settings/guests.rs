@@ -1,5 +1,5 @@
-//! Guests that live on this host, whoever's: those of users who cannot write the
-//! record rest on its settings all the same.
+//! Counts the living guests of all users: guests of users who cannot write the
+//! record depend on its settings as well.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Who needs a setting, and whether they are still there.
+//! Who needs a setting, and whether that process is still alive.
 
 use std::fmt;
 use std::path::Path;

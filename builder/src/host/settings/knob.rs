@@ -101,7 +101,7 @@ impl Knob {
     }
 
     /// The values that may be asked for. KSM's `run=2` unmerges every process's
-    /// pages, and is no state to stay in.
+    /// pages, and is not a state to stay in.
     pub(crate) fn settable(self) -> RangeInclusive<u64> {
         match self {
             Self::KsmRun => 0..=1,

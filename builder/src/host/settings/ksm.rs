@@ -1,9 +1,9 @@
-//! Whether KSM's pages may be unmerged: only those of processes that have ended.
+//! Decides whether KSM's pages may be unmerged: only those of ended processes.
 //!
-//! What an ended process had merged stays on KSM's books until ksmd passes by,
-//! which a stopped one never does, and as long as it does `max_page_sharing` and
-//! `merge_across_nodes` cannot change. `run=2` strikes it off, but would give
-//! the pages of every living process memory of their own.
+//! KSM keeps the merged pages of an ended process until ksmd reaches them, which a
+//! stopped ksmd never does. As long as it keeps them, `max_page_sharing` and
+//! `merge_across_nodes` cannot change. `run=2` drops them, but it also gives every
+//! living process its own copies of all its merged pages.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

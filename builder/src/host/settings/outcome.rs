@@ -1,4 +1,4 @@
-//! What became of settings that were to be written, or put back.
+//! What happened to settings that were to be written or restored.
 
 use std::{fmt, io};
 
@@ -129,16 +129,19 @@ pub(crate) enum Reason {
     #[error("this kernel does not have it")]
     Absent,
     /// The value makes no sense.
-    #[error("it takes {low} to {high}")]
+    #[error("its values are {low} to {high}")]
     Range { low: u64, high: u64 },
     /// The present value makes no sense, so it could not be put back.
-    #[error("it is {found}, which imgbuild could not put back")]
+    #[error("its value is {found}, which imgbuild could not restore later")]
     Irreversible { found: u64 },
     /// Somebody who is still there needs another value.
-    #[error("{} holds it at {value}", names(by))]
+    #[error("{} needs it to be {value}", names(by))]
     Held { by: Vec<Holder>, value: u64 },
     /// Somebody else has changed it since.
-    #[error("somebody else has changed it since")]
+    #[error(
+        "it does not have the value that imgbuild wrote, so somebody else has set it since; imgbuild \
+         does not restore it"
+    )]
     Changed,
     /// The kernel takes it only while nothing is merged.
     #[error(
@@ -147,10 +150,13 @@ pub(crate) enum Reason {
     )]
     Merged,
     /// Processes that live have merged pages, which are not imgbuild's to unmerge.
-    #[error("running processes have {pages} merged pages, which imgbuild does not unmerge")]
+    #[error(
+        "running processes have {pages} merged pages, and imgbuild does not unmerge those; end these \
+         processes first"
+    )]
     MergedByLiving { pages: u64 },
-    /// Whether processes that live have merged pages cannot be told.
-    #[error("pages are merged, and it is not known whose they are: {why}")]
+    /// It is not known whether processes that live have merged pages.
+    #[error("imgbuild cannot find out whose the merged pages are: {why}")]
     MergedByUnknown { why: String },
     /// Merged pages would not fit into memory, each for itself.
     #[error(
@@ -164,7 +170,10 @@ pub(crate) enum Reason {
         available: u64,
     },
     /// KSM merges for somebody else now.
-    #[error("pages are merged, and KSM runs for somebody else now")]
+    #[error(
+        "KSM has merged pages, and somebody else has set it to run since; imgbuild does not unmerge \
+         them"
+    )]
     KsmTaken,
     /// The kernel took the value, and did not heed it.
     #[error("the kernel ignored the new value; it is still {now}")]

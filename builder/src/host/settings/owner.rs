@@ -1,4 +1,4 @@
-//! The one owner of host settings: writes them, and remembers what they were.
+//! The one owner of host settings: writes them, and records their old values.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub(crate) struct Owner {
 enum Plan {
     Nothing(Outcome),
     /// It is as wanted, by imgbuild's doing.
-    Hold {
+    Join {
         now: u64,
     },
     Write {
@@ -60,7 +60,7 @@ impl Owner {
         let Some(mut store) = self.store_for(&settings)? else {
             let as_it_is = |&setting| match self.plan(setting, None, holder) {
                 Plan::Nothing(outcome) => applied(setting, outcome),
-                Plan::Hold { now } | Plan::Write { found: now } => {
+                Plan::Join { now } | Plan::Write { found: now } => {
                     applied(setting, Outcome::Already { now })
                 }
             };
@@ -78,7 +78,7 @@ impl Owner {
         let carried_out = plans.into_iter().map(|(setting, plan)| {
             let outcome = match plan {
                 Plan::Nothing(outcome) => outcome,
-                Plan::Hold { now } => {
+                Plan::Join { now } => {
                     let old = store.record.change(setting.knob).map_or(now, Change::back);
                     Outcome::Held { old, now }
                 }
@@ -100,7 +100,7 @@ impl Owner {
         store.record.drop_holders(&self.root, |_| false);
         for change in &mut store.record.changes {
             if file::read(&self.root, change.knob).is_ok_and(|found| change.is_ours(found)) {
-                change.hold(holder);
+                change.add_holder(holder);
             }
         }
         store.save()
@@ -168,7 +168,7 @@ impl Owner {
         let ours = change.filter(|change| change.is_ours(found));
         if suffices(knob, found, value) {
             return match ours {
-                Some(_) => Plan::Hold { now: found },
+                Some(_) => Plan::Join { now: found },
                 None => Plan::Nothing(Outcome::Already { now: found }),
             };
         }
@@ -229,8 +229,8 @@ fn suffices(knob: super::Knob, found: u64, value: u64) -> bool {
 fn claim(store: &mut Store, setting: Setting, plan: &Plan, holder: &Holder) {
     let known = store.record.change(setting.knob);
     let mut change = match (plan, known) {
-        (Plan::Nothing(_), _) | (Plan::Hold { .. }, None) => return,
-        (Plan::Hold { .. }, Some(known)) => known.clone(),
+        (Plan::Nothing(_), _) | (Plan::Join { .. }, None) => return,
+        (Plan::Join { .. }, Some(known)) => known.clone(),
         (Plan::Write { found }, Some(known)) if known.is_ours(*found) => Change {
             written: *found,
             writing: Some(setting.value),
@@ -243,7 +243,7 @@ fn claim(store: &mut Store, setting: Setting, plan: &Plan, holder: &Holder) {
             ..Change::new(setting.knob, *found)
         },
     };
-    change.hold(holder);
+    change.add_holder(holder);
     store.record.put(change);
 }
 

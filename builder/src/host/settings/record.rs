@@ -1,4 +1,4 @@
-//! The record of changed settings: its form, and what makes it credible.
+//! The record of changed settings: its form, and when it is trusted.
 
 use std::path::Path;
 
@@ -73,7 +73,7 @@ impl Change {
         self.writing.unwrap_or(self.written)
     }
 
-    pub(super) fn hold(&mut self, holder: &Holder) {
+    pub(super) fn add_holder(&mut self, holder: &Holder) {
         if !self.holders.contains(holder) {
             self.holders.push(holder.clone());
         }

@@ -1,4 +1,4 @@
-//! Putting back what nobody holds any more.
+//! Restores the settings that nobody holds any more.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What `--fix` would do, for people to read and to run themselves.
+//! Prints what `--fix` would do as a shell script.
 
 use std::fmt::Write as _;
 

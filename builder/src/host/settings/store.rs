@@ -1,8 +1,8 @@
-//! The record's file: locked, trusted, and replaced whole.
+//! The record's file: locked, checked for its owner, and replaced as a whole.
 //!
-//! It stands in a folder of root's, `/run/imgbuild`. Whoever can write there
-//! could have imgbuild write settings as root, so nothing is read that anybody
-//! else could have written.
+//! It stands in root's folder `/run/imgbuild`. Whoever can write there could make
+//! imgbuild write settings as root, so imgbuild reads nothing there that another
+//! user could have written.
 
 use std::fs::File;
 use std::io;
@@ -141,7 +141,7 @@ fn boot_id(root: &Path) -> Result<BootId, SettingsError> {
 impl From<PrivateError> for SettingsError {
     fn from(error: PrivateError) -> Self {
         match error {
-            PrivateError::Refused { path, why } => Self::Untrusted { path, why },
+            PrivateError::Refused { path, why, .. } => Self::Untrusted { path, why },
             PrivateError::Failed { path, source } => failed(&path, source),
         }
     }

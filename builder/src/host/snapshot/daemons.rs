@@ -1,5 +1,5 @@
-//! Running programs that change what imgbuild would, and threads that KVM has for
-//! guests.
+//! Running programs that change the settings that imgbuild changes, and threads
+//! that KVM has for guests.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

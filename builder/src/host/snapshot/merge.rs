@@ -1,5 +1,5 @@
-//! Whether `PR_SET_MEMORY_MERGE` (prctl(2)) outlives execve(2): it is set in a
-//! child, which then becomes a program that shows what the kernel knows of it.
+//! Whether `PR_SET_MEMORY_MERGE` (prctl(2)) survives execve(2): a child sets it and
+//! then becomes a program that prints the kernel's flag.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -14,7 +14,7 @@ use crate::process::{self, ProcessError};
 
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Tries it; `None` if the kernel does not tell.
+/// Tries it; `None` if the kernel does not say.
 pub(crate) fn probe(interrupt: &Interrupt) -> Option<MemoryMerge> {
     let mut command = Command::new("cat");
     command.args(["/proc/self/ksm_stat", "/proc/self/smaps"]);
@@ -50,11 +50,11 @@ fn set_memory_merge() -> io::Result<()> {
 /// and else its mappings, which are mergeable (`mg`, proc_pid_smaps(5)) where
 /// the setting holds, as nothing else makes them so in cat(1).
 fn verdict(text: &str) -> Option<MemoryMerge> {
-    let told = text
+    let answer = text
         .lines()
         .find_map(|line| line.strip_prefix("ksm_merge_any:"));
-    if let Some(told) = told {
-        return match told.trim() {
+    if let Some(answer) = answer {
+        return match answer.trim() {
             "yes" => Some(MemoryMerge::Kept),
             "no" => Some(MemoryMerge::Lost),
             _ => None,
@@ -116,17 +116,17 @@ mod tests {
     #[test]
     fn mappings_tell_what_ksm_stat_tells() {
         let interrupt = Interrupt::never().unwrap();
-        let told = probe(&interrupt);
+        let answer = probe(&interrupt);
         let mut command = Command::new("cat");
         command.arg("/proc/self/smaps");
         // SAFETY: the closure runs between fork and exec and makes two system
         // calls; it takes no lock and allocates nothing.
         unsafe { command.pre_exec(set_and_get) };
         match process::output(command, &interrupt) {
-            Ok(mappings) => assert_eq!(verdict(&mappings), told),
+            Ok(mappings) => assert_eq!(verdict(&mappings), answer),
             Err(ProcessError::Start { source, .. }) => {
                 assert_ne!(Errno::from_io_error(&source), Some(Errno::IO));
-                assert_eq!(told, Some(MemoryMerge::Unsupported));
+                assert_eq!(answer, Some(MemoryMerge::Unsupported));
             }
             Err(error) => panic!("{error}"),
         }

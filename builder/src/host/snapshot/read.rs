@@ -1,4 +1,4 @@
-//! Reads a host: files below a root, and what only system calls and tools tell.
+//! Reads a host: files below a root, system calls, and the output of tools.
 
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;

@@ -1,4 +1,4 @@
-//! A snapshot as a file: JSON, that a user can read before sending it.
+//! A snapshot as a file of JSON, which a user can read before sending it.
 
 use std::fs::{File, Permissions};
 use std::io;

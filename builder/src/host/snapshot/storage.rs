@@ -23,7 +23,7 @@ pub(crate) fn read(
         (Store::Runtime, nearest(&places.runtime)),
     ];
     let shm = source.place(SHM);
-    // What is above it is no place for memory.
+    // What is above it is not a place for memory.
     if shm.is_dir() {
         folders.push((Store::Shm, shm));
     }

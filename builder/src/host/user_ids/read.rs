@@ -1,4 +1,4 @@
-//! Reads which ids there are, and who has some.
+//! Reads which ids exist and who has them.
 
 use std::path::Path;
 

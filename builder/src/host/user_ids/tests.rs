@@ -73,7 +73,7 @@ fn no_ids_are_chosen_where_there_are_too_few() {
         (&[(0, 1)][..], &[][..], 1, 0),
         (&[(0, 1_000)], &[], 1, 0),
         (&[(0, 1_001)], &[], 2, 1),
-        // Nobody is no guest.
+        // The user nobody is not a guest.
         (&[(65_534, 2)], &[], 1, 0),
         (FEW, &[], 64_535, 64_534),
         (FEW, &[(30_000, 10)], 36_000, 35_524),

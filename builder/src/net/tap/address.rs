@@ -1,5 +1,5 @@
-//! Which addresses and which interface a guest has: pure functions of the
-//! fleet and the guest's number.
+//! The addresses and the interface name of a guest: pure functions of the fleet and
+//! the guest's number.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -69,7 +69,7 @@ pub enum SubnetError {
     },
 }
 
-/// A text that is no subnet.
+/// A text that is not a subnet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseSubnetError {
     /// Not an address, a slash and a prefix length.

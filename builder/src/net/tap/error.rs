@@ -1,4 +1,4 @@
-//! What can go wrong with taps.
+//! Errors of taps.
 
 use std::io;
 use std::path::PathBuf;

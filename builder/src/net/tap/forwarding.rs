@@ -1,8 +1,8 @@
 //! Whether packets get from one guest's link to another's.
 //!
-//! Every tap forwards, but a firewall may drop what the host forwards, as that
-//! of container engines does. Which of the kernel's many hooks would do so is
-//! not asked: a packet is sent.
+//! Every tap forwards, but a firewall, such as a container engine's, may drop the
+//! packets that the host forwards. The kernel has many hooks that could do so, so
+//! this module does not inspect them but sends a packet.
 
 use std::io;
 use std::net::Ipv4Addr;

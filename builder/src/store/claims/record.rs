@@ -1,4 +1,4 @@
-//! The form of the record of what fleets have.
+//! The form of the record of claims.
 
 use std::path::Path;
 
@@ -39,18 +39,22 @@ impl Record {
         let Some(bytes) = folder.read(name, LIMIT)? else {
             return Ok(new);
         };
-        let untrusted = |why| ClaimsError::Untrusted {
+        let untrusted = |why, remedy: &str| ClaimsError::Untrusted {
             path: path.clone(),
             why,
+            remedy: remedy.to_owned(),
         };
-        let record: Self = serde_json::from_slice(&bytes)
-            .map_err(|error| untrusted(format!("is not a record of fleets ({error})")))?;
+        let record: Self = serde_json::from_slice(&bytes).map_err(|error| {
+            let why = format!("is not a record of fleets ({error})");
+            untrusted(why, "find out who changed it, and remove it")
+        })?;
         match record.schema {
             _ if record.boot_id != new.boot_id => Ok(new),
             SCHEMA => Ok(record),
-            schema => Err(untrusted(format!(
-                "has form {schema}, and this imgbuild knows form {SCHEMA}"
-            ))),
+            schema => Err(untrusted(
+                format!("has version {schema}, and this imgbuild knows version {SCHEMA}"),
+                "use the imgbuild that launched those fleets",
+            )),
         }
     }
 

@@ -179,12 +179,12 @@ fn a_fleet_without_a_folder_has_what_it_took_while_a_guest_lives() {
 fn what_specs_tell_that_no_record_does_is_taken_too() {
     let host = Host::new();
     let one = host.fleet("s", "one");
-    let told = FleetSpec {
+    let recorded = FleetSpec {
         ports: vec![1024, 1025],
         run_as_base: Some(70_000),
         ..spec("one", 0)
     };
-    one.write_spec(&told).unwrap();
+    one.write_spec(&recorded).unwrap();
     let two = one.path().with_file_name("two");
     let others = |fleet: &Path| {
         let turn = host.turn("s", fleet);
@@ -194,7 +194,7 @@ fn what_specs_tell_that_no_record_does_is_taken_too() {
     assert_eq!(others(&two), (2, vec![IdRange::whole(70_000)]));
     assert_eq!(others(one.path()), (0, Vec::new()));
     // The record knows better how many there are.
-    let claim = Claim::of(&told, one.path(), Some(IdRange::new(70_000, 10)));
+    let claim = Claim::of(&recorded, one.path(), Some(IdRange::new(70_000, 10)));
     host.turn("s", one.path()).take(claim).unwrap();
     assert_eq!(others(&two), (2, vec![IdRange::new(70_000, 10)]));
 }
@@ -258,29 +258,30 @@ fn a_record_of_nothing_is_no_file_and_one_of_an_earlier_boot_is_nothing() {
 
 #[test]
 fn what_others_may_have_written_is_refused() {
-    for (what, tamper) in [
+    for (what, remedy, tamper) in [
         (
             "mode 0644",
+            "chmod 0600",
             (|record| {
                 fs::set_permissions(record, Permissions::from_mode(0o644)).unwrap();
             }) as fn(&Path),
         ),
-        ("symbolic link", |record| {
+        ("symbolic link", "remove it", |record| {
             let elsewhere = record.with_file_name("elsewhere");
             fs::rename(record, &elsewhere).unwrap();
             symlink(elsewhere, record).unwrap();
         }),
-        ("hard link", |record| {
+        ("hard link", "remove it", |record| {
             fs::hard_link(record, record.with_file_name("elsewhere")).unwrap();
         }),
-        ("written to by others", |record| {
+        ("written to by others", "chmod go-w", |record| {
             let folder = record.parent().unwrap();
             fs::set_permissions(folder, Permissions::from_mode(0o722)).unwrap();
         }),
-        ("not a record of fleets", |record| {
+        ("not a record of fleets", "remove it", |record| {
             fs::write(record, "{}").unwrap();
         }),
-        ("form 2", |record| {
+        ("version 2", "use the imgbuild that launched", |record| {
             let text = fs::read_to_string(record).unwrap();
             fs::write(record, text.replace("\"schema\":1", "\"schema\":2")).unwrap();
         }),
@@ -292,10 +293,7 @@ fn what_others_may_have_written_is_refused() {
         let error = host.register("s").turn(fleet.path(), || true).unwrap_err();
         assert!(matches!(error, ClaimsError::Untrusted { .. }), "{error}");
         let error = error.to_string();
-        assert!(
-            error.contains(what) && error.contains("remove it"),
-            "{error}"
-        );
+        assert!(error.contains(what) && error.contains(remedy), "{error}");
         // A look is of use all the same.
         assert_eq!(host.register("s").look().ports().len(), 0, "{what}");
     }

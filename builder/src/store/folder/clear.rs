@@ -1,4 +1,4 @@
-//! A folder is removed.
+//! Removes a fleet's folders.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ impl Folder {
             other => other,
         };
         if_there(removed).map_err(unwritable(&spec))?;
-        // The locked folder last: until it is gone nobody can make it anew.
+        // The locked folder last: until it is gone nobody can make it again.
         let removed = self.fleets.remove(self.name());
         removed.map_err(unwritable(&self.state))
     }
@@ -45,7 +45,7 @@ impl Folder {
             Err(error) => Err(error.to_string()),
         };
         if let Err(why) = removed {
-            tracing::warn!("{} is left as it is: {why}", self.runtime.display());
+            tracing::warn!("did not remove {}: {why}", self.runtime.display());
         }
     }
 }

@@ -105,12 +105,12 @@ impl Paths {
 /// Whether a folder holds that very fleet, as far as it can be seen.
 pub(crate) fn holds(state: &Path, instance: Instance) -> bool {
     #[derive(Deserialize)]
-    struct Told {
+    struct Owner {
         instance: Instance,
     }
     match bytes(state) {
         Ok(bytes) => {
-            serde_json::from_slice(&bytes).is_ok_and(|told: Told| told.instance == instance)
+            serde_json::from_slice(&bytes).is_ok_and(|found: Owner| found.instance == instance)
         }
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }

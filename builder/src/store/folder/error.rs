@@ -1,4 +1,4 @@
-//! What can be wrong with a fleet's folder.
+//! Why a fleet's folder cannot be used.
 
 use std::io;
 use std::path::PathBuf;
@@ -54,8 +54,8 @@ pub enum FolderError {
     Private(#[from] PrivateError),
     /// A supervisor died, and its fleet is still there.
     #[error(
-        "the supervisor of fleet {name} died, and left {}: `imgbuild launch --resume {name}` goes \
-         on with the fleet, `imgbuild rm {}{name}` removes it",
+        "the supervisor of fleet {name} died, and left {}: `imgbuild launch --resume {name}` \
+         resumes the fleet, `imgbuild rm {}{name}` removes it",
         counted((*guests).into(), "living guest"), if *guests > 0 { "--force " } else { "" }
     )]
     Exists {
@@ -89,7 +89,7 @@ pub enum FolderError {
     /// Another version of imgbuild launched the fleet.
     #[error(
         "{} has version {found}, and this imgbuild knows version {SPEC_VERSION}: \
-         go on with the imgbuild that launched it, or remove the fleet with `imgbuild rm {name}`",
+         use the imgbuild that launched it, or remove the fleet with `imgbuild rm {name}`",
         path.display()
     )]
     SpecVersion {

@@ -1,4 +1,4 @@
-//! Which fleets there are.
+//! Lists fleets.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -146,7 +146,7 @@ pub(crate) fn specs(fleets: &Path) -> Vec<FleetSpec> {
     specs.filter_map(Result::ok).collect()
 }
 
-/// Where the sockets may be of a fleet whose spec does not tell: where a new one
+/// Where the sockets may be of a fleet whose spec does not say: where a new one
 /// of its name would have them, unless a fleet that lives has them there.
 fn assumed(name: &str, path: &Path, directories: &Directories) -> PathBuf {
     let runtime = directories.runtime.join(name);

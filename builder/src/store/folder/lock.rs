@@ -1,7 +1,7 @@
-//! Who has a fleet: the process that holds the lock in its folder.
+//! Which process has a fleet: the one that holds the lock in the fleet's folder.
 //!
-//! The lock is a file's, and not the folder's own, since a folder takes none on
-//! file systems that hosts share (nfs(5)). It says whose it is.
+//! The lock is on a file, which names the process, and not on the folder itself,
+//! because file systems that hosts share do not lock folders (nfs(5)).
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -36,7 +36,7 @@ impl Lock {
     /// Locks the folder called `name` in `fleets`; `None` if it is not there.
     ///
     /// The lock goes when the folder goes; one that went while we waited for it
-    /// is looked for anew. Who only looks whether the fleet runs shares the
+    /// is looked for again. Who only looks whether the fleet runs shares the
     /// lock for a moment, and is waited for.
     pub(super) fn claim(fleets: &Private, name: &str) -> Result<Option<Self>, FolderError> {
         let mut tries = 0;

@@ -1,4 +1,4 @@
-//! What processes left that were killed.
+//! Removes what killed processes left.
 
 use std::fs;
 use std::path::Path;

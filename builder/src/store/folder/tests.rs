@@ -217,7 +217,7 @@ fn a_fleet_outlives_its_supervisor_until_it_is_removed() {
 }
 
 #[test]
-fn sockets_that_vanished_are_made_anew_or_elsewhere() {
+fn sockets_that_vanished_are_made_again_or_elsewhere() {
     let (temporary, directories) = directories();
     let paths = orphaned("web", &directories);
     fs::remove_dir_all(&directories.runtime).unwrap();

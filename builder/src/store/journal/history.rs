@@ -1,4 +1,4 @@
-//! What a journal tells: records in, what became of each guest out.
+//! What a journal says about each guest; pure.
 
 use std::collections::BTreeMap;
 

@@ -60,7 +60,7 @@ fn file(content: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
 
 #[test]
 fn a_history_is_what_was_recorded() {
-    let told = history(&story());
+    let restored = history(&story());
     let run = |number: u32, ended| Run {
         pid: 4_000_000 + number,
         start_time: u64::MAX - u64::from(number),
@@ -83,12 +83,12 @@ fn a_history_is_what_was_recorded() {
             },
         )
     });
-    assert_eq!(told.guests, expected.into());
-    assert!(told.up);
+    assert_eq!(restored.guests, expected.into());
+    assert!(restored.up);
     // The shortest form tells the same, but for guests of which it says nothing.
-    let again = history(&told.records());
-    assert_eq!(again.records(), told.records());
-    assert_eq!(told.records().len(), 5);
+    let again = history(&restored.records());
+    assert_eq!(again.records(), restored.records());
+    assert_eq!(restored.records().len(), 5);
 }
 
 #[test]
@@ -99,11 +99,11 @@ fn starts_that_came_to_nothing_are_remembered() {
         restarts,
     };
     let end = Record::End { guest: guest(0) };
-    let tell = |records: &[Record]| {
-        let told = history(records);
+    let outcome = |records: &[Record]| {
+        let restored = history(records);
         // The shortest form tells the same.
-        assert_eq!(history(&told.records()), told);
-        let past = told.guests[&guest(0)];
+        assert_eq!(history(&restored.records()), restored);
+        let past = restored.guests[&guest(0)];
         (past.last.is_some(), past.restarts, past.over)
     };
     let [planned, restarting, failed] = [
@@ -111,18 +111,18 @@ fn starts_that_came_to_nothing_are_remembered() {
         not_started(Phase::Restarting, 4),
         not_started(Phase::Failed, 4),
     ];
-    assert_eq!(tell(&[restarting]), (false, 4, Some(Phase::Restarting)));
-    assert_eq!(tell(&[failed]), (false, 4, Some(Phase::Failed)));
+    assert_eq!(outcome(&[restarting]), (false, 4, Some(Phase::Restarting)));
+    assert_eq!(outcome(&[failed]), (false, 4, Some(Phase::Failed)));
     assert_eq!(
-        tell(&[start(0, 3), end, restarting]),
+        outcome(&[start(0, 3), end, restarting]),
         (true, 4, Some(Phase::Restarting))
     );
     // A first start whose VMM ended by the host's trouble was none.
     assert_eq!(
-        tell(&[start(0, 0), end, planned]),
+        outcome(&[start(0, 0), end, planned]),
         (false, 0, Some(Phase::Planned))
     );
-    assert_eq!(tell(&[restarting, start(0, 5)]), (true, 5, None));
+    assert_eq!(outcome(&[restarting, start(0, 5)]), (true, 5, None));
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn what_follows_a_wrong_line_is_kept_aside() {
         "",
         "x",
         "00000000 {\"t\":\"up\"}",
-        // The right sum of what is no record.
+        // The right sum of what is not a record.
         "41c31526 {\"t\":\"warp\"}",
         "AEEA2013 {\"t\":\"up\"}",
         " aeea2013 {\"t\":\"up\"}",
@@ -333,8 +333,8 @@ fn what_cannot_be_recorded_whole_is_not_recorded_at_all() {
     let unsynced: Vec<_> = stops(1).collect();
     let failed = journal.write(&unsynced, |_| Err(io::ErrorKind::Other.into()));
     assert!(failed.is_err());
-    for told in [journal.history(), &replay(&path).unwrap()] {
-        assert_eq!(told, &history(&[start(0, 0)]));
+    for restored in [journal.history(), &replay(&path).unwrap()] {
+        assert_eq!(restored, &history(&[start(0, 0)]));
     }
     journal.append_durably(stops(2)).unwrap();
     let all: Vec<_> = [start(0, 0)].into_iter().chain(stops(2)).collect();

@@ -1,4 +1,4 @@
-//! Canary results kept for as long as nothing that they depend on changes.
+//! Keeps canaries' results for as long as nothing that they depend on changes.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! A guest's description → QEMU's arguments: a pure function.
+//! Turns a guest's description into QEMU's arguments; pure.
 
 use std::ffi::OsString;
 

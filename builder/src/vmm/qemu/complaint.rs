@@ -1,5 +1,5 @@
-//! What QEMU writes to stderr, by the words of its own, libslirp's and GLib's: they
-//! have no other way to tell.
+//! Recognizes what QEMU writes to stderr by its words, and those of libslirp and
+//! GLib: they report errors in no other way.
 
 /// What a line means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

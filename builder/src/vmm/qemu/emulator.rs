@@ -1,5 +1,5 @@
-//! The QEMU of a fleet, as it was when the fleet was launched: what it is known
-//! by for as long as the fleet lives.
+//! The QEMU of a fleet, as it was at the launch: its path, version and digest, which
+//! the fleet keeps for as long as it lives.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -62,7 +62,7 @@ pub enum EmulatorError {
         "user {uid}, which a guest is to run as, cannot run {}: {source}; {}, or run guests under \
          your own user (--run-as-base 0)",
         path.display(),
-        mend(barrier.as_deref())
+        remedy(barrier.as_deref())
     )]
     Closed {
         /// Its path.
@@ -77,7 +77,7 @@ pub enum EmulatorError {
 }
 
 /// What lets a user run a program.
-fn mend(barrier: Option<&Barrier>) -> String {
+fn remedy(barrier: Option<&Barrier>) -> String {
     barrier.map_or_else(
         || {
             "see that it may read that file and its libraries, and pass the folders above"
@@ -225,10 +225,10 @@ mod tests {
         assert_eq!(look().unwrap(), Standing::Same);
         // Another supervisor knows the digest alone.
         assert_eq!(emulator.standing().unwrap(), Standing::Replaced);
-        let told = emulator.replaced();
+        let warning = emulator.replaced();
         let path = emulator.path.display().to_string();
         for part in [&path, "QEMU emulator version 7.2.0", "launch it again"] {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(warning.contains(part), "{part}: {warning}");
         }
 
         fs::remove_file(&emulator.path).unwrap();

@@ -1,5 +1,5 @@
-//! Asking a guest's VMM how the guest's machine is: a connection to its monitor
-//! for as long as that takes.
+//! Asks a guest's VMM for the state of the guest's machine, over a connection to its
+//! monitor that is open only for that time.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net;

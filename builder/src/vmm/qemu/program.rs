@@ -1,5 +1,5 @@
-//! Which QEMU: a program of this host, found once, and named by its absolute
-//! path from then on.
+//! Finds QEMU among this host's programs, once, and names it by its absolute path
+//! from then on.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -65,7 +65,7 @@ pub enum ProgramError {
         /// What the system said.
         source: io::Error,
     },
-    /// It does not tell its version as QEMU does.
+    /// It does not print its version as QEMU does.
     #[error("{} is not QEMU: {why}; {NEXT}", path.display())]
     NotQemu {
         /// The path.
@@ -272,7 +272,7 @@ pub(crate) mod tests {
             "two/qemu-system-x86_64",
             "one/qemu-system-x86_64",
         ] {
-            // What nobody may run, and what is no file, is passed by.
+            // Files that nobody may run, and what is not a file, are passed by.
             program(&at(next), "", 0o644);
             assert_ne!(found(), Some(at(next)));
             fs::remove_file(at(next)).unwrap();
@@ -332,7 +332,7 @@ pub(crate) mod tests {
         let installed = Program::installed().unwrap().remembered(cache.path());
         let version = installed.version(&interrupt).unwrap();
         assert!(is_qemu(&version) && installed.has_microvm(&interrupt).unwrap());
-        // What is told from now on is what is noted.
+        // From now on the note answers.
         let notes: Vec<_> = fs::read_dir(cache.path().join("qemu")).unwrap().collect();
         assert_eq!(notes.len(), 2);
         for note in notes {

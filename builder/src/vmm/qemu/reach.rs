@@ -1,5 +1,5 @@
-//! What keeps a user from running a program that is there: a folder on the way to
-//! it, or its own mode.
+//! What keeps a user from running a program that exists: the mode of a folder on the
+//! way to it, or its own mode.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! What the command line of a process tells to those who look for guests. Its
-//! arguments end with a zero byte each.
+//! What the command line of a process says to those who look for guests. A zero byte
+//! ends each argument.
 
 use tty_init::identity::FW_CFG_NAME;
 

@@ -1,4 +1,4 @@
-//! What the kernel is, and what it was built with.
+//! The kernel's version and configuration.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The chain of which the last link is a `/dev/kvm` that opens.
+//! The chain of CPU, kernel and module, which ends in a `/dev/kvm` that opens.
 
 use super::{config, processor};
 use crate::host::kvm::Device;

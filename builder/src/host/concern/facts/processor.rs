@@ -1,4 +1,4 @@
-//! The processor, and what the module for it is set to.
+//! The processor, and the parameters of its KVM module.
 
 use crate::host::settings::Module;
 use crate::host::snapshot::Host;

@@ -266,7 +266,7 @@ fn a_record_has_room_for_hundreds_of_fleets_that_hold_everything() {
     for (knob, value) in DEFAULTS {
         let mut change = Change::new(knob, value);
         for pid in 0..700 {
-            change.hold(&Holder::Fleet {
+            change.add_holder(&Holder::Fleet {
                 name: "a".repeat(32),
                 pid: 4_000_000 + pid,
                 start: 10_000_000_000,

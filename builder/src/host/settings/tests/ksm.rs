@@ -113,7 +113,7 @@ fn pages_of_the_living_stay_merged() {
 
 #[test]
 fn pages_of_nobody_known_stay_merged() {
-    let cannot_tell: [&dyn Fn(&Fake); 5] = [
+    let unreadable: [&dyn Fn(&Fake); 5] = [
         // Linux 5.18.
         &|fake| fs::remove_file(fake.path("proc/50/ksm_merging_pages")).unwrap(),
         &|fake| fake.file("proc/50/ksm_merging_pages", "some\n"),
@@ -126,7 +126,7 @@ fn pages_of_nobody_known_stay_merged() {
         },
         &|fake| fs::remove_file(fake.path("proc/self/ns/pid")).unwrap(),
     ];
-    for hide in cannot_tell {
+    for hide in unreadable {
         let report = leaves(|| {
             let fake = after_guests();
             hide(&fake);

@@ -220,7 +220,7 @@ fn the_record_of_another_boot_is_discarded() {
 }
 
 #[test]
-fn a_setting_of_another_boot_is_written_anew() {
+fn a_setting_of_another_boot_is_written_again() {
     let fake = Fake::new();
     let owner = fake.owner();
     owner

@@ -1,5 +1,5 @@
-//! Commands of QEMU's monitor, and what it answers to each (QEMU's qapi/*.json).
-//! One more is a type more.
+//! Commands of QEMU's monitor, each with its answer (QEMU's qapi/*.json). Each
+//! command is a type.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
-//! The protocol: messages one a line, the negotiation that a connection begins
-//! with, and the bounds of both.
+//! The protocol: one message a line, the negotiation at the beginning of a
+//! connection, and the bounds of both.
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Why what a monitor says is no answer, and how much of it is taken.
+//! Why a monitor's answer is not accepted, and how long one may be.
 
 use crate::text::printable;
 

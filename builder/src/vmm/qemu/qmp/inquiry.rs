@@ -1,4 +1,4 @@
-//! Asking a VMM how its guest's machine is.
+//! Asks a VMM for the state of its guest's machine.
 
 use super::command::{Command as _, Cont, QueryStatus, RunState};
 use super::connection::Connection;

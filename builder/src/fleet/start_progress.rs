@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 /// How far a fleet's start has come.
 #[derive(Debug)]
-pub(crate) struct Headway {
+pub(crate) struct StartProgress {
     /// The fewest guests that were still to come up.
     to_come: usize,
     /// Since then it has gone no further.
     since: Instant,
 }
 
-impl Headway {
+impl StartProgress {
     /// A start that begins now.
     pub(super) fn new(now: Instant) -> Self {
         Self {
@@ -41,25 +41,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patience_begins_anew_with_each_guest_that_comes_up() {
+    fn patience_begins_again_with_each_guest_that_comes_up() {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
         let patience = Duration::from_secs(10);
-        let mut headway = Headway::new(began);
-        assert_eq!(headway.ends(patience), Some(at(10)));
-        headway.see(at(1), 3);
-        headway.see(at(2), 2);
-        assert_eq!(headway.ends(patience), Some(at(12)));
+        let mut progress = StartProgress::new(began);
+        assert_eq!(progress.ends(patience), Some(at(10)));
+        progress.see(at(1), 3);
+        progress.see(at(2), 2);
+        assert_eq!(progress.ends(patience), Some(at(12)));
         // One that is tried, and tried again, comes no further.
         for (second, to_come) in [(3, 3), (4, 2), (5, 3)] {
-            headway.see(at(second), to_come);
+            progress.see(at(second), to_come);
         }
-        assert_eq!(headway.ends(patience), Some(at(12)));
-        assert_eq!(headway.ends(Duration::MAX), None);
-        headway.see(at(20), 0);
-        assert_eq!(headway.ends(patience), None);
+        assert_eq!(progress.ends(patience), Some(at(12)));
+        assert_eq!(progress.ends(Duration::MAX), None);
+        progress.see(at(20), 0);
+        assert_eq!(progress.ends(patience), None);
         // A fleet that was whole is not given up when it grows.
-        headway.see(at(30), 5);
-        assert_eq!(headway.ends(patience), None);
+        progress.see(at(30), 5);
+        assert_eq!(progress.ends(patience), None);
     }
 }

@@ -1,5 +1,5 @@
-//! What users want of guests that run: to stop, to start again, to be more or
-//! fewer.
+//! Changes of a running fleet that users ask for: to stop guests, to start them
+//! again, to have more or fewer.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use crate::net::ports;
 use crate::store::claims::{Claim, Turn};
 use crate::store::journal::{Journal, JournalError, Record};
 use crate::store::users;
+use crate::system::Doing as _;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::Net;
 
@@ -33,9 +34,9 @@ const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 const TURN_WAIT: Duration = Duration::from_secs(5);
 const TURN_PAUSE: Duration = Duration::from_millis(50);
 
-/// Wishes that are not fulfilled yet.
+/// Changes that users asked for and that are not complete yet.
 #[derive(Debug, Default)]
-pub(crate) struct Wishes {
+pub(crate) struct Changes {
     acts: Vec<Pending>,
     /// Fewer guests: all but these go.
     fewer: Option<(GuestRange, oneshot::Sender<Result<ActAnswer, String>>)>,
@@ -44,14 +45,14 @@ pub(crate) struct Wishes {
     /// What each `stop --all` gives guests to power off, and who waits for the
     /// end.
     ends: Vec<(Duration, ActAnswer, oneshot::Sender<ActAnswer>)>,
-    /// The fleet ends, whoever wanted that: no guest is started any more.
+    /// The fleet ends, whoever asked for that: no guest is started any more.
     ending: bool,
 }
 
 #[derive(Debug)]
 struct Pending {
     act: Act,
-    /// Guests, and the process that each was when it was told.
+    /// Guests, and the process that each was when it was asked.
     waiting: Vec<(GuestIndex, Option<u32>)>,
     answer: ActAnswer,
     reply: oneshot::Sender<ActAnswer>,
@@ -66,8 +67,8 @@ struct More {
     until: Instant,
 }
 
-impl Wishes {
-    /// Tells guests what is wanted.
+impl Changes {
+    /// Passes a request on to the guests.
     pub(crate) fn act(
         &mut self,
         supervisor: &mut Supervisor,
@@ -95,29 +96,29 @@ impl Wishes {
             let rest = self.fewer.as_ref().map(|(rest, _)| rest);
             rest.is_some_and(|rest| !rest.contains(guest))
         };
-        let mut told = Vec::new();
+        let mut asked = Vec::new();
         for guest in guests {
             let member = &supervisor.members()[guest];
             let pid = member.pid();
             match act {
                 Act::Kill if pid.is_none() => {
                     let phase = member.guest().phase().name();
-                    refuse(guest, format!("it does not run: it is {phase}"));
+                    refuse(guest, format!("it is not running: its state is {phase}"));
                 }
                 Act::Restart if leaves(guest) || self.ending => {
                     refuse(guest, "it is being removed".to_owned());
                 }
-                Act::Stop | Act::Kill | Act::Restart => told.push((guest, pid)),
+                Act::Stop | Act::Kill | Act::Restart => asked.push((guest, pid)),
             }
         }
-        let guests = told.iter().map(|(guest, _)| *guest);
+        let guests = asked.iter().map(|(guest, _)| *guest);
         let recorded = match act {
             Act::Stop => journal.append_durably(guests.map(|guest| Record::Stopped { guest })),
             Act::Restart => journal.append_durably(guests.map(|guest| Record::Wanted { guest })),
             Act::Kill => Ok(()),
         };
         if let Err(error) = recorded {
-            for (guest, _) in told.drain(..) {
+            for (guest, _) in asked.drain(..) {
                 refuse(guest, error.to_string());
             }
         }
@@ -126,13 +127,13 @@ impl Wishes {
             Act::Restart => Event::Restart(grace),
             Act::Kill => Event::Kill,
         };
-        for (guest, _) in &told {
-            supervisor.wish(*guest, &event);
+        for (guest, _) in &asked {
+            supervisor.request(*guest, &event);
         }
-        let done = told.iter().map(|(guest, _)| *guest).collect();
+        let done = asked.iter().map(|(guest, _)| *guest).collect();
         self.acts.push(Pending {
             act,
-            waiting: told,
+            waiting: asked,
             answer: ActAnswer { done, refused },
             reply,
         });
@@ -150,7 +151,7 @@ impl Wishes {
         let busy = if self.ending {
             Some("the fleet is ending")
         } else if self.fewer.is_some() || self.more.is_some() {
-            Some("another change of the number of guests is under way")
+            Some("another change of the number of guests is in progress; try again when it is done")
         } else {
             None
         };
@@ -177,13 +178,13 @@ impl Wishes {
             return;
         }
         for guest in leaving.iter() {
-            supervisor.wish(guest, &Event::Stop(STOP_GRACE));
+            supervisor.request(guest, &Event::Stop(STOP_GRACE));
         }
         self.fewer = Some((rest, reply));
         self.go_on(supervisor, journal);
     }
 
-    /// Answers those whose wishes are fulfilled.
+    /// Answers the clients whose changes are complete.
     pub(crate) fn go_on(&mut self, supervisor: &mut Supervisor, journal: &mut Journal) {
         for pending in std::mem::take(&mut self.acts) {
             let Pending {
@@ -217,14 +218,14 @@ impl Wishes {
             let _ = reply.send(fewer(supervisor, rest).map_err(|error| error.to_string()));
         }
         let now = Instant::now();
-        if let Some(mut wish) = self.more.take_if(|wish| wish.again <= now) {
-            match more(supervisor, journal, wish.count) {
-                Err(ScaleError::Site(SiteError::Turn)) if now < wish.until && !self.ending => {
-                    wish.again = now + TURN_PAUSE;
-                    self.more = Some(wish);
+        if let Some(mut growth) = self.more.take_if(|growth| growth.again <= now) {
+            match more(supervisor, journal, growth.count) {
+                Err(ScaleError::Site(SiteError::Turn)) if now < growth.until && !self.ending => {
+                    growth.again = now + TURN_PAUSE;
+                    self.more = Some(growth);
                 }
                 answer => {
-                    let _ = wish.reply.send(answer.map_err(|error| error.to_string()));
+                    let _ = growth.reply.send(answer.map_err(|error| error.to_string()));
                 }
             }
         }
@@ -232,7 +233,7 @@ impl Wishes {
 
     /// When to go on, if nothing happens before.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.more.as_ref().map(|wish| wish.again)
+        self.more.as_ref().map(|growth| growth.again)
     }
 
     /// From now on, nothing but the end of all guests is waited for.
@@ -240,7 +241,7 @@ impl Wishes {
         self.ending = true;
     }
 
-    pub(crate) fn are_to_end(&self) -> bool {
+    pub(crate) fn end_is_requested(&self) -> bool {
         self.ending
     }
 
@@ -257,13 +258,13 @@ impl Wishes {
         for pending in self.acts {
             let _ = pending.reply.send(pending.answer);
         }
-        if let Some(wish) = self.more {
-            let _ = wish.reply.send(Err("the fleet is ending".to_owned()));
+        if let Some(growth) = self.more {
+            let _ = growth.reply.send(Err("the fleet is ending".to_owned()));
         }
     }
 }
 
-/// Whether a guest has become what was wanted of it.
+/// Whether a guest has become what the user asked for.
 fn is_done(supervisor: &Supervisor, act: Act, guest: GuestIndex, before: Option<u32>) -> bool {
     let Some(member) = supervisor.members().get(guest) else {
         return true;
@@ -354,7 +355,8 @@ fn enlarge(site: &mut Site, turn: Turn, new: GuestRange, all: GuestRange) -> Res
     choose_more(site, turn, all)?;
     site.spec_mut().guests = all;
     site.look_at_qemu()?;
-    site.furnish(new, &Interrupt::never()?)?;
+    let interrupt = Interrupt::never().doing("make a pair of sockets")?;
+    site.furnish(new, &interrupt)?;
     site.write_ssh_config()?;
     Ok(site.folder().write_spec(site.spec())?)
 }

@@ -1,4 +1,4 @@
-//! Changes host settings as a report's fixes say, and puts them back.
+//! Changes host settings as a report's fixes say, and restores them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,22 +19,22 @@ use crate::vmm::Accel;
 /// Settings that hold for as long as this value lives; dropped, it puts back
 /// those that nobody else holds.
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(crate) struct Lease {
     holder: Holder,
 }
 
-impl Hold {
+impl Lease {
     /// Does what `report` says for the fleet that this process launches.
     pub(crate) fn new(
         report: &Report,
         fleet: &str,
         interrupt: &Interrupt,
     ) -> Result<Self, SettingsError> {
-        let hold = Self {
+        let lease = Self {
             holder: Holder::this_process(fleet)?,
         };
-        mend(report, &hold.holder, interrupt)?;
-        owner().join(&hold.holder)?;
+        apply(report, &lease.holder, interrupt)?;
+        owner().join(&lease.holder)?;
         for fix in report.fixes() {
             if let Fix::OpenFiles(limit) = *fix {
                 let limits = Rlimit {
@@ -46,7 +46,7 @@ impl Hold {
                 }
             }
         }
-        Ok(hold)
+        Ok(lease)
     }
 
     /// Keeps what others had changed for the fleet that this process launches,
@@ -64,11 +64,11 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for Lease {
     fn drop(&mut self) {
         match owner().release(&self.holder) {
             Ok(report) => {
-                tell(&report);
+                log_restored(&report);
                 let by_guests = |held: &&Held| {
                     held.by
                         .iter()
@@ -76,8 +76,8 @@ impl Drop for Hold {
                 };
                 if let Some(held) = report.held.iter().find(by_guests) {
                     tracing::info!(
-                        "host settings stay for {}; `imgbuild check --restore` puts them back \
-                         once they are gone",
+                        "did not restore host settings, because {} may need them; `imgbuild \
+                         check --restore` restores them once those have ended",
                         names(held)
                     );
                 }
@@ -90,14 +90,14 @@ impl Drop for Hold {
 }
 
 /// Changes what `report` says that `--fix` changes, for `holder`, and says so.
-pub(crate) fn mend(
+pub(crate) fn apply(
     report: &Report,
     holder: &Holder,
     interrupt: &Interrupt,
 ) -> Result<Vec<Applied>, SettingsError> {
     for module in modules(report) {
         match load_module(module, interrupt) {
-            Ok(()) => tracing::info!("loaded the module {module}, which stays"),
+            Ok(()) => tracing::info!("loaded the module {module}; no restore unloads it"),
             Err(error) => tracing::warn!("{error}"),
         }
     }
@@ -122,14 +122,19 @@ pub(crate) fn mend(
 /// Puts back what imgbuild changed and no living fleet holds, and says so.
 pub(crate) fn restore() -> Result<settings::Report, SettingsError> {
     let report = owner().restore()?;
-    tell(&report);
+    log_restored(&report);
     for held in &report.held {
-        tracing::info!("{} stays {} for {}", held.knob, held.wrote, names(held));
+        tracing::info!(
+            "{} stays {}, because {} may need it",
+            held.knob,
+            held.wrote,
+            names(held)
+        );
     }
     Ok(report)
 }
 
-/// What [`mend`] would do, as a shell script, and what is left to the host's
+/// What [`apply`] would do, as a shell script, and what is left to the host's
 /// owner, as comments.
 pub(crate) fn script(report: &Report) -> String {
     let mut script = settings::script(&settings(report), &modules(report));
@@ -151,13 +156,18 @@ fn owner() -> Owner {
     Owner::new(Path::new("/"))
 }
 
-fn tell(report: &settings::Report) {
+fn log_restored(report: &settings::Report) {
     for restored in &report.restored {
         let (knob, from, to) = (restored.knob, restored.from, restored.to);
-        tracing::info!("{knob}: {from} → {to}, as it was");
+        tracing::info!("{knob}: {from} → {to}, restored");
     }
     for left in &report.left {
-        tracing::warn!("{} is left as it is: {}", left.knob, left.why);
+        tracing::warn!(
+            "did not restore {} to {}: {}",
+            left.knob,
+            left.old,
+            left.why
+        );
     }
     if let Some(merged) = &report.merged {
         tracing::warn!("{} pages stay merged: {}", merged.pages, merged.why);
