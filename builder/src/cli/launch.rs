@@ -39,7 +39,7 @@ pub(super) struct Launch {
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     count: Option<u32>,
 
-    /// Number of the first guest; the default is 0
+    /// Number of the first guest [default: 0]
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true,
         value_parser = clap::value_parser!(u32).range(..100_000))]
     first: u32,

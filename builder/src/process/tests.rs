@@ -221,7 +221,7 @@ fn a_tool_that_others_keep_from_the_cpu_is_not_taken_for_one_that_hangs() {
 }
 
 /// Why a tool does not come to its end that gets a CPU: while others leave it none
-/// it is started anew, since that tells nothing of the tool.
+/// it is started again, since that says nothing about the tool.
 pub(crate) fn error_of<T>(start: impl FnMut() -> Result<T, ProcessError>) -> ProcessError {
     let errors = iter::repeat_with(start).map(|result| result.err().expect("it has no end"));
     let mut told = errors.filter(|error| !matches!(error, ProcessError::Starved { .. }));
