@@ -3,6 +3,8 @@
 pub(crate) mod build;
 mod error;
 mod files;
+mod image;
+mod input;
 pub(crate) mod manifest;
 pub mod opened;
 mod output;

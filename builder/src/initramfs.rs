@@ -13,6 +13,8 @@ use crate::tree::node::{Attributes, Device, DeviceClass};
 
 mod pack;
 mod rootfs;
+mod sparse;
+mod zstd;
 
 pub use pack::{PackError, Stats, pack};
 pub use rootfs::RootfsError;

@@ -260,13 +260,18 @@ impl Recipe {
                 _ => Err(RecipeError::NoRootfs { recipe: recipe() }),
             };
         };
-        if let Some(source) = source {
-            let absolute = std::path::absolute(&source);
-            rootfs.source = Some(absolute.map_err(|error| RecipeError::Unreadable {
-                path: source,
-                source: error,
-            })?);
-        }
+        rootfs.source = match source {
+            None => rootfs.source.take(),
+            Some(source) if is_stdin(&source) => Some(source),
+            Some(source) => {
+                Some(
+                    std::path::absolute(&source).map_err(|error| RecipeError::Unreadable {
+                        path: source,
+                        source: error,
+                    })?,
+                )
+            }
+        };
         rootfs.place = place.unwrap_or(rootfs.place);
         match rootfs.source {
             Some(_) => Ok(()),
@@ -292,6 +297,11 @@ impl Recipe {
     pub fn boot_timeout(&self) -> Duration {
         Duration::from_secs(self.boot_timeout_seconds)
     }
+}
+
+/// Whether an archive's path stands for stdin, as for tar(1).
+pub(crate) fn is_stdin(source: &Path) -> bool {
+    source == Path::new("-")
 }
 
 /// Reads a guest's RAM, as a recipe and `--memory` give it.

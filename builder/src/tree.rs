@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 
-use crate::text::printable;
+use crate::text::printable_bytes;
 use crate::tree::error::{Problem, TreeError};
 use crate::tree::node::{Attributes, Content, Device, Kind, Node};
 use crate::tree::path::{MAX_PATH, check_target, components, parts};
@@ -39,7 +39,7 @@ pub(crate) type NodeId = usize;
 pub struct Tree {
     /// By path from the root with no symbolic link on the way, in the order that
     /// they are packed: a directory sorts before what it holds.
-    paths: BTreeMap<String, NodeId>,
+    paths: BTreeMap<Vec<u8>, NodeId>,
     nodes: Vec<Node>,
     spool: Spool,
     content: u64,
@@ -53,7 +53,13 @@ impl Tree {
     }
 
     /// Adds a regular file of root's, with the permission bits `mode`.
-    pub fn add_file(&mut self, path: &str, mode: u16, content: Vec<u8>) -> Result<(), TreeError> {
+    pub fn add_file(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        mode: u16,
+        content: Vec<u8>,
+    ) -> Result<(), TreeError> {
+        let path = path.as_ref();
         let size = self.admit_content(path, content.len() as u64)?;
         let bytes = content;
         let kind = Kind::File(Content::Memory { bytes, size });
@@ -63,11 +69,12 @@ impl Tree {
     /// Adds a regular file whose `size` bytes are read from `content`.
     pub(crate) fn add_large_file(
         &mut self,
-        path: &str,
+        path: impl AsRef<[u8]>,
         attributes: Attributes,
         size: u64,
         content: impl Read,
     ) -> Result<(), TreeError> {
+        let path = path.as_ref();
         let cpio_size = self.admit_content(path, size)?;
         let spooled = self
             .spool
@@ -77,11 +84,11 @@ impl Tree {
                     TreeError::entry(path, Problem::Truncated { found, size })
                 }
                 SpoolError::Read(source) => TreeError::Read {
-                    path: printable(path),
+                    path: printable_bytes(path),
                     source,
                 },
                 SpoolError::Write(source) => TreeError::Spool {
-                    path: printable(path),
+                    path: printable_bytes(path),
                     source,
                 },
             })?;
@@ -90,27 +97,30 @@ impl Tree {
 
     pub(crate) fn add_directory(
         &mut self,
-        path: &str,
+        path: impl AsRef<[u8]>,
         attributes: Attributes,
     ) -> Result<(), TreeError> {
+        let path = path.as_ref();
         self.add(path, attributes, Kind::Directory)
     }
 
     pub(crate) fn add_symlink(
         &mut self,
-        path: &str,
+        path: impl AsRef<[u8]>,
         attributes: Attributes,
-        target: &str,
+        target: impl AsRef<[u8]>,
     ) -> Result<(), TreeError> {
-        self.add(path, attributes, Kind::Symlink(target.to_owned()))
+        let path = path.as_ref();
+        self.add(path, attributes, Kind::Symlink(target.as_ref().to_owned()))
     }
 
     pub(crate) fn add_device(
         &mut self,
-        path: &str,
+        path: impl AsRef<[u8]>,
         attributes: Attributes,
         device: Device,
     ) -> Result<(), TreeError> {
+        let path = path.as_ref();
         device
             .check()
             .map_err(|problem| TreeError::entry(path, problem))?;
@@ -119,9 +129,15 @@ impl Tree {
 
     /// Adds another path for the file at `target`. Links to symbolic links and
     /// devices become entries of their own: the kernel links only files.
-    pub(crate) fn add_hard_link(&mut self, path: &str, target: &str) -> Result<(), TreeError> {
+    pub(crate) fn add_hard_link(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        target: impl AsRef<[u8]>,
+    ) -> Result<(), TreeError> {
+        let path = path.as_ref();
+        let target = target.as_ref();
         let no_such_file = || {
-            let target = printable(target);
+            let target = printable_bytes(target);
             TreeError::entry(path, Problem::NoSuchFile { target })
         };
         let target_path = self.resolve(target).map_err(|_| no_such_file())?;
@@ -138,13 +154,46 @@ impl Tree {
     }
 
     /// Whether there is an entry at `path`.
-    pub(crate) fn contains(&mut self, path: &str) -> Result<bool, TreeError> {
+    pub(crate) fn contains(&mut self, path: impl AsRef<[u8]>) -> Result<bool, TreeError> {
+        let path = path.as_ref();
         let path = self.resolve(path)?;
         Ok(self.paths.contains_key(&path))
     }
 
+    /// What stands at `path`, links followed; `None` if they lead nowhere.
+    pub(crate) fn find(&self, path: impl AsRef<[u8]>) -> Option<&Node> {
+        let mut ahead: VecDeque<&[u8]> = parts(path.as_ref()).collect();
+        let mut here = Vec::new();
+        let mut found = None;
+        let mut links = 0;
+        while let Some(name) = ahead.pop_front() {
+            if name == b".." {
+                leave(&mut here);
+                continue;
+            }
+            let next = join(&here, name);
+            let node = &self.nodes[*self.paths.get(&next)?];
+            if let Kind::Symlink(target) = &node.kind {
+                links += 1;
+                if links > MAX_LINKS {
+                    return None;
+                }
+                if target.starts_with(b"/") {
+                    here.clear();
+                }
+                for part in parts(target).rev() {
+                    ahead.push_front(part);
+                }
+            } else {
+                here = next;
+                found = Some(node);
+            }
+        }
+        found
+    }
+
     /// Each path and what stands behind it, in the order to pack.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, NodeId, &Node)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&[u8], NodeId, &Node)> {
         self.paths
             .iter()
             .map(|(path, id)| (&**path, *id, &self.nodes[*id]))
@@ -172,25 +221,25 @@ impl Tree {
     }
 
     /// Counts `size` bytes of content, which must fit in a cpio archive.
-    fn admit_content(&mut self, path: &str, size: u64) -> Result<u32, TreeError> {
+    fn admit_content(&mut self, path: &[u8], size: u64) -> Result<u32, TreeError> {
         let cpio_size =
             u32::try_from(size).map_err(|_| TreeError::entry(path, Problem::TooLarge { size }))?;
         self.content += size;
         if self.content > MAX_CONTENT {
             return Err(TreeError::TooMuchContent {
-                path: printable(path),
+                path: printable_bytes(path),
             });
         }
         Ok(cpio_size)
     }
 
-    fn add(&mut self, path: &str, attributes: Attributes, kind: Kind) -> Result<(), TreeError> {
+    fn add(&mut self, path: &[u8], attributes: Attributes, kind: Kind) -> Result<(), TreeError> {
         self.nodes.push(Node { attributes, kind });
         self.place(path, self.nodes.len() - 1)
     }
 
     /// Puts a node at `path`, in the place of what is there.
-    fn place(&mut self, path: &str, id: NodeId) -> Result<(), TreeError> {
+    fn place(&mut self, path: &[u8], id: NodeId) -> Result<(), TreeError> {
         let refuse = |problem| TreeError::entry(path, problem);
         let at = self.resolve(path)?;
         let directory = matches!(self.nodes[id].kind, Kind::Directory);
@@ -200,7 +249,7 @@ impl Tree {
         }
         let mut names = at.len();
         if let Kind::Symlink(target) = &self.nodes[id].kind {
-            check_target(&at, target).map_err(refuse)?;
+            check_target(target).map_err(refuse)?;
             names += target.len();
         }
         if !directory && self.holds_entries(&at) {
@@ -209,15 +258,15 @@ impl Tree {
         self.entries += ENTRY_OVERHEAD + names;
         if self.entries > MAX_ENTRIES {
             return Err(TreeError::TooManyEntries {
-                path: printable(path),
+                path: printable_bytes(path),
             });
         }
         self.paths.insert(at, id);
         Ok(())
     }
 
-    fn holds_entries(&self, directory: &str) -> bool {
-        let prefix = format!("{directory}/");
+    fn holds_entries(&self, directory: &[u8]) -> bool {
+        let prefix = [directory, b"/"].concat();
         self.paths
             .range(prefix.clone()..)
             .next()
@@ -227,25 +276,25 @@ impl Tree {
     /// Where `path` leads: its parents, made where they are missing, with
     /// symbolic links followed inside the tree as the guest's kernel would. Its
     /// last name is not followed. Empty for the root.
-    fn resolve(&mut self, path: &str) -> Result<String, TreeError> {
+    fn resolve(&mut self, path: &[u8]) -> Result<Vec<u8>, TreeError> {
         let refuse = |problem| TreeError::entry(path, problem);
         let names = components(path).map_err(refuse)?;
         let Some((last, parents)) = names.split_last() else {
-            return Ok(String::new());
+            return Ok(Vec::new());
         };
-        let mut ahead: VecDeque<String> = parents.iter().map(|&name| name.to_owned()).collect();
-        let mut here = String::new();
+        let mut ahead: VecDeque<Vec<u8>> = parents.iter().map(|&name| name.to_owned()).collect();
+        let mut here = Vec::new();
         let mut links = 0;
         while let Some(name) = ahead.pop_front() {
-            if name == ".." {
-                here.truncate(here.rfind('/').unwrap_or(0));
+            if name == b".." {
+                leave(&mut here);
                 continue;
             }
             let next = join(&here, &name);
             match self.paths.get(&next).map(|id| &self.nodes[*id].kind) {
                 Some(Kind::Directory) => here = next,
                 None => {
-                    self.add_directory(&next, Attributes::root(0o755))?;
+                    self.add(&next, Attributes::root(0o755), Kind::Directory)?;
                     here = next;
                 }
                 Some(Kind::Symlink(target)) => {
@@ -253,7 +302,7 @@ impl Tree {
                     if links > MAX_LINKS {
                         return Err(refuse(Problem::LinkLoop));
                     }
-                    if target.starts_with('/') {
+                    if target.starts_with(b"/") {
                         here.clear();
                     }
                     for part in parts(target).rev() {
@@ -261,7 +310,7 @@ impl Tree {
                     }
                 }
                 Some(Kind::File(_) | Kind::Device(_)) => {
-                    let parent = printable(&next);
+                    let parent = printable_bytes(&next);
                     return Err(refuse(Problem::ParentNotDirectory { parent }));
                 }
             }
@@ -275,10 +324,16 @@ impl Tree {
     }
 }
 
-fn join(parent: &str, name: &str) -> String {
+/// Goes to the parent of a folder; from the root to the root, as the kernel does.
+fn leave(here: &mut Vec<u8>) {
+    let slash = here.iter().rposition(|byte| *byte == b'/');
+    here.truncate(slash.unwrap_or(0));
+}
+
+fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     match parent {
-        "" => name.to_owned(),
-        _ => format!("{parent}/{name}"),
+        b"" => name.to_owned(),
+        _ => [parent, b"/", name].concat(),
     }
 }
 
@@ -292,7 +347,8 @@ mod tests {
     const PLAIN: Attributes = Attributes::root(0o755);
 
     fn paths(tree: &Tree) -> Vec<&str> {
-        tree.entries().map(|(path, ..)| path).collect()
+        let paths = tree.entries().map(|(path, ..)| path);
+        paths.map(|path| str::from_utf8(path).unwrap()).collect()
     }
 
     fn problem(outcome: Result<(), TreeError>) -> Problem {
@@ -337,6 +393,30 @@ mod tests {
     }
 
     #[test]
+    fn links_that_climb_above_the_root_end_there_as_in_the_kernel() {
+        let mut tree = Tree::new();
+        let target = "../../../../../../etc/pki/java";
+        tree.add_symlink("usr/lib/security", PLAIN, target).unwrap();
+        tree.add_file("usr/lib/security/cacerts", 0o644, vec![])
+            .unwrap();
+        assert!(paths(&tree).contains(&"etc/pki/java/cacerts"));
+    }
+
+    #[test]
+    fn names_keep_their_bytes() {
+        let mut tree = Tree::new();
+        tree.add_file(b"srv/Pr\xfcfung", 0o644, vec![]).unwrap();
+        tree.add_symlink("l", PLAIN, b"srv/\xff").unwrap();
+        let kinds: Vec<_> = tree.entries().map(|(path, ..)| path).collect();
+        assert_eq!(kinds, [&b"l"[..], b"srv", b"srv/Pr\xfcfung"]);
+        let refused = tree.add_file(b"l/x\xfc/../y", 0o644, vec![]).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "`l/x\u{fffd}/../y` cannot be packed: its path leads through `..`"
+        );
+    }
+
+    #[test]
     fn a_later_entry_takes_the_place_of_an_earlier_one() {
         let mut tree = Tree::new();
         tree.add_file("x", 0o600, b"old".to_vec()).unwrap();
@@ -346,8 +426,8 @@ mod tests {
             .entries()
             .map(|(path, _, node)| (path, &node.kind))
             .collect();
-        assert!(matches!(kinds[0], ("kept", Kind::File(_))));
-        assert!(matches!(kinds[1], ("x", Kind::Symlink(_))));
+        assert!(matches!(kinds[0], (b"kept", Kind::File(_))));
+        assert!(matches!(kinds[1], (b"x", Kind::Symlink(_))));
 
         tree.add_directory("d", PLAIN).unwrap();
         tree.add_file("d/x", 0o600, vec![]).unwrap();

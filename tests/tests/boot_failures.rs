@@ -126,7 +126,7 @@ fn a_disk_that_cannot_be_mounted_is_no_boot() {
         env.stand_in_e2fsprogs(tool, "exit 0");
     }
     build_fails(&env, &mut build(&env, &[]))
-        .says(&["cannot mount its disk", "/dev/vda: mount on /disk"]);
+        .says(&["cannot use its disk", "/dev/vda: mount on /disk"]);
 }
 
 #[test]

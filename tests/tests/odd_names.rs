@@ -92,7 +92,15 @@ fn a_fleet_lives_where_no_path_is_utf_8() {
     let odd = Odd::new();
     let root = odd.path("tmp").join(OsStr::from_bytes(b"root-\xff.tar"));
     let mut tar = odd.command("tar");
-    run(tar.arg("-cf").arg(&root).args(["-C", "/", "etc/hostname"])).succeeds();
+    run(tar.arg("-cf").arg(&root).args([
+        "-C",
+        "/",
+        "etc/hostname",
+        "bin",
+        "usr/bin/sh",
+        "usr/bin/dash",
+    ]))
+    .succeeds();
     let out = odd.path("state").join("out");
     let mut command = odd.imgbuild(["build", "debian-shell", "--no-boot", "--json", "--rootfs"]);
     let built = run(command.arg(&root).arg("--out").arg(&out)).succeeds();

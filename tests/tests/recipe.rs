@@ -258,7 +258,8 @@ fn an_archive_that_climbs_out_is_refused_by_name() {
     let recipe = good() + "\n[rootfs]\nplace = \"initramfs\"\nsource = \"root.tar\"\n";
     fs::write(env.path().join("evil"), "x").unwrap();
     let tar = ["--create", "--file", "root.tar", "--absolute-names"];
-    run(env.command("tar").args(tar).arg("evil")).succeeds();
+    let shell = ["-C", "/", "bin", "usr/bin/sh", "usr/bin/dash"];
+    run(env.command("tar").args(tar).arg("evil").args(shell)).succeeds();
     build(&env, &recipe).succeeds();
     let out = env.path().join("out/mine");
     let before = Tree::of(&out);
@@ -273,11 +274,6 @@ fn an_archive_that_climbs_out_is_refused_by_name() {
             .exits(1)
             .says(&["root.tar", name, ".."]);
     }
-    symlink("../../etc/shadow", env.path().join("link")).unwrap();
-    run(env.command("tar").args(tar).arg("link")).succeeds();
-    build(&env, &recipe)
-        .exits(1)
-        .says(&["link", "../../etc/shadow"]);
     assert_eq!(Tree::of(&out), before);
     assert!(!env.path().join("out/evil").exists());
 }

@@ -71,7 +71,7 @@ pub fn build(
         initramfs,
         disk,
         inputs,
-    } = trees(recipe, options)?;
+    } = trees(recipe, options, interrupt)?;
     output.initramfs(recipe, &initramfs, options.source_date_epoch)?;
     let ext4 = Ext4 {
         label: recipe.disk.label.clone(),

@@ -25,6 +25,14 @@ pub enum BuildError {
     /// The recipe's root file system.
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
+    /// What the recipe's archive holds cannot run.
+    #[error("the root file system {archive} cannot be used: {reason}")]
+    Image {
+        /// The archive.
+        archive: String,
+        /// What is missing, and what is there instead.
+        reason: String,
+    },
     /// The initramfs cannot be written.
     #[error("{}: {source}", path.display())]
     Pack {

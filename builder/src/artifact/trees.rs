@@ -1,15 +1,18 @@
 //! The files that a guest finds in its initramfs and on its disk.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::image;
+use super::input::Input;
 use super::manifest::FileRecord;
 use crate::artifact::{BuildError, BuildOptions};
 use crate::assets;
 use crate::digest::Sha256;
-use crate::recipe::Recipe;
+use crate::interrupt::Interrupt;
+use crate::recipe::{Recipe, is_stdin};
 use crate::text::printable;
 use crate::tree::Tree;
 use crate::units::ByteSize;
@@ -25,26 +28,41 @@ pub(super) struct Trees {
 }
 
 /// Puts together what a guest finds in its initramfs and on its disk.
-pub(super) fn trees(recipe: &Recipe, options: &BuildOptions) -> Result<Trees, BuildError> {
+pub(super) fn trees(
+    recipe: &Recipe,
+    options: &BuildOptions,
+    interrupt: &Interrupt,
+) -> Result<Trees, BuildError> {
     let mut inputs = BTreeMap::new();
-    let mut record = |name: &str, key, source: &Path| {
-        let path = options.recipe_folder.join(source);
-        let record = input_record(&path).map_err(|source| bad_input(recipe, key, &path, source))?;
-        inputs.insert(name.to_owned(), record);
-        Ok::<_, BuildError>(path)
-    };
     let mut root = Tree::new();
     let rootfs = recipe.rootfs.as_ref();
-    if let Some(source) = rootfs.and_then(|rootfs| rootfs.source.as_ref()) {
-        let path = record("rootfs", "rootfs.source", source)?;
-        let archive = File::open(&path)
-            .map_err(|source| bad_input(recipe, "rootfs.source", &path, source))?;
-        root.add_rootfs_tar(archive, &printable(&path.to_string_lossy()))?;
-    }
     let command = rootfs.map_or(&[][..], |rootfs| &rootfs.command);
+    if let Some(source) = rootfs.and_then(|rootfs| rootfs.source.as_ref()) {
+        let archive = options.recipe_folder.join(source);
+        let archive = if is_stdin(source) { source } else { &archive };
+        let bad = |source| bad_input(recipe, "rootfs.source", archive, source);
+        let name = printable(&archive.to_string_lossy());
+        let mut input = Input::open(archive, interrupt).map_err(bad)?;
+        let read = root.add_rootfs_tar(&mut input, &name);
+        if interrupt.requested() {
+            return Err(BuildError::Interrupted);
+        }
+        read?;
+        image::check(&root, command).map_err(|reason| BuildError::Image {
+            archive: name,
+            reason,
+        })?;
+        inputs.insert("rootfs".to_owned(), input.finish().map_err(bad)?);
+    }
     let (mut initramfs, mut disk) = if recipe.root_on_disk() {
         (Tree::new(), Some(root))
     } else {
+        if root.find("init").is_some() {
+            tracing::warn!(
+                "imgbuild's init replaces the image's own /init; [rootfs] command names what it \
+                 runs"
+            );
+        }
         (root, None)
     };
     initramfs.add_base(assets::INIT.to_vec(), command)?;
@@ -53,9 +71,10 @@ pub(super) fn trees(recipe: &Recipe, options: &BuildOptions) -> Result<Trees, Bu
     }
     let root = disk.as_mut().unwrap_or(&mut initramfs);
     for file in &recipe.files {
-        let path = record(&file.path, "files.source", &file.source)?;
-        let content =
-            fs::read(&path).map_err(|source| bad_input(recipe, "files.source", &path, source))?;
+        let path = options.recipe_folder.join(&file.source);
+        let bad = |source| bad_input(recipe, "files.source", &path, source);
+        inputs.insert(file.path.clone(), input_record(&path).map_err(bad)?);
+        let content = fs::read(&path).map_err(bad)?;
         root.add_file(&file.path, file.mode, content)?;
     }
     Ok(Trees {

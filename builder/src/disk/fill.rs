@@ -17,10 +17,13 @@ use super::record::{
 };
 use super::volume::{LOST_FOUND, ROOT, Volume};
 use crate::interrupt::Interrupt;
-use crate::text::printable;
+use crate::text::printable_bytes;
 use crate::tree::node::{Attributes, Kind, Node};
 use crate::tree::{NodeId, Tree};
 use crate::units::ByteSize;
+
+/// What ext4 calls the folder that e2fsck(8) puts files without a name into.
+const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 /// Blocks of content that are carried at a time.
 const CHUNK: u32 = 256;
@@ -108,7 +111,7 @@ pub(crate) fn fill(
         }
         put_file(&mut volume, tree, *number, file, ext4.epoch).map_err(|source| {
             FillError::File {
-                path: printable(file.path),
+                path: printable_bytes(file.path),
                 source,
             }
         })?;
@@ -128,12 +131,12 @@ struct Folder<'a> {
     attributes: Attributes,
     parent: u32,
     links: u32,
-    entries: Vec<(&'a str, u32, FileType)>,
+    entries: Vec<(&'a [u8], u32, FileType)>,
 }
 
 struct Leaf<'a> {
     /// The first of its paths.
-    path: &'a str,
+    path: &'a [u8],
     node: &'a Node,
     links: u32,
 }
@@ -145,22 +148,24 @@ impl<'a> Plan<'a> {
             files: BTreeMap::new(),
             last: LOST_FOUND,
         };
-        let mut paths = HashMap::from([("", ROOT)]);
+        let mut paths = HashMap::from([(&b""[..], ROOT)]);
         let mut nodes = HashMap::<NodeId, u32>::new();
         plan.add_folder(ROOT, ROOT, Attributes::root(0o755));
-        let lost_found = tree.entries().find(|(path, ..)| *path == "lost+found");
+        let lost_found = tree.entries().find(|(path, ..)| *path == LOST_AND_FOUND);
         match lost_found.map(|(.., node)| &node.kind) {
-            None => plan.link(ROOT, "lost+found", LOST_FOUND, FileType::Directory),
+            None => plan.link(ROOT, LOST_AND_FOUND, LOST_FOUND, FileType::Directory),
             Some(Kind::Directory) => {}
             Some(_) => return Err(FillError::LostFound),
         }
         plan.add_folder(LOST_FOUND, ROOT, Attributes::root(0o700));
         for (path, id, node) in tree.entries() {
-            let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let slash = path.iter().rposition(|byte| *byte == b'/');
+            let (parent, name) =
+                slash.map_or((&b""[..], path), |at| (&path[..at], &path[at + 1..]));
             let parent = paths[parent];
             let kind = file_type(&node.kind);
             let number = match (nodes.get(&id), path) {
-                (_, "lost+found") => LOST_FOUND,
+                (_, LOST_AND_FOUND) => LOST_FOUND,
                 (Some(number), _) => *number,
                 (None, _) => {
                     plan.last += 1;
@@ -182,7 +187,7 @@ impl<'a> Plan<'a> {
             file.links += 1;
             if file.links > LINKS_MAX {
                 return Err(FillError::TooManyLinks {
-                    path: printable(path),
+                    path: printable_bytes(path),
                 });
             }
         }
@@ -200,7 +205,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Adds an entry to a directory.
-    fn link(&mut self, parent: u32, name: &'a str, number: u32, kind: FileType) {
+    fn link(&mut self, parent: u32, name: &'a [u8], number: u32, kind: FileType) {
         let folder = self.folders.get_mut(&parent);
         let folder = folder.expect("a tree has the parents of all it holds");
         folder.entries.push((name, number, kind));
@@ -246,7 +251,7 @@ impl Folder<'_> {
         directory.add(b".", number, FileType::Directory);
         directory.add(b"..", self.parent, FileType::Directory);
         for (name, number, kind) in &self.entries {
-            directory.add(name.as_bytes(), *number, *kind);
+            directory.add(name, *number, *kind);
         }
         directory.finish()
     }
@@ -284,7 +289,7 @@ fn put_file(
         Kind::Symlink(target) => {
             let size = target.len() as u64;
             let data = if target.len() > FAST_SYMLINK_MAX {
-                put(volume, &mut target.as_bytes(), size)?
+                put(volume, &mut &target[..], size)?
             } else {
                 Data::symlink(target)
             };
@@ -390,9 +395,9 @@ mod tests {
             mode: 0o777,
             ..owner
         };
-        tree.add_symlink("fast", owner, &"f".repeat(FAST_SYMLINK_MAX))
+        tree.add_symlink("fast", owner, "f".repeat(FAST_SYMLINK_MAX))
             .unwrap();
-        tree.add_symlink("slow", owner, &"s/".repeat(2000)).unwrap();
+        tree.add_symlink("slow", owner, "s/".repeat(2000)).unwrap();
         for (path, class, major, minor) in [
             ("dev/null", DeviceClass::Character, 1, 3),
             ("dev/large", DeviceClass::Block, 259, 70_000),
@@ -472,7 +477,7 @@ mod tests {
         );
         let mut tree = Tree::new();
         for name in 0..1100 {
-            tree.add_file(&name.to_string(), 0o644, vec![]).unwrap();
+            tree.add_file(name.to_string(), 0o644, vec![]).unwrap();
         }
         let error = filled(&ext4("16M"), &tree).unwrap_err().to_string();
         assert!(

@@ -88,9 +88,9 @@ impl Data {
     }
 
     /// A target of at most [`FAST_SYMLINK_MAX`] bytes.
-    pub(crate) fn symlink(target: &str) -> Self {
+    pub(crate) fn symlink(target: &[u8]) -> Self {
         let mut bytes = [0; I_BLOCK];
-        bytes[..target.len()].copy_from_slice(target.as_bytes());
+        bytes[..target.len()].copy_from_slice(target);
         Self {
             bytes,
             flags: 0,

@@ -7,7 +7,7 @@ use cpio::NewcBuilder;
 use cpio::newc::{ModeFileType, trailer};
 use flate2::{Compression, GzBuilder};
 
-use crate::text::printable;
+use crate::text::printable_bytes;
 use crate::tree::node::{DeviceClass, Kind};
 use crate::tree::{NodeId, Tree};
 
@@ -50,7 +50,9 @@ pub fn pack(tree: &Tree, epoch: u32, out: impl Write) -> Result<Stats, PackError
     let mut entries = 0;
     for (path, id, node) in tree.entries() {
         let link = links.next(id);
-        let mut header = NewcBuilder::new(path)
+        // The cpio crate takes names that are text. It gets one as long, and
+        // [`Named`] puts the bytes in its place.
+        let mut header = NewcBuilder::new(&"x".repeat(path.len()))
             .ino(link.inode)
             .nlink(link.total)
             .mode(node.attributes.mode.into())
@@ -70,8 +72,13 @@ pub fn pack(tree: &Tree, epoch: u32, out: impl Write) -> Result<Stats, PackError
             Kind::Symlink(target) => Body::symlink(target),
             Kind::Directory | Kind::File(_) | Kind::Device(_) => Body::empty(),
         };
-        write_entry(&mut archive, header, body).map_err(|source| PackError::Entry {
-            path: printable(path),
+        let named = Named {
+            inner: &mut archive,
+            name: path,
+            at: 0,
+        };
+        write_entry(named, header, body).map_err(|source| PackError::Entry {
+            path: printable_bytes(path),
             source,
         })?;
         entries += 1;
@@ -113,10 +120,10 @@ impl<'a> Body<'a> {
         }
     }
 
-    fn symlink(target: &'a str) -> Self {
+    fn symlink(target: &'a [u8]) -> Self {
         Self {
             size: u32::try_from(target.len()).expect("a tree holds no target above 4,095 bytes"),
-            bytes: Box::new(target.as_bytes()),
+            bytes: Box::new(target),
         }
     }
 }
@@ -132,6 +139,38 @@ fn write_entry(out: impl Write, header: NewcBuilder, body: Body<'_>) -> io::Resu
     }
     writer.finish()?;
     Ok(())
+}
+
+/// Length of an entry's header, behind which its name stands.
+const HEADER: usize = 110;
+
+/// Writes an entry with `name` in the place of the one that it has.
+struct Named<'a, W> {
+    inner: W,
+    name: &'a [u8],
+    /// How many bytes of the entry were written.
+    at: usize,
+}
+
+impl<W: Write> Write for Named<'_, W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let end = HEADER + self.name.len();
+        let written = if self.at < HEADER {
+            let header = buffer.len().min(HEADER - self.at);
+            self.inner.write(&buffer[..header])?
+        } else if self.at < end {
+            let name = &self.name[self.at - HEADER..];
+            self.inner.write(&name[..name.len().min(buffer.len())])?
+        } else {
+            self.inner.write(buffer)?
+        };
+        self.at += written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 /// The hard links of a tree on their way into an archive.

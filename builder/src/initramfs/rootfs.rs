@@ -9,6 +9,8 @@ use flate2::read::MultiGzDecoder;
 use lzma_rust2::XzReader;
 use tar::{Archive, Entry, EntryType, Header};
 
+use super::sparse::{self, Sparse};
+use super::zstd::{Frames, is_zstd};
 use crate::text::{printable, printable_bytes, printable_error};
 use crate::tree::Tree;
 use crate::tree::error::{Problem, TreeError};
@@ -27,9 +29,11 @@ const MAX_XZ_MEMORY: u32 = 192 << 10;
 /// How the streams begin that are distinguished here.
 const GZIP: &[u8] = b"\x1f\x8b";
 const XZ: &[u8] = b"\xfd7zXZ\0";
-const UNSUPPORTED: [(&[u8], &str); 3] = [
-    (b"\x28\xb5\x2f\xfd", "zstd"),
+const UNSUPPORTED: [(&[u8], &str); 4] = [
     (b"BZh", "bzip2"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    // Properties of LZMA's default, and a dictionary of whole pages.
+    (b"\x5d\x00\x00", "lzma"),
     (b"PK\x03\x04", "zip"),
 ];
 
@@ -37,7 +41,7 @@ const UNSUPPORTED: [(&[u8], &str); 3] = [
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
     /// A compression that is not read here.
-    #[error("{archive} is a {format} file: give a tar, plain or compressed by gzip or xz")]
+    #[error("{archive} is a {format} file: give a tar, plain or compressed by gzip, xz or zstd")]
     Compression {
         /// The archive.
         archive: String,
@@ -76,7 +80,7 @@ pub enum RootfsError {
 }
 
 impl Tree {
-    /// Adds all that the tar `input` holds, plain or compressed by gzip or xz;
+    /// Adds all that the tar `input` holds, plain or compressed by gzip, xz or zstd;
     /// `archive` is its name, for messages.
     ///
     /// Modes, owners, links and devices are kept; times and extended attributes
@@ -85,7 +89,7 @@ impl Tree {
     /// go through a temporary file and take no memory.
     pub fn add_rootfs_tar(&mut self, input: impl Read, archive: &str) -> Result<(), RootfsError> {
         let gauge = Rc::new(Gauge::default());
-        let read_error = |last: &Option<String>, source| RootfsError::Read {
+        let read_error = |last: &Option<Vec<u8>>, source| RootfsError::Read {
             archive: archive.to_owned(),
             place: place(last.as_deref()),
             source: printable_error(source),
@@ -100,7 +104,7 @@ impl Tree {
         for entry in tar.entries().map_err(|error| read_error(&last, error))? {
             let mut entry = entry.map_err(|error| read_error(&last, error))?;
             gauge.allow(u64::MAX);
-            let path = lossy(&entry.path_bytes());
+            let path = entry.path_bytes().into_owned();
             add_entry(self, &mut entry).map_err(|source| RootfsError::Entry {
                 archive: archive.to_owned(),
                 source,
@@ -123,9 +127,9 @@ impl Tree {
     }
 }
 
-fn place(last: Option<&str>) -> String {
+fn place(last: Option<&[u8]>) -> String {
     match last {
-        Some(path) => format!("after `{}`", printable(path)),
+        Some(path) => format!("after `{}`", printable_bytes(path)),
         None => "at its start".to_owned(),
     }
 }
@@ -155,12 +159,15 @@ fn decompress<'a>(
     }
     let is_gzip = start.starts_with(GZIP);
     let is_xz = start.starts_with(XZ);
+    let zstd = is_zstd(&start);
     let whole = Cursor::new(start).chain(input);
     Ok(if is_gzip {
         Box::new(MultiGzDecoder::new(whole))
     } else if is_xz {
         let buffered = io::BufReader::new(whole);
         Box::new(XzReader::new_mem_limit(buffered, true, MAX_XZ_MEMORY))
+    } else if zstd {
+        Box::new(Frames::new(io::BufReader::new(whole)))
     } else {
         Box::new(whole)
     })
@@ -171,23 +178,24 @@ fn add_entry(tree: &mut Tree, entry: &mut Entry<impl Read>) -> Result<(), TreeEr
     if kind.is_pax_global_extensions() {
         return Ok(());
     }
-    let path = entry.path_bytes().into_owned();
-    let pax = Pax::of(entry).map_err(|error| damaged(&lossy(&path), &error))?;
-    let path = text(pax.path.as_deref().unwrap_or(&path))?;
+    let mut pax = Pax::of(entry).map_err(|error| damaged(&entry.path_bytes(), &error))?;
+    let path = pax.sparse.name.take().or(pax.path.take());
+    let path = path.unwrap_or_else(|| entry.path_bytes().into_owned());
     let refuse = |kind: String| Err(TreeError::entry(&path, Problem::Unsupported { kind }));
-    if pax.is_sparse {
-        return refuse("a sparse file in pax format".to_owned());
-    }
     let attributes = attributes(entry.header(), &pax).map_err(|error| damaged(&path, &error))?;
-    let target = || -> Result<String, TreeError> {
+    let target = || {
         let target = pax.link.as_deref().map(Into::into);
         let target = target.or_else(|| entry.link_name_bytes());
-        let target = target.ok_or_else(|| TreeError::entry(&path, Problem::NoTarget))?;
-        text(&target).map_err(|_| TreeError::entry(&path, Problem::NotUtf8))
+        target.ok_or_else(|| TreeError::entry(&path, Problem::NoTarget))
     };
+    if let Some(size) = pax.sparse.size {
+        let sparse = Sparse::new(entry, pax.sparse, size);
+        let content = sparse.map_err(|error| damaged(&path, &error))?;
+        return tree.add_large_file(&path, attributes, size, content);
+    }
     match kind {
         // Before POSIX, a slash at the end made a directory.
-        EntryType::Regular if path.ends_with('/') => tree.add_directory(&path, attributes),
+        EntryType::Regular if path.ends_with(b"/") => tree.add_directory(&path, attributes),
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
             tree.add_large_file(&path, attributes, entry.size(), entry)
         }
@@ -230,18 +238,9 @@ fn device(header: &Header, class: DeviceClass) -> io::Result<Device> {
     })
 }
 
-fn damaged(path: &str, error: &io::Error) -> TreeError {
+fn damaged(path: &[u8], error: &io::Error) -> TreeError {
     let reason = printable(&error.to_string());
     TreeError::entry(path, Problem::Header { reason })
-}
-
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The cpio crate takes only text for names.
-fn text(bytes: &[u8]) -> Result<String, TreeError> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| TreeError::entry(&lossy(bytes), Problem::NotUtf8))
 }
 
 /// What an entry's pax records say.
@@ -251,7 +250,7 @@ struct Pax {
     link: Option<Vec<u8>>,
     uid: Option<u64>,
     gid: Option<u64>,
-    is_sparse: bool,
+    sparse: sparse::Records,
 }
 
 impl Pax {
@@ -280,7 +279,11 @@ impl Pax {
                 b"linkpath" => pax.link = Some(record.value_bytes().to_vec()),
                 b"uid" => pax.uid = number(),
                 b"gid" => pax.gid = number(),
-                key => pax.is_sparse |= key.starts_with(b"GNU.sparse."),
+                key => {
+                    if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                        pax.sparse.take(key, record.value_bytes())?;
+                    }
+                }
             }
         }
         Ok(pax)

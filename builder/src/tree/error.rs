@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::text::printable;
+use crate::text::printable_bytes;
 
 /// Why an entry is not in a tree.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +59,6 @@ pub enum Problem {
     /// A NUL byte in a path or target.
     #[error("its path or target holds a NUL byte")]
     Nul,
-    /// Bytes that are not text in a path or target.
-    #[error("its path or target is not UTF-8: rename it")]
-    NotUtf8,
     /// The name that ends an archive.
     #[error("that name marks the end of a cpio archive: rename it")]
     Trailer,
@@ -71,9 +68,6 @@ pub enum Problem {
     /// A link without a target.
     #[error("it is a link to nothing")]
     NoTarget,
-    /// A link out of the tree.
-    #[error("it links to `{target}`, which climbs out of the root file system")]
-    LinkClimbs { target: String },
     /// Links that lead to each other.
     #[error("its path is a loop of symbolic links")]
     LinkLoop,
@@ -109,9 +103,9 @@ pub enum Problem {
 
 impl TreeError {
     /// The error of the entry at `path`.
-    pub(crate) fn entry(path: &str, problem: Problem) -> Self {
+    pub(crate) fn entry(path: impl AsRef<[u8]>, problem: Problem) -> Self {
         Self::Entry {
-            path: printable(path),
+            path: printable_bytes(path.as_ref()),
             problem,
         }
     }

@@ -62,7 +62,7 @@ pub(crate) struct Node {
 pub(crate) enum Kind {
     Directory,
     File(Content),
-    Symlink(String),
+    Symlink(Vec<u8>),
     Device(Device),
 }
 

@@ -1,7 +1,6 @@
 //! Paths inside a tree: relative to the guest's root, and never above it.
 
 use super::error::Problem;
-use crate::text::printable;
 
 /// Longest path or link target, in bytes: the kernel's `PATH_MAX` less its NUL.
 /// It skips longer archive entries without a word.
@@ -11,19 +10,19 @@ pub(crate) const MAX_PATH: usize = 4095;
 const MAX_NAME: usize = 255;
 
 /// What ends a cpio archive; no entry can be called so.
-const TRAILER: &str = "TRAILER!!!";
+const TRAILER: &[u8] = b"TRAILER!!!";
 
 /// The names that a path goes through. Leading slashes, doubled ones and `.`
 /// mean nothing; none are left for the root itself.
-pub(crate) fn components(path: &str) -> Result<Vec<&str>, Problem> {
+pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Problem> {
     if path.len() > MAX_PATH {
         return Err(Problem::PathTooLong);
     }
-    if path.contains('\0') {
+    if path.contains(&0) {
         return Err(Problem::Nul);
     }
     let names: Vec<_> = parts(path).collect();
-    if names.contains(&"..") {
+    if names.contains(&&b".."[..]) {
         return Err(Problem::PathClimbs);
     }
     if names.iter().any(|name| name.len() > MAX_NAME) {
@@ -36,34 +35,22 @@ pub(crate) fn components(path: &str) -> Result<Vec<&str>, Problem> {
 }
 
 /// The names of a path or link target, with `..` left in.
-pub(crate) fn parts(path: &str) -> impl DoubleEndedIterator<Item = &str> {
-    path.split('/').filter(|part| !matches!(*part, "" | "."))
+pub(crate) fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/')
+        .filter(|part| !matches!(*part, b"" | b"."))
 }
 
-/// Checks the target of a link at `path`: no `..` in it may lead above the root,
-/// though the guest's kernel would stop it there.
-pub(crate) fn check_target(path: &str, target: &str) -> Result<(), Problem> {
+/// Checks the target of a link. Any number of `..` may be in it: the kernel stops
+/// at the root (path_resolution(7)).
+pub(crate) fn check_target(target: &[u8]) -> Result<(), Problem> {
     if target.is_empty() {
         return Err(Problem::NoTarget);
     }
     if target.len() > MAX_PATH {
         return Err(Problem::PathTooLong);
     }
-    if target.contains('\0') {
+    if target.contains(&0) {
         return Err(Problem::Nul);
-    }
-    let mut depth = if target.starts_with('/') {
-        0
-    } else {
-        parts(path).count() - 1
-    };
-    for part in parts(target) {
-        depth = match part {
-            ".." => depth.checked_sub(1).ok_or_else(|| Problem::LinkClimbs {
-                target: printable(target),
-            })?,
-            _ => depth + 1,
-        };
     }
     Ok(())
 }
@@ -75,12 +62,12 @@ mod tests {
     #[test]
     fn paths_are_taken_from_the_root() {
         for path in ["a/b", "/a/b", "./a/b", "//a/./b/", "a//b"] {
-            assert_eq!(components(path).unwrap(), ["a", "b"], "{path}");
+            assert_eq!(components(path.as_bytes()).unwrap(), [b"a", b"b"], "{path}");
         }
         for root in ["", "/", ".", "./"] {
-            assert_eq!(components(root).unwrap(), [""; 0]);
+            assert!(components(root.as_bytes()).unwrap().is_empty());
         }
-        assert_eq!(components("etc/TRAILER!!!").unwrap().len(), 2);
+        assert_eq!(components(b"etc/TRAILER!!!").unwrap().len(), 2);
     }
 
     #[test]
@@ -96,34 +83,23 @@ mod tests {
             ("a\0b", Problem::Nul),
             ("./TRAILER!!!", Problem::Trailer),
         ] {
-            assert_eq!(components(path), Err(problem));
+            assert_eq!(components(path.as_bytes()), Err(problem));
         }
     }
 
     #[test]
-    fn links_stay_below_the_root() {
-        for (path, target) in [
-            ("bin/sh", "busybox"),
-            ("bin/sh", "/bin/busybox"),
-            ("bin/sh", "../usr/bin/dash"),
-            ("a", "/b/../c"),
-            ("usr/lib/x", "../../y"),
+    fn links_lead_anywhere_but_to_nothing() {
+        for target in [
+            "busybox",
+            "/bin/busybox",
+            "../../../../etc/pki",
+            "/..",
+            "\u{fc}",
         ] {
-            assert_eq!(check_target(path, target), Ok(()), "{path} -> {target}");
+            assert_eq!(check_target(target.as_bytes()), Ok(()), "{target}");
         }
-        for (path, target) in [
-            ("a", ".."),
-            ("a", "../etc/passwd"),
-            ("bin/sh", "../../x"),
-            ("bin/sh", "/.."),
-            ("bin/sh", "../a/../../b"),
-        ] {
-            let target = target.to_owned();
-            let problem = Problem::LinkClimbs {
-                target: target.clone(),
-            };
-            assert_eq!(check_target(path, &target), Err(problem));
-        }
-        assert_eq!(check_target("a", ""), Err(Problem::NoTarget));
+        assert_eq!(check_target(b""), Err(Problem::NoTarget));
+        assert_eq!(check_target(b"a\0b"), Err(Problem::Nul));
+        assert_eq!(check_target(&[b'n'; 4096]), Err(Problem::PathTooLong));
     }
 }

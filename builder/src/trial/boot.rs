@@ -73,10 +73,18 @@ pub(crate) enum BootError {
     NotBurning { rounds: u64 },
     /// It is ready, but cannot use its disk.
     #[error(
-        "the guest is ready, but cannot mount its disk; it said:\n{words}\n\
+        "the guest is ready, but cannot use its disk; it said:\n{words}\n\
          fix the recipe or kernel; --no-boot keeps the artifacts unverified"
     )]
     Disk { words: String },
+    /// Its kernel has no driver for the disk, which holds its root file system.
+    #[error(
+        "the guest is ready, but finds no disk, and the recipe's root file system is on it: the \
+         kernel needs CONFIG_VIRTIO_BLK, CONFIG_VIRTIO_MMIO, CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES \
+         and CONFIG_EXT4_FS built in (=y, not =m); give another kernel, or put the root file system \
+         into the initramfs (--rootfs-place initramfs); --no-boot keeps the artifacts unverified"
+    )]
+    NoDisk,
     #[error("interrupted during boot verification")]
     Interrupted,
     /// It could not be started.
@@ -192,12 +200,16 @@ fn attempt(
             console: member.guest().tail().collect::<Vec<_>>().join("\n"),
         });
     }
-    let status = member.guest().status();
-    // A kernel given ready-made may lack the file system; a console is enough.
+    // A kernel given ready-made may lack the file system; a console is enough, unless
+    // the recipe's root is on the disk.
     let built_here = artifacts.manifest.kernel.config_digest.is_some();
-    if built_here && status.is_some_and(|status| status.disk == DeviceState::Failed) {
-        let words = words.join("\n");
-        return Err(BootError::Disk { words });
+    match member.guest().status().map(|status| status.disk) {
+        Some(DeviceState::Failed) if built_here || recipe.root_on_disk() => {
+            let words = words.join("\n");
+            return Err(BootError::Disk { words });
+        }
+        Some(DeviceState::Absent) if recipe.root_on_disk() => return Err(BootError::NoDisk),
+        _ => {}
     }
     if recipe.burn.duty.burns() && rounds[1] <= rounds[0] {
         return Err(BootError::NotBurning { rounds: rounds[1] });

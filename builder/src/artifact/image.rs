@@ -1,0 +1,133 @@
+//! Whether a root file system's tar holds a user land that a guest can run.
+
+use crate::text::{printable, printable_bytes};
+use crate::tree::Tree;
+use crate::tree::node::Kind;
+
+/// The program of an image's user land, and what guests are logged in to.
+const SHELL: &str = "/bin/sh";
+
+/// Most names that an error lists.
+const LISTED: usize = 5;
+
+/// Finds out whether `root` holds `/bin/sh`, or the program of the recipe's
+/// `command`; else tells what it holds.
+pub(super) fn check(root: &Tree, command: &[String]) -> Result<(), String> {
+    let program = command.first().map(String::as_str);
+    if [Some(SHELL), program]
+        .into_iter()
+        .flatten()
+        .any(|path| runs(root, path))
+    {
+        return Ok(());
+    }
+    let wanted = match program {
+        None | Some(SHELL) => format!("no {SHELL} that can be run"),
+        Some(program) => format!("neither {SHELL} nor {} that can be run", printable(program)),
+    };
+    Err(format!("it has {wanted}: {}", instead(root)))
+}
+
+fn runs(root: &Tree, path: &str) -> bool {
+    path.starts_with('/')
+        && root.find(path).is_some_and(|node| match &node.kind {
+            Kind::File(content) => node.attributes.mode & 0o111 != 0 && content.size() > 0,
+            Kind::Directory | Kind::Symlink(_) | Kind::Device(_) => false,
+        })
+}
+
+/// What an archive is that is not a root file system.
+fn instead(root: &Tree) -> String {
+    let paths = root.entries().map(|(path, ..)| path);
+    let top: Vec<_> = paths.filter(|path| !path.contains(&b'/')).collect();
+    if root.find("manifest.json").is_some() || root.find("oci-layout").is_some() {
+        return "it is an image in layers, as `docker save` writes it; `docker export` writes the \
+                root file system of a container"
+            .to_owned();
+    }
+    if let [folder] = top[..] {
+        let prefix = printable_bytes(folder);
+        let below = |path: &str| root.find([folder, path.as_bytes()].concat()).is_some();
+        if below("/bin") || below("/usr/bin") {
+            return format!(
+                "all of it is below `{prefix}`; pack what is in that folder: tar -C {prefix} -c ."
+            );
+        }
+    }
+    let names = top.iter().take(LISTED).map(|path| printable_bytes(path));
+    match &names.collect::<Vec<_>>()[..] {
+        [] => "it is empty".to_owned(),
+        names if top.len() > LISTED => format!("it has {} and more", names.join(", ")),
+        names => format!("it has {}", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::node::Attributes;
+
+    const PLAIN: Attributes = Attributes::root(0o755);
+
+    fn tree(files: &[(&str, u16)]) -> Tree {
+        let mut tree = Tree::new();
+        for (path, mode) in files {
+            tree.add_file(path, *mode, b"x".to_vec()).unwrap();
+        }
+        tree
+    }
+
+    #[test]
+    fn a_shell_is_found_by_the_links_to_it() {
+        assert_eq!(check(&tree(&[("bin/sh", 0o755)]), &[]), Ok(()));
+        let mut merged = tree(&[("usr/bin/dash", 0o755)]);
+        merged.add_symlink("bin", PLAIN, "usr/bin").unwrap();
+        merged
+            .add_symlink("usr/bin/sh", PLAIN, "/../bin/dash")
+            .unwrap();
+        assert_eq!(check(&merged, &[]), Ok(()));
+        // An image without a shell runs its program.
+        let app = ["/app".to_owned()];
+        assert_eq!(check(&tree(&[("app", 0o755)]), &app), Ok(()));
+        assert!(
+            check(&tree(&[("other", 0o755)]), &app)
+                .unwrap_err()
+                .contains("nor /app")
+        );
+    }
+
+    #[test]
+    fn what_is_there_instead_is_said() {
+        let mut lost = tree(&[("etc/passwd", 0o644)]);
+        lost.add_symlink("bin/sh", PLAIN, "busybox").unwrap();
+        lost.add_symlink("loop", PLAIN, "loop").unwrap();
+        let mut empty = Tree::new();
+        empty.add_file("bin/sh", 0o755, vec![]).unwrap();
+        for (tree, said) in [
+            (
+                tree(&[("manifest.json", 0o644), ("blobs/sha256/a", 0o644)]),
+                "`docker export`",
+            ),
+            (tree(&[("oci-layout", 0o644)]), "`docker save`"),
+            (
+                tree(&[("root.x86_64/bin/sh", 0o755)]),
+                "tar -C root.x86_64 -c .",
+            ),
+            (tree(&[("bin/sh", 0o644)]), "it has bin"),
+            (lost, "it has bin, etc, loop"),
+            (empty, "it has bin"),
+            (Tree::new(), "it is empty"),
+            (
+                tree(&["a", "b", "c", "d", "e", "f"].map(|path| (path, 0o644))),
+                "it has a, b, c, d, e and more",
+            ),
+        ] {
+            let error = check(&tree, &[]).unwrap_err();
+            assert!(
+                error.starts_with("it has no /bin/sh that can be run: "),
+                "{error}"
+            );
+            assert!(error.contains(said), "{error}");
+        }
+    }
+}
