@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -66,13 +67,56 @@ fn styled(total: Option<u64>, label: &str, template: &str) -> ProgressBar {
     DISPLAY.add(bar)
 }
 
+/// How often a line stands for a bar that is not drawn.
+const PULSE: Duration = Duration::from_secs(30);
+
+/// What long work says where no bar is drawn, as in a log: how far it has come, now
+/// and then.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    last: Instant,
+}
+
+impl Pulse {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { last: now }
+    }
+
+    /// What is to be said now, if anything.
+    pub(crate) fn line(&mut self, bar: &ProgressBar, now: Instant) -> Option<String> {
+        if !bar.is_hidden() || now.duration_since(self.last) < PULSE {
+            return None;
+        }
+        self.last = now;
+        let (position, total) = (bar.position(), bar.length().unwrap_or_default());
+        Some(format!("{}: {position} of {total}", bar.message()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_that_is_not_drawn_is_a_line_every_half_minute() {
+        let bar = bar(300, "building the kernel");
+        bar.inc(7);
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let said: Vec<_> = [29, 30, 59, 61]
+            .map(|seconds| pulse.line(&bar, after(seconds)).is_some())
+            .to_vec();
+        assert_eq!(said, [false, true, false, true]);
+        let line = pulse.line(&bar, after(100)).unwrap();
+        assert_eq!(line, "building the kernel: 7 of 300");
+    }
+
     #[test]
     fn counts_even_where_nothing_is_drawn() {
-        let bar = super::bar(3, "objects");
+        let bar = bar(3, "objects");
         bar.inc(2);
         assert_eq!((bar.position(), bar.length()), (2, Some(3)));
-        assert_eq!(super::bytes(None, "download").length(), None);
+        assert_eq!(bytes(None, "download").length(), None);
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use tempfile::TempDir;
 use tracing::{debug, info};
@@ -20,6 +21,7 @@ use super::{Env, Kernel, Request};
 use crate::digest::Sha256;
 use crate::lock::{Lock, TEMPORARY};
 use crate::process::{self, ProcessError};
+use crate::progress::Pulse;
 use crate::{plain, private, progress};
 
 /// Raised whenever this module makes other bytes from the same inputs, so that
@@ -250,10 +252,14 @@ impl Site {
             .map_err(failed)?;
         let total = make.count_objects("vmlinux").map_err(failed)?;
         let bar = progress::bar(total, "building the kernel");
+        let mut pulse = Pulse::new(Instant::now());
         let vmlinux = [OsString::from("vmlinux")];
         let result = make.run(vmlinux.iter().chain(&variables), |line| {
             if make::is_object(line) {
                 bar.inc(1);
+                if let Some(line) = pulse.line(&bar, Instant::now()) {
+                    info!("{line}");
+                }
             }
         });
         bar.finish_and_clear();

@@ -17,8 +17,15 @@ pub enum ConfigError {
     #[error(transparent)]
     Fragment(#[from] FragmentError),
     /// This kernel knows nothing of some symbols.
-    #[error("this kernel source does not define these symbols; correct or drop the lines:{}", Lines(.0))]
-    Unknown(Vec<Unknown>),
+    #[error(
+        "this kernel source does not define these symbols; {}:{}",
+        remedy(*.version), Lines(.symbols)
+    )]
+    Unknown {
+        symbols: Vec<Unknown>,
+        /// Of the source, where it says one.
+        version: Option<Version>,
+    },
     /// The kernel's own rules overruled some settings.
     #[error(
         "the kernel's rules overrule these settings; add what they depend on, or drop the lines:{}",
@@ -77,6 +84,43 @@ impl fmt::Display for Overruled {
     }
 }
 
+/// A kernel's version, but for what is only fixed in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(u32, u32);
+
+/// The first kernel with all that imgbuild's own fragments set: `CONFIG_SLUB_TINY`
+/// came with it.
+const OLDEST: Version = Version(6, 2);
+
+impl Version {
+    /// What the `Makefile` of a source says.
+    fn of(source: &Path) -> Option<Self> {
+        let makefile = fs::read_to_string(source.join("Makefile")).ok()?;
+        let number = |name| {
+            let mut lines = makefile.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.trim().strip_prefix('='));
+            value?.trim().parse().ok()
+        };
+        Some(Self(number("VERSION")?, number("PATCHLEVEL")?))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Linux {}.{}", self.0, self.1)
+    }
+}
+
+fn remedy(version: Option<Version>) -> String {
+    match version {
+        Some(version) if version < OLDEST => format!(
+            "it is {version}, and imgbuild's fragments need {OLDEST} or later: give a newer source \
+             with --kernel-source, or fragments for this one with --kernel-config"
+        ),
+        _ => "correct or drop the lines".to_owned(),
+    }
+}
+
 /// A list, each item on a line of its own.
 struct Lines<'a, T>(&'a [T]);
 
@@ -94,7 +138,7 @@ pub(crate) fn configure(make: &Make<'_>, settings: &[Setting]) -> Result<String,
         |source| ConfigError::Io { path, source }
     };
     let symbols = kconfig::symbols(make.source).map_err(failed(make.source))?;
-    check_defined(settings, &symbols)?;
+    check_defined(settings, &symbols, || Version::of(make.source))?;
     make.run(["tinyconfig"], |_| {})?;
     let path = make.output.join(".config");
     append(&path, settings).map_err(failed(&path))?;
@@ -116,7 +160,11 @@ fn append(path: &Path, settings: &[Setting]) -> io::Result<()> {
     file.write_all(normalised(settings).as_bytes())
 }
 
-fn check_defined(settings: &[Setting], symbols: &BTreeSet<String>) -> Result<(), ConfigError> {
+fn check_defined(
+    settings: &[Setting],
+    symbols: &BTreeSet<String>,
+    version: impl FnOnce() -> Option<Version>,
+) -> Result<(), ConfigError> {
     let unknown: Vec<_> = settings
         .iter()
         .filter(|setting| !symbols.contains(&setting.symbol))
@@ -129,7 +177,10 @@ fn check_defined(settings: &[Setting], symbols: &BTreeSet<String>) -> Result<(),
     if unknown.is_empty() {
         Ok(())
     } else {
-        Err(ConfigError::Unknown(unknown))
+        Err(ConfigError::Unknown {
+            symbols: unknown,
+            version: version(),
+        })
     }
 }
 
@@ -193,9 +244,38 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_is_too_old_is_told_by_its_version() {
+        let source = tempfile::tempdir().unwrap();
+        let told = |makefile: &str| {
+            fs::write(source.path().join("Makefile"), makefile).unwrap();
+            let version = || Version::of(source.path());
+            let wanted = settings("CONFIG_SLUB_TINY=y\n");
+            let error = check_defined(&wanted, &BTreeSet::new(), version).unwrap_err();
+            error.to_string()
+        };
+        let old = told("# SPDX\nVERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 170\n");
+        for part in [
+            "Linux 6.1",
+            "Linux 6.2 or later",
+            "--kernel-source",
+            "CONFIG_SLUB_TINY",
+        ] {
+            assert!(old.contains(part), "{old}");
+        }
+        for other in [
+            "VERSION = 6\nPATCHLEVEL = 12\n",
+            "VERSION = 6\n",
+            "VERSION = x\nPATCHLEVEL = 1\n",
+            "",
+        ] {
+            assert!(told(other).contains("correct or drop the lines"), "{other}");
+        }
+    }
+
+    #[test]
     fn an_undefined_symbol_is_named_with_a_suggestion() {
         let symbols = ["PVH".to_owned()].into();
-        let text = check_defined(&settings("CONFIG_PVH=y\nCONFIG_PHV=y\n"), &symbols)
+        let text = check_defined(&settings("CONFIG_PVH=y\nCONFIG_PHV=y\n"), &symbols, || None)
             .unwrap_err()
             .to_string();
         assert!(

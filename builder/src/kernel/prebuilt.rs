@@ -88,8 +88,10 @@ pub enum Fault {
     Empty,
     #[error("it is larger than {} MiB", SIZE_LIMIT >> 20)]
     TooLarge,
-    #[error("it is compressed; unpack it first")]
-    Compressed,
+    #[error("it is compressed by {0}: unpack it first")]
+    Compressed(&'static str),
+    #[error("it is {0}: give a vmlinux (ELF) or a bzImage for x86-64")]
+    Other(&'static str),
     #[error("it is neither an ELF file nor a bzImage")]
     Unknown,
     #[error("it is truncated")]
@@ -160,10 +162,7 @@ impl Image<'_> {
                     memory: self.memory_to_unpack(),
                 })
             }
-            [0x1f, 0x8b, ..] | [0xfd, b'7', b'z', ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-                Err(Fault::Compressed)
-            }
-            _ => Err(Fault::Unknown),
+            head => Err(other(head)),
         })
     }
 
@@ -285,6 +284,46 @@ impl Image<'_> {
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(Some(bytes))
+    }
+}
+
+/// What a file is that is neither ELF nor bzImage, by how it begins.
+fn other(head: &[u8]) -> Fault {
+    /// The tools that Linux's `scripts/Makefile.lib` compresses kernels by, and bzip2.
+    const COMPRESSED: [(&[u8], &str); 8] = [
+        (b"\x1f\x8b", "gzip"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"BZh", "bzip2"),
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"\x02\x21\x4c\x18", "lz4"),
+        (b"\x89LZO\0\r\n\x1a\n", "lzop"),
+        (b"\x5d\0\0", "lzma"),
+    ];
+    /// By an offset and what stands there (Linux's `arch/*/boot`, `image.h` of
+    /// arm64 and RISC-V, U-Boot's `image.h`).
+    const OTHERS: [(usize, &[u8], &str); 5] = [
+        (4, b"zimg", "an EFI zboot image"),
+        (0x38, b"ARM\x64", "an Image for arm64"),
+        (0x38, b"RSC\x05", "an Image for RISC-V"),
+        (0, b"\x27\x05\x19\x56", "a uImage of U-Boot"),
+        (0, b"\xd0\x0d\xfe\xed", "a FIT image of U-Boot"),
+    ];
+    let is_at = |offset: usize, magic: &[u8]| head.get(offset..offset + magic.len()) == Some(magic);
+    if let Some((_, tool)) = COMPRESSED.iter().find(|(magic, _)| is_at(0, magic)) {
+        return Fault::Compressed(tool);
+    }
+    if let Some((.., name)) = OTHERS.iter().find(|(at, magic, _)| is_at(*at, magic)) {
+        return Fault::Other(name);
+    }
+    if !head.starts_with(b"MZ") {
+        return Fault::Unknown;
+    }
+    // The name of a section of systemd-stub(7), in the PE header.
+    if head.windows(7).any(|bytes| bytes == b".linux\0") {
+        Fault::Other("a unified kernel image (UKI), which holds a kernel in its section .linux")
+    } else {
+        Fault::Other("an EFI program")
     }
 }
 

@@ -155,7 +155,30 @@ fn says_what_is_wrong_with_a_bzimage() {
 fn says_what_is_no_kernel_at_all() {
     assert_eq!(look(b""), Err(Fault::Empty));
     assert_eq!(look(b"text"), Err(Fault::Unknown));
-    assert_eq!(look(b"\x1f\x8b\x08"), Err(Fault::Compressed));
+    assert_eq!(look(b"MZ"), Err(Fault::Other("an EFI program")));
+    for (at, magic, name) in [
+        (0, &b"\x1f\x8b\x08"[..], "compressed by gzip"),
+        (0, b"\xfd7zXZ\0", "compressed by xz"),
+        (0, b"\x28\xb5\x2f\xfd", "compressed by zstd"),
+        (0, b"BZh9", "compressed by bzip2"),
+        (0, b"\x02\x21\x4c\x18", "compressed by lz4"),
+        (0, b"\x04\x22\x4d\x18", "compressed by lz4"),
+        (0, b"\x5d\0\0\x80", "compressed by lzma"),
+        (0, b"\x89LZO\0\r\n\x1a\n", "compressed by lzop"),
+        (4, b"zimg", "an EFI zboot image"),
+        (0x38, b"ARM\x64", "an Image for arm64"),
+        (0x38, b"RSC\x05", "an Image for RISC-V"),
+        (0, b"\x27\x05\x19\x56", "a uImage"),
+        (0, b"\xd0\x0d\xfe\xed", "a FIT image"),
+        (0x178, b".linux\0\0", "a unified kernel image (UKI)"),
+    ] {
+        let mut file = vec![0; 0x300];
+        file[..2].copy_from_slice(b"MZ");
+        file[at..at + magic.len()].copy_from_slice(magic);
+        let fault = look(&file).unwrap_err().to_string();
+        assert!(fault.contains(name), "{name}: {fault}");
+        let _ = look(&file[..at + magic.len() - 1]);
+    }
     let folder = tempfile::tempdir().unwrap();
     let error = inspect(folder.path()).unwrap_err();
     assert!(error.to_string().contains("not a regular file"), "{error}");
