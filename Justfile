@@ -7,18 +7,16 @@ default:
     @just --list --unsorted
 
 # Build the reference guest into out/tty-burn and boot it
-tty-burn *ARGS: build
-    {{imgbuild}} tty-burn {{ARGS}}
+tty-burn *ARGS:
+    ./bootstrap --no-install tty-burn {{ARGS}}
 
 # Build imgbuild
 build:
-    cargo build --release --locked
+    cargo build --release --locked --package imgbuild
 
 # Run every test; real guests under TCG
-test *ARGS: build
-    # Once, with its progress, rather than in whichever test comes first.
-    {{imgbuild}} kernel build
-    IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --workspace {{ARGS}}
+test *ARGS:
+    ./bootstrap --no-install test {{ARGS}}
 
 # Check format, lints and shell scripts
 lint:
@@ -81,4 +79,4 @@ docs-check: build
     {{imgbuild}} api-schema | diff docs/api.schema.json -
 
 # What CI runs
-ci: lint docs-check tty-burn test (fuzz "10")
+ci: lint docs-check tty-burn test kvm (fuzz "10")

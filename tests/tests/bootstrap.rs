@@ -90,10 +90,10 @@ impl Machine {
     }
 }
 
-/// Every package that the script wants, by its own word.
-fn wanted() -> Vec<String> {
+/// Every package that the script wants for a command, by its own word.
+fn wanted_for(command: &str) -> Vec<String> {
     let machine = Machine::with_packages(&[]);
-    run(&mut machine.bootstrap(&["--print"]))
+    run(&mut machine.bootstrap(&["--print", command]))
         .succeeds()
         .stdout
         .lines()
@@ -102,7 +102,7 @@ fn wanted() -> Vec<String> {
 }
 
 fn all_but(left_out: &[&str]) -> Machine {
-    let wanted = wanted();
+    let wanted = wanted_for("test");
     let installed: Vec<_> = wanted
         .iter()
         .map(String::as_str)
@@ -123,52 +123,94 @@ fn is_well_formed_for_sh() {
 
 #[test]
 fn print_lists_what_is_missing_and_installs_nothing() {
-    let wanted = wanted();
+    let guests = wanted_for("tty-burn");
+    let tests = wanted_for("test");
     for package in [
         "gcc",
-        "g++",
         "qemu-system-x86",
+        "qemu-utils",
         "e2fsprogs",
         "linux-source-6.12",
     ] {
-        assert!(wanted.iter().any(|known| known == package), "{wanted:?}");
+        for wanted in [&guests, &tests] {
+            assert!(wanted.iter().any(|known| known == package), "{wanted:?}");
+        }
     }
-    let machine = all_but(&["bc", "qemu-utils"]);
+    // What only tests call is installed for them alone.
+    for package in ["g++", "busybox-static", "nftables", "python3-venv", "zstd"] {
+        assert!(tests.iter().any(|known| known == package), "{tests:?}");
+        assert!(!guests.iter().any(|known| known == package), "{guests:?}");
+    }
+    let machine = all_but(&["bc", "g++"]);
     machine.remove("just");
-    let finished = run(&mut machine.bootstrap(&["--print"])).succeeds();
-    assert_eq!(finished.stdout, "bc\nqemu-utils\njust\n");
+    let says = |arguments: &[&str]| run(&mut machine.bootstrap(arguments)).succeeds().stdout;
+    assert_eq!(says(&["--print"]), "bc\n");
+    assert_eq!(says(&["--print", "test"]), "bc\ng++\n");
+    assert_eq!(says(&["--print", "soak"]), "bc\ng++\njust\n");
     assert!(machine.arguments("apt-get").is_empty());
+    // What it does not install it does not list.
+    let machine = all_but(&["linux-source-6.12"]);
+    machine.env.stand_in("apt-cache", "exit 100");
+    assert_eq!(
+        run(&mut machine.bootstrap(&["--print"])).succeeds().stdout,
+        ""
+    );
 }
 
 #[test]
 fn without_apt_the_needs_are_printed() {
     let machine = Machine::with_packages(&[]);
     machine.remove("apt-get");
-    let finished = run(&mut machine.bootstrap(&["test"]))
+    let finished = run(&mut machine.bootstrap(&["bench"]))
         .exits(1)
         .says(&["no apt-get"]);
     for package in ["gcc", "qemu-system-x86", "just"] {
         assert!(finished.stdout.lines().any(|line| line == package));
     }
     assert!(machine.arguments("just").is_empty());
+    // `just` runs what there is.
+    run(&mut machine.bootstrap(&["--no-install", "bench"])).succeeds();
+    assert_eq!(machine.arguments("just"), ["bench"]);
 }
 
 #[test]
-fn with_nothing_missing_it_only_runs_just() {
+fn the_first_commands_need_no_just_and_build_what_they_run() {
     let machine = all_but(&[]);
+    machine.remove("just");
     machine.env.stand_in("id", "echo 1000");
-    for _ in 0..2 {
-        run(&mut machine.bootstrap(&["tty-burn", "--out", "a b"])).succeeds();
-    }
-    let once = ["tty-burn", "--out", "a b"];
-    assert_eq!(machine.arguments("just"), [once, once].concat());
+    machine.records(
+        "cargo",
+        &format!(
+            "/bin/mkdir -p target/release; printf '#!/bin/sh\\nfor word; do echo \"$word\"; done \
+             >>%s\\n' '{}' >target/release/imgbuild; /bin/chmod +x target/release/imgbuild",
+            machine.notes("imgbuild").display()
+        ),
+    );
+    run(&mut machine.bootstrap(&["tty-burn", "--out", "a b"])).succeeds();
+    let build = ["build", "--release", "--locked", "--package", "imgbuild"];
+    assert_eq!(machine.arguments("cargo"), build);
+    assert_eq!(machine.arguments("imgbuild"), ["tty-burn", "--out", "a b"]);
+    run(&mut machine.bootstrap(&["test", "--test", "a b"])).succeeds();
+    assert_eq!(machine.arguments("imgbuild")[3..], ["kernel", "build"]);
+    let tests = [
+        "test",
+        "--release",
+        "--locked",
+        "--workspace",
+        "--test",
+        "a b",
+    ];
+    assert_eq!(
+        machine.arguments("cargo")[5..],
+        [&build[..], &tests].concat()
+    );
     assert!(machine.arguments("apt-get").is_empty());
 }
 
 #[test]
 fn installs_what_is_missing_then_runs_just() {
     let machine = all_but(&["bc", "linux-source-6.12"]);
-    run(&mut machine.bootstrap(&["test"])).succeeds();
+    run(&mut machine.bootstrap(&["bench", "a b"])).succeeds();
     assert_eq!(
         machine.arguments("apt-get"),
         [
@@ -176,59 +218,78 @@ fn installs_what_is_missing_then_runs_just() {
             "install",
             "--yes",
             "--no-install-recommends",
+            "--no-remove",
             "bc",
             "linux-source-6.12"
         ]
     );
-    assert_eq!(machine.arguments("just"), ["test"]);
+    assert_eq!(machine.arguments("just"), ["bench", "a b"]);
 }
 
 #[test]
-fn what_an_installation_removes_is_installed_in_turn() {
+fn what_clashes_with_a_package_is_named_and_stays() {
     let machine = all_but(&["qemu-system-x86"]);
-    let once = machine.env.path().join("once");
-    machine.installs(&format!(
-        "[ \"$1\" = update ] || [ -e '{0}' ] || {{ : >'{0}'; sed -i /qemu-utils/d '{1}'; }}",
-        once.display(),
-        machine.installed().display()
-    ));
-    run(&mut machine.bootstrap(&["test"])).succeeds();
-    let apt = machine.arguments("apt-get");
-    assert_eq!(apt.iter().filter(|word| *word == "install").count(), 2);
-    assert_eq!(apt.last().unwrap(), "qemu-utils");
-    assert_eq!(machine.arguments("just"), ["test"]);
+    machine.records(
+        "apt-get",
+        "case $* in *--simulate*) echo 'Remv qemu-utils [1:10.0] (1:7.2 Debian:12)';; \
+         update) ;; *) exit 100;; esac",
+    );
+    run(&mut machine.bootstrap(&["tty-burn"]))
+        .exits(1)
+        .says(&["clash with qemu-utils", "apt-get install -t RELEASE"]);
+    assert!(
+        machine
+            .arguments("apt-get")
+            .contains(&"--no-remove".to_owned())
+    );
+    // The one that removes does so in a simulation.
+    let words = machine.arguments("apt-get");
+    let simulated = words.iter().position(|word| word == "--simulate").unwrap();
+    assert!(words[simulated..].contains(&"qemu-system-x86".to_owned()));
 }
 
 #[test]
-fn a_source_package_that_apt_does_not_know_is_not_asked_for() {
+fn a_source_package_that_apt_does_not_know_is_said_before_anything_is_built() {
     let machine = all_but(&["linux-source-6.12"]);
     machine.env.stand_in("apt-cache", "exit 100");
-    run(&mut machine.bootstrap(&["test"])).succeeds();
-    assert!(machine.arguments("apt-get").is_empty());
-    assert_eq!(machine.arguments("just"), ["test"]);
+    let said = [
+        "linux-source-6.12",
+        "bookworm-security",
+        "kernel.org",
+        "--kernel-source",
+    ];
+    run(&mut machine.bootstrap(&["bench"]))
+        .succeeds()
+        .says(&said);
+    // A repository may be new since the last update.
+    assert_eq!(machine.arguments("apt-get"), ["update"]);
+    assert_eq!(machine.arguments("just"), ["bench"]);
+    let given = run(&mut machine.bootstrap(&["bench", "--kernel", "k"])).succeeds();
+    assert!(!given.stderr.contains("kernel.org"), "{}", given.stderr);
 }
 
 #[test]
-fn a_user_installs_by_sudo_or_is_told_why_not() {
-    let machine = all_but(&["bc"]);
+fn a_user_installs_by_sudo_or_is_told_what_root_is_to_run() {
+    let machine = all_but(&["bc", "make"]);
     machine.env.stand_in("id", "echo 1000");
-    run(&mut machine.bootstrap(&["test"]))
-        .exits(1)
-        .says(&["need root to run: apt-get update"]);
+    run(&mut machine.bootstrap(&["bench"])).exits(1).says(&[
+        "run this as root",
+        "apt-get update; apt-get install --yes --no-install-recommends --no-remove bc make",
+    ]);
     assert!(machine.arguments("apt-get").is_empty());
 
     machine.records("sudo", "\"$@\"");
-    run(&mut machine.bootstrap(&["test"])).succeeds();
+    run(&mut machine.bootstrap(&["bench"])).succeeds();
     assert_eq!(machine.arguments("sudo")[..2], ["apt-get", "update"]);
-    assert_eq!(machine.arguments("apt-get").last().unwrap(), "bc");
-    assert_eq!(machine.arguments("just"), ["test"]);
+    assert_eq!(machine.arguments("apt-get").last().unwrap(), "make");
+    assert_eq!(machine.arguments("just"), ["bench"]);
 }
 
 #[test]
 fn just_does_not_run_when_an_installation_fails() {
     let machine = all_but(&["bc"]);
     machine.env.stand_in("apt-get", "exit 100");
-    run(&mut machine.bootstrap(&["test"])).exits(100);
+    run(&mut machine.bootstrap(&["bench"])).exits(100);
     assert!(machine.arguments("just").is_empty());
 }
 
@@ -265,17 +326,20 @@ fn an_emulated_machine_has_a_kernel_unpacked_once_and_none_installed() {
     let machine = all_but(&[]);
     run(&mut machine.bootstrap(&["soak"]))
         .exits(1)
-        .says(&["apt knows no linux-image-cloud-amd64"]);
+        .says(&["apt has no package linux-image-cloud-amd64"]);
+    // A repository may be new since the last update.
+    assert_eq!(machine.arguments("apt-get"), ["update"]);
     assert!(machine.arguments("just").is_empty());
 }
 
 #[test]
-fn a_missing_cargo_is_named() {
-    let machine = all_but(&[]);
+fn a_missing_cargo_is_named_before_anything_is_installed() {
+    let machine = all_but(&["bc"]);
     machine.remove("cargo");
     run(&mut machine.bootstrap(&["test"]))
         .exits(1)
         .says(&["no cargo", "https://rustup.rs"]);
+    assert!(machine.arguments("apt-get").is_empty());
 }
 
 #[test]
@@ -290,11 +354,11 @@ fn a_missing_just_is_built_once() {
          /bin/chmod +x .tools/bin/just",
     );
     for _ in 0..2 {
-        run(&mut machine.bootstrap(&["test"])).succeeds();
+        run(&mut machine.bootstrap(&["bench"])).succeeds();
     }
     assert_eq!(
         machine.arguments("cargo"),
         ["install", "just", "--locked", "--root", ".tools"]
     );
-    assert_eq!(machine.arguments("just"), ["test", "test"]);
+    assert_eq!(machine.arguments("just"), ["bench", "bench"]);
 }
