@@ -87,7 +87,7 @@ fn text_fits_80_columns_and_has_colours_only_when_asked() {
         let width = line.chars().count();
         assert!(width <= 80 || line.trim().starts_with("https://"), "{line}");
     }
-    assert!(plain.contains("\nthis host takes "), "{plain}");
+    assert!(plain.starts_with("this host takes "), "{plain}");
     assert!(!plain.contains('\u{1b}'));
     let coloured = run(command.env("CLICOLOR_FORCE", "1")).succeeds().stdout;
     assert!(coloured.contains('\u{1b}'));
@@ -371,6 +371,29 @@ fn hosts_of_others_are_judged_from_their_snapshots() {
             .exits(code)
             .shows(&[says]);
     }
+    // The answer comes first, then what can be done something about; the rest with -v.
+    host("kvm-group-missing")
+        .save(&env.path().join("host.json"))
+        .unwrap();
+    let text = |arguments: &[&str]| {
+        let check = ["check", "--guests", "1000", "--from", "host.json"];
+        run(env.imgbuild(check).args(arguments)).exits(3).stdout
+    };
+    let rows = |text: &str| {
+        text.lines()
+            .filter(|line| line.starts_with("ok       "))
+            .count()
+    };
+    let short = text(&[]);
+    assert!(short.starts_with("not ready"), "{short}");
+    assert!(short.contains("\n\nblocker  "), "{short}");
+    let unlisted = rows(&text(&["-v"]));
+    assert!(unlisted > 10, "{unlisted}");
+    assert_eq!(rows(&short), 0, "{short}");
+    assert!(
+        short.contains(&format!("ok: {unlisted} findings; -v lists them")),
+        "{short}"
+    );
     // The number wanted decides what stops it.
     host("pid-max-32768")
         .save(&env.path().join("host.json"))

@@ -878,6 +878,13 @@ fn prometheus_is_answered_where_it_asks() {
     fleet.wait();
     assert!(scrape(port).contains("imgbuild_restarts_total{fleet=\"f\"} 1\n"));
     fleet.end();
+
+    let any = Fleet::launch(&env, "g", 1, &["--metrics", "127.0.0.1:0"]);
+    let said = any.talk();
+    let (_, port) = said.split_once("http://127.0.0.1:").unwrap();
+    let port = port.split_once("/metrics").unwrap().0.parse().unwrap();
+    assert!(scrape(port).contains("imgbuild_guests_wanted{fleet=\"g\"} 1\n"));
+    any.end();
 }
 
 /// A supervisor that ends its fleet when it is asked for anything.

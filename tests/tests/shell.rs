@@ -194,8 +194,12 @@ fn serves_a_shell(fleet: &Fleet<'_>) {
     // The shell's own words are left to it.
     fleet.says("sh -c 'exit 3'", "", 3);
     fleet.answers("sh", b"echo $((1+1))\n", "2\n", 0);
+    // It is there for its shell, and burns when it is asked to.
+    assert_eq!(fleet.status()["burn"]["duty"], 0);
+    assert!(fleet.ssh("burn 50", b"").status.success());
     // A SIGHUP that init was not meant to get leaves the burn as it is.
     let duty = fleet.status()["burn"]["duty"].clone();
+    assert_eq!(duty, 50);
     fleet.says("kill -HUP 1", "", 0);
     assert_eq!(fleet.status()["burn"]["duty"], duty);
 
@@ -471,6 +475,7 @@ fn what_cannot_be_built_is_told_with_what_would_help() {
     let path = env.path().join("large.tar");
     let mut tar = tar::Builder::new(File::create(&path).unwrap());
     add(&mut tar, "large", (0, 0, 0o644), &vec![1; 80 << 20]);
+    add(&mut tar, "bin/sh", (0, 0, 0o755), b"#!");
     tar.finish().unwrap();
     let build = [
         "build",

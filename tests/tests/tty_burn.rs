@@ -38,17 +38,15 @@ fn manifest(out: &Path) -> Value {
 fn shows_a_guest_that_booted_and_burns() {
     let env = TestEnv::new();
     let finished = run(&mut env.imgbuild(["tty-burn"])).succeeds();
-    let words: Vec<Value> = finished
-        .stdout
-        .lines()
-        .filter_map(|line| line.strip_prefix("guest"))
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
-    let ready = words.iter().find(|word| word["event"] == "ready").unwrap();
-    assert_eq!(
-        [&ready["id"], &ready["identity"], &ready["disk"]],
-        ["g00000", "applied", "up"]
+    assert!(
+        !finished.stdout.contains("{\"event\""),
+        "{}",
+        finished.stdout
     );
+    let (_, next) = finished.stdout.split_once("next       ").unwrap();
+    let words: Vec<_> = next.split_whitespace().collect();
+    assert_eq!(words[0], imgbuild_tests::binary().to_str().unwrap());
+    assert_eq!(words[1..4], ["launch", "--count", "3"]);
 
     let (_, counter) = finished.stdout.split_once("burn counter ").unwrap();
     let (counter, _) = counter.split_once(" rounds").unwrap();
@@ -91,6 +89,15 @@ fn json_holds_the_report_and_the_resolved_values() {
     assert_eq!(report["boot"]["accel"], "tcg");
     let rounds = &report["boot"]["rounds"];
     assert!(rounds[0].as_u64() < rounds[1].as_u64(), "{rounds}");
+    let words = report["boot"]["words"].as_array().unwrap().iter();
+    let mut messages = words.filter_map(|word| serde_json::from_str(word.as_str()?).ok());
+    let ready: Value = messages
+        .find(|word: &Value| word["event"] == "ready")
+        .unwrap();
+    assert_eq!(
+        [&ready["id"], &ready["identity"], &ready["disk"]],
+        ["g00000", "applied", "up"]
+    );
     env.assert_no_process_left();
 }
 

@@ -1,5 +1,6 @@
 //! `imgbuild tty-burn` and `imgbuild build`.
 
+use std::env;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -14,6 +15,7 @@ use crate::cli::inputs::{find_recipe, source_date_epoch};
 use crate::recipe::{Place, Recipe, built_in, disk_size};
 use crate::trial::boot;
 use crate::units::ByteSize;
+use crate::vmm::Accel;
 
 /// Arguments of `tty-burn`.
 #[derive(Debug, Args)]
@@ -36,8 +38,8 @@ pub(super) struct Build {
     #[arg(long, value_name = "DIR", env = "IMGBUILD_OUT")]
     out: Option<PathBuf>,
 
-    /// Tar of the guest's root file system, plain, gzip or xz [default: the
-    /// recipe's]
+    /// Tar of the guest's root file system, plain or compressed by gzip, xz or zstd;
+    /// - for stdin [default: the recipe's]
     #[arg(long, value_name = "PATH", env = "IMGBUILD_ROOTFS")]
     rootfs: Option<PathBuf>,
 
@@ -148,6 +150,28 @@ fn json(built: &Built, boot: Option<&boot::Report>) -> Value {
     })
 }
 
+/// The command that launches guests of an output, as this program was called.
+fn next(folder: &Path, boot: Option<&boot::Report>) -> String {
+    let program = env::args_os().next().map(PathBuf::from);
+    let program = program.unwrap_or_else(|| PathBuf::from("imgbuild"));
+    let accel = match boot.map(|boot| boot.accel) {
+        Some(Accel::Tcg) => " --accel tcg",
+        Some(Accel::Kvm) | None => "",
+    };
+    let [program, folder] = [&program, folder].map(|path| word(&path.to_string_lossy()));
+    format!("{program} launch --count 3{accel} {folder}")
+}
+
+/// A word as a shell reads it.
+fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 /// What was built, for people.
 fn sentences(built: &Built, boot: Option<&boot::Report>) -> Vec<String> {
     let kernel = &built.manifest.kernel;
@@ -175,7 +199,9 @@ fn sentences(built: &Built, boot: Option<&boot::Report>) -> Vec<String> {
         built.manifest.options.overlays, built.manifest.options.disk_size
     ));
     if let Some(boot) = boot {
-        lines.extend(boot.words.iter().map(|line| format!("guest      {line}")));
+        // The guest's own messages are for programs (--json).
+        let kernel = boot.words.iter().filter(|line| !line.starts_with('{'));
+        lines.extend(kernel.map(|line| format!("guest      {line}")));
         lines.push(format!(
             "booted     under {} in {:.2} s on {}; burn counter {} → {} rounds",
             boot.accel.name(),
@@ -186,5 +212,6 @@ fn sentences(built: &Built, boot: Option<&boot::Report>) -> Vec<String> {
         ));
     }
     lines.push(format!("output     {}", built.folder.display()));
+    lines.push(format!("next       {}", next(&built.folder, boot)));
     lines
 }

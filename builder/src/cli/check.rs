@@ -14,7 +14,7 @@ use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::host::want::GuestUsers;
 use crate::net::tap::{self, Subnet};
 use crate::report::Colour;
-use crate::report::readiness::render;
+use crate::report::readiness::{Findings, render};
 use crate::store::claims::Register;
 use crate::trial::fix;
 use crate::trial::readiness::{self, Canaries, Question, Report};
@@ -111,7 +111,12 @@ impl Check {
         if self.json {
             print_json(&report)?;
         } else {
-            print_as_it_is(&render(&report, Colour::of_stdout()))?;
+            let listed = if tracing::enabled!(tracing::Level::DEBUG) {
+                Findings::All
+            } else {
+                Findings::NotOk
+            };
+            print_as_it_is(&render(&report, listed, Colour::of_stdout()))?;
         }
         Ok(exit(&report))
     }

@@ -14,6 +14,7 @@ use super::output::{self, Verbatim, is_reader_gone};
 use super::target::Target;
 use super::{Context, Exit, Failure};
 use crate::control::client::{self, Client, ClientError, Next};
+use crate::control::select;
 use crate::store::logs;
 use crate::units::GuestIndex;
 
@@ -27,7 +28,8 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Arguments of `console`.
 #[derive(Debug, Args)]
 pub(super) struct Console {
-    /// The guest, such as g00007
+    /// The guest, such as g00007 or 7
+    #[arg(value_parser = select::one)]
     guest: GuestIndex,
 
     #[command(flatten)]

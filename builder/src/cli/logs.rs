@@ -8,6 +8,7 @@ use clap::Args;
 use super::output::{Verbatim, is_reader_gone};
 use super::target::Target;
 use super::{Context, Exit, Failure};
+use crate::control::select;
 use crate::interrupt::Interrupt;
 use crate::store::logs;
 use crate::units::GuestIndex;
@@ -15,7 +16,8 @@ use crate::units::GuestIndex;
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub(super) struct Logs {
-    /// The guest, such as g00007
+    /// The guest, such as g00007 or 7
+    #[arg(value_parser = select::one)]
     guest: GuestIndex,
 
     #[command(flatten)]

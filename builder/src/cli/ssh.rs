@@ -15,6 +15,7 @@ use super::launch::fleet_name;
 use super::output::{is_reader_gone, print_json, print_text};
 use super::{Context, Exit, Failure};
 use crate::control::client::Client;
+use crate::control::select;
 use crate::control::types::Selection;
 use crate::fleet::ssh::{Outcome, Reachable, Tally, exit_code};
 use crate::guest::deadline;
@@ -33,8 +34,8 @@ pub(super) struct Ssh {
     #[arg(long, value_name = "FLEET", env = "IMGBUILD_FLEET", value_parser = fleet_name)]
     fleet: Option<String>,
 
-    /// The guest, such as g00007
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    /// The guest, such as g00007 or 7
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_parser = select::one)]
     guest: Option<GuestIndex>,
 
     /// Run the command on every guest

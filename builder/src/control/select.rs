@@ -55,6 +55,11 @@ impl fmt::Display for Selector {
     }
 }
 
+/// Reads one guest, by its id or its number.
+pub(crate) fn one(text: &str) -> Result<GuestIndex, String> {
+    guest(text).ok_or_else(|| format!("`{text}` does not name a guest: use g00007 or 7"))
+}
+
 /// A guest by its id or its number.
 fn guest(text: &str) -> Option<GuestIndex> {
     if text.starts_with('g') {
@@ -148,6 +153,15 @@ mod tests {
             (&[], (0..20).collect()),
         ] {
             assert_eq!(selected(words), Ok(guests), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn one_guest_is_named_by_id_or_number() {
+        let seven = GuestIndex::new(7).unwrap();
+        assert_eq!([one("g00007"), one("7")], [Ok(seven), Ok(seven)]);
+        for text in ["", "g7", "7-8", "g*", "-1", "100000"] {
+            assert!(one(text).unwrap_err().contains("use g00007 or 7"), "{text}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! A fleet's life under one supervisor: from its first start, or its adoption,
 //! to its end.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -64,6 +65,15 @@ pub(crate) struct Fleet<'a> {
     emit: &'a mut dyn FnMut(&Event),
 }
 
+/// Listens where Prometheus asks; port 0 is any that is free, so it is said which.
+fn listen(address: SocketAddr) -> Result<TcpListener, SuperviseError> {
+    let failed = |source| SuperviseError::Metrics { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    tracing::info!("metrics are at http://{bound}/metrics");
+    Ok(listener)
+}
+
 impl<'a> Fleet<'a> {
     /// Opens the fleet's control socket; its guests are members already.
     pub(crate) fn new(
@@ -82,10 +92,7 @@ impl<'a> Fleet<'a> {
         let bound = bound.doing(format!("listen on {}", control.display()))?;
         supervisor.watch_sockets()?;
         let metrics = match metrics {
-            Some(address) => Some(
-                std::net::TcpListener::bind(address)
-                    .map_err(|source| SuperviseError::Metrics { address, source })?,
-            ),
+            Some(address) => Some(listen(address)?),
             None => None,
         };
         let server = server::serve(bound, metrics, outbox).doing(SERVE)?;

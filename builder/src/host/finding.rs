@@ -46,7 +46,11 @@ impl Finding {
     pub fn in_full(&self) -> String {
         let mut text = format!(
             "{}: {} (need: {}): {}",
-            self.id, self.value, self.need, self.meaning
+            self.id,
+            self.value,
+            self.need,
+            // What helps follows in the same sentence.
+            self.meaning.trim_end_matches('.')
         );
         if let Some(guests) = self.guests {
             let _ = write!(text, "; allows {}", counted(guests, "guest"));

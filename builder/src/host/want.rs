@@ -54,6 +54,14 @@ impl Want {
         }
     }
 
+    /// What helps guests under KVM, or, if they are to run under it, TCG instead.
+    pub(crate) fn or_tcg(&self, instruction: &str) -> String {
+        match self.machine.accel {
+            Accel::Kvm => format!("{instruction}, or use --accel tcg"),
+            Accel::Tcg => instruction.to_owned(),
+        }
+    }
+
     /// How much something matters that only sharing pages needs.
     pub(crate) fn when_shared(&self, severity: Severity) -> Severity {
         match self.machine.sharing {

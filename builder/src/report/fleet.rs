@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::WIDTH;
 use crate::control::types::{Fleet, Guest, Stage};
+use crate::guest::Phase;
 use crate::guest::counts::listed;
 use crate::text::printable;
 use crate::units::counted;
@@ -74,14 +75,20 @@ fn cells(guest: &Guest) -> [String; 7] {
         guest.state.name().to_owned(),
         age(guest.for_seconds),
         or_none(guest.pid.map(|pid| pid.to_string())),
-        guest.restarts.to_string(),
+        starts(guest).to_string(),
         or_none(guest.ssh.as_deref().map(printable)),
         guest.reason.as_deref().map(printable).unwrap_or_default(),
     ]
 }
 
-fn row([id, state, age, pid, restarts, ssh, reason]: [String; 7]) -> String {
-    let line = format!("{id:6} {state:12} {age:>6} {pid:>7} {restarts:>6} {ssh:15} {reason}");
+/// How often it was started: once, and then again.
+fn starts(guest: &Guest) -> u32 {
+    let is_yet_to_start = guest.state == Phase::Planned && guest.restarts == 0;
+    guest.restarts + u32::from(!is_yet_to_start)
+}
+
+fn row([id, state, age, pid, starts, ssh, reason]: [String; 7]) -> String {
+    let line = format!("{id:6} {state:12} {age:>6} {pid:>7} {starts:>6} {ssh:15} {reason}");
     line.trim_end().to_owned()
 }
 
@@ -104,7 +111,7 @@ mod tests {
 
     use super::*;
     use crate::control::types::{Supervisor, Totals};
-    use crate::guest::{Desired, Phase};
+    use crate::guest::Desired;
 
     fn fleet() -> Fleet {
         let guest = |id: &str, state, reason: Option<&str>| Guest {
@@ -152,9 +159,13 @@ mod tests {
         assert_eq!(
             table(&fleet, Width::Whole),
             "GUEST  STATE           FOR     PID STARTS SSH             REASON\n\
-             g00000 ready        12m05s 4194304     12 127.0.0.1:65535\n\
-             g00001 unresponsive 12m05s 4194304     12 127.0.0.1:65535 late by 12 s \\u{1b}[2Jbut its vCPU waited"
+             g00000 ready        12m05s 4194304     13 127.0.0.1:65535\n\
+             g00001 unresponsive 12m05s 4194304     13 127.0.0.1:65535 late by 12 s \\u{1b}[2Jbut its vCPU waited"
         );
+        fleet.guests[0].restarts = 0;
+        assert!(table(&fleet, Width::Whole).contains("4194304      1 127"));
+        fleet.guests[0].state = Phase::Planned;
+        assert!(table(&fleet, Width::Whole).contains("4194304      0 127"));
         let cut = table(&fleet, Width::Cut);
         assert!(cut.lines().all(|line| line.chars().count() <= 80));
         assert!(cut.contains("late by 12 s"));

@@ -17,24 +17,34 @@ use crate::vmm::Sharing;
 const SEVERITY: usize = 9;
 const NAME: usize = 20;
 
-/// A report as text: findings, the worst first, then how many guests fit, then
-/// the answer.
-pub(crate) fn render(report: &Report, colour: Colour) -> String {
-    let mut text = String::new();
-    for finding in &report.findings {
+/// Which findings a report lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Findings {
+    /// Those that something can be done about.
+    NotOk,
+    All,
+}
+
+/// A report as text: the verdict, the findings, the worst first, and how many guests
+/// fit.
+pub(crate) fn render(report: &Report, listed: Findings, colour: Colour) -> String {
+    let mut text = wrapped(&printable(&report.verdict), 0);
+    text.push_str("\n\n");
+    let is_listed =
+        |finding: &&Finding| listed == Findings::All || finding.severity != Severity::Ok;
+    for finding in report.findings.iter().filter(is_listed) {
         text.push_str(&entry(finding, colour));
     }
-    text.push('\n');
-    text.push_str(&table(&report.ceiling, report.want.machine.sharing));
-    text.push('\n');
-    text.push_str(&wrapped(&printable(&report.verdict), 0));
-    // Again, since what came first has scrolled away.
-    for finding in report.obstacles() {
-        if let Some(fix) = &finding.fix {
-            let last = format!("{}: {fix}", finding.id);
-            let _ = write!(text, "\n{}", wrapped(&printable(&last), 2));
-        }
+    let fine = report
+        .findings
+        .iter()
+        .filter(|finding| !is_listed(finding))
+        .count() as u64;
+    if fine > 0 {
+        let _ = writeln!(text, "ok: {}; -v lists them", counted(fine, "finding"));
     }
+    text.push('\n');
+    text.push_str(table(&report.ceiling, report.want.machine.sharing).trim_end());
     text
 }
 

@@ -463,6 +463,11 @@ fn a_bad_request_is_told_what_is_wrong() {
     }
     let text = [request("POST", "/v1/guests/g00007/console", ""), vec![]].concat();
     assert_eq!(status(&served.exchange(&text)), 200);
+    let head = served.exchange(&request("HEAD", "/v1/fleet", ""));
+    assert_eq!(status(&head), 200);
+    let (fields, body) = head.split_once("\r\n\r\n").unwrap();
+    assert!(fields.contains("\r\ncontent-length: "), "{head}");
+    assert_eq!(body, "");
 }
 
 #[test]

@@ -88,17 +88,18 @@ fn vt(host: &Host, want: &Want) -> Finding {
             let fix = if is_guest(host) {
                 Fix::manual(
                     Needs::Choice,
-                    format!(
-                        "have the outer host nest ({}.nested=1, this VM with -cpu host), or use \
-                         --accel tcg",
+                    want.or_tcg(&format!(
+                        "have the outer host nest ({}.nested=1, this VM with -cpu host)",
                         vendor_module(host)
-                    ),
+                    )),
                 )
             } else {
                 Fix::manual(
                     Needs::Reboot,
-                    "switch on VT-x (Intel Virtualization Technology) or SVM in the firmware's \
-                     setup, or use --accel tcg",
+                    want.or_tcg(
+                        "switch on VT-x (Intel Virtualization Technology) or SVM in the firmware's \
+                         setup",
+                    ),
                 )
             };
             VT.finds(want.under_kvm(severity), "neither", need, meaning)

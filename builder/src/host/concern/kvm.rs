@@ -72,7 +72,7 @@ fn device(host: &Host, want: &Want) -> Finding {
                 need,
                 "No guest starts under KVM; a container has only the devices it is given.",
             )
-            .with_fix(given()),
+            .with_fix(given(want)),
         Device::Refused { why, group } => DEVICE
             .finds(
                 want.under_kvm(Severity::Blocker),
@@ -80,15 +80,15 @@ fn device(host: &Host, want: &Want) -> Finding {
                 need,
                 "No guest of this user starts under KVM.",
             )
-            .with_fix(permitted(host, why, group.as_deref())),
+            .with_fix(permitted(host, want, why, group.as_deref())),
     }
 }
 
 /// What gives a container the device.
-fn given() -> Fix {
+fn given(want: &Want) -> Fix {
     Fix::manual(
         Needs::Command,
-        "start the container with --device /dev/kvm, or use --accel tcg",
+        want.or_tcg("start the container with --device /dev/kvm"),
     )
 }
 
@@ -96,28 +96,29 @@ fn given() -> Fix {
 /// want of permission, which root has; EPERM, and any refusal of root, is a
 /// container's list of devices (kernel document admin-guide/cgroup-v2,
 /// "Device controller").
-fn permitted(host: &Host, why: &str, group: Option<&str>) -> Fix {
+fn permitted(host: &Host, want: &Want, why: &str, group: Option<&str>) -> Fix {
     if host.privileged || why.starts_with("Operation not permitted") {
-        return given();
+        return given(want);
     }
     if !why.starts_with("Permission denied") {
         return Fix::manual(
             Needs::Command,
-            "see what the kernel's log says of it (dmesg), or use --accel tcg",
+            want.or_tcg("see what the kernel's log says of it (dmesg)"),
         );
     }
     match group {
         Some(group) if group != "root" && group != "0" => Fix::manual(
             Needs::Group,
-            format!(
-                "join the group that owns it, and log in again: sudo usermod -aG {group} \
-                 \"$USER\"; or use --accel tcg"
-            ),
+            want.or_tcg(&format!(
+                "join the group that owns it, and log in again: sudo usermod -aG {group} \"$USER\""
+            )),
         ),
         _ => Fix::manual(
             Needs::File,
-            "give it to a group of yours by a udev rule: KERNEL==\"kvm\", GROUP=\"kvm\", \
-             MODE=\"0660\"; or use --accel tcg",
+            want.or_tcg(
+                "give it to a group of yours by a udev rule: KERNEL==\"kvm\", GROUP=\"kvm\", \
+                 MODE=\"0660\"",
+            ),
         ),
     }
 }
@@ -144,7 +145,7 @@ fn module(host: &Host, want: &Want) -> Finding {
             )
             .with_fix(Fix::manual(
                 Needs::Choice,
-                "use --accel tcg, or a host with kvm_intel or kvm_amd",
+                want.or_tcg("use a host with kvm_intel or kvm_amd"),
             ));
     }
     if host.kvm.device == Device::Open {
@@ -177,8 +178,8 @@ fn pvm(value: String, want: &Want) -> Finding {
     found.with_fix(Fix::manual(
         Needs::Choice,
         format!(
-            "use --accel tcg, or a host with kvm_intel or kvm_amd; guests with the patched kernel \
-             of {PVM_PROJECT} run there, and imgbuild builds none"
+            "{}; guests with the patched kernel of {PVM_PROJECT} run there, and imgbuild builds none",
+            want.or_tcg("use a host with kvm_intel or kvm_amd")
         ),
     ))
 }
@@ -211,7 +212,7 @@ fn probed(host: &Host, want: &Want) -> Vec<Finding> {
                     "ring 0 at the CPU's speed",
                     "A call that QEMU makes at the start of each guest fails here.",
                 )
-                .with_fix(another()),
+                .with_fix(another(want)),
         ],
         Some(Outcome::Ran(probe)) => vec![
             ring0(host, want, probe),
@@ -243,7 +244,7 @@ fn ring0(host: &Host, want: &Want, probe: &Probe) -> Finding {
         };
         RING0
             .finds(want.under_kvm(Severity::Blocker), value, need, meaning)
-            .with_fix(another())
+            .with_fix(another(want))
     } else {
         RING0.finds(Severity::Ok, value, need, speed(probe))
     }
@@ -284,7 +285,7 @@ fn instructions(want: &Want, probe: &Probe) -> Finding {
             need,
             "A guest's kernel dies at the first of them, before it can say anything.",
         )
-        .with_fix(another())
+        .with_fix(another(want))
 }
 
 fn exits(want: &Want, probe: &Probe) -> Finding {
@@ -308,15 +309,16 @@ fn exits(want: &Want, probe: &Probe) -> Finding {
             "Each byte on a guest's console and each kick of a virtio queue is an exit; a host \
              that is itself a guest pays several times for one.",
         )
-        .with_fix(another())
+        .with_fix(another(want))
 }
 
 /// What helps where KVM does not do what it should.
-fn another() -> Fix {
+fn another(want: &Want) -> Fix {
     Fix::manual(
         Needs::Choice,
-        "use --accel tcg, or a bare-metal host, or one whose outer hypervisor gives it real VT-x \
-         or SVM",
+        want.or_tcg(
+            "use a bare-metal host, or one whose outer hypervisor gives it real VT-x or SVM",
+        ),
     )
 }
 

@@ -308,6 +308,37 @@ fn every_finding_says_what_it_means_and_what_to_do() {
 }
 
 #[test]
+fn a_finding_in_full_is_one_sentence() {
+    for (name, findings) in all_found() {
+        for finding in findings {
+            let text = finding.in_full();
+            assert!(
+                !text.contains(".;") && !text.contains(";."),
+                "{name}: {text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn tcg_is_advised_to_those_alone_who_want_kvm() {
+    let mut advised = 0;
+    for (name, variant) in variants() {
+        for accel in ["kvm", "tcg"] {
+            let mut want = variant.want.clone();
+            merge(&mut want, &json!({"accel": accel}));
+            for finding in found(&variant.base, &variant.patch, &want) {
+                let fix = finding.fix.as_ref().map(ToString::to_string);
+                let says = fix.is_some_and(|fix| fix.contains("--accel tcg"));
+                assert!(!says || accel == "kvm", "{name}: {}", all_text(&finding));
+                advised += usize::from(says);
+            }
+        }
+    }
+    assert!(advised > 5, "{advised}");
+}
+
+#[test]
 fn amd_s_processors_are_not_told_of_what_only_vt_x_has() {
     let of_amd: Vec<_> = variants()
         .into_iter()
