@@ -340,7 +340,10 @@ fn belongs_to_us(metadata: &Metadata, path: &Path) -> Result<(), PrivateError> {
     Err(refused(
         path,
         &format!("belongs to user {owner}, and imgbuild runs as user {us}"),
-        &format!("run imgbuild as user {owner}, or move it away"),
+        &format!(
+            "run imgbuild as user {owner}, or name a folder of yours by XDG_STATE_HOME, \
+             XDG_CACHE_HOME or XDG_RUNTIME_DIR"
+        ),
     ))
 }
 

@@ -181,16 +181,23 @@ fn the_first_commands_need_no_just_and_build_what_they_run() {
     machine.records(
         "cargo",
         &format!(
-            "/bin/mkdir -p target/release; printf '#!/bin/sh\\nfor word; do echo \"$word\"; done \
-             >>%s\\n' '{}' >target/release/imgbuild; /bin/chmod +x target/release/imgbuild",
-            machine.notes("imgbuild").display()
+            "[ \"$1\" != test ] || echo \"$IMGBUILD_BIN\" >>'{1}'; \
+             /bin/mkdir -p target/release; printf '#!/bin/sh\\nfor word; do echo \"$word\"; done \
+             >>%s\\n' '{0}' >target/release/imgbuild; /bin/chmod +x target/release/imgbuild",
+            machine.notes("imgbuild").display(),
+            machine.notes("bin").display()
         ),
     );
     run(&mut machine.bootstrap(&["tty-burn", "--out", "a b"])).succeeds();
     let build = ["build", "--release", "--locked", "--package", "imgbuild"];
     assert_eq!(machine.arguments("cargo"), build);
     assert_eq!(machine.arguments("imgbuild"), ["tty-burn", "--out", "a b"]);
+    assert!(machine.arguments("bin").is_empty());
     run(&mut machine.bootstrap(&["test", "--test", "a b"])).succeeds();
+    let [binary] = &machine.arguments("bin")[..] else {
+        panic!("cargo test is to be told which imgbuild it tests");
+    };
+    assert!(binary.ends_with("/target/release/imgbuild"), "{binary}");
     assert_eq!(machine.arguments("imgbuild")[3..], ["kernel", "build"]);
     let tests = [
         "test",
@@ -264,6 +271,17 @@ fn a_source_package_that_apt_does_not_know_is_said_before_anything_is_built() {
     // A repository may be new since the last update.
     assert_eq!(machine.arguments("apt-get"), ["update"]);
     assert_eq!(machine.arguments("just"), ["bench"]);
+    // A user who may not install needs nothing else, and goes on.
+    machine.env.stand_in("id", "echo 1000");
+    run(&mut machine.bootstrap(&["bench"]))
+        .succeeds()
+        .says(&said);
+    assert_eq!(machine.arguments("apt-get"), ["update"]);
+    machine.env.stand_in("id", "echo 0");
+    let fragments = ["bench", "--kernel-config", "k"];
+    run(&mut machine.bootstrap(&fragments))
+        .succeeds()
+        .says(&said);
     let given = run(&mut machine.bootstrap(&["bench", "--kernel", "k"])).succeeds();
     assert!(!given.stderr.contains("kernel.org"), "{}", given.stderr);
 }

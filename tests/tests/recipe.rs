@@ -84,6 +84,11 @@ fn each_wrong_value_is_told_with_file_key_and_rule() {
             "quiet\\u0007",
             ["kernel.command_line = \"quiet\\u{7}\"", "printable"],
         ),
+        (
+            "loglevel=3",
+            "quiet tty.burn=50",
+            ["kernel.command_line = \"quiet tty.burn=50\"", "[burn]"],
+        ),
     ] {
         refused(&env, &good(), from, to, &said);
     }

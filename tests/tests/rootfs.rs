@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use imgbuild_tests::fleet::Fleet;
-use imgbuild_tests::{TestEnv, finish, run, start};
+use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
+use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Size of a file with holes.
@@ -96,10 +97,10 @@ fn a_pipe_that_ends_or_waits_is_not_a_root_file_system() {
 
     let mut waits = start(env.imgbuild(build).stdin(Stdio::piped()));
     // Half a header, so that it was begun to be read.
+    let pid = Pid::from_child(&waits);
     let stdin = waits.stdin.as_mut().unwrap();
     stdin.write_all(&[b'a'; 300]).unwrap();
-    let pid = Pid::from_child(&waits);
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    wait_until("the pipe is read", || ioctl_fionread(&*stdin).unwrap() == 0);
     kill_process(pid, Signal::INT).unwrap();
     finish(waits).exits(130).says(&["interrupted"]);
     assert!(!env.path().join("out/debian-shell").exists());

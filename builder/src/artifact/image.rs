@@ -1,5 +1,6 @@
 //! Whether a root file system's tar holds a user land that a guest can run.
 
+use crate::recipe::ExtraFile;
 use crate::text::{printable, printable_bytes};
 use crate::tree::Tree;
 use crate::tree::node::Kind;
@@ -10,15 +11,16 @@ const SHELL: &str = "/bin/sh";
 /// Most names that an error lists.
 const LISTED: usize = 5;
 
-/// Finds out whether `root` holds `/bin/sh`, or the program of the recipe's
-/// `command`; else tells what it holds.
-pub(super) fn check(root: &Tree, command: &[String]) -> Result<(), String> {
+/// Finds out whether `root`, with the recipe's own files, holds `/bin/sh`, or the
+/// program of the recipe's `command`; else tells what it holds.
+pub(super) fn check(root: &Tree, command: &[String], files: &[ExtraFile]) -> Result<(), String> {
     let program = command.first().map(String::as_str);
-    if [Some(SHELL), program]
-        .into_iter()
-        .flatten()
-        .any(|path| runs(root, path))
-    {
+    let added = |path: &str| {
+        let mut files = files.iter();
+        files.any(|file| file.path == path && file.mode & 0o111 != 0)
+    };
+    let mut programs = [Some(SHELL), program].into_iter().flatten();
+    if programs.any(|path| runs(root, path) || added(path)) {
         return Ok(());
     }
     let wanted = match program {
@@ -64,6 +66,8 @@ fn instead(root: &Tree) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::tree::node::Attributes;
 
@@ -79,18 +83,30 @@ mod tests {
 
     #[test]
     fn a_shell_is_found_by_the_links_to_it() {
-        assert_eq!(check(&tree(&[("bin/sh", 0o755)]), &[]), Ok(()));
+        assert_eq!(check(&tree(&[("bin/sh", 0o755)]), &[], &[]), Ok(()));
         let mut merged = tree(&[("usr/bin/dash", 0o755)]);
         merged.add_symlink("bin", PLAIN, "usr/bin").unwrap();
         merged
             .add_symlink("usr/bin/sh", PLAIN, "/../bin/dash")
             .unwrap();
-        assert_eq!(check(&merged, &[]), Ok(()));
+        assert_eq!(check(&merged, &[], &[]), Ok(()));
         // An image without a shell runs its program.
         let app = ["/app".to_owned()];
-        assert_eq!(check(&tree(&[("app", 0o755)]), &app), Ok(()));
+        assert_eq!(check(&tree(&[("app", 0o755)]), &app, &[]), Ok(()));
+        let file = ExtraFile {
+            path: "/app".to_owned(),
+            source: "app".into(),
+            mode: 0o755,
+        };
+        let other = tree(&[("other", 0o755)]);
+        assert_eq!(check(&other, &app, slice::from_ref(&file)), Ok(()));
+        let plain = ExtraFile {
+            mode: 0o644,
+            ..file
+        };
+        assert!(check(&other, &app, &[plain]).is_err());
         assert!(
-            check(&tree(&[("other", 0o755)]), &app)
+            check(&tree(&[("other", 0o755)]), &app, &[])
                 .unwrap_err()
                 .contains("nor /app")
         );
@@ -122,7 +138,7 @@ mod tests {
                 "it has a, b, c, d, e and more",
             ),
         ] {
-            let error = check(&tree, &[]).unwrap_err();
+            let error = check(&tree, &[], &[]).unwrap_err();
             assert!(
                 error.starts_with("it has no /bin/sh that can be run: "),
                 "{error}"

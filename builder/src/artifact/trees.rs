@@ -48,7 +48,7 @@ pub(super) fn trees(
             return Err(BuildError::Interrupted);
         }
         read?;
-        image::check(&root, command).map_err(|reason| BuildError::Image {
+        image::check(&root, command, &recipe.files).map_err(|reason| BuildError::Image {
             archive: name,
             reason,
         })?;

@@ -411,9 +411,14 @@ pub(crate) fn selected(
         .partition(|guest| all.contains(*guest));
     found.sort_unstable();
     found.dedup();
+    let ends = (all.iter().next(), all.iter().last());
+    let has = match ends {
+        (Some(first), Some(last)) => format!("{first} to {last}"),
+        _ => "none".to_owned(),
+    };
     let refused = unknown.into_iter().map(|id| Refusal {
         id,
-        reason: format!("there is no such guest: the fleet has {}", all.count()),
+        reason: format!("there is no such guest: the fleet has {has}"),
     });
     (found, refused.collect())
 }

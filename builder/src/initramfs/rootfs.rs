@@ -41,7 +41,7 @@ const UNSUPPORTED: [(&[u8], &str); 4] = [
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
     /// A compression that is not read here.
-    #[error("{archive} is a {format} file: give a tar, plain or compressed by gzip, xz or zstd")]
+    #[error("{archive} is a file of {format}: give a tar, plain or compressed by gzip, xz or zstd")]
     Compression {
         /// The archive.
         archive: String,
@@ -188,6 +188,10 @@ fn add_entry(tree: &mut Tree, entry: &mut Entry<impl Read>) -> Result<(), TreeEr
         let target = target.or_else(|| entry.link_name_bytes());
         target.ok_or_else(|| TreeError::entry(&path, Problem::NoTarget))
     };
+    if pax.sparse.is_without_size() {
+        let missing = io::Error::other("it is sparse, and its size with the holes is missing");
+        return Err(damaged(&path, &missing));
+    }
     if let Some(size) = pax.sparse.size {
         let sparse = Sparse::new(entry, pax.sparse, size);
         let content = sparse.map_err(|error| damaged(&path, &error))?;

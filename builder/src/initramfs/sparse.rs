@@ -32,6 +32,11 @@ pub(super) struct Records {
 }
 
 impl Records {
+    /// Whether there is a map, and not the size of the file that it is for.
+    pub(super) fn is_without_size(&self) -> bool {
+        self.size.is_none() && (self.map_is_in_content || !self.map.is_empty())
+    }
+
     /// Takes the record `GNU.sparse.` and `key`.
     pub(super) fn take(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
         match key {
@@ -221,6 +226,22 @@ mod tests {
         // A file that is one hole, and the part without bytes that GNU tar ends with.
         let map = [("size", "3"), ("map", "3,0")];
         assert_eq!(content(records(&map).unwrap(), b"").unwrap(), b"\0\0\0");
+    }
+
+    #[test]
+    fn a_map_needs_the_size_of_its_file() {
+        for (map, is_without) in [
+            (&[("major", "1")][..], true),
+            (&[("map", "0,1")], true),
+            (&[("map", "0,1"), ("size", "1")], false),
+            (&[("name", "x")], false),
+        ] {
+            assert_eq!(
+                records(map).unwrap().is_without_size(),
+                is_without,
+                "{map:?}"
+            );
+        }
     }
 
     #[test]

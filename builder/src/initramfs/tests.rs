@@ -475,7 +475,7 @@ fn other_compressions_are_named() {
         assert_eq!(
             message(start),
             format!(
-                "rootfs.tar is a {name} file: give a tar, plain or compressed by gzip, xz or zstd"
+                "rootfs.tar is a file of {name}: give a tar, plain or compressed by gzip, xz or zstd"
             )
         );
     }

@@ -231,7 +231,7 @@ impl RecipeFile {
             label.is_ok(),
             "disk.label",
             format!("{:?}", self.disk.label),
-            "must be 1 to 16 bytes, as ext4 is_met them",
+            "must be 1 to 16 bytes, as ext4 holds them",
         );
         rules.require(
             !self.kernel.fragments.is_empty(),
@@ -247,6 +247,13 @@ impl RecipeFile {
                 "must be the name of a file in kernel-config without .config",
             );
         }
+        let mut words = self.kernel.command_line.split(' ');
+        rules.require(
+            !words.any(|word| word.starts_with("tty.burn")),
+            "kernel.command_line",
+            format!("{:?}", self.kernel.command_line),
+            "must not hold tty.burn: guests boot quiet, and burn as [burn] says",
+        );
         rules.require(
             self.kernel.command_line.len() <= 1024
                 && self

@@ -128,7 +128,7 @@ mod tests {
         fs::create_dir(&process).unwrap();
         let told = merged(&process).unwrap_err();
         assert!(told.contains("from Linux 5.19 on"), "{told}");
-        let endless = "1".repeat(5 << 20);
+        let endless = "1".repeat(17 << 20);
         for (merging, stat, pages) in [
             ("5\n", "ksm_rmap_items 9\nksm_zero_pages 3\n", Some(8)),
             ("5\n", "", Some(5)),

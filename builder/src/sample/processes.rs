@@ -10,8 +10,8 @@ use super::meminfo;
 /// paths of 4 KiB each.
 const COMMAND_LINE_MAX: u64 = 32 << 10;
 /// Most bytes of another file of a process, which may have 65,536 groups and as many
-/// mappings.
-const FILE_MAX: u64 = 4 << 20;
+/// mappings, of some 100 bytes each and a path.
+const FILE_MAX: u64 = 16 << 20;
 
 /// The folder of each process below `root`.
 pub(crate) fn folders(root: &Path) -> io::Result<impl Iterator<Item = io::Result<PathBuf>>> {
@@ -226,7 +226,7 @@ mod tests {
         assert!(bytes(&["VmPTE", "Threads"]).is_err());
         assert_eq!(field(process.path(), "status", "Threads").unwrap(), "3");
         assert!(field(process.path(), "status", "VmSwap").is_err());
-        let endless = file("status", "VmPTE: 1 kB\n".repeat(1 << 19));
+        let endless = file("status", "VmPTE: 1 kB\n".repeat(1 << 21));
         assert!(super::bytes(endless.path(), "status", &["VmPTE"]).is_err());
         let huge = file("status", "VmPTE: 18446744073709551615 kB\n");
         assert!(super::bytes(huge.path(), "status", &["VmPTE"]).is_err());
