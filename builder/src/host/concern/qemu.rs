@@ -109,19 +109,19 @@ pub(crate) fn judge(qemu: &Qemu) -> Vec<Finding> {
                 None => version.clone(),
             };
             vec![
-                QEMU.finds(severity, value, &need, meaning)
+                QEMU.finds(severity, &value, &need, meaning)
                     .with_fix(package),
-                judge_microvm(*microvm),
+                judge_microvm(*microvm, &value),
             ]
         }
     }
 }
 
-fn judge_microvm(there: bool) -> Finding {
+fn judge_microvm(there: bool, qemu: &str) -> Finding {
     let (severity, value) = if there {
-        (Severity::Ok, "present")
+        (Severity::Ok, "present".to_owned())
     } else {
-        (Severity::Blocker, "absent")
+        (Severity::Blocker, format!("absent from {qemu}"))
     };
     MICROVM
         .finds(
