@@ -162,7 +162,7 @@ impl Tree {
 
     /// What stands at `path`, links followed; `None` if they lead nowhere.
     pub(crate) fn find(&self, path: impl AsRef<[u8]>) -> Option<&Node> {
-        let mut ahead: VecDeque<&[u8]> = parts(path.as_ref()).collect();
+        let mut ahead: VecDeque<_> = parts(path.as_ref()).map(<[u8]>::to_vec).collect();
         let mut here = Vec::new();
         let mut found = None;
         let mut links = 0;
@@ -171,19 +171,14 @@ impl Tree {
                 leave(&mut here);
                 continue;
             }
-            let next = join(&here, name);
+            let next = join(&here, &name);
             let node = &self.nodes[*self.paths.get(&next)?];
             if let Kind::Symlink(target) = &node.kind {
                 links += 1;
                 if links > MAX_LINKS {
                     return None;
                 }
-                if target.starts_with(b"/") {
-                    here.clear();
-                }
-                for part in parts(target).rev() {
-                    ahead.push_front(part);
-                }
+                follow(target, &mut here, &mut ahead);
             } else {
                 here = next;
                 found = Some(node);
@@ -302,12 +297,7 @@ impl Tree {
                     if links > MAX_LINKS {
                         return Err(refuse(Problem::LinkLoop));
                     }
-                    if target.starts_with(b"/") {
-                        here.clear();
-                    }
-                    for part in parts(target).rev() {
-                        ahead.push_front(part.to_owned());
-                    }
+                    follow(target, &mut here, &mut ahead);
                 }
                 Some(Kind::File(_) | Kind::Device(_)) => {
                     let parent = printable_bytes(&next);
@@ -321,6 +311,16 @@ impl Tree {
             return Err(refuse(Problem::PathTooLong));
         }
         Ok(at)
+    }
+}
+
+/// Goes on by the target of a link that stands in the folder `here`.
+fn follow(target: &[u8], here: &mut Vec<u8>, ahead: &mut VecDeque<Vec<u8>>) {
+    if target.starts_with(b"/") {
+        here.clear();
+    }
+    for part in parts(target).rev() {
+        ahead.push_front(part.to_owned());
     }
 }
 

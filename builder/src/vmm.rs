@@ -136,6 +136,12 @@ pub enum Outbound {
     Open,
 }
 
+impl From<bool> for Outbound {
+    fn from(is_open: bool) -> Self {
+        if is_open { Self::Open } else { Self::Closed }
+    }
+}
+
 /// How a guest's machine is, as its VMM tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MachineState {

@@ -21,7 +21,7 @@ use crate::net::tap::Subnet;
 use crate::store::users::Users;
 use crate::trial::readiness::Canaries;
 use crate::units::{ByteSize, GuestRange, counted};
-use crate::vmm::{Accel, Choice, Net, Outbound, Sharing};
+use crate::vmm::{Accel, Choice, Net, Sharing};
 use crate::{outlet, recipe};
 
 mod printer;
@@ -306,11 +306,7 @@ impl Launch {
             qemu: (self.how.qemu).program(&context.directories.cache, &context.interrupt)?,
             machine: self.how.machine(),
             ssh_key: self.ssh_key,
-            outbound: if network.net_outbound {
-                Outbound::Open
-            } else {
-                Outbound::Closed
-            },
+            outbound: network.net_outbound.into(),
             tap_subnet,
             restart: supervision.restart,
             burn_at: supervision.burn_at,

@@ -125,11 +125,7 @@ impl TryFrom<SpecFile> for FleetSpec {
                 net: file.net,
                 memory: file.memory,
             },
-            outbound: if file.outbound {
-                Outbound::Open
-            } else {
-                Outbound::Closed
-            },
+            outbound: file.outbound.into(),
             tap_subnet: file.tap_subnet,
             command_line: file.command_line,
             burn: file.burn,
