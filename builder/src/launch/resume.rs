@@ -2,6 +2,7 @@
 //! last.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Signal, pidfd_send_signal};
 
@@ -119,6 +120,9 @@ pub(crate) fn supervise(
     Ok(Launched::Over(summary))
 }
 
+/// How long guests that are ending may take before they are started again.
+const END_WAIT: Duration = Duration::from_secs(10);
+
 /// Takes charge of the guests that live, and notes those that are gone.
 fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError> {
     let site = supervisor.site();
@@ -164,12 +168,17 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         tracing::warn!("{guest} (process {pid}) is killed: {why}");
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
     }
+    let until = Instant::now() + END_WAIT;
     for (guest, past) in &past.guests {
         let guest = *guest;
         let Some(member) = supervisor.members().get(guest) else {
             continue;
         };
         let lives = member.lives();
+        if let Some(run) = past.last.filter(|_| !lives) {
+            orphans::wait_for_end(run.pid, run.start_time, until)
+                .doing(format!("wait for the end of {guest} (process {})", run.pid))?;
+        }
         supervisor.remember(guest, past.restarts, past.over);
         if past.desired == Desired::Down {
             supervisor.request(guest, &GuestEvent::Stop(STOP_GRACE));

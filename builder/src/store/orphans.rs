@@ -5,10 +5,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::spec::FleetSpec;
+use crate::interrupt::poll_until;
 use crate::sample::processes::{command_line, folders, ids, is_gone, stat};
 use crate::units::{GuestIndex, Instance};
 use crate::vmm::qemu::traces::uuids;
@@ -114,6 +117,24 @@ pub fn open(pid: u32, start_time: u64, mark: Mark, guest: GuestIndex) -> Option<
     let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
     let held = pidfd_open(raw, PidfdFlags::empty()).ok()?;
     is_guest(Path::new("/"), pid, start_time, mark, guest).then_some(held)
+}
+
+/// Waits until that process has ended, if it has not yet: `false` if it still has not
+/// by then.
+///
+/// A process that is killed gives up its command line first, and its files only
+/// later: until it has ended, its port is taken and its overlay locked.
+pub fn wait_for_end(pid: u32, start_time: u64, until: Instant) -> io::Result<bool> {
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(held) = raw.and_then(|raw| pidfd_open(raw, PidfdFlags::empty()).ok()) else {
+        return Ok(true);
+    };
+    match self::start_time(Path::new("/"), pid) {
+        Ok(started) if started == start_time => {
+            poll_until(&mut [PollFd::new(&held, PollFlags::IN)], Some(until))
+        }
+        _ => Ok(true),
+    }
 }
 
 /// What tells the fleet of a guest that runs as the process `pid`, started at

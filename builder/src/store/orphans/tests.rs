@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Signal, pidfd_send_signal};
 
@@ -272,4 +273,24 @@ fn a_real_process_is_found_held_and_ended() {
     assert!(open(pid, start, mark, guest(4)).is_none());
     process.0.wait().unwrap();
     assert!(start_time(root, pid).is_err());
+}
+
+#[test]
+fn waits_until_a_process_has_ended() {
+    let mut process = Waiting::start("");
+    let pid = process.0.id();
+    let start = start_time(Path::new("/"), pid).unwrap();
+    let soon = || Instant::now() + Duration::from_millis(20);
+    let late = || Instant::now() + Duration::from_secs(60);
+    assert!(!wait_for_end(pid, start, soon()).unwrap());
+    assert!(wait_for_end(pid, start + 1, late()).unwrap(), "another process");
+
+    process.0.kill().unwrap();
+    // It is not waited for: a zombie has ended.
+    assert!(wait_for_end(pid, start, late()).unwrap());
+    process.0.wait().unwrap();
+    assert!(wait_for_end(pid, start, late()).unwrap());
+    for nobody in [0, u32::MAX, i32::MAX.cast_unsigned()] {
+        assert!(wait_for_end(nobody, start, late()).unwrap());
+    }
 }
