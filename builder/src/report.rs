@@ -3,6 +3,7 @@
 use anstyle::{AnsiColor, Style};
 
 pub(crate) mod fleet;
+pub(crate) mod memory;
 pub(crate) mod readiness;
 
 const WIDTH: usize = 80;

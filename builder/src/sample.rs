@@ -1,5 +1,6 @@
 //! What processes, their control groups and KSM use now, read from the kernel's files.
 
+pub(crate) mod account;
 pub(crate) mod cgroup;
 pub mod footprint;
 pub(crate) mod ksm;

@@ -295,6 +295,14 @@ fn a_user_installs_by_sudo_or_is_told_what_root_is_to_run() {
         "apt-get update; apt-get install --yes --no-install-recommends --no-remove bc make",
     ]);
     assert!(machine.arguments("apt-get").is_empty());
+    // One line, whatever the lists know before they are updated.
+    let new = all_but(&["bc", "linux-source-6.12"]);
+    new.env.stand_in("id", "echo 1000");
+    new.env.stand_in("apt-cache", "exit 100");
+    run(&mut new.bootstrap(&["bench"])).exits(1).says(&[
+        "--no-remove bc; apt-get install --yes --no-install-recommends --no-remove \
+         linux-source-6.12",
+    ]);
 
     machine.records("sudo", "\"$@\"");
     run(&mut machine.bootstrap(&["bench"])).succeeds();

@@ -5,8 +5,10 @@
 use std::time::Duration;
 
 use imgbuild::vmm::Net;
-use imgbuild_tests::TestEnv;
+use imgbuild_tests::fleet::Fleet;
 use imgbuild_tests::guest::{Guest, Way};
+use imgbuild_tests::{TestEnv, run, workspace};
+use serde_json::Value;
 
 /// Windows watched for one without a wakeup. Timers of the first minute, and
 /// whatever else a busy machine does to QEMU, fall into some, not into all.
@@ -30,4 +32,63 @@ fn guests_of_a_fleet_touch_little_share_most_and_sleep() {
         let least = guest.iter().map(|seen| seen.vcpu).min();
         assert_eq!(least, Some(0), "{wakeups:?}");
     }
+}
+
+#[test]
+fn what_a_fleet_costs_is_what_its_cgroup_says() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "m", 6, &[]);
+    let memory = || -> Value {
+        let shown = run(&mut fleet.imgbuild(["ps", "--memory", "--json"])).succeeds();
+        serde_json::from_str(&shown.stdout).unwrap()
+    };
+    let figure = |shown: &Value, pointer: &str| shown.pointer(pointer).unwrap().as_f64().unwrap();
+    let shown = memory();
+    let parts = ["cannot_merge", "shared_by_all", "kernel", "ksm"];
+    let parts = parts.map(|part| figure(&shown, &format!("/parts/{part}")));
+    let sum: f64 = parts.iter().sum();
+    assert_eq!(figure(&shown, "/bytes").to_bits(), sum.to_bits(), "{shown}");
+    let seen = figure(&shown, "/page_tables") + figure(&shown, "/kernel_stacks");
+    assert!(figure(&shown, "/parts/kernel") >= seen, "{shown}");
+
+    let guests = fleet.ps().guests;
+    let pids = guests.iter().map(|guest| guest.pid.unwrap());
+    let pids: Vec<_> = [fleet.supervisor()]
+        .into_iter()
+        .chain(pids)
+        .map(|pid| pid.to_string())
+        .collect();
+    // Other processes of this machine share QEMU's files: when one comes or goes,
+    // the fleet's part of them changes.
+    let mut seen = Vec::new();
+    let agree = (0..5).any(|_| {
+        let before = figure(&memory(), "/bytes");
+        let mut script = env.command(workspace().join("tests/fleet-memory"));
+        let read = run(script.args(&pids)).succeeds();
+        let read: f64 = read.stdout.trim().parse().unwrap();
+        let after = figure(&memory(), "/bytes");
+        seen.push((before, read, after));
+        read >= before.min(after) * 0.97 && read <= before.max(after) * 1.03
+    });
+    assert!(
+        agree,
+        "imgbuild's figure, the script's, imgbuild's: {seen:?}"
+    );
+
+    // People see the figure first, and of these guests alone.
+    let text = run(&mut fleet.imgbuild(["ps", "--memory", "1-2"])).succeeds();
+    assert!(text.stdout.starts_with("m: "), "{}", text.stdout);
+    let rows = text.stdout.lines().filter(|line| line.starts_with("g0"));
+    assert_eq!(rows.count(), 2, "{}", text.stdout);
+    run(&mut fleet.imgbuild(["ps", "--memory", "--state", "ready"])).exits(2);
+
+    // An orphaned fleet costs the same, less its supervisor.
+    fleet.kill_supervisor();
+    fleet.wait_until_unsupervised();
+    let orphaned = run(&mut fleet.imgbuild(["ps", "--memory", "--json"])).succeeds();
+    let orphaned: Value = serde_json::from_str(&orphaned.stdout).unwrap();
+    assert_eq!(orphaned["supervisor"], 0);
+    assert_eq!(orphaned["guests"].as_array().unwrap().len(), 6);
+    fleet.resume().succeeds();
+    fleet.end();
 }

@@ -9,9 +9,11 @@ use super::target::{Target, chosen};
 use super::{Context, Exit, Failure};
 use crate::control::bridge::Detail;
 use crate::control::select::Selector;
-use crate::control::unsupervised::unsupervised;
+use crate::control::unsupervised::{self, unsupervised};
 use crate::guest::Phase;
+use crate::report;
 use crate::report::fleet::{Width, headline, table};
+use crate::store::folder::Found;
 
 /// Arguments of `ps`.
 #[derive(Debug, Args)]
@@ -26,6 +28,10 @@ pub(super) struct Ps {
     #[arg(long, value_name = "STATE")]
     state: Vec<Phase>,
 
+    /// Show what the fleet costs this host in memory: a guest, in all, and its parts
+    #[arg(long, conflicts_with = "state")]
+    memory: bool,
+
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -34,6 +40,9 @@ pub(super) struct Ps {
 impl Ps {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let found = self.target.find_anywhere(context)?;
+        if self.memory {
+            return self.show_memory(context, &found);
+        }
         let mut fleet = if found.is_supervised() {
             context
                 .client(&found.name, &found.paths)
@@ -58,6 +67,23 @@ impl Ps {
             };
             print(&headline(&fleet))?;
             print_text(&table(&fleet, width))?;
+        }
+        Ok(Exit::Done)
+    }
+
+    fn show_memory(&self, context: &Context, found: &Found) -> Result<Exit, Failure> {
+        let (fleet, mut memory) = if found.is_supervised() {
+            let client = context.client(&found.name, &found.paths);
+            (client.fleet(Detail::Whole)?, client.memory()?)
+        } else {
+            (unsupervised(found)?, unsupervised::memory(found)?)
+        };
+        let chosen = chosen(&self.guests, &fleet)?;
+        memory.guests.retain(|guest| chosen.contains(&guest.id));
+        if self.json {
+            print_json(&memory)?;
+        } else {
+            print_text(&report::memory::memory(&memory))?;
         }
         Ok(Exit::Done)
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use mio::Waker;
 use tokio::sync::{mpsc as stream, oneshot};
 
+use super::memory::Processes;
 use super::types::{ActAnswer, ActRequest, Answer, AskRequest, Event, Fleet, Guest, Selection};
 use crate::units::GuestIndex;
 
@@ -23,6 +24,8 @@ pub(crate) enum Request {
         detail: Detail,
         reply: oneshot::Sender<Fleet>,
     },
+    /// The processes that the fleet consists of, for whoever measures them.
+    Processes { reply: oneshot::Sender<Processes> },
     Guest {
         guest: GuestIndex,
         /// For the answer; `None` if there is no such guest.

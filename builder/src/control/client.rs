@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::bridge::{Act, Detail};
 use super::types::{
-    API_VERSION, ActAnswer, ActRequest, AttendRequest, Error, Event, Fleet, ScaleRequest,
+    API_VERSION, ActAnswer, ActRequest, AttendRequest, Error, Event, Fleet, Memory, ScaleRequest,
     Selection, Typed,
 };
 use crate::control::client::body::Body;
@@ -77,6 +77,11 @@ impl Client {
             Detail::Summary => "fleet?guests=false",
         };
         self.get(path)?.document()
+    }
+
+    /// What the fleet costs its host in memory.
+    pub(crate) fn memory(&self) -> Result<Memory, ClientError> {
+        self.get("memory")?.document()
     }
 
     #[cfg(test)]

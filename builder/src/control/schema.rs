@@ -15,6 +15,7 @@ pub(crate) fn schema() -> Value {
         };
     }
     let fleet = reference!(types::Fleet);
+    let memory = reference!(types::Memory);
     let guest = reference!(types::Guest);
     let act = reference!(types::ActRequest);
     let acted = reference!(types::ActAnswer);
@@ -31,6 +32,7 @@ pub(crate) fn schema() -> Value {
         "version": types::API_VERSION,
         "paths": {
             "GET /v1/fleet": { "answer": fleet },
+            "GET /v1/memory": { "answer": memory },
             "GET /v1/guests/ID": { "answer": guest },
             "POST /v1/stop": { "request": act, "answer": acted },
             "POST /v1/kill": { "request": act, "answer": acted },

@@ -118,6 +118,77 @@ pub struct Burn {
     pub rounds: u64,
 }
 
+/// `GET /v1/memory`: what the fleet costs its host in memory now, in bytes;
+/// `imgbuild ps --memory --json`. `docs/density.md` defines each figure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Memory {
+    /// See [`API_VERSION`].
+    pub api: u32,
+    /// The fleet's name.
+    pub fleet: String,
+    /// The sum of the parts.
+    pub bytes: u64,
+    /// The same divided by the number of guests below; null without any.
+    pub bytes_a_guest: Option<u64>,
+    /// What it consists of.
+    pub parts: MemoryParts,
+    /// Page tables of all guests' processes, as far as `VmPTE` counts them.
+    pub page_tables: u64,
+    /// Kernel stacks of all guests' threads.
+    pub kernel_stacks: u64,
+    /// The supervisor's process, which is a part of `shared_by_all`.
+    pub supervisor: u64,
+    /// What the fleet's control group counts; null where it has none with a memory
+    /// controller.
+    pub cgroup: Option<CgroupMemory>,
+    /// `MemAvailable` of the host.
+    pub host_available: Option<u64>,
+    /// The guests that have a process, in order.
+    pub guests: Vec<GuestMemory>,
+}
+
+/// What a fleet's memory consists of, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MemoryParts {
+    /// Pages that a guest has for itself, swapped ones included.
+    pub cannot_merge: u64,
+    /// The fleet's part of merged pages and of files, and the supervisor.
+    pub shared_by_all: u64,
+    /// Page tables, kernel stacks and kernel objects.
+    pub kernel: u64,
+    /// What KSM keeps about guests' pages.
+    pub ksm: u64,
+}
+
+/// The memory of a control group, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CgroupMemory {
+    /// All that is charged to it.
+    pub charged: u64,
+    /// What of that is page cache.
+    pub page_cache: u64,
+    /// What of that is the kernel's; null where it is not counted (cgroup v2 before
+    /// Linux 5.18).
+    pub kernel: Option<u64>,
+}
+
+/// The memory of a guest's process, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GuestMemory {
+    /// The guest.
+    pub id: GuestIndex,
+    /// Process id of its VMM.
+    pub pid: u32,
+    /// Pages of no file, merged ones included.
+    pub anonymous: u64,
+    /// What of that KSM has merged with other pages.
+    pub merged: u64,
+    /// What KSM has replaced by the kernel's zero page.
+    pub zero: u64,
+    /// What is swapped out.
+    pub swap: u64,
+}
+
 /// Which guests a request is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 
-use super::types::{API_VERSION, Fleet, Guest, Stage, Totals};
+use super::memory::Processes;
+use super::types::{API_VERSION, Fleet, Guest, Memory, Stage, Totals};
 use crate::guest::counts::count;
 use crate::guest::{Desired, Phase};
+use crate::placement::cgroup::{FleetCgroup, group_name};
 use crate::store::folder::{self, FolderError, Found};
 use crate::store::journal;
 use crate::store::orphans::{self, Mark};
@@ -20,6 +22,26 @@ pub(crate) enum UnsupervisedError {
     /// Processes could not be looked at.
     #[error("cannot look for living guests in /proc: {0}")]
     Processes(io::Error),
+    /// What they cost could not be read.
+    #[error("cannot read in /proc what the fleet's processes cost: {0}")]
+    Memory(io::Error),
+}
+
+/// What the fleet costs its host in memory.
+pub(crate) fn memory(found: &Found) -> Result<Memory, UnsupervisedError> {
+    let spec = folder::read_spec(found.path())?;
+    let group = group_name(&spec.name, spec.instance);
+    let group = FleetCgroup::open(Path::new("/"), &group).ok().flatten();
+    let guests = unsupervised(found)?.guests.into_iter();
+    let processes = Processes {
+        fleet: spec.name,
+        guests: guests
+            .filter_map(|guest| Some((guest.id, guest.pid?)))
+            .collect(),
+        supervisor: None,
+        charged: group.and_then(|group| group.accounted()),
+    };
+    processes.memory().map_err(UnsupervisedError::Memory)
 }
 
 /// The fleet: a guest that lives is `unresponsive`, since nobody asks it. Of

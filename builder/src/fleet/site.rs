@@ -22,6 +22,7 @@ use crate::net::ports;
 use crate::net::tap::{self, Subnet};
 use crate::placement::cgroup::FleetCgroup;
 use crate::placement::{self, Class, Placement};
+use crate::sample::account::Charged;
 use crate::sample::meminfo;
 use crate::store::claims::{Claim, Register, Turn};
 use crate::store::folder::Folder;
@@ -133,6 +134,11 @@ impl Site {
     /// without a limit.
     pub fn memory_room(&self) -> Option<u64> {
         self.placement.as_ref()?.memory_room()
+    }
+
+    /// The control group that guests' memory is charged to, where it is theirs alone.
+    pub(crate) fn accounted(&self) -> Option<Charged> {
+        self.placement.as_ref()?.classes().cgroup()?.accounted()
     }
 
     /// How many processes the kernel has killed for want of memory: in the fleet's

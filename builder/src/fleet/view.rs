@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::site::Site;
 use super::supervisor::{Member, Supervisor};
 use crate::control::bridge::Detail;
+use crate::control::memory::Processes;
 use crate::control::types::{self, API_VERSION, Stage};
 use crate::guest::{Guest, Phase};
 use crate::units::Duty;
@@ -35,6 +36,20 @@ pub(crate) fn fleet(
         forced: site.spec().forced.clone(),
         totals: supervisor.totals(),
         guests: guests.map(|member| guest(site, member)).collect(),
+    }
+}
+
+/// The processes that it consists of.
+pub(crate) fn processes(supervisor: &Supervisor) -> Processes {
+    let site = supervisor.site();
+    let members = supervisor.members().iter();
+    Processes {
+        fleet: site.spec().name.clone(),
+        guests: members
+            .filter_map(|member| Some((member.index(), member.pid()?)))
+            .collect(),
+        supervisor: Some(std::process::id()),
+        charged: site.accounted(),
     }
 }
 

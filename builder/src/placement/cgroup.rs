@@ -44,6 +44,7 @@ use super::spec::PlacementSpec;
 use crate::host::snapshot::cgroup::{Controller, is_writable};
 use crate::placement::around::{Around, around};
 use crate::plain::if_there;
+use crate::sample::account::Charged;
 use crate::sample::cgroup::Hierarchy;
 use crate::units::Instance;
 use crate::vmm;
@@ -191,6 +192,15 @@ impl FleetCgroup {
             Hierarchy::V2 => Some(&self.cpu),
         };
         self.memory.as_ref().or(own).map(PathBuf::as_path)
+    }
+
+    /// Where the kernel accounts for the memory of its processes; `None` if it does
+    /// so for no group of theirs alone.
+    pub(crate) fn accounted(&self) -> Option<Charged> {
+        Some(Charged {
+            hierarchy: self.hierarchy,
+            folder: self.memory.clone()?,
+        })
     }
 
     /// `cgroup v1` or `cgroup v2`.

@@ -33,6 +33,15 @@ impl Hierarchy {
         })
     }
 
+    /// What of that the kernel has for the group's processes, in bytes: page tables,
+    /// stacks and objects; `None` where it is not counted.
+    pub(crate) fn kernel_memory(self, source: &mut Source, folder: &Path) -> Option<u64> {
+        match self {
+            Self::V1 => source.number(folder.join("memory.kmem.usage_in_bytes")),
+            Self::V2 => counter(&source.text(folder.join("memory.stat"))?, "kernel"),
+        }
+    }
+
     /// How many of its processes the kernel has killed for want of memory, since it
     /// was made; `None` where it is not counted.
     pub(crate) fn oom_kills(self, folder: &Path) -> Option<u64> {

@@ -78,25 +78,49 @@ pub(crate) fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Option<Ksm> {
     })
 }
 
-/// Merged pages of the process with this folder, zero pages among them.
-pub(crate) fn merged(process: &Path) -> Result<u64, String> {
+/// What KSM keeps for a page that it looks at, in bytes: the size of Linux's
+/// `struct ksm_rmap_item` on 64-bit machines.
+pub(crate) const ITEM: u64 = 64;
+
+/// KSM's part in the memory of a process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// Pages merged with other pages.
+    pub merged: u64,
+    /// Pages replaced by the kernel's zero page.
+    pub zero: u64,
+    /// Pages of which KSM keeps a record.
+    pub items: u64,
+}
+
+/// KSM's part in the process with this folder.
+pub(crate) fn share(process: &Path) -> Result<Share, String> {
     let merging = match text(process, "ksm_merging_pages") {
-        Err(error) if is_gone(&error) && !process.exists() => return Ok(0),
+        Err(error) if is_gone(&error) && !process.exists() => return Ok(Share::default()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err("the kernel counts them only from Linux 5.19 on".to_owned());
         }
         read => ended_is_empty(read)?,
     };
-    let zero = match text(process, "ksm_stat") {
-        // Before Linux 6.1 there is none; 6.6 was the first to count these.
+    let stat = match text(process, "ksm_stat") {
+        // Before Linux 6.1 there is none; 6.6 was the first to count zero pages.
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         read => ended_is_empty(read)?,
     };
-    let zero = zero
-        .lines()
-        .find_map(|line| line.strip_prefix("ksm_zero_pages "))
-        .unwrap_or_default();
-    Ok(pages(&merging)?.saturating_add(pages(zero)?))
+    let counted = |name: &str| {
+        let value = stat.lines().find_map(|line| line.strip_prefix(name));
+        pages(value.unwrap_or_default())
+    };
+    Ok(Share {
+        merged: pages(&merging)?,
+        zero: counted("ksm_zero_pages ")?,
+        items: counted("ksm_rmap_items ")?,
+    })
+}
+
+/// Merged pages of the process with this folder, zero pages among them.
+pub(crate) fn merged(process: &Path) -> Result<u64, String> {
+    share(process).map(|share| share.merged.saturating_add(share.zero))
 }
 
 /// A process without memory, such as a zombie or a kernel thread, reads as
@@ -130,6 +154,7 @@ mod tests {
         assert!(told.contains("from Linux 5.19 on"), "{told}");
         let endless = "1".repeat(17 << 20);
         for (merging, stat, pages) in [
+            ("5\n", "ksm_rmap_items x\n", None),
             ("5\n", "ksm_rmap_items 9\nksm_zero_pages 3\n", Some(8)),
             ("5\n", "", Some(5)),
             ("5\n", "ksm_zero_pa", Some(5)),

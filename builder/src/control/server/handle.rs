@@ -1,5 +1,6 @@
 //! Passes a request to the supervisor and its answer back.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use hyper::{Request as HttpRequest, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::body::Answer;
@@ -19,7 +21,7 @@ use super::refusal::Refusal;
 use super::routes::Route;
 use crate::control::bridge::{Detail, Outbox, Request, STREAM_LINES};
 use crate::control::types::{
-    ActRequest, AskRequest, AttendRequest, Fleet, Guest, ScaleRequest, Typed,
+    ActRequest, AskRequest, AttendRequest, Fleet, Guest, Memory, ScaleRequest, Typed,
 };
 use crate::control::{metrics, schema};
 use crate::lines::LINE_MAX;
@@ -98,6 +100,7 @@ impl Handler {
                 let detail = detail(request.uri().query())?;
                 Ok(json(&self.fleet(detail).await?))
             }
+            Route::Memory => Ok(json(&self.memory().await?)),
             Route::Guest(guest) => Ok(json(&self.guest(guest).await?)),
             Route::Listen(guest) => {
                 self.guest(guest).await?;
@@ -164,6 +167,19 @@ impl Handler {
 
     async fn fleet(&self, detail: Detail) -> Result<Fleet, Refusal> {
         self.ask(|reply| Request::Fleet { detail, reply }).await
+    }
+
+    /// Reads what the fleet costs, beside the thread that answers: it takes a
+    /// millisecond a guest.
+    async fn memory(&self) -> Result<Memory, Refusal> {
+        let processes = self.ask(|reply| Request::Processes { reply }).await?;
+        let read = spawn_blocking(move || processes.memory()).await;
+        read.map_err(io::Error::other).flatten().map_err(|error| {
+            Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("cannot read in /proc what the fleet's processes cost: {error}"),
+            )
+        })
     }
 
     async fn guest(&self, guest: GuestIndex) -> Result<Guest, Refusal> {

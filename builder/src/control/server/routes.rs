@@ -13,6 +13,7 @@ pub(crate) enum Route {
     Metrics,
     Schema,
     Fleet,
+    Memory,
     Guest(GuestIndex),
     Listen(GuestIndex),
     Send(GuestIndex),
@@ -36,6 +37,7 @@ impl Route {
         match rest {
             ["schema"] => only(method, &[(Method::GET, Self::Schema)]),
             ["fleet"] => only(method, &[(Method::GET, Self::Fleet)]),
+            ["memory"] => only(method, &[(Method::GET, Self::Memory)]),
             ["events"] => only(method, &[(Method::GET, Self::Events)]),
             ["guests", id] => only(method, &[(Method::GET, Self::Guest(guest(id)?))]),
             ["guests", id, "console"] => {
@@ -118,6 +120,7 @@ mod tests {
             (Method::GET, "/metrics", Route::Metrics),
             (Method::GET, "/v1/schema", Route::Schema),
             (Method::GET, "/v1/fleet", Route::Fleet),
+            (Method::GET, "/v1/memory", Route::Memory),
             (Method::GET, "/v1/guests/g00007", Route::Guest(seven)),
             (
                 Method::GET,

@@ -25,6 +25,9 @@ impl Fleet<'_> {
                 let (stage, held_back) = self.reported.clone();
                 let _ = reply.send(view::fleet(supervisor, stage, held_back, detail));
             }
+            Request::Processes { reply } => {
+                let _ = reply.send(view::processes(supervisor));
+            }
             Request::Guest { guest, reply } => {
                 let member = supervisor.members().get(guest);
                 let _ = reply.send(member.map(|member| view::guest(supervisor.site(), member)));

@@ -283,7 +283,10 @@ fn waits_until_a_process_has_ended() {
     let soon = || Instant::now() + Duration::from_millis(20);
     let late = || Instant::now() + Duration::from_secs(60);
     assert!(!wait_for_end(pid, start, soon()).unwrap());
-    assert!(wait_for_end(pid, start + 1, late()).unwrap(), "another process");
+    assert!(
+        wait_for_end(pid, start + 1, late()).unwrap(),
+        "another process"
+    );
 
     process.0.kill().unwrap();
     // It is not waited for: a zombie has ended.
