@@ -72,7 +72,7 @@ fn guest_row([id, pid, anonymous, merged, zero, swap]: [String; 6]) -> String {
 
 /// Such as `3.94 MiB`, in one unit throughout, so that figures compare.
 fn mebibytes(bytes: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+    #[expect(clippy::cast_precision_loss, reason = "two digits are printed")]
     let mebibytes = bytes as f64 / f64::from(1 << 20);
     format!("{mebibytes:.2} MiB")
 }
