@@ -14,9 +14,10 @@ pub mod disk;
 mod distribution;
 pub mod fleet;
 pub mod guest;
+pub mod memory;
 
 /// One measurement beside its alternative.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Row {
     /// What was measured.
     pub what: &'static str,

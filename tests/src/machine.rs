@@ -144,6 +144,39 @@ impl Release {
         }
     }
 
+    /// Its kernel.
+    #[must_use]
+    pub fn image(self) -> PathBuf {
+        self.folder()
+            .join(format!("boot/vmlinuz-{}", self.kernel()))
+    }
+
+    /// Adds modules of its kernel, and what modprobe(8) is to know of them.
+    pub fn add_modules(self, root: &Root, modules: &[&str]) {
+        let version = self.kernel();
+        for module in modules {
+            let path = format!("lib/modules/{version}/kernel/{module}.ko");
+            let plain = self.folder().join(&path);
+            if !plain.exists() {
+                let unpacked = Command::new("xz")
+                    .args(["--decompress", "--keep"])
+                    .arg(plain.with_extension("ko.xz"))
+                    .status();
+                let unpacked = unpacked.expect("xz runs: apt install xz-utils");
+                assert!(unpacked.success(), "{}: {unpacked}", plain.display());
+            }
+            root.copy(&plain, &path);
+        }
+        let made = Command::new("busybox")
+            .arg("depmod")
+            .arg("-b")
+            .arg(root.place(""))
+            .arg(version)
+            .status();
+        let made = made.expect("busybox runs: apt install busybox-static");
+        assert!(made.success(), "{made}");
+    }
+
     /// The version of its kernel.
     fn kernel(self) -> String {
         let entries = fs::read_dir(self.folder().join("boot"));
@@ -230,29 +263,7 @@ impl Machine {
 
     /// Adds modules of its kernel, and what modprobe(8) is to know of them.
     pub fn add_modules(&self, modules: &[&str]) {
-        let release = self.emulated.release;
-        let version = release.kernel();
-        for module in modules {
-            let path = format!("lib/modules/{version}/kernel/{module}.ko");
-            let plain = release.folder().join(&path);
-            if !plain.exists() {
-                let unpacked = Command::new("xz")
-                    .args(["--decompress", "--keep"])
-                    .arg(plain.with_extension("ko.xz"))
-                    .status();
-                let unpacked = unpacked.expect("xz runs: apt install xz-utils");
-                assert!(unpacked.success(), "{}: {unpacked}", plain.display());
-            }
-            self.root.copy(&plain, &path);
-        }
-        let made = Command::new("busybox")
-            .arg("depmod")
-            .arg("-b")
-            .arg(&self.folder)
-            .arg(version)
-            .status();
-        let made = made.expect("busybox runs: apt install busybox-static");
-        assert!(made.success(), "{made}");
+        self.emulated.release.add_modules(&self.root, modules);
     }
 
     /// QEMU's command line, with a first process that runs `script`.
@@ -263,7 +274,6 @@ impl Machine {
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&self.folder, open).expect("the folder is ours");
         let emulated = &self.emulated;
-        let image = format!("boot/vmlinuz-{}", emulated.release.kernel());
         let mut command = emulated.release.qemu();
         command
             .args(["-machine", "q35,mem-merge=off", "-accel", emulated.accel])
@@ -279,7 +289,7 @@ impl Machine {
             .arg("-append")
             .arg(format!("console=ttyS0 quiet panic=-1 {}", emulated.append))
             .arg("-kernel")
-            .arg(emulated.release.folder().join(image))
+            .arg(emulated.release.image())
             .arg("-initrd")
             .arg(self.root.archive());
         command

@@ -1,0 +1,275 @@
+//! What a guest of many costs its host in memory, beside the reference experiment's
+//! way: a distribution's kernel on the machine `pc`, a shell's loop that burns, and
+//! KSM on the guests' RAM. Both under TCG, with the same settings of KSM, read by
+//! `tests/fleet-memory`.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use imgbuild::artifact::BASE;
+
+use super::{Budget, Row, Samples, distribution};
+use crate::confined::{Confined, Limit};
+use crate::fleet::Fleet;
+use crate::guest::READY;
+use crate::stand_in::QEMU;
+use crate::{TestEnv, run, wait_until, workspace};
+
+/// Guests of each fleet, and of a larger one of ours.
+const GUESTS: u32 = 100;
+const MORE_GUESTS: u32 = 300;
+/// How often memory is looked at, and how long at most.
+const PAUSE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(600);
+/// So many looks in a row that differ by less than this have settled.
+const QUIET: usize = 4;
+const DRIFT: f64 = 0.01;
+/// The memory that the alternative's guests may have in all.
+const ROOM: u64 = 18 << 30;
+/// The first of the alternative's ports.
+const PORT: u32 = 21_000;
+
+/// KSM as it merges fast, with ksmd ahead of guests that burn; put back when
+/// dropped.
+struct Merging<'a> {
+    env: &'a TestEnv,
+    ksmd: String,
+    nice: String,
+}
+
+impl<'a> Merging<'a> {
+    fn start(env: &'a TestEnv) -> Self {
+        let ksmd = run(env.command("pgrep").args(["-x", "ksmd"])).succeeds();
+        let ksmd = ksmd.stdout.trim().to_owned();
+        let nice = run(env.command("ps").args(["-o", "ni=", "-p", &ksmd])).succeeds();
+        let merging = Self {
+            env,
+            ksmd,
+            nice: nice.stdout.trim().to_owned(),
+        };
+        merging.renice("-10");
+        let fix = ["check", "--accel", "tcg", "--sharing", "guest", "--fix"];
+        let _ = run(&mut env.imgbuild(fix));
+        let on = fs::read_to_string("/sys/kernel/mm/ksm/run").unwrap_or_default();
+        assert_eq!(on, "1\n", "`imgbuild check --fix` starts KSM: run as root");
+        merging
+    }
+
+    fn renice(&self, nice: &str) {
+        let set = ["-n", nice, "-p", &self.ksmd];
+        run(self.env.command("renice").args(set)).succeeds();
+    }
+}
+
+impl Drop for Merging<'_> {
+    fn drop(&mut self) {
+        self.renice(&self.nice);
+        run(&mut self.env.imgbuild(["check", "--restore"])).succeeds();
+    }
+}
+
+/// What guests cost, in MiB a guest.
+struct Cost {
+    peak: f64,
+    settled: f64,
+}
+
+/// What the guests with these processes cost, once that no longer changes.
+fn settled(env: &TestEnv, supervisor: u32, guests: &[u32], mut peak: f64) -> Cost {
+    let (began, mut looks) = (Instant::now(), Vec::new());
+    loop {
+        let now = a_guest(env, supervisor, guests);
+        peak = peak.max(now);
+        looks.push(now);
+        let last = looks.iter().rev().take(QUIET);
+        let least = last.clone().copied().fold(f64::INFINITY, f64::min);
+        let most = last.copied().fold(0.0, f64::max);
+        let is_quiet = looks.len() >= QUIET && most - least <= DRIFT * most;
+        if is_quiet || began.elapsed() > PATIENCE {
+            return Cost { peak, settled: now };
+        }
+        sleep(PAUSE);
+    }
+}
+
+/// MiB a guest, now.
+fn a_guest(env: &TestEnv, supervisor: u32, guests: &[u32]) -> f64 {
+    let pids = [supervisor].into_iter().chain(guests.iter().copied());
+    let mut script = env.command(workspace().join("tests/fleet-memory"));
+    let read = run(script.args(pids.map(|pid| pid.to_string()))).succeeds();
+    let bytes: f64 = read.stdout.trim().parse().expect("bytes");
+    bytes / f64::from(1 << 20) / f64::from(u32::try_from(guests.len()).expect("few"))
+}
+
+/// A fleet of imgbuild's, each guest asked for its status once.
+fn ours(env: &TestEnv, count: u32) -> Cost {
+    let name = format!("of-{count}");
+    let fleet = Fleet::launch(env, &name, count, &["--sharing", "guest"]);
+    let pids = || -> Vec<u32> {
+        let guests = fleet.ps().guests.into_iter();
+        guests.filter_map(|guest| guest.pid).collect()
+    };
+    let (supervisor, mut peak) = (fleet.supervisor(), 0.0_f64);
+    loop {
+        let living = pids();
+        if !living.is_empty() {
+            let all = a_guest(env, supervisor, &living)
+                * f64::from(u32::try_from(living.len()).expect("few"));
+            peak = peak.max(all / f64::from(count));
+        }
+        if fleet.ps().counts.get(&imgbuild::guest::Phase::Ready) == Some(&count) {
+            break;
+        }
+        sleep(PAUSE);
+    }
+    run(&mut fleet.imgbuild(["ssh", "--all", "--", "status"])).succeeds();
+    let cost = settled(env, supervisor, &pids(), peak);
+    fleet.end();
+    cost
+}
+
+/// The guests of the alternative, killed when dropped.
+struct Others(Vec<Child>);
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        for guest in &mut self.0 {
+            let _ = guest.kill();
+            let _ = guest.wait();
+        }
+    }
+}
+
+/// As many guests made of a distribution's parts, each logged in to once.
+fn other(env: &TestEnv, count: u32) -> Cost {
+    let guest = distribution::cloud(env.path());
+    let base = env.artifacts("tty-burn").join(BASE);
+    let group = Confined::new("reference", Limit::Memory(ROOM));
+    let (mut guests, mut peak) = (Others(Vec::new()), 0.0_f64);
+    let console = |number: u32| env.path().join(format!("reference-{number}.console"));
+    for number in 0..count {
+        guests
+            .0
+            .push(boot(env, &group, &guest, &base, &console(number), number));
+        // As many at a time as have CPUs to boot on, and one more.
+        wait_until("a guest of a distribution's parts is ready", || {
+            let is_ready = |number: &u32| is_ready(&console(*number));
+            (0..=number).filter(|number| !is_ready(number)).count() < 3
+        });
+        let pids: Vec<_> = guests.0.iter().map(Child::id).collect();
+        if number % 10 == 9 {
+            let living = f64::from(number + 1);
+            peak = peak.max(a_guest(env, std::process::id(), &pids) * living / f64::from(count));
+        }
+    }
+    for number in 0..count {
+        wait_until("a guest is ready", || is_ready(&console(number)));
+        let port = (PORT + number).to_string();
+        let mut ssh = env.command("ssh");
+        ssh.args(["-p", &port, "-i"]).arg(&guest.key);
+        ssh.args([
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ]);
+        run(ssh.args(["root@127.0.0.1", "cat /proc/uptime"])).succeeds();
+    }
+    let pids: Vec<_> = guests.0.iter().map(Child::id).collect();
+    // In place of a supervisor, a shell that waits for them.
+    let shell = Others(vec![
+        env.command("sleep").arg("inf").spawn().expect("sleep runs"),
+    ]);
+    settled(env, shell.0[0].id(), &pids, peak)
+}
+
+fn is_ready(console: &Path) -> bool {
+    fs::read_to_string(console).is_ok_and(|text| text.contains(READY))
+}
+
+/// Starts one as the reference did: defaults of the machine `pc`, firmware
+/// included.
+fn boot(
+    env: &TestEnv,
+    group: &Confined,
+    guest: &distribution::Cloud,
+    base: &Path,
+    console: &Path,
+    number: u32,
+) -> Child {
+    let overlay: PathBuf = env.path().join(format!("reference-{number}.qcow2"));
+    let mut create = env.command("qemu-img");
+    create.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]);
+    run(create.arg(base).arg(&overlay)).succeeds();
+    let mut qemu: Command = env.command(QEMU);
+    qemu.args(["-machine", "pc,mem-merge=on", "-accel", "tcg", "-m", "1G"])
+        .args(["-display", "none", "-no-reboot"])
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()))
+        .arg("-kernel")
+        .arg(&guest.kernel)
+        .arg("-initrd")
+        .arg(&guest.initramfs)
+        .args(["-append", "console=ttyS0 quiet"])
+        .arg("-drive")
+        .arg(format!("file={},if=virtio", overlay.display()))
+        .arg("-netdev")
+        .arg(format!(
+            "user,id=net,hostfwd=tcp:127.0.0.1:{}-:22",
+            PORT + number
+        ))
+        .args(["-device", "virtio-net-pci,netdev=net"])
+        .process_group(0);
+    group.run(&mut qemu).spawn().expect("QEMU runs")
+}
+
+/// Every row about memory.
+#[must_use]
+pub fn all() -> Vec<Row> {
+    let env = TestEnv::new();
+    let _merging = Merging::start(&env);
+    let ours = [GUESTS, MORE_GUESTS].map(|count| ours(&env, count));
+    let other = other(&env, GUESTS);
+    let row = |what, unit, ours, other, budget| Row {
+        what,
+        unit,
+        ours: Samples::of(&[ours]),
+        other: Samples::of(&[other]),
+        other_is: "100 of Debian's cloud kernel, pc, 1 GiB, busybox, dropbear, mem-merge",
+        budget: Some(budget),
+    };
+    vec![
+        row(
+            "host memory a guest, 100 (TCG)",
+            "MiB",
+            ours[0].settled,
+            other.settled,
+            Budget::AtMost(4.0),
+        ),
+        row(
+            "the same, 300",
+            "MiB",
+            ours[1].settled,
+            other.settled,
+            Budget::AtMost(3.5),
+        ),
+        row(
+            "peak ÷ settled, 300",
+            "×",
+            ours[1].peak / ours[1].settled,
+            other.peak / other.settled,
+            Budget::AtMost(1.5),
+        ),
+        row(
+            "guests in the memory of one",
+            "×",
+            other.settled / ours[0].settled,
+            1.0,
+            Budget::TimesOther(10.0),
+        ),
+    ]
+}
