@@ -25,7 +25,8 @@ const MORE_GUESTS: u32 = 300;
 /// How often memory is looked at, and how long at most.
 const PAUSE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(600);
-/// So many looks in a row that differ by less than this have settled.
+/// So many looks in a row that differ by less than this have settled, once ksmd has
+/// passed all memory as often: it merges what it has seen unchanged twice.
 const QUIET: usize = 4;
 const DRIFT: f64 = 0.01;
 /// The memory that the alternative's guests may have in all.
@@ -80,7 +81,7 @@ struct Cost {
 
 /// What the guests with these processes cost, once that no longer changes.
 fn settled(env: &TestEnv, supervisor: u32, guests: &[u32], mut peak: f64) -> Cost {
-    let (began, mut looks) = (Instant::now(), Vec::new());
+    let (began, scans, mut looks) = (Instant::now(), full_scans(), Vec::new());
     loop {
         let now = a_guest(env, supervisor, guests);
         peak = peak.max(now);
@@ -88,12 +89,19 @@ fn settled(env: &TestEnv, supervisor: u32, guests: &[u32], mut peak: f64) -> Cos
         let last = looks.iter().rev().take(QUIET);
         let least = last.clone().copied().fold(f64::INFINITY, f64::min);
         let most = last.copied().fold(0.0, f64::max);
-        let is_quiet = looks.len() >= QUIET && most - least <= DRIFT * most;
+        let is_seen = looks.len() >= QUIET && full_scans() >= scans + QUIET;
+        let is_quiet = is_seen && most - least <= DRIFT * most;
         if is_quiet || began.elapsed() > PATIENCE {
             return Cost { peak, settled: now };
         }
         sleep(PAUSE);
     }
+}
+
+/// How often ksmd has passed all memory.
+fn full_scans() -> usize {
+    let scans = fs::read_to_string("/sys/kernel/mm/ksm/full_scans").expect("the kernel has KSM");
+    scans.trim().parse().expect("a number")
 }
 
 /// MiB a guest, now.
