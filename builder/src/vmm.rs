@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::Format;
 use crate::units::ByteSize;
 
+pub(crate) mod alike;
 mod confinement;
 mod files;
 mod outcome;
@@ -103,6 +104,9 @@ pub enum Sharing {
     None,
     /// The guests' RAM
     Guest,
+    /// All memory of QEMU's, loaded at the same addresses: guests can find out by
+    /// timing what others' memory holds; for guests that trust each other
+    All,
 }
 
 impl Sharing {
@@ -111,6 +115,7 @@ impl Sharing {
         match self {
             Self::None => "none",
             Self::Guest => "guest",
+            Self::All => "all",
         }
     }
 }

@@ -2,6 +2,8 @@
 //! has most of it in common with the others, and sleeps when it has nothing to
 //! do. `docs/density.md` has the numbers.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use imgbuild::vmm::Net;
@@ -32,6 +34,26 @@ fn guests_of_a_fleet_touch_little_share_most_and_sleep() {
         let least = guest.iter().map(|seen| seen.vcpu).min();
         assert_eq!(least, Some(0), "{wakeups:?}");
     }
+}
+
+#[test]
+fn guests_that_share_all_are_loaded_and_laid_out_alike() {
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "alike", 2, &["--sharing", "all"]);
+    let maps = fleet.ps().guests.into_iter().map(|guest| {
+        let process = Path::new("/proc").join(guest.pid.unwrap().to_string());
+        let read = |name: &str| fs::read_to_string(process.join(name)).unwrap();
+        // ADDR_NO_RANDOMIZE (personality(2)).
+        assert_eq!(read("personality").trim(), "00040000");
+        assert!(read("ksm_stat").contains("ksm_merge_any: yes"));
+        let maps = read("maps");
+        assert!(maps.contains("libjemalloc"), "{maps}");
+        let of_files = maps.lines().filter(|line| line.contains("/usr/"));
+        of_files.map(str::to_owned).collect::<Vec<_>>()
+    });
+    let maps: Vec<_> = maps.collect();
+    assert_eq!(maps[0], maps[1]);
+    fleet.end();
 }
 
 #[test]

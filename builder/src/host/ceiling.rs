@@ -21,7 +21,8 @@ pub(crate) struct Ceiling {
     pub resources: Vec<Resource>,
     /// Guests without sharing.
     pub none: Count,
-    /// Guests once KSM has merged their RAM, where it runs.
+    /// Guests once KSM has merged their RAM, or all of QEMU's memory with
+    /// `--sharing all`, where it runs.
     pub guest: Count,
     /// Guests with the sharing asked for, after `--fix`.
     pub fixed: Count,
@@ -33,7 +34,7 @@ pub(crate) struct Resource {
     pub id: &'static str,
     /// Guests without sharing.
     pub none: u64,
-    /// Guests with KSM on their RAM.
+    /// Guests with KSM on their RAM, or on all of QEMU's memory.
     pub guest: u64,
     /// Guests with the sharing asked for, after `--fix`.
     pub fixed: u64,
@@ -63,11 +64,15 @@ pub(crate) fn ceiling(host: &Host, want: &Want) -> Ceiling {
         by_resource(&concern::judge(host, &want))
     };
     let none = allowed(host, Sharing::None);
-    let guest = allowed(host, Sharing::Guest);
+    let shared = match want.machine.sharing {
+        Sharing::None | Sharing::Guest => Sharing::Guest,
+        Sharing::All => Sharing::All,
+    };
+    let guest = allowed(host, shared);
     let fixed = allowed(&fixed(host, want), want.machine.sharing);
     let wanted = match want.machine.sharing {
         Sharing::None => &none,
-        Sharing::Guest => &guest,
+        Sharing::Guest | Sharing::All => &guest,
     };
     let most = u64::from(MAX_GUESTS);
     let mut resources: Vec<_> = wanted
@@ -98,7 +103,7 @@ impl Ceiling {
     pub(crate) fn with(&self, sharing: Sharing) -> Count {
         match sharing {
             Sharing::None => self.none,
-            Sharing::Guest => self.guest,
+            Sharing::Guest | Sharing::All => self.guest,
         }
     }
 }

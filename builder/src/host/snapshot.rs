@@ -56,6 +56,9 @@ pub struct Host {
     pub nodes: Vec<Node>,
     /// Kernel samepage merging; `None` where the kernel has none.
     pub ksm: Option<Ksm>,
+    /// The library by which QEMUs' heaps are alike; `None` where it is not found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocator: Option<String>,
     /// Whether `PR_SET_MEMORY_MERGE` outlives execve(2).
     pub memory_merge: Option<MemoryMerge>,
     /// Control groups.

@@ -66,7 +66,7 @@ impl Want {
     pub(crate) fn when_shared(&self, severity: Severity) -> Severity {
         match self.machine.sharing {
             Sharing::None => Severity::Ok,
-            Sharing::Guest => severity,
+            Sharing::Guest | Sharing::All => severity,
         }
     }
 

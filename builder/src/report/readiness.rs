@@ -104,7 +104,10 @@ fn table(ceiling: &Ceiling, sharing: Sharing) -> String {
         "{:<24}{:>12}{:>12}{:>14}\n",
         "guests that fit",
         format!("none{}", mark(Sharing::None)),
-        format!("guest{}", mark(Sharing::Guest)),
+        match sharing {
+            Sharing::All => "all*".to_owned(),
+            Sharing::None | Sharing::Guest => format!("guest{}", mark(Sharing::Guest)),
+        },
         "after --fix"
     );
     let most = u64::from(MAX_GUESTS);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
-use super::{Confinement, Files, GuestSpec, Part};
+use super::{Confinement, Files, GuestSpec, Part, alike};
 use crate::interrupt::Interrupt;
 use crate::process::{self, ProcessError};
 
@@ -81,6 +81,7 @@ pub fn spawn(
         .stderr(errors)
         .fd_mappings(mappings)
         .map_err(io::Error::other)?;
+    alike::apply(&mut command, guest.machine.sharing);
     confinement.apply(&mut command, guest.machine.accel)?;
     command
         .spawn()

@@ -78,7 +78,7 @@ fn what_ends_first_is_named_and_comes_first() {
         assert_eq!(ceiling.resources[0].id, first);
         let allowed = ceiling.resources.iter().map(|resource| match sharing {
             Sharing::None => resource.none,
-            Sharing::Guest => resource.guest,
+            Sharing::Guest | Sharing::All => resource.guest,
         });
         assert!(allowed.is_sorted(), "{ceiling:?}");
         assert_eq!(ceiling.none, count(UNSHARED, "memory"));

@@ -112,10 +112,10 @@ fn kvm(host: &Host, want: &Want, config: &Config) -> Finding {
 fn ksm(host: &Host, want: &Want, config: &Config) -> Finding {
     let lack = match want.machine.sharing {
         Sharing::None => Lack::Unused("guests with --sharing none merge nothing."),
-        Sharing::Guest if host.ksm.is_some() => {
+        Sharing::Guest | Sharing::All if host.ksm.is_some() => {
             Lack::Unused("/sys/kernel/mm/ksm is there, which is enough.")
         }
-        Sharing::Guest => Lack::Matters(Severity::Advice),
+        Sharing::Guest | Sharing::All => Lack::Matters(Severity::Advice),
     };
     options(
         KSM,

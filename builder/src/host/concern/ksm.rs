@@ -41,6 +41,10 @@ const MEMORY_MERGE: Check = Check {
     id: "memory-merge",
     document: "prctl(2), PR_SET_MEMORY_MERGE",
 };
+const ALLOCATOR: Check = Check {
+    id: "allocator",
+    document: "docs/density.md",
+};
 
 /// Pages that a guest touches before any are merged: about 8 MiB.
 const PAGES_A_GUEST: u64 = 2_000;
@@ -74,7 +78,8 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
         // How it would run is the business of the fix that turns it on.
         Some(ksm) => vec![present(), run(host, want, ksm)],
     };
-    findings.push(memory_merge(host));
+    findings.push(memory_merge(host, want));
+    findings.push(allocator(host, want));
     findings
 }
 
@@ -92,10 +97,10 @@ fn unmerged(host: &Host, want: &Want) -> Severity {
 fn unmerged_meaning(host: &Host, want: &Want) -> &'static str {
     match want.machine.sharing {
         Sharing::None => "Guests with --sharing none do not use it.",
-        Sharing::Guest if memory::fits_unshared(host, want) => {
+        Sharing::Guest | Sharing::All if memory::fits_unshared(host, want) => {
             "Each guest keeps a copy of its own of equal pages; the fleet fits anyway."
         }
-        Sharing::Guest => {
+        Sharing::Guest | Sharing::All => {
             "Each guest keeps a copy of its own of equal pages, so the fleet does not fit."
         }
     }
@@ -341,16 +346,47 @@ fn across_nodes(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
     }
 }
 
-/// For information: imgbuild shares guests' RAM, and nothing else of QEMU's.
-fn memory_merge(host: &Host) -> Finding {
-    let need = "none of it";
-    let meaning = "QEMU asks for the merging of its guest's RAM by madvise(2); only to share the \
-                   rest of QEMU's memory would this be kept at execve(2).";
-    let value = match host.memory_merge {
+/// Without `--sharing all` for information: QEMU asks for the merging of its guest's
+/// RAM by madvise(2).
+fn memory_merge(host: &Host, want: &Want) -> Finding {
+    let is_needed = want.machine.sharing == Sharing::All;
+    let need = "kept at execve(2), for --sharing all";
+    let meaning = "The kernel merges all memory of a program that asks for it before it starts.";
+    let (value, is_there) = match host.memory_merge {
         None => return MEMORY_MERGE.not_seen(need, meaning),
-        Some(MemoryMerge::Kept) => "kept at execve(2)",
-        Some(MemoryMerge::Lost) => "lost at execve(2)",
-        Some(MemoryMerge::Unsupported) => "not in this kernel, or refused",
+        Some(MemoryMerge::Kept) => ("kept at execve(2)", true),
+        Some(MemoryMerge::Lost) => ("lost at execve(2)", false),
+        Some(MemoryMerge::Unsupported) => ("not in this kernel, or refused", false),
     };
-    MEMORY_MERGE.finds(Severity::Ok, value, need, meaning)
+    if is_there || !is_needed {
+        return MEMORY_MERGE.finds(Severity::Ok, value, need, meaning);
+    }
+    let meaning = "Guests with --sharing all cannot be started.";
+    MEMORY_MERGE
+        .finds(Severity::Blocker, value, need, meaning)
+        .with_fix(Fix::manual(
+            Needs::Reboot,
+            "use --sharing guest, or boot Linux 6.4 or later with CONFIG_KSM=y",
+        ))
+}
+
+/// Whether QEMUs can have heaps that are alike.
+fn allocator(host: &Host, want: &Want) -> Finding {
+    let need = "libjemalloc.so.2, for --sharing all";
+    let meaning = "QEMUs' heaps are laid out alike, so that KSM merges them.";
+    match &host.allocator {
+        Some(path) => ALLOCATOR.finds(Severity::Ok, path.clone(), need, meaning),
+        None if want.machine.sharing != Sharing::All => {
+            ALLOCATOR.finds(Severity::Ok, "absent", need, "Other guests do not use it.")
+        }
+        None => {
+            let meaning = "QEMUs' heaps differ, by a mebibyte a guest and more.";
+            ALLOCATOR
+                .finds(Severity::Advice, "absent", need, meaning)
+                .with_fix(Fix::manual(
+                    Needs::Package,
+                    "install jemalloc, such as Debian's package libjemalloc2",
+                ))
+        }
+    }
 }

@@ -98,7 +98,7 @@ fn guests(room: u64, want: &Want, each: u64) -> u64 {
 /// Whether KSM merges guests' RAM as things are.
 fn shares(host: &Host, want: &Want) -> bool {
     let runs = host.ksm.as_ref().is_some_and(Ksm::runs);
-    want.machine.sharing == Sharing::Guest && runs
+    want.machine.sharing != Sharing::None && runs
 }
 
 /// What one guest more takes, as things are.

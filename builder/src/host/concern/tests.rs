@@ -21,14 +21,13 @@ use crate::words;
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/hosts");
 /// Findings that are said since users ask and other launchers need it: whatever
 /// is found, it changes no fleet of imgbuild's.
-const INFORMATION: [&str; 10] = [
+const INFORMATION: [&str; 9] = [
     "aio",
     "config",
     "config-irqbypass",
     "config-vhost",
     "config-virtio",
     "kvm-pit",
-    "memory-merge",
     "neighbours",
     "shm",
     "thp",

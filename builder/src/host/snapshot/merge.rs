@@ -1,7 +1,6 @@
 //! Whether `PR_SET_MEMORY_MERGE` (prctl(2)) survives execve(2): a child sets it and
 //! then becomes a program that prints the kernel's flag.
 
-use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use rustix::io::Errno;
 use super::MemoryMerge;
 use crate::interrupt::Interrupt;
 use crate::process::{self, ProcessError};
+use crate::vmm::alike::set_memory_merge;
 
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -30,19 +30,6 @@ pub(crate) fn probe(interrupt: &Interrupt) -> Option<MemoryMerge> {
             refused.then_some(MemoryMerge::Unsupported)
         }
         Err(_) => None,
-    }
-}
-
-fn set_memory_merge() -> io::Result<()> {
-    const ON: libc::c_ulong = 1;
-    const UNUSED: libc::c_ulong = 0;
-    // SAFETY: the option takes numbers only, and the kernel wants those unused
-    // to be zero.
-    let result = unsafe { libc::prctl(libc::PR_SET_MEMORY_MERGE, ON, UNUSED, UNUSED, UNUSED) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }
 
@@ -74,6 +61,8 @@ fn verdict(text: &str) -> Option<MemoryMerge> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]

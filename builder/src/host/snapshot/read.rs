@@ -20,6 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
 use crate::sample::ksm;
 use crate::sample::source::Source;
+use crate::vmm::alike;
 use crate::vmm::qemu::{Barrier, Program};
 
 /// A user who owns nothing, as those of guests do.
@@ -135,6 +136,7 @@ impl Host {
             memory,
             nodes: cpu::nodes(&mut source),
             ksm,
+            allocator: alike::allocator(root).map(|path| path.display().to_string()),
             memory_merge: system.memory_merge,
             cgroup: cgroup::read(&mut source, &mounts),
             processes: tables::processes(&mut source, system.user_max, system.user),
