@@ -16,7 +16,7 @@ use imgbuild::artifact::opened::Artifacts;
 use imgbuild::directories::Directories;
 use imgbuild::fleet::site::Site;
 use imgbuild::host_id::HostId;
-use imgbuild::sample::footprint::{self, PAGE, Pages};
+use imgbuild::sample::footprint::{self, Extent, PAGE, Pages};
 use imgbuild::units::GuestRange;
 use imgbuild::vmm::{Lifetime, Net};
 use tempfile::TempDir;
@@ -235,7 +235,7 @@ impl Guest {
     }
 
     fn pages(&self) -> Pages {
-        footprint::pages(self.child.id(), self.ram).expect("the child is ours")
+        footprint::pages(self.child.id(), Extent::Ram(self.ram)).expect("the child is ours")
     }
 
     /// What this guest's RAM does not share with `other`'s; a page that was

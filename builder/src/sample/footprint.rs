@@ -3,21 +3,27 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::processes::{self, bytes, field, mapping};
+use super::processes::{self, bytes, field};
 use super::source::Source;
 use super::{ksm, meminfo};
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
 
+/// Where the addresses of user programs end (kernel document x86/x86_64/mm).
+const USER_END: u64 = 1 << 47;
+/// Most bytes of a mapping that is looked at; a VMM has none of this size.
+const MAPPING_MAX: u64 = 64 << 30;
+
 /// What a page holds.
 pub type Page = [u8; PAGE];
 
-/// What the pages of a guest's RAM hold, by their place from its start in
-/// bytes; a page that was never touched has none.
+/// What pages hold, by their place in bytes: from the start of a guest's RAM, or
+/// their address. A page that was never touched has none.
 pub type Pages = BTreeMap<u64, Page>;
 
 /// What a thread of the kernel's for a machine is called, before the process id
@@ -90,29 +96,71 @@ fn count_threads(names: impl Iterator<Item = String>, pid: u32) -> Option<u64> {
     are_seen.then_some(threads)
 }
 
-/// A guest's pages that were touched.
-///
-/// `ram` is the guest's RAM in bytes, which QEMU maps in one piece.
-pub fn pages(pid: u32, ram: u64) -> io::Result<Pages> {
+/// Which memory of a VMM's is looked at.
+#[derive(Debug, Clone, Copy)]
+pub enum Extent {
+    /// The guest's RAM of so many bytes, which QEMU maps in one piece.
+    Ram(u64),
+    /// All that is its own: each private mapping.
+    Process,
+}
+
+/// The pages of a process that were touched and are of no file.
+pub fn pages(pid: u32, extent: Extent) -> io::Result<Pages> {
     let process = folder(pid);
-    let start = mapping(&process, ram)?
-        .ok_or_else(|| io::Error::other(format!("process {pid} has no mapping of {ram} bytes")))?;
-    // A page's entry has bit 63 set when it is present, and bit 62 when it is
-    // swapped out (kernel document admin-guide/mm/pagemap).
-    let mut entries = vec![0; usize::try_from(ram / PAGE as u64 * 8).map_err(io::Error::other)?];
-    File::open(process.join("pagemap"))?.read_exact_at(&mut entries, start / PAGE as u64 * 8)?;
-    let memory = File::open(process.join("mem"))?;
-    (0..ram)
-        .step_by(PAGE)
-        .zip(entries.chunks_exact(8))
-        // The two bits are the highest of the entry's last byte.
-        .filter(|(_, entry)| entry[7] >> 6 != 0)
-        .map(|(place, _)| {
-            let mut page = [0; PAGE];
-            memory.read_exact_at(&mut page, start + place)?;
-            Ok((place, page))
-        })
-        .collect()
+    let mappings = processes::mappings(&process)?.into_iter();
+    let length = |addresses: &Range<u64>| addresses.end - addresses.start;
+    match extent {
+        Extent::Ram(ram) => {
+            let mut ranges = mappings.map(|mapping| mapping.addresses);
+            let ram = ranges.find(|addresses| length(addresses) == ram);
+            let ram = ram.ok_or_else(|| {
+                io::Error::other(format!("process {pid} has no mapping of that length"))
+            })?;
+            let start = ram.start;
+            let touched = touched(&process, &[ram])?.into_iter();
+            Ok(touched.map(|(place, page)| (place - start, page)).collect())
+        }
+        Extent::Process => {
+            let private = mappings.filter(|mapping| mapping.is_private);
+            let ranges = private.map(|mapping| mapping.addresses);
+            let ranges: Vec<_> = ranges
+                .filter(|range| range.end <= USER_END && length(range) <= MAPPING_MAX)
+                .collect();
+            touched(&process, &ranges)
+        }
+    }
+}
+
+/// What the pages at these addresses hold, by their addresses.
+fn touched(process: &Path, ranges: &[Range<u64>]) -> io::Result<Pages> {
+    let (map, memory) = (
+        File::open(process.join("pagemap"))?,
+        File::open(process.join("mem"))?,
+    );
+    let mut pages = Pages::new();
+    for range in ranges {
+        // A page's entry has bit 63 set when it is present, bit 62 when it is swapped
+        // out, and bit 61 when it is a file's (kernel document
+        // admin-guide/mm/pagemap); these are the highest of the entry's last byte.
+        let count = (range.end - range.start) / PAGE as u64;
+        let mut entries = vec![0; usize::try_from(count * 8).map_err(io::Error::other)?];
+        map.read_exact_at(&mut entries, range.start / PAGE as u64 * 8)?;
+        for (address, entry) in range.clone().step_by(PAGE).zip(entries.chunks_exact(8)) {
+            if matches!(entry[7] >> 5, 0b100 | 0b010) {
+                let mut page = [0; PAGE];
+                match memory.read_exact_at(&mut page, address) {
+                    // The kernel's own, such as [vvar], cannot be read so.
+                    Err(error) if error.raw_os_error() == Some(libc::EIO) => {}
+                    read => {
+                        read?;
+                        pages.insert(address, page);
+                    }
+                }
+            }
+        }
+    }
+    Ok(pages)
 }
 
 /// How many of `pages` a page of `others` is equal to, or another before it:
@@ -195,8 +243,7 @@ mod tests {
                 std::ptr::null_mut(),
                 size,
                 rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
-                // Not merged with its neighbours, since they are not shared.
-                rustix::mm::MapFlags::SHARED,
+                rustix::mm::MapFlags::PRIVATE,
             )
         }
         .unwrap();
@@ -204,14 +251,24 @@ mod tests {
         let bytes = unsafe { std::slice::from_raw_parts_mut(map.cast::<u8>(), size) };
         bytes[5 * PAGE] = 7;
         bytes[9 * PAGE] = 8;
-        let pages = pages(std::process::id(), size as u64).unwrap();
+        let pages = pages(std::process::id(), Extent::Ram(size as u64)).unwrap();
         let seen: Vec<_> = pages
             .iter()
             .map(|(place, page)| (*place, page[0]))
             .collect();
         let place = |page: usize| (page * PAGE) as u64;
         assert_eq!(seen, [(place(5), 7), (place(9), 8)]);
-        assert!(super::pages(std::process::id(), 12_345 * PAGE as u64).is_err());
+        assert!(super::pages(std::process::id(), Extent::Ram(12_345 * PAGE as u64)).is_err());
+    }
+
+    #[test]
+    fn a_process_has_the_pages_that_it_wrote_and_none_of_files() {
+        let pages = pages(std::process::id(), Extent::Process).unwrap();
+        let mine = std::hint::black_box(*b"what this test wrote on its own stack");
+        let at = mine.as_ptr() as u64 / PAGE as u64 * PAGE as u64;
+        assert!(pages.contains_key(&at), "the stack");
+        let code = a_process_has_the_pages_that_it_wrote_and_none_of_files as fn() as usize as u64;
+        assert!(!pages.contains_key(&(code / PAGE as u64 * PAGE as u64)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::meminfo;
@@ -122,17 +123,29 @@ pub(crate) fn bytes(process: &Path, name: &str, fields: &[&str]) -> io::Result<u
     })
 }
 
-/// Where the first mapping of this length begins in the memory of the process with
-/// this folder (`proc_pid_maps(5)`).
-pub(crate) fn mapping(process: &Path, length: u64) -> io::Result<Option<u64>> {
+/// A mapping of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mapping {
+    pub addresses: Range<u64>,
+    /// What it writes there is its own.
+    pub is_private: bool,
+}
+
+/// The mappings of the process with this folder (`proc_pid_maps(5)`); lines that make
+/// no sense are left out.
+pub(crate) fn mappings(process: &Path) -> io::Result<Vec<Mapping>> {
     let address = |text: &str| u64::from_str_radix(text, 16).ok();
     parsed(process, "maps", |text| {
-        let mut mappings = text.lines().filter_map(|line| {
-            let (start, end) = line.split_once(' ')?.0.split_once('-')?;
-            Some((address(start)?, address(end)?))
+        let mappings = text.lines().filter_map(|line| {
+            let (addresses, rest) = line.split_once(' ')?;
+            let (start, end) = addresses.split_once('-')?;
+            let (start, end) = (address(start)?, address(end)?);
+            (start <= end).then_some(Mapping {
+                addresses: start..end,
+                is_private: rest.as_bytes().get(3) == Some(&b'p'),
+            })
         });
-        let found = mappings.find(|(start, end)| end.checked_sub(*start) == Some(length));
-        Some(found.map(|(start, _)| start))
+        Some(mappings.collect())
     })
 }
 
@@ -233,13 +246,16 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_is_found_among_lines_that_make_no_sense() {
+    fn mappings_are_found_among_lines_that_make_no_sense() {
         let maps = "7f00-\n-\n2000-1000 r\nx-y r\n3000-5000 rw-p 00 00:00 0 [heap]\n\
-                    7000-9000 rw-p 00 00:00 0 /SYSV\nffffffffffff0000-fffff";
+                    7000-9000 rw-s 00 00:00 0 /SYSV\nffffffffffff0000-fffff";
         let process = file("maps", maps);
-        let found = |length| mapping(process.path(), length).unwrap();
-        assert_eq!(found(0x2000), Some(0x3000));
-        assert_eq!((found(0), found(1)), (None, None));
+        let found: Vec<_> = mappings(process.path())
+            .unwrap()
+            .into_iter()
+            .map(|mapping| (mapping.addresses, mapping.is_private))
+            .collect();
+        assert_eq!(found, [(0x3000..0x5000, true), (0x7000..0x9000, false)]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::host::canary::{Canary, Merging, Outcome};
 use crate::host::snapshot::Ksm;
 use crate::host::want::{Basis, Cost, Want};
 use crate::interrupt::Interrupt;
-use crate::sample::footprint::{self, Footprint, PAGE};
+use crate::sample::footprint::{self, Extent, Footprint, PAGE};
 use crate::system::{Doing as _, SystemError};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Sharing};
@@ -134,8 +134,14 @@ fn measure(
     if want.machine.sharing == Sharing::None {
         return Ok((cost, Merging::NotAskedFor));
     }
-    let ram = want.machine.memory.bytes();
-    let (pages, others) = match (footprint::pages(second, ram), footprint::pages(first, ram)) {
+    let extent = match want.machine.sharing {
+        Sharing::None | Sharing::Guest => Extent::Ram(want.machine.memory.bytes()),
+        Sharing::All => Extent::Process,
+    };
+    let (pages, others) = match [second, first]
+        .map(|pid| footprint::pages(pid, extent))
+        .into()
+    {
         (Ok(pages), Ok(others)) => (pages, others),
         (Err(error), _) | (_, Err(error)) => {
             tracing::warn!("cannot compare guests' memory: {error}");

@@ -43,7 +43,7 @@ const MEMORY_MERGE: Check = Check {
 };
 const ALLOCATOR: Check = Check {
     id: "allocator",
-    document: "docs/density.md",
+    document: "https://jemalloc.net/jemalloc.3.html#tuning",
 };
 
 /// Pages that a guest touches before any are merged: about 8 MiB.
