@@ -5,7 +5,10 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
+
+#[path = "build/zssh.rs"]
+mod zssh;
 
 /// The guests are x86-64 whatever the host builds for itself.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -13,7 +16,10 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// `none` keeps init's symbols, to make places of the addresses in a panic.
 const KEEP_SYMBOLS: &str = "CARGO_PROFILE_INIT_STRIP";
 
-fn main() {
+fn main() -> ExitCode {
+    if let Some(folder) = env::var_os(zssh::FOLDER) {
+        return zssh::compile(folder);
+    }
     let workspace = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"))
         .parent()
         .expect("builder/ lies in the workspace")
@@ -44,6 +50,7 @@ fn main() {
         "h",
     );
     fs::write(out.join("assets.rs"), assets).expect("OUT_DIR is writable");
+    ExitCode::SUCCESS
 }
 
 /// Builds init by a cargo call of its own: other profile, other flags, other
@@ -69,7 +76,13 @@ fn build_init(workspace: &Path, out: &Path) -> PathBuf {
     if env::var_os("CARGO_NET_OFFLINE").is_some_and(|value| value == "true") {
         cargo.arg("--offline");
     }
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", init_flags(workspace));
+    cargo
+        .env("CARGO_ENCODED_RUSTFLAGS", init_flags(workspace))
+        .env(
+            "RUSTC_WRAPPER",
+            env::current_exe().expect("/proc is mounted"),
+        )
+        .env(zssh::FOLDER, out.join("zssh"));
     let status = cargo.status().expect("cargo runs");
     assert!(
         status.success(),
@@ -122,6 +135,7 @@ fn init_flags(workspace: &Path) -> String {
         format!("--remap-path-prefix={}=/imgbuild", workspace.display()),
         format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
         format!("--remap-path-prefix={}=/rust", sysroot.trim()),
+        zssh::flag(),
         "--cfg=chacha20_backend=\"soft\"".to_owned(),
         "--cfg=curve25519_dalek_backend=\"serial\"".to_owned(),
         "--cfg=poly1305_backend=\"soft\"".to_owned(),

@@ -10,6 +10,7 @@ pub mod http;
 pub mod kex;
 pub mod machine;
 pub mod namespace;
+pub mod python;
 pub mod reachable;
 pub mod root;
 pub mod small_kernel;

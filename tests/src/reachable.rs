@@ -38,7 +38,7 @@ pub struct Guest<'a> {
     tag: u32,
     ram: u64,
     /// Its folder is removed when this is dropped.
-    _site: Site,
+    site: Site,
 }
 
 /// The memory of a guest in KiB, as its `free` tells.
@@ -96,7 +96,7 @@ impl<'a> Guest<'a> {
             config,
             tag: 0,
             ram: artifacts.manifest.recipe.memory.bytes(),
-            _site: site,
+            site,
         };
         wait_until("the guest is ready", || {
             guest.listen();
@@ -118,6 +118,13 @@ impl<'a> Guest<'a> {
             .arg("g00000")
             .args(arguments);
         command
+    }
+
+    /// The private key to log in with.
+    #[must_use]
+    pub fn key(&self) -> &Path {
+        let key = &self.site.spec().identity_file;
+        key.as_deref().expect("it has SSH")
     }
 
     /// Connects to the SSH server's port, and says nothing.

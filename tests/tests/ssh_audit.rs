@@ -2,40 +2,23 @@
 //! server: it offers nothing weak.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use imgbuild_tests::reachable::{self, Guest};
-use imgbuild_tests::{TestEnv, run, workspace};
+use imgbuild_tests::{TestEnv, python, run};
 use serde_json::Value;
 
 /// What it finds, and why it stays: docs/limits.md.
 const KNOWN: [(&str, &str, &str); 2] = [
-    (
-        "curve25519-sha256",
-        "warn",
-        "does not provide protection against post-quantum attacks",
-    ),
-    // The empty list of MACs: the only cipher brings its own.
-    ("", "fail", "using unknown algorithm"),
+    ("curve25519-sha256", "warn", NOT_POST_QUANTUM),
+    ("curve25519-sha256@libssh.org", "warn", NOT_POST_QUANTUM),
 ];
-
-/// ssh-audit, installed once into the checkout's target folder.
-fn ssh_audit(env: &TestEnv) -> PathBuf {
-    let folder = workspace().join("target/ssh-audit");
-    run(env.command("python3").args(["-m", "venv"]).arg(&folder)).succeeds();
-    run(env
-        .command(folder.join("bin/pip"))
-        .args(["install", "--quiet", "--no-deps", "--require-hashes", "-r"])
-        .arg(workspace().join("tests/ssh-audit.txt")))
-    .succeeds();
-    folder.join("bin/ssh-audit")
-}
+const NOT_POST_QUANTUM: &str = "does not provide protection against post-quantum attacks";
 
 #[test]
 fn ssh_audit_finds_nothing_but_what_is_documented() {
     let env = TestEnv::new();
-    let audit = ssh_audit(&env);
+    let audit = python::installed(&env, "ssh-audit").join("ssh-audit");
     let out = reachable::artifacts(&env);
     let mut guest = Guest::start(&env, &out, Duration::from_secs(60));
     let found = run(env

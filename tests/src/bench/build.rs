@@ -62,7 +62,7 @@ pub fn initramfs() -> Vec<Row> {
             ours: Samples::of(&sizes[..1]),
             other: Samples::of(&sizes[1..]),
             other_is,
-            budget: Some(Budget::AtMost(64.0)),
+            budget: Some(Budget::AtMost(72.0)),
         },
     ]
 }
