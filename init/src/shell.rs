@@ -38,10 +38,11 @@ const ENVIRONMENT: [&CStr; 5] = [
 const QUIET_MS: u64 = 1;
 const QUIET_MAX_MS: u64 = 160;
 
-/// Input for a command is taken in blocks that a pipe takes at once; for a
-/// shell that somebody types at, a byte at a time. The SSH crate cannot write
-/// before it has read as much as it let the client send.
-const BLOCK: usize = 4096;
+/// Most bytes of input that are taken at a time: what an empty pipe takes at once
+/// (pipe(7)).
+const BLOCK: usize = 64 * 1024;
+/// Bytes of output that are carried at a time.
+const OUTPUT: usize = 4096;
 
 /// Whether the image holds a shell.
 pub(crate) fn exists() -> bool {
@@ -64,8 +65,10 @@ pub(crate) fn run(command: Option<&str>, streams: &mut dyn Streams) -> Result<u8
             Child::start(&[c"sh", c"-c", command])?
         }
     };
-    let window = if command.is_some() { BLOCK } else { 1 };
-    let served = child.serve(window, streams);
+    let served = match command {
+        Some(_) => child.serve(Taken::Block, streams),
+        None => child.serve(Taken::Line, streams),
+    };
     if served.is_err() {
         // The client is gone, and with it whoever would read or type.
         let _ = kill_process_group(child.pid, Signal::HUP);
@@ -74,6 +77,37 @@ pub(crate) fn run(command: Option<&str>, streams: &mut dyn Streams) -> Result<u8
 }
 
 const TOO_LONG: Failure = Failure::new("command", Errno::TOOBIG);
+
+/// How much input is taken at a time. Each time costs a look at all processes and,
+/// since the SSH crate cannot write before it has read as much as it let the client
+/// send, a time without output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// A block: a command that is sent data.
+    Block,
+    /// A line: a shell that somebody types at.
+    Line,
+}
+
+impl Taken {
+    /// Takes input; gives its length, and whether there is more.
+    fn take(self, block: &mut [u8], streams: &mut dyn Streams) -> Result<(usize, bool), Gone> {
+        if self == Self::Block {
+            let length = streams.input(block)?;
+            return Ok((length, length == block.len()));
+        }
+        for (index, byte) in block.iter_mut().enumerate() {
+            // Whoever types waits for what comes behind a line's end, and sends no
+            // byte more than this.
+            match streams.input(core::slice::from_mut(byte))? {
+                0 => return Ok((index, false)),
+                _ if *byte == b'\n' => return Ok((index + 1, true)),
+                _ => {}
+            }
+        }
+        Ok((block.len(), true))
+    }
+}
 
 /// A program with pipes at its three streams, in a session of its own.
 struct Child {
@@ -108,7 +142,7 @@ impl Child {
 
     /// Carries bytes between program and client until the program and its
     /// outputs end; gives its exit code.
-    fn serve(&mut self, window: usize, streams: &mut dyn Streams) -> Result<u8, Fault> {
+    fn serve(&mut self, taken: Taken, streams: &mut dyn Streams) -> Result<u8, Fault> {
         let mut quiet_ms = QUIET_MS;
         let mut at_line_start = true;
         loop {
@@ -130,14 +164,14 @@ impl Child {
                 continue;
             }
             let Some(input) = &self.input else { continue };
-            if window == 1 && at_line_start && reader == self.pid {
+            if taken == Taken::Line && at_line_start && reader == self.pid {
                 prompt(streams)?;
             }
             let mut block = [0; BLOCK];
-            let length = streams.input(block.get_mut(..window).unwrap_or_default())?;
+            let (length, is_more) = taken.take(&mut block, streams)?;
             let bytes = block.get(..length).unwrap_or_default();
             at_line_start = bytes.last() == Some(&b'\n');
-            if write_all(input, bytes).is_err() || length < window {
+            if write_all(input, bytes).is_err() || !is_more {
                 self.input = None;
             }
             quiet_ms = QUIET_MS;
@@ -174,7 +208,7 @@ impl Child {
         if end {
             self.code = Some(self.code()?);
         }
-        let mut block = [0; BLOCK];
+        let mut block = [0; OUTPUT];
         for (which, (pipe, ready)) in self.outputs.iter_mut().zip([output, error]).enumerate() {
             let (Some(open), true) = (&pipe, ready) else {
                 continue;
