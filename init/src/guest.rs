@@ -203,7 +203,7 @@ impl Guest {
         // Before the root is switched: it lies beside init.
         let command = userland::Command::read();
         let disk = disk::mount(self.parameters.root_on_disk, &mut self.console);
-        userland::name_streams();
+        userland::furnish(&mut self.console);
         if let Err(failure) = self.burn.set(self.parameters.burn) {
             self.console.log(format_args!("{failure}"));
         }

@@ -6,9 +6,9 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, open, symlink, unlink};
+use rustix::fs::{Mode, OFlags, chmod, mkdir, open, symlink, unlink};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, mount_move, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, chdir, chroot, kill_process_group, wait,
@@ -67,8 +67,9 @@ pub(crate) fn switch_root() -> Result<(), Failure> {
     chroot(c".").and_then(|()| chdir(c"/")).context("chroot")
 }
 
-/// Adds the names in /dev that the kernel leaves to user land, for a shell.
-pub(crate) fn name_streams() {
+/// Adds for a shell and its programs what the kernel leaves to user land: names in
+/// /dev, terminals, and folders in memory, as distributions have them.
+pub(crate) fn furnish(console: &mut Console) {
     if !shell::exists() {
         return;
     }
@@ -80,6 +81,40 @@ pub(crate) fn name_streams() {
     ] {
         let _ = symlink(target, path);
     }
+    let restricted = MountFlags::NOSUID | MountFlags::NODEV;
+    for (path, kind, flags, options, what) in [
+        (
+            c"/dev/pts",
+            c"devpts",
+            MountFlags::NOSUID | MountFlags::NOEXEC,
+            // 5 is the group `tty` in every distribution.
+            c"gid=5,mode=620",
+            "mount /dev/pts",
+        ),
+        (
+            c"/dev/shm",
+            c"tmpfs",
+            restricted,
+            c"mode=1777",
+            "mount /dev/shm",
+        ),
+        // Of the same size as systemd's.
+        (
+            c"/run",
+            c"tmpfs",
+            restricted,
+            c"mode=755,size=20%",
+            "mount /run",
+        ),
+    ] {
+        let _ = mkdir(path, Mode::from_raw_mode(0o755));
+        if let Err(failure) = mount(kind, path, kind, flags, options).context(what) {
+            console.log(format_args!("{failure}"));
+        }
+    }
+    // Where /var/lock leads.
+    let _ = mkdir(c"/run/lock", Mode::empty());
+    let _ = chmod(c"/run/lock", Mode::from_raw_mode(0o1777));
 }
 
 /// The words of the recipe's program.

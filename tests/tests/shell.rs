@@ -9,14 +9,18 @@ use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use imgbuild_tests::root::Root;
 use imgbuild_tests::stand_in::{QEMU, find};
 use imgbuild_tests::{TestEnv, binary, finish, run, start, wait_until, workspace};
 use serde_json::Value;
 
 const BUSYBOX: &str = "/bin/busybox";
 
-/// A tar of Debian's static BusyBox with all its applets, and of files that a
-/// folder of an ordinary user could not hold.
+/// A program of every Debian's that opens a terminal for the one that it runs.
+const SCRIPT: &str = "/usr/bin/script";
+
+/// A tar of Debian's static BusyBox with all its applets, of `script`, and of files
+/// that a folder of an ordinary user could not hold.
 fn archive(env: &TestEnv) -> PathBuf {
     let applets = run(env.command(BUSYBOX).arg("--list")).succeeds();
     let path = env.path().join("root.tar");
@@ -34,6 +38,12 @@ fn archive(env: &TestEnv) -> PathBuf {
     add(&mut tar, "root/.profile", (0, 0, 0o600), b"");
     add(&mut tar, "srv/owned", (1000, 70_000, 0o4750), b"mine\n");
     add(&mut tar, "srv/a \"b\"\n-c", (0, 0, 0o644), b"odd\n");
+    let programs = Root::new(env.path().join("programs"));
+    programs.program(SCRIPT);
+    // Without /run, which an image may lack.
+    for folder in ["usr", "lib", "lib64"] {
+        tar.append_dir_all(folder, programs.place(folder)).unwrap();
+    }
     let mut device = header((0, 5, 0o660), 0);
     device.set_entry_type(tar::EntryType::Char);
     device.set_device_major(1).unwrap();
@@ -109,19 +119,7 @@ impl<'a> Fleet<'a> {
 
     /// What a command did with this input; a log-in without one if it is empty.
     fn ssh(&self, command: &str, input: &[u8]) -> Output {
-        let mut child = self
-            .client(command)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        thread::scope(|scope| {
-            // A command may end before it has read all.
-            scope.spawn(move || stdin.write_all(input));
-            child.wait_with_output().unwrap()
-        })
+        feed(&mut self.client(command), input)
     }
 
     /// Asserts what a command without input prints, and its exit code.
@@ -150,6 +148,22 @@ impl<'a> Fleet<'a> {
         assert!(events.contains("\"exited\""), "{events}");
         self.env.assert_no_process_left();
     }
+}
+
+/// What a client did with this input.
+fn feed(client: &mut Command, input: &[u8]) -> Output {
+    let mut child = client
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    thread::scope(|scope| {
+        // A command may end before it has read all.
+        scope.spawn(move || stdin.write_all(input));
+        child.wait_with_output().unwrap()
+    })
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -188,8 +202,13 @@ fn serves_a_shell(fleet: &Fleet<'_>) {
     fleet.answers("sha256sum", &large, &format!("{sum}  -\n"), 0);
     fleet.answers("head -c 2 | wc -c", &large, "2\n", 0);
     fleet.answers("exit 4", &large, "", 4);
-    // A program whose outputs are closed is served and waited for all the same.
-    fleet.answers("exec cat >/root/copy 2>/dev/null", &large, "", 0);
+    // A program whose outputs are closed is served and waited for all the same. Its
+    // input comes in blocks of 64 KiB, each of which the client is asked for.
+    let mut client = fleet.client("");
+    client.args(["-vvv", "exec cat >/root/copy 2>/dev/null"]);
+    let output = feed(&mut client, &large);
+    let asked = text(&output.stderr).matches("rcvd adjust").count();
+    assert!((16..=17).contains(&asked), "{}", text(&output.stderr));
     fleet.says("sha256sum </root/copy", &format!("{sum}  -\n"), 0);
     // The shell's own words are left to it.
     fleet.says("sh -c 'exit 3'", "", 3);
@@ -210,6 +229,13 @@ fn serves_a_shell(fleet: &Fleet<'_>) {
         "g00000# one\ng00000# g00000# /srv\ng00000# ",
         3,
     );
+    // It and its programs are handed whole lines.
+    fleet.answers(
+        "",
+        b"dd bs=99 count=1 2>/dev/null\nhello\nexit 3\n",
+        "g00000# hello\ng00000# ",
+        3,
+    );
 
     // Owners, modes and devices as in the archive.
     let listing = fleet.ssh("ls -ln /srv", b"");
@@ -225,6 +251,22 @@ fn serves_a_shell(fleet: &Fleet<'_>) {
     }
     fleet.says("cat /srv/a*", "odd\n", 0);
     fleet.says("echo x >/srv/null; cat /srv/null | wc -c", "0\n", 0);
+
+    // Terminals and folders in memory, as distributions have them.
+    let look = "tty; stat -c '%a %g' /dev/pts/0; exit 5";
+    fleet.says(
+        &format!("{SCRIPT} -qec \"{look}\" /dev/null </dev/null"),
+        "/dev/pts/0\r\n620 5\r\n",
+        5,
+    );
+    fleet.says(
+        "echo x >/dev/shm/a; cp /dev/shm/a /run/b; cat /run/b; \
+         stat -c '%n %a' /dev/shm /run /run/lock; \
+         awk '$2 ~ \"^/(dev/pts|dev/shm|run)$\" { print $2, $3 }' /proc/mounts",
+        "x\n/dev/shm 1777\n/run 755\n/run/lock 1777\n\
+         /dev/pts devpts\n/dev/shm tmpfs\n/run tmpfs\n",
+        0,
+    );
 
     // A client that is killed takes its command along.
     for command in ["sleep 4321", "exec sleep 4321 >/dev/null 2>&1"] {
