@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use imgbuild::digest::Sha256;
 use imgbuild_tests::tree::Tree;
-use imgbuild_tests::{TestEnv, run};
+use imgbuild_tests::{TestEnv, run, workspace};
 use serde_json::Value;
 
 /// The package that stands for the newest cloud kernel of the release.
@@ -58,7 +58,7 @@ fn fetch_debian_kernel(env: &TestEnv) -> PathBuf {
 
 /// A recipe with the memory that a distribution's kernel needs to unpack itself.
 fn roomy_recipe(env: &TestEnv) -> PathBuf {
-    let recipe = imgbuild_tests::workspace().join("images/tty-burn.toml");
+    let recipe = workspace().join("images/tty-burn.toml");
     let text = fs::read_to_string(recipe).unwrap();
     let roomy = text
         .replace("\"64MiB\"", "\"256MiB\"")
@@ -133,6 +133,32 @@ fn a_distribution_kernel_reaches_ready_with_a_serial_console_alone() {
     ];
     let fleet = run(env.imgbuild(launch).arg(&out)).succeeds().json_lines();
     assert_eq!(fleet.last().unwrap()["burning"], 1);
+}
+
+#[test]
+fn a_kernel_that_finds_no_disk_fails_the_boot_where_the_root_is_on_it() {
+    let env = TestEnv::new();
+    let kernel = debian_kernel(&env);
+    let bin = env.path().join("root/bin");
+    fs::create_dir_all(&bin).unwrap();
+    fs::copy("/bin/busybox", bin.join("sh")).expect("busybox-static is installed");
+    run(env
+        .command("tar")
+        .args(["-cC", "root", "-f", "root.tar", "."]))
+    .succeeds();
+    let recipe = fs::read_to_string(workspace().join("images/debian-shell.toml")).unwrap();
+    fs::write(
+        env.path().join("mine.toml"),
+        recipe.replace("\"128MiB\"", "\"256MiB\""),
+    )
+    .unwrap();
+    let build = ["build", "./mine.toml", "--rootfs", "root.tar", "--kernel"];
+    let mut build = env.imgbuild(build);
+    env.without_kvm(build.arg(kernel));
+    run(&mut build)
+        .exits(1)
+        .says(&["ready, but finds no disk", "CONFIG_VIRTIO_BLK", "=y"]);
+    assert!(!env.path().join("out").join("debian-shell").exists());
 }
 
 #[test]
