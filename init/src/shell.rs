@@ -142,6 +142,10 @@ impl Child {
 
     /// Carries bytes between program and client until the program and its
     /// outputs end; gives its exit code.
+    #[expect(
+        clippy::large_stack_arrays,
+        reason = "there is no heap, and the stack may have 8 MiB"
+    )]
     fn serve(&mut self, taken: Taken, streams: &mut dyn Streams) -> Result<u8, Fault> {
         let mut quiet_ms = QUIET_MS;
         let mut at_line_start = true;
