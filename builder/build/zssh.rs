@@ -20,12 +20,13 @@ pub(crate) const FOLDER: &str = "IMGBUILD_ZSSH_COPY";
 
 const NAME: &str = "zssh";
 const VERSION: &str = "0.5.0";
+const ROOT: &str = "src/lib.rs";
 const EDITED: &str = "src/transport.rs";
 
 /// What is replaced by what; each stands in the file once.
 const EDITS: [(&str, &str); 3] = [
-    // Never used: the only cipher brings its own. It is the one that ssh-audit
-    // has nothing against and that every client with this cipher knows.
+    // Never used: the only cipher brings its own. This one is known to the clients
+    // that want a name there, and ssh-audit has nothing against it.
     (
         r#"const KEXINIT_MAC: &str = "";"#,
         r#"const KEXINIT_MAC: &str = "hmac-sha2-256-etm@openssh.com";"#,
@@ -57,15 +58,13 @@ pub(crate) fn compile(folder: OsString) -> ExitCode {
     if env::var("CARGO_PKG_NAME").is_ok_and(|name| name == NAME) {
         let copy = PathBuf::from(folder);
         let source = edit(&copy);
-        let root = source.join("src/lib.rs");
-        let found = arguments.map(|argument| {
-            if Path::new(&argument) == root {
-                copy.join("src/lib.rs").into_os_string()
-            } else {
-                argument
-            }
-        });
-        rustc.args(found);
+        let root = source.join(ROOT);
+        // Cargo's path is relative if the crate is vendored in the checkout.
+        let here = env::current_dir().expect("cargo sets it");
+        let (roots, others): (Vec<_>, Vec<_>) =
+            arguments.partition(|argument| here.join(argument) == root);
+        assert!(roots.len() == 1, "{}: not once: {others:?}", root.display());
+        rustc.arg(copy.join(ROOT)).args(others);
         let mut remap = OsString::from("--remap-path-prefix=");
         remap.push(copy);
         remap.push("=/zssh");

@@ -1,5 +1,5 @@
-"""Log into a guest with asyncssh and with libssh2, and run a command there:
-ssh_clients.py KEY PORT"""
+"""Log into a guest with asyncssh, by the fleet's ssh_config, and with libssh2, and run a
+command there: ssh_clients.py SSH_CONFIG KEY PORT"""
 
 import asyncio
 import socket
@@ -9,20 +9,18 @@ import asyncssh
 import ssh2.utils
 from ssh2.session import Session
 
-KEY, PORT = sys.argv[1], int(sys.argv[2])
+SSH_CONFIG, KEY, PORT = sys.argv[1:]
 COMMAND = "status"
 
 
 async def by_asyncssh():
-    async with asyncssh.connect(
-        "127.0.0.1", PORT, username="root", client_keys=[KEY], known_hosts=None, config=None
-    ) as connection:
+    async with asyncssh.connect("g00000", config=[SSH_CONFIG]) as connection:
         return (await connection.run(COMMAND, check=True)).stdout
 
 
 def by_libssh2():
     session = Session()
-    session.handshake(socket.create_connection(("127.0.0.1", PORT)))
+    session.handshake(socket.create_connection(("127.0.0.1", int(PORT))))
     session.userauth_publickey_fromfile("root", KEY)
     channel = session.open_session()
     channel.execute(COMMAND)

@@ -120,6 +120,12 @@ impl<'a> Guest<'a> {
         command
     }
 
+    /// The configuration for ssh(1).
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     /// The private key to log in with.
     #[must_use]
     pub fn key(&self) -> &Path {

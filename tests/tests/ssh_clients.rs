@@ -14,7 +14,7 @@ fn clients_that_want_a_mac_or_the_former_name_of_the_key_exchange_log_in() {
     run(env
         .command(bin.join("python"))
         .arg(workspace().join("tests/python/ssh_clients.py"))
-        .arg(guest.key())
+        .args([guest.config(), guest.key()])
         .arg(guest.port.to_string()))
     .succeeds()
     .shows(&["asyncssh 2.22.0: id=g00000", "libssh2 1.11.1: id=g00000"]);
