@@ -16,6 +16,7 @@ use crate::store::folder::{Folder, FolderError, Paths, sweep};
 use crate::store::journal::Journal;
 use crate::store::key::{self, Pair};
 use crate::system::{Doing as _, SystemError};
+use crate::text::printable;
 use crate::vmm::{Lifetime, Net};
 use detach::detach;
 use error::obstacles;
@@ -67,6 +68,13 @@ pub(crate) fn launch(
     }
     let qemu = emulator(options.qemu.as_ref(), &report.qemu, directories)?;
     tracing::info!("guests run on {}", qemu.name());
+    if let Some(server) = &artifacts.manifest.ssh_server {
+        tracing::info!(
+            "guests run the image's own SSH server, {}; init's commands, such as status and burn, \
+             go by the console: `imgbuild console GUEST`",
+            printable(server)
+        );
+    }
     let (login, pair) = match (options.machine.net, users_key) {
         (Net::None, _) => (None, None),
         (Net::User | Net::Tap, Some(key)) => (Some(key), None),

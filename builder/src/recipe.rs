@@ -49,6 +49,9 @@ pub struct Recipe {
     /// Its user land, where it has one besides init.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Rootfs>,
+    /// Who serves SSH in the guest.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ssh: Ssh,
     /// Single files put over the root file system.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<ExtraFile>,
@@ -105,6 +108,36 @@ pub enum Place {
     Disk,
 }
 
+/// How guests are logged in to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ssh {
+    /// Who serves it.
+    pub server: SshServer,
+}
+
+/// Whether init serves, as where nothing is said.
+fn is_default(ssh: &Ssh) -> bool {
+    ssh.server.is_default()
+}
+
+/// What serves SSH in a guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum SshServer {
+    /// imgbuild's init: commands, and no terminals or files
+    #[default]
+    Imgbuild,
+    /// The image's own sshd or dropbear
+    Image,
+}
+
+impl SshServer {
+    /// Whether it is what serves where nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// One file put over the root file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtraFile {
@@ -154,8 +187,8 @@ pub enum RecipeError {
     },
     /// A root file system for a recipe that has none.
     #[error(
-        "--rootfs and --rootfs-place do not apply to recipe {recipe}, which has no table [rootfs]; \
-         use a recipe that has one, such as debian-shell"
+        "--rootfs, --rootfs-place and --ssh-server image do not apply to recipe {recipe}, which has \
+         no table [rootfs]; use a recipe that has one, such as debian-shell"
     )]
     NoRootfs {
         /// The recipe.
@@ -230,6 +263,10 @@ impl Recipe {
             } else {
                 ""
             },
+            match self.ssh.server {
+                SshServer::Imgbuild => "",
+                SshServer::Image => "tty.ssh=image",
+            },
         ] {
             if !part.is_empty() {
                 line.push(' ');
@@ -277,6 +314,16 @@ impl Recipe {
             Some(_) => Ok(()),
             None => Err(RecipeError::NoArchive { recipe: recipe() }),
         }
+    }
+
+    /// Takes what the command line says of the SSH server.
+    pub fn choose_ssh_server(&mut self, server: Option<SshServer>) -> Result<(), RecipeError> {
+        self.ssh.server = server.unwrap_or(self.ssh.server);
+        if self.ssh.server == SshServer::Image && self.rootfs.is_none() {
+            let recipe = self.name.clone();
+            return Err(RecipeError::NoRootfs { recipe });
+        }
+        Ok(())
     }
 
     /// The same recipe with the names of its files and not their folders, which

@@ -8,6 +8,7 @@ use crate::guest::admission::{Admission, AdmissionSpec};
 use crate::guest::{Backoff, BurnAt, GIVE_UP, OnTrouble, Policy, Restart, deadline};
 use crate::interrupt::Interrupt;
 use crate::placement::PlacementSpec;
+use crate::recipe::SshServer;
 use crate::store::folder::{Folder, FolderError, TRIAL_PREFIX, sweep};
 use crate::store::spec::FleetSpec;
 use crate::system::{Doing as _, SystemError};
@@ -24,6 +25,9 @@ pub(crate) mod readiness;
 mod rounds;
 
 pub use error::TrialError;
+
+/// The key that the image's SSH server lets in.
+const UNKNOWN_KEY: [u8; 32] = [1; 32];
 
 /// How guests on trial are run.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +96,13 @@ impl Setup<'_> {
         artifacts: &Artifacts,
         guests: GuestRange,
     ) -> FleetSpec {
+        let ssh_server = artifacts.manifest.recipe.ssh.server;
+        let authorized_key = match ssh_server {
+            SshServer::Imgbuild => None,
+            // Else the image's server, which costs memory and may fail, is not
+            // started. Nobody has the other half, and no port leads there.
+            SshServer::Image => Some(UNKNOWN_KEY),
+        };
         FleetSpec {
             name: folder.name(),
             instance: Instance([0; 12]),
@@ -111,8 +122,9 @@ impl Setup<'_> {
             restart: Restart::Never,
             health: None,
             boot_timeout: artifacts.manifest.recipe.boot_timeout(),
-            authorized_key: None,
+            authorized_key,
             identity_file: None,
+            ssh_server,
             ports: Vec::new(),
             admission: AdmissionSpec {
                 keep_free: 0,

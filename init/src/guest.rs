@@ -16,6 +16,7 @@ use tty_init::protocol::{DeviceState, IdentityState};
 use crate::burn::Burn;
 use crate::console::Console;
 use crate::failure::{Context, Failure};
+use crate::image_server::ImageServer;
 use crate::job::Job;
 use crate::server::Server;
 use crate::session::Terms;
@@ -41,10 +42,15 @@ pub(crate) struct Guest {
     /// `None` while parked.
     found: Option<Found>,
     ssh: Option<Server>,
+    /// The image's SSH server, in place of that.
+    image_server: Option<ImageServer>,
     /// The command of the console that runs.
     job: Option<Job>,
-    /// The program that the recipe has it run.
+    /// What the recipe has it run, until the guest is ready.
+    command: Option<userland::Command>,
+    /// The same, once it runs.
     program: Option<Program>,
+    is_ready: bool,
 }
 
 /// Whether the loop goes on.
@@ -80,8 +86,11 @@ impl Guest {
             burn: Burn::new(parameters.threads),
             found: None,
             ssh: None,
+            image_server: None,
             job: None,
+            command: None,
             program: None,
+            is_ready: false,
         }
     }
 
@@ -117,11 +126,13 @@ impl Guest {
     fn wait(&mut self, signals: &Signals) -> Result<Next, Failure> {
         let (tty, events) = self.console.waits_for();
         let (listener, patience) = self.ssh.as_ref().map_or((None, None), Server::waits_for);
+        let image_server = self.image_server.as_ref();
+        let (served, due) = image_server.map_or((None, None), ImageServer::waits_for);
         let job = self.job.as_ref();
         let output = job
             .and_then(Job::output)
             .filter(|_| self.console.has_room());
-        let limit = [patience, job.map(Job::left_ms)]
+        let limit = [patience, due, job.map(Job::left_ms)]
             .into_iter()
             .flatten()
             .min();
@@ -132,9 +143,10 @@ impl Guest {
         let output = waiting.and(output, PollFlags::IN);
         let said = self.program.as_ref().and_then(Program::output);
         let said = waiting.and(said, PollFlags::IN);
+        let served = waiting.and(served, PollFlags::IN);
         waiting.wait(limit)?;
-        let [signal, tty, listener, output, said] =
-            [Some(0), tty, listener, output, said].map(|place| waiting.ready(place));
+        let [signal, tty, listener, output, said, served] =
+            [Some(0), tty, listener, output, said, served].map(|place| waiting.ready(place));
 
         let mut next = Next::Serve;
         if !signal.is_empty() {
@@ -163,6 +175,11 @@ impl Guest {
         }
         if let Some(program) = &mut self.program {
             program.go_on(!said.is_empty(), &mut self.console);
+        }
+        if let (Some(server), Some(found)) = (&mut self.image_server, &mut self.found) {
+            server.go_on(!served.is_empty(), &mut self.console);
+            found.ssh = server.state();
+            self.announce();
         }
         Ok(next)
     }
@@ -193,6 +210,9 @@ impl Guest {
             if let Some(program) = &mut self.program {
                 program.ended(pid, status);
             }
+            if let Some(server) = &mut self.image_server {
+                server.ended(pid, status, &mut self.console);
+            }
         }
     }
 
@@ -201,7 +221,7 @@ impl Guest {
         let (identity, state) = identify::take(&mut self.console);
         let net = net::set_up(identity.as_ref(), &mut self.console);
         // Before the root is switched: it lies beside init.
-        let command = userland::Command::read();
+        self.command = userland::Command::read();
         let disk = disk::mount(self.parameters.root_on_disk, &mut self.console);
         userland::furnish(&mut self.console);
         if let Err(failure) = self.burn.set(self.parameters.burn) {
@@ -209,15 +229,25 @@ impl Guest {
         }
         let usable = identity.filter(|_| state == IdentityState::Applied && net == DeviceState::Up);
         let ssh = self.open_ssh(usable.as_ref());
-        let found = Found {
+        self.found = Some(Found {
             identity: state,
             disk,
             net,
             ssh,
+        });
+        self.announce();
+    }
+
+    /// Says that the guest is ready, and starts the recipe's program; once, and not
+    /// before the image's SSH server had its time to answer.
+    fn announce(&mut self) {
+        let is_early = (self.image_server.as_ref()).is_some_and(ImageServer::is_starting);
+        let Some(found) = self.found.filter(|_| !self.is_ready && !is_early) else {
+            return;
         };
-        self.found = Some(found);
+        self.is_ready = true;
         self.console.ready(found.status());
-        self.program = command.and_then(|command| {
+        self.program = self.command.take().and_then(|command| {
             let started = command.start();
             started
                 .inspect_err(|failure| self.console.log(format_args!("command: {failure}")))
@@ -225,15 +255,27 @@ impl Guest {
         });
     }
 
-    /// Listens, if the identity lets somebody in.
+    /// Opens SSH, if the identity lets somebody in.
     fn open_ssh(&mut self, identity: Option<&Identity>) -> DeviceState {
         let Some((identity, authorized_key)) =
             identity.and_then(|identity| Some((identity, identity.authorized_key?)))
         else {
             return DeviceState::Absent;
         };
+        let host_key = host_key::secret(&identity.host_key_seed);
+        if self.parameters.image_serves_ssh {
+            let opened = ImageServer::open(&host_key, &authorized_key, &mut self.console);
+            return match opened {
+                Ok(server) => {
+                    let state = server.state();
+                    self.image_server = Some(server);
+                    state
+                }
+                Err(failure) => self.ssh_failed(failure),
+            };
+        }
         let terms = Terms {
-            host_key: host_key::secret(&identity.host_key_seed),
+            host_key,
             authorized_key,
             login_ms: match identity.login_deadline_ms {
                 0 => LOGIN_MS,
@@ -246,11 +288,13 @@ impl Guest {
                 self.ssh = Some(server);
                 DeviceState::Up
             }
-            Err(failure) => {
-                self.console.log(format_args!("ssh: {failure}"));
-                DeviceState::Failed
-            }
+            Err(failure) => self.ssh_failed(failure),
         }
+    }
+
+    fn ssh_failed(&mut self, failure: Failure) -> DeviceState {
+        self.console.log(format_args!("ssh: {failure}"));
+        DeviceState::Failed
     }
 
     fn obey(&mut self, request: Request<'_>) -> Next {

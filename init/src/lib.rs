@@ -23,3 +23,4 @@ pub mod protocol;
 pub mod report;
 #[cfg(feature = "ssh")]
 pub mod ssh;
+pub mod ssh_programs;

@@ -29,6 +29,8 @@ pub struct Parameters {
     pub idle_seconds: u32,
     /// `tty.root=disk`: the disk holds the root file system.
     pub root_on_disk: bool,
+    /// `tty.ssh=image`: the image's SSH server is started instead of init's.
+    pub image_serves_ssh: bool,
 }
 
 impl Default for Parameters {
@@ -39,6 +41,7 @@ impl Default for Parameters {
             park: false,
             idle_seconds: 600,
             root_on_disk: false,
+            image_serves_ssh: false,
         }
     }
 }
@@ -97,8 +100,11 @@ impl Parameters {
             Some(("tty.root", value)) => {
                 self.root_on_disk = value.eq("disk").then_some(true).ok_or("tty.root=disk")?;
             }
+            Some(("tty.ssh", value)) => {
+                self.image_serves_ssh = value.eq("image").then_some(true).ok_or("tty.ssh=image")?;
+            }
             None if word == "tty.park" => self.park = true,
-            _ => return Err("tty.burn=, tty.threads=, tty.idle=, tty.root= or tty.park"),
+            _ => return Err("tty.burn=, tty.threads=, tty.idle=, tty.root=, tty.ssh= or tty.park"),
         }
         Ok(())
     }
@@ -132,7 +138,7 @@ mod tests {
     #[test]
     fn parameters_are_taken_and_the_last_wins() {
         let (parameters, rejected) = parse(
-            b"quiet tty.burn=10 tty.threads=64 tty.park tty.idle=5 tty.root=disk tty.burn=20\n",
+            b"quiet tty.burn=10 tty.threads=64 tty.park tty.idle=5 tty.root=disk tty.ssh=image tty.burn=20\n",
         );
         assert_eq!(rejected, Vec::<String>::new());
         assert_eq!(
@@ -143,6 +149,7 @@ mod tests {
                 park: true,
                 idle_seconds: 5,
                 root_on_disk: true,
+                image_serves_ssh: true,
             }
         );
     }
@@ -161,6 +168,7 @@ mod tests {
             "tty.idle=86401",
             "tty.root=",
             "tty.root=/dev/vda",
+            "tty.ssh=sshd",
             "tty.brun=1",
             "tty.",
         ] {

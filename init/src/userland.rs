@@ -1,5 +1,5 @@
-//! The image's user land, if it has one: switching to its root file system, running
-//! the recipe's program, and ending all processes.
+//! The image's user land, if it has one: switching to its root file system, starting
+//! its programs, the recipe's own among them, and ending all processes.
 
 use core::ffi::CStr;
 use core::fmt;
@@ -17,7 +17,7 @@ use rustix::thread::{Timespec, nanosleep};
 
 use crate::console::Console;
 use crate::failure::{Context, Failure};
-use crate::job::readable;
+use crate::output::Output;
 use crate::shell::{self, become_program};
 use crate::sys::process::{Forked, WORDS_MAX, fork};
 
@@ -25,10 +25,8 @@ use crate::sys::process::{Forked, WORDS_MAX, fork};
 /// init.
 const COMMAND: &CStr = c"/init.command";
 const COMMAND_MAX: usize = 1024;
-/// Most bytes of a line of its output; what is longer becomes several lines.
-const LINE_MAX: usize = 200;
 
-/// Whether the recipe's program was started.
+/// Whether any program of the image was started.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// How long processes have to end, in steps.
@@ -144,27 +142,25 @@ impl Command {
             *place = CStr::from_bytes_with_nul(word).unwrap_or_default();
             count += 1;
         }
-        let input = open(
-            c"/dev/null",
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .context("/dev/null")?;
         let (output, its_output) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
-        match fork().context("fork")? {
-            Forked::Child => {
-                become_program(words[0], &words[..count], &input, &its_output, &its_output)
-            }
-            Forked::Parent(pid) => {
-                STARTED.store(true, Ordering::Relaxed);
-                Ok(Program {
-                    pid,
-                    output: Some(output),
-                    held: [0; LINE_MAX],
-                    length: 0,
-                    end: None,
-                })
-            }
+        Ok(Program {
+            pid: start(&words[..count], &its_output)?,
+            output: Output::new(output, "command"),
+            end: None,
+        })
+    }
+}
+
+/// Starts the program that the first word names, without input.
+pub(crate) fn start(words: &[&CStr], output: &OwnedFd) -> Result<Pid, Failure> {
+    let path = words.first().copied().unwrap_or_default();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let input = open(c"/dev/null", flags, Mode::empty()).context("/dev/null")?;
+    match fork().context("fork")? {
+        Forked::Child => become_program(path, words, &input, output, output),
+        Forked::Parent(pid) => {
+            STARTED.store(true, Ordering::Relaxed);
+            Ok(pid)
         }
     }
 }
@@ -173,11 +169,8 @@ impl Command {
 /// more.
 pub(crate) struct Program {
     pid: Pid,
-    /// Until it ends.
-    output: Option<OwnedFd>,
-    /// Output that the console does not have yet.
-    held: [u8; LINE_MAX],
-    length: usize,
+    /// What it writes, until it ends.
+    output: Output,
     /// How it ended, until that is told.
     end: Option<End>,
 }
@@ -185,38 +178,15 @@ pub(crate) struct Program {
 impl Program {
     /// What to wait for, unless there is no room for more.
     pub(crate) fn output(&self) -> Option<BorrowedFd<'_>> {
-        let room = self.length < self.held.len();
-        self.output.as_ref().filter(|_| room).map(AsFd::as_fd)
+        self.output.waits_for()
     }
 
     /// Carries lines of output to the console while it has room; `ready` tells
     /// that there is output to read.
     pub(crate) fn go_on(&mut self, ready: bool, console: &mut Console) {
-        if let (Some(output), true) = (&self.output, ready) {
-            match rustix::io::read(output, &mut self.held[self.length..]) {
-                Ok(count @ 1..) => self.length += count,
-                Err(Errno::INTR) => {}
-                Ok(0) | Err(_) => self.output = None,
-            }
-        }
-        while self.length > 0 && console.has_room() {
-            let held = &mut self.held[..self.length];
-            // A long line goes in parts, and one without an end at the last.
-            let is_whole = held.len() == LINE_MAX || self.output.is_none();
-            let end = held.iter().position(|byte| *byte == b'\n');
-            let Some(end) = end.or(is_whole.then_some(held.len())) else {
-                return;
-            };
-            console.text(format_args!(
-                "command: {}",
-                readable(&mut held[..end], true)
-            ));
-            let taken = held.len().min(end + 1);
-            held.copy_within(taken.., 0);
-            self.length -= taken;
-        }
+        self.output.carry(ready, console);
         // Its end is told behind all that it said.
-        if self.output.is_none()
+        if self.output.is_over()
             && console.has_room()
             && let Some(end) = self.end.take()
         {
@@ -233,7 +203,7 @@ impl Program {
 }
 
 /// How a process ended.
-struct End(WaitStatus);
+pub(crate) struct End(pub WaitStatus);
 
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ use rustix::thread::Timespec;
 use crate::failure::{Context, Failure};
 
 /// Most descriptors that anybody here waits for.
-const MAX: usize = 5;
+const MAX: usize = 6;
 
 /// Descriptors to wait for, and then what became of each.
 pub(crate) struct Waiting<'a> {

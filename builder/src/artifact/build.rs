@@ -70,6 +70,7 @@ pub fn build(
     let Trees {
         initramfs,
         disk,
+        ssh_server,
         inputs,
     } = trees(recipe, options, interrupt)?;
     output.initramfs(recipe, &initramfs, options.source_date_epoch)?;
@@ -98,6 +99,7 @@ pub fn build(
             toolchain: kernel.toolchain,
         },
         command_line: recipe.command_line(),
+        ssh_server,
         inputs,
         files: output.files,
     };

@@ -1,5 +1,7 @@
 //! Whether a root file system's tar holds a user land that a guest can run.
 
+use tty_init::ssh_programs::PROGRAMS;
+
 use crate::recipe::ExtraFile;
 use crate::text::{printable, printable_bytes};
 use crate::tree::Tree;
@@ -15,12 +17,8 @@ const LISTED: usize = 5;
 /// program of the recipe's `command`; else tells what it holds.
 pub(super) fn check(root: &Tree, command: &[String], files: &[ExtraFile]) -> Result<(), String> {
     let program = command.first().map(String::as_str);
-    let added = |path: &str| {
-        let mut files = files.iter();
-        files.any(|file| file.path == path && file.mode & 0o111 != 0)
-    };
     let mut programs = [Some(SHELL), program].into_iter().flatten();
-    if programs.any(|path| runs(root, path) || added(path)) {
+    if programs.any(|path| runs(root, files, path)) {
         return Ok(());
     }
     let wanted = match program {
@@ -30,12 +28,45 @@ pub(super) fn check(root: &Tree, command: &[String], files: &[ExtraFile]) -> Res
     Err(format!("it has {wanted}: {}", instead(root)))
 }
 
-fn runs(root: &Tree, path: &str) -> bool {
-    path.starts_with('/')
-        && root.find(path).is_some_and(|node| match &node.kind {
+/// The SSH server that a guest starts of `root` and the recipe's own files; else
+/// tells what there is of that kind.
+pub(super) fn ssh_server(root: &Tree, files: &[ExtraFile]) -> Result<&'static str, String> {
+    let mut programs = PROGRAMS
+        .iter()
+        .map(|(path, _)| path.to_str().expect("it is ASCII"));
+    if let Some(path) = programs.find(|path| runs(root, files, path)) {
+        return Ok(path);
+    }
+    let is_akin = |path: &&[u8]| {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let is_program = path
+            .split(|byte| *byte == b'/')
+            .any(|part| matches!(part, b"bin" | b"sbin"));
+        is_program && (name.starts_with(b"ssh") || name.starts_with(b"dropbear"))
+    };
+    let akin = root.entries().map(|(path, ..)| path).filter(is_akin);
+    let akin: Vec<_> = akin.take(LISTED).map(printable_bytes).collect();
+    let instead = match &akin[..] {
+        [] => "and nothing like it".to_owned(),
+        akin => format!("only {}", akin.join(", ")),
+    };
+    Err(format!(
+        "it has no /usr/sbin/sshd or /usr/sbin/dropbear that can be run, {instead}: install \
+         openssh-server or dropbear in the image, or build with --ssh-server imgbuild"
+    ))
+}
+
+/// Whether the guest finds a program at this absolute path.
+fn runs(root: &Tree, files: &[ExtraFile], path: &str) -> bool {
+    let mut files = files.iter();
+    let is_added = files.any(|file| file.path == path && file.mode & 0o111 != 0);
+    let is_there = || {
+        root.find(path).is_some_and(|node| match &node.kind {
             Kind::File(content) => node.attributes.mode & 0o111 != 0 && content.size() > 0,
             Kind::Directory | Kind::Symlink(_) | Kind::Device(_) => false,
         })
+    };
+    path.starts_with('/') && (is_added || is_there())
 }
 
 /// What an archive is that is not a root file system.
@@ -110,6 +141,32 @@ mod tests {
                 .unwrap_err()
                 .contains("nor /app")
         );
+    }
+
+    #[test]
+    fn an_images_server_is_found_or_what_is_there_instead_is_said() {
+        let both = tree(&[("usr/bin/dropbear", 0o755), ("usr/sbin/sshd", 0o755)]);
+        assert_eq!(ssh_server(&both, &[]), Ok("/usr/sbin/sshd"));
+        let mut merged = tree(&[("usr/bin/dropbear", 0o755)]);
+        merged.add_symlink("usr/sbin", PLAIN, "bin").unwrap();
+        assert_eq!(ssh_server(&merged, &[]), Ok("/usr/sbin/dropbear"));
+        let file = ExtraFile {
+            path: "/usr/sbin/sshd".to_owned(),
+            source: "sshd".into(),
+            mode: 0o755,
+        };
+        assert_eq!(ssh_server(&Tree::new(), &[file]), Ok("/usr/sbin/sshd"));
+        for (tree, said) in [
+            (tree(&[("usr/sbin/sshd", 0o644)]), "only usr/sbin/sshd:"),
+            (
+                tree(&[("usr/bin/ssh", 0o755), ("etc/ssh/ssh_config", 0o644)]),
+                "only usr/bin/ssh:",
+            ),
+            (tree(&[("bin/sh", 0o755)]), "and nothing like it"),
+        ] {
+            let error = ssh_server(&tree, &[]).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub struct Manifest {
     pub kernel: KernelRecord,
     /// Kernel command line of a guest, before what the launcher adds.
     pub command_line: String,
+    /// The SSH server of the image that guests start, a path in the guest; `None`
+    /// where init serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_server: Option<String>,
     /// The recipe's own files that were packed: the root file system as
     /// `rootfs`, the others by path in the guest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

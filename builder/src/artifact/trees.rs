@@ -12,7 +12,7 @@ use crate::artifact::{BuildError, BuildOptions};
 use crate::assets;
 use crate::digest::Sha256;
 use crate::interrupt::Interrupt;
-use crate::recipe::{Recipe, is_stdin};
+use crate::recipe::{Recipe, SshServer, is_stdin};
 use crate::text::printable;
 use crate::tree::Tree;
 use crate::units::ByteSize;
@@ -22,6 +22,8 @@ pub(super) struct Trees {
     pub(super) initramfs: Tree,
     /// `None` for an empty file system.
     pub(super) disk: Option<Tree>,
+    /// The SSH server that the guest starts of them, if it does.
+    pub(super) ssh_server: Option<String>,
     /// The recipe's own files: the root file system as `rootfs`, the others by
     /// path in the guest.
     pub(super) inputs: BTreeMap<String, FileRecord>,
@@ -36,6 +38,7 @@ pub(super) fn trees(
     let mut inputs = BTreeMap::new();
     let mut root = Tree::new();
     let rootfs = recipe.rootfs.as_ref();
+    let mut ssh_server = None;
     let command = rootfs.map_or(&[][..], |rootfs| &rootfs.command);
     if let Some(source) = rootfs.and_then(|rootfs| rootfs.source.as_ref()) {
         let archive = options.recipe_folder.join(source);
@@ -48,10 +51,15 @@ pub(super) fn trees(
             return Err(BuildError::Interrupted);
         }
         read?;
-        image::check(&root, command, &recipe.files).map_err(|reason| BuildError::Image {
-            archive: name,
+        let unusable = |reason| BuildError::Image {
+            archive: name.clone(),
             reason,
-        })?;
+        };
+        image::check(&root, command, &recipe.files).map_err(unusable)?;
+        if recipe.ssh.server == SshServer::Image {
+            let found = image::ssh_server(&root, &recipe.files).map_err(unusable)?;
+            ssh_server = Some(found.to_owned());
+        }
         inputs.insert("rootfs".to_owned(), input.finish().map_err(bad)?);
     }
     let (mut initramfs, mut disk) = if recipe.root_on_disk() {
@@ -80,6 +88,7 @@ pub(super) fn trees(
     Ok(Trees {
         initramfs,
         disk,
+        ssh_server,
         inputs,
     })
 }

@@ -12,7 +12,7 @@ use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::artifact::{self, BuildOptions, Built};
 use crate::cli::inputs::{find_recipe, source_date_epoch};
-use crate::recipe::{Place, Recipe, built_in, disk_size};
+use crate::recipe::{Place, Recipe, SshServer, built_in, disk_size};
 use crate::trial::boot;
 use crate::units::ByteSize;
 use crate::vmm::Accel;
@@ -46,6 +46,10 @@ pub(super) struct Build {
     /// Where to put the root file system [default: the recipe's]
     #[arg(long, value_name = "PLACE", env = "IMGBUILD_ROOTFS_PLACE")]
     rootfs_place: Option<Place>,
+
+    /// What serves SSH in the guest [default: the recipe's]
+    #[arg(long, value_name = "SERVER", env = "IMGBUILD_SSH_SERVER")]
+    ssh_server: Option<SshServer>,
 
     #[command(flatten)]
     common: Common,
@@ -91,6 +95,7 @@ impl Build {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let (mut recipe, folder) = find_recipe(&self.recipe)?;
         recipe.choose_rootfs(self.rootfs, self.rootfs_place)?;
+        recipe.choose_ssh_server(self.ssh_server)?;
         let out = self
             .out
             .unwrap_or_else(|| Path::new("out").join(&recipe.name));

@@ -222,6 +222,7 @@ impl Site {
         Ok(Some(ssh_config::write(
             &self.folder,
             &hosts,
+            spec.ssh_server,
             &key,
             patience,
         )?))

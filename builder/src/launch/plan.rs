@@ -87,6 +87,7 @@ pub(super) fn spec(
         boot_timeout: recipe.boot_timeout(),
         authorized_key: login.as_ref().map(|key| key.public),
         identity_file: login.map(|key| key.file),
+        ssh_server: recipe.ssh.server,
         ports: chosen.ports,
         admission: AdmissionSpec {
             keep_free: options

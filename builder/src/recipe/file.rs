@@ -7,7 +7,8 @@ use std::str::FromStr as _;
 use serde::Deserialize;
 
 use super::{
-    Burn, Disk, ExtraFile, Kernel, Place, Recipe, Rootfs, disk_size, guest_memory, is_name,
+    Burn, Disk, ExtraFile, Kernel, Place, Recipe, Rootfs, Ssh, SshServer, disk_size, guest_memory,
+    is_name,
 };
 use crate::disk::ext4::Label;
 use crate::units::{ByteSize, Duty};
@@ -30,6 +31,7 @@ pub(crate) struct RecipeFile {
     disk: DiskTable,
     kernel: KernelTable,
     rootfs: Option<RootfsTable>,
+    ssh: Option<SshTable>,
     #[serde(default)]
     files: Vec<FileTable>,
 }
@@ -84,6 +86,12 @@ struct RootfsTable {
     place: String,
     #[serde(default)]
     command: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SshTable {
+    server: String,
 }
 
 #[derive(Deserialize)]
@@ -167,6 +175,30 @@ impl Rules {
             source: table.source,
             place: place.unwrap_or(Place::Initramfs),
             command,
+        }
+    }
+
+    fn ssh(&mut self, table: &SshTable, rootfs: Option<&Rootfs>) -> Ssh {
+        let server = match table.server.as_str() {
+            "imgbuild" => Some(SshServer::Imgbuild),
+            "image" => Some(SshServer::Image),
+            _ => None,
+        };
+        let value = format!("{:?}", table.server);
+        self.require(
+            server.is_some(),
+            "ssh.server",
+            &value,
+            "must be \"imgbuild\" or \"image\"",
+        );
+        self.require(
+            server != Some(SshServer::Image) || rootfs.is_some(),
+            "ssh.server",
+            &value,
+            "must not be the image's where there is no table [rootfs]",
+        );
+        Ssh {
+            server: server.unwrap_or_default(),
         }
     }
 
@@ -266,6 +298,7 @@ impl RecipeFile {
             "must be at most 1024 printable ASCII characters",
         );
         let rootfs = self.rootfs.map(|table| rules.rootfs(table));
+        let ssh = self.ssh.map(|table| rules.ssh(&table, rootfs.as_ref()));
         let files = rules.files(self.files);
         let (Some(memory), Some(size), Ok(label), true) =
             (memory, size, label, rules.broken.is_empty())
@@ -284,6 +317,7 @@ impl RecipeFile {
                 command_line: self.kernel.command_line,
             },
             rootfs,
+            ssh: ssh.unwrap_or_default(),
             files,
         })
     }

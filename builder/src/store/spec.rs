@@ -12,6 +12,7 @@ use crate::guest::{BurnAt, Restart};
 use crate::host_id::HostId;
 use crate::net::tap::{self, Subnet};
 use crate::placement::PlacementSpec;
+use crate::recipe::SshServer;
 use crate::units::{Duty, GuestIndex, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Machine, Net, Outbound, SSH_PORT};
@@ -61,6 +62,8 @@ pub struct FleetSpec {
     pub authorized_key: Option<[u8; 32]>,
     /// The private half of that key, or the public one where an agent holds it.
     pub identity_file: Option<PathBuf>,
+    /// What serves SSH in the guests.
+    pub ssh_server: SshServer,
     /// A loopback port for each guest, in order, with `Net::User`.
     pub ports: Vec<u16>,
     /// How fast guests are started, and when no more are.

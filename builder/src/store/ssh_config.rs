@@ -13,6 +13,7 @@ use ssh_key::public::{Ed25519PublicKey, KeyData};
 
 use super::folder::{self, Folder, FolderError};
 use super::key::Key;
+use crate::recipe::SshServer;
 use crate::units::GuestIndex;
 
 /// A guest that can be logged in to.
@@ -50,15 +51,17 @@ pub enum SshConfigError {
 }
 
 /// Writes `known_hosts` and `ssh_config` into the fleet's folder and returns the
-/// latter's path. `key` is what logs in, and may take as long as `patience`.
+/// latter's path. `key` is what logs in, to guests that `server` serves, and may
+/// take as long as `patience`.
 pub(crate) fn write(
     folder: &Folder,
     hosts: &[Host],
+    server: SshServer,
     key: &Key,
     patience: Duration,
 ) -> Result<PathBuf, SshConfigError> {
     let known_hosts = folder::known_hosts(folder.path());
-    let config = config(hosts, &key.file, &known_hosts, patience)?;
+    let config = config(hosts, server, &key.file, &known_hosts, patience)?;
     folder.write(folder::KNOWN_HOSTS, known_hosts_text(hosts).as_bytes())?;
     Ok(folder.write(folder::SSH_CONFIG, &config)?)
 }
@@ -70,6 +73,7 @@ pub(crate) fn write(
 /// distributions, and stands with each guest.
 fn config(
     hosts: &[Host],
+    server: SshServer,
     identity: &Path,
     known_hosts: &Path,
     patience: Duration,
@@ -85,12 +89,16 @@ fn config(
          GlobalKnownHostsFile /dev/null\n\
          UpdateHostKeys no\n\
          CheckHostIP no\n\
-         RequestTTY no\n\
          ForwardAgent no\n\
          ForwardX11 no\n\
          ControlMaster no\n\
          ControlPath none\n",
     );
+    let terminal = match server {
+        SshServer::Imgbuild => "no",
+        SshServer::Image => "auto",
+    };
+    text.extend(format!("RequestTTY {terminal}\n").bytes());
     text.extend(format!("ConnectTimeout {}\n", patience.as_secs()).bytes());
     for (word, path) in [
         ("IdentityFile", identity),
@@ -191,6 +199,7 @@ mod tests {
     fn the_client_finds_each_guest_and_checks_strictly() {
         let config = config(
             &hosts(3),
+            SshServer::Imgbuild,
             Path::new("/state/key"),
             Path::new("/state/known_hosts"),
             Duration::from_secs(12),
@@ -229,9 +238,18 @@ mod tests {
         };
         let (key, known) = (Path::new("/key"), Path::new("/known"));
         let seen = client(
-            &config(&[host], key, known, Duration::from_secs(10)).unwrap(),
+            &config(
+                &[host],
+                SshServer::Image,
+                key,
+                known,
+                Duration::from_secs(10),
+            )
+            .unwrap(),
             "g00007",
         );
+        // The image's server has terminals.
+        assert!(seen.contains("requesttty auto\n"), "{seen}");
         assert!(seen.contains("hostname 10.213.0.15\n"), "{seen}");
         assert!(seen.contains("port 22\n"), "{seen}");
         assert!(seen.contains("hostkeyalias g00007\n"), "{seen}");
@@ -240,7 +258,14 @@ mod tests {
     #[test]
     fn a_path_is_one_word_whatever_is_in_it() {
         let key = Path::new("/a b/100%h/\"quoted\"/back\\slash/#$x/key");
-        let config = config(&hosts(1), key, Path::new("/k"), Duration::from_secs(10)).unwrap();
+        let config = config(
+            &hosts(1),
+            SshServer::Imgbuild,
+            key,
+            Path::new("/k"),
+            Duration::from_secs(10),
+        )
+        .unwrap();
         // -G shows words as they were read, before `%%` becomes `%`.
         assert!(
             client(&config, "g00000")
@@ -261,6 +286,7 @@ mod tests {
         let text = known_hosts_text(&hosts);
         let config = config(
             &hosts,
+            SshServer::Imgbuild,
             Path::new("/key"),
             Path::new("/known"),
             Duration::from_secs(10),

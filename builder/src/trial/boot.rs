@@ -17,6 +17,7 @@ use crate::host::snapshot::Qemu;
 use crate::host::{concern, kvm};
 use crate::interrupt::Interrupt;
 use crate::process::ProcessError;
+use crate::recipe::SshServer;
 use crate::sample::schedule::Schedule;
 use crate::system::SystemError;
 use crate::text::{self, printable_bytes};
@@ -77,6 +78,13 @@ pub(crate) enum BootError {
          fix the recipe or kernel; --no-boot keeps the artifacts unverified"
     )]
     Disk { words: String },
+    /// It is ready, but the image's SSH server does not serve.
+    #[error(
+        "the guest is ready, but the image's SSH server does not listen; it said:\n{words}\n\
+         fix the image or its configuration, or build with --ssh-server imgbuild; --no-boot keeps \
+         the artifacts unverified"
+    )]
+    Ssh { words: String },
     /// Its kernel has no driver for the disk, which holds its root file system.
     #[error(
         "the guest is ready, but finds no disk, and the recipe's root file system is on it: the \
@@ -203,13 +211,20 @@ fn attempt(
     // A kernel given ready-made may lack the file system; a console is enough, unless
     // the recipe's root is on the disk.
     let built_here = artifacts.manifest.kernel.config_digest.is_some();
-    match member.guest().status().map(|status| status.disk) {
+    let status = member.guest().status();
+    match status.map(|status| status.disk) {
         Some(DeviceState::Failed) if built_here || recipe.root_on_disk() => {
             let words = words.join("\n");
             return Err(BootError::Disk { words });
         }
         Some(DeviceState::Absent) if recipe.root_on_disk() => return Err(BootError::NoDisk),
         _ => {}
+    }
+    if status.is_some_and(|status| status.ssh == DeviceState::Failed)
+        && recipe.ssh.server == SshServer::Image
+    {
+        let words = words.join("\n");
+        return Err(BootError::Ssh { words });
     }
     if recipe.burn.duty.burns() && rounds[1] <= rounds[0] {
         return Err(BootError::NotBurning { rounds: rounds[1] });

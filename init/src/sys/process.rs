@@ -13,7 +13,7 @@ const EXECVE: usize = 59;
 const EXIT_GROUP: usize = 231;
 
 /// Most words of a program's arguments or environment.
-pub(crate) const WORDS_MAX: usize = 8;
+pub(crate) const WORDS_MAX: usize = 11;
 
 /// Which of the two a process is after a fork.
 pub(crate) enum Forked {

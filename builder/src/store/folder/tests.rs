@@ -11,6 +11,7 @@ use crate::guest::admission::AdmissionSpec;
 use crate::guest::{BurnAt, Restart};
 use crate::host_id::{HostId, boot};
 use crate::placement::{Pin, PlacementSpec};
+use crate::recipe::SshServer;
 use crate::store::orphans::tests::Waiting;
 use crate::store::spec::file::SpecFile;
 use crate::units::{Duty, GuestRange, Instance};
@@ -67,6 +68,7 @@ pub(crate) fn spec(name: &str, ports: usize) -> FleetSpec {
         boot_timeout: Duration::from_secs(30),
         authorized_key: None,
         identity_file: None,
+        ssh_server: SshServer::Imgbuild,
         ports: vec![40_000; ports],
         admission: AdmissionSpec {
             keep_free: 1 << 30,

@@ -14,6 +14,7 @@ use crate::guest::{BurnAt, Restart};
 use crate::host_id::HostId;
 use crate::net::tap::Subnet;
 use crate::placement::PlacementSpec;
+use crate::recipe::SshServer;
 use crate::units::{ByteSize, Duty, GuestIndex, GuestIndexError, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Machine, Net, Outbound, Sharing};
@@ -53,6 +54,8 @@ pub(in crate::store) struct SpecFile {
     authorized_key: Option<[u8; 32]>,
     #[serde(with = "any_path::option")]
     identity_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "SshServer::is_default")]
+    ssh_server: SshServer,
     ports: Vec<u16>,
     admission: AdmissionSpec,
     placement: PlacementSpec,
@@ -93,6 +96,7 @@ impl From<FleetSpec> for SpecFile {
             boot_timeout: spec.boot_timeout,
             authorized_key: spec.authorized_key,
             identity_file: spec.identity_file,
+            ssh_server: spec.ssh_server,
             ports: spec.ports,
             admission: spec.admission,
             placement: spec.placement,
@@ -135,6 +139,7 @@ impl TryFrom<SpecFile> for FleetSpec {
             boot_timeout: file.boot_timeout,
             authorized_key: file.authorized_key,
             identity_file: file.identity_file,
+            ssh_server: file.ssh_server,
             ports: file.ports,
             admission: file.admission,
             placement: file.placement,

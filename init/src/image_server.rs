@@ -1,0 +1,265 @@
+//! The image's own SSH server: started with the guest's keys, and again whenever it
+//! ends.
+//!
+//! The keys lie in a tmpfs of their own, so they never come to a disk.
+
+use core::ffi::CStr;
+
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fs::{Access, Mode, OFlags, access, mkdir, open};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount, mount_bind};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, WaitStatus};
+use tty_init::protocol::DeviceState;
+use tty_init::ssh_programs::{KeyFile, PROGRAMS, Server, is_listened_on};
+use zssh::ed25519_dalek::SigningKey;
+
+use crate::console::Console;
+use crate::failure::{Context, Failure};
+use crate::output::Output;
+use crate::status::read;
+use crate::streams::write_all;
+use crate::sys::clock;
+use crate::userland::{self, End};
+
+const FOLDER: &CStr = c"/run/imgbuild";
+const HOST_KEY: &CStr = c"/run/imgbuild/host_key";
+const AUTHORIZED_KEYS: &CStr = c"/run/imgbuild/authorized_keys";
+
+/// How sshd(8) is started. The image's configuration holds but for this: its first
+/// value counts, and those on the command line come first.
+const OPENSSH: [&CStr; 10] = [
+    c"-D",
+    c"-e",
+    c"-p22",
+    c"-h/run/imgbuild/host_key",
+    c"-oAuthorizedKeysFile=/run/imgbuild/authorized_keys",
+    c"-oPermitRootLogin=prohibit-password",
+    c"-oPasswordAuthentication=no",
+    c"-oKbdInteractiveAuthentication=no",
+    c"-oPidFile=none",
+    c"-oUsePAM=no",
+];
+/// How dropbear(8) is started: in the foreground, without passwords.
+const DROPBEAR: [&CStr; 7] = [
+    c"-F",
+    c"-E",
+    c"-s",
+    c"-r",
+    HOST_KEY,
+    c"-P",
+    c"/run/imgbuild/pid",
+];
+const WORDS: usize = 1 + OPENSSH.len();
+
+const PORT: u16 = 22;
+/// How often it is looked at whether it listens, and how long the guest waits for
+/// that before it is ready without.
+const LOOK_MS: u64 = 20;
+const PATIENCE_MS: u64 = 30_000;
+/// The same look once that time is over.
+const LATE_LOOK_MS: u64 = 1000;
+/// How long it is down before it is started again, at first and at the most. One
+/// that lived for the latter begins anew.
+const DELAY_MS: u64 = 1000;
+const DELAY_MAX_MS: u64 = 60_000;
+
+/// The server.
+pub(crate) struct ImageServer {
+    path: &'static CStr,
+    server: Server,
+    output: Output,
+    /// Where each of its processes writes.
+    its_output: OwnedFd,
+    pid: Option<Pid>,
+    state: State,
+    delay_ms: u64,
+}
+
+/// What it does; times are in milliseconds of uptime.
+#[derive(Clone, Copy)]
+enum State {
+    /// It is to listen soon.
+    Starting {
+        until_ms: u64,
+    },
+    /// It did not in time.
+    Mute,
+    Listening {
+        since_ms: u64,
+    },
+    /// It ended.
+    Down {
+        until_ms: u64,
+    },
+}
+
+impl ImageServer {
+    /// Starts the image's server as the host with this ed25519 secret key, for the
+    /// client that has the authorized one.
+    pub(crate) fn open(
+        host_key: &[u8; 32],
+        authorized_key: &[u8; 32],
+        console: &mut Console,
+    ) -> Result<Self, Failure> {
+        let mut programs = PROGRAMS.into_iter();
+        let (path, server) = programs
+            .find(|(path, _)| access(*path, Access::EXEC_OK).is_ok())
+            .ok_or(Failure::new("sshd or dropbear", Errno::NOENT))?;
+        lay_out(server, host_key, authorized_key)?;
+        let (output, its_output) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
+        let mut this = Self {
+            path,
+            server,
+            output: Output::new(output, "ssh"),
+            its_output,
+            pid: None,
+            state: State::Mute,
+            delay_ms: DELAY_MS,
+        };
+        this.start(console);
+        Ok(this)
+    }
+
+    /// Whether it may listen soon, so that the guest is not ready yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(self.state, State::Starting { .. })
+    }
+
+    /// Whether it serves.
+    pub(crate) fn state(&self) -> DeviceState {
+        match self.state {
+            State::Listening { .. } => DeviceState::Up,
+            State::Starting { .. } | State::Mute | State::Down { .. } => DeviceState::Failed,
+        }
+    }
+
+    /// What to wait for: its output, and the time in milliseconds until it needs a
+    /// turn.
+    pub(crate) fn waits_for(&self) -> (Option<BorrowedFd<'_>>, Option<u64>) {
+        let limit = match self.state {
+            State::Starting { .. } => Some(LOOK_MS),
+            State::Mute => Some(LATE_LOOK_MS),
+            State::Listening { .. } => None,
+            State::Down { until_ms } => Some(until_ms.saturating_sub(clock::boottime_ms())),
+        };
+        (self.output.waits_for(), limit)
+    }
+
+    /// Carries its output to the console, and does what is due; `ready` tells that
+    /// there is output to read.
+    pub(crate) fn go_on(&mut self, ready: bool, console: &mut Console) {
+        self.output.carry(ready, console);
+        let now = clock::boottime_ms();
+        match self.state {
+            State::Starting { .. } | State::Mute if is_listening() => {
+                self.state = State::Listening { since_ms: now };
+            }
+            State::Starting { until_ms } if now >= until_ms => {
+                self.tell(console, format_args!("does not listen on port 22"));
+                self.state = State::Mute;
+            }
+            State::Down { until_ms } if now >= until_ms => self.start(console),
+            _ => {}
+        }
+    }
+
+    /// Takes note of its end, if it was this process that ended.
+    pub(crate) fn ended(&mut self, pid: Pid, status: WaitStatus, console: &mut Console) {
+        if self.pid != Some(pid) {
+            return;
+        }
+        self.pid = None;
+        if let State::Listening { since_ms } = self.state
+            && clock::boottime_ms() - since_ms >= DELAY_MAX_MS
+        {
+            self.delay_ms = DELAY_MS;
+        }
+        let delay = self.delay_ms / 1000;
+        let end = End(status);
+        self.tell(
+            console,
+            format_args!("{end}; it is started again in {delay} s"),
+        );
+        self.wait_to_start();
+    }
+
+    fn start(&mut self, console: &mut Console) {
+        let options = match self.server {
+            Server::OpenSsh => &OPENSSH[..],
+            Server::Dropbear => &DROPBEAR[..],
+        };
+        let mut words = [self.path; WORDS];
+        let words = &mut words[..=options.len()];
+        words[1..].copy_from_slice(options);
+        match userland::start(words, &self.its_output) {
+            Ok(pid) => {
+                self.pid = Some(pid);
+                let until_ms = clock::boottime_ms() + PATIENCE_MS;
+                self.state = State::Starting { until_ms };
+            }
+            Err(failure) => {
+                self.tell(console, format_args!("{failure}"));
+                self.wait_to_start();
+            }
+        }
+    }
+
+    fn wait_to_start(&mut self) {
+        let until_ms = clock::boottime_ms() + self.delay_ms;
+        self.state = State::Down { until_ms };
+        self.delay_ms = (self.delay_ms * 2).min(DELAY_MAX_MS);
+    }
+
+    fn tell(&self, console: &mut Console, text: core::fmt::Arguments<'_>) {
+        let path = self.path.to_str().unwrap_or_default();
+        console.log(format_args!("{path} {text}"));
+    }
+}
+
+/// Writes the keys where `server` finds them.
+fn lay_out(server: Server, secret: &[u8; 32], authorized_key: &[u8; 32]) -> Result<(), Failure> {
+    const KEYS: &str = "/run/imgbuild";
+    let folder = Mode::from_raw_mode(0o755);
+    // sshd changes its root to the last.
+    for path in [c"/run", FOLDER, c"/run/sshd"] {
+        let _ = mkdir(path, folder);
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount(c"tmpfs", FOLDER, c"tmpfs", flags, c"mode=755").context(KEYS)?;
+    let public = SigningKey::from_bytes(secret).verifying_key().to_bytes();
+    let files = [
+        (HOST_KEY, 0o600, KeyFile::private(server, secret, &public)),
+        (AUTHORIZED_KEYS, 0o644, KeyFile::authorized(authorized_key)),
+    ];
+    for (path, mode, file) in files {
+        create(path, mode)
+            .and_then(|place| write_all(&place, file.as_bytes()))
+            .context(KEYS)?;
+    }
+    match server {
+        Server::OpenSsh => Ok(()),
+        Server::Dropbear => cover_roots_keys().context("/root/.ssh/authorized_keys"),
+    }
+}
+
+/// Puts the authorized keys over root's own: before 2024.86 dropbear has no option
+/// that names another place.
+fn cover_roots_keys() -> Result<(), Errno> {
+    let place = c"/root/.ssh/authorized_keys";
+    for path in [c"/root", c"/root/.ssh"] {
+        let _ = mkdir(path, Mode::from_raw_mode(0o700));
+    }
+    create(place, 0o600)?;
+    mount_bind(AUTHORIZED_KEYS, place)
+}
+
+fn create(path: &CStr, mode: u32) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    open(path, flags, Mode::from_raw_mode(mode))
+}
+
+fn is_listening() -> bool {
+    is_listened_on(read(c"/proc/net/tcp", &mut [0; 2048]), PORT)
+}
