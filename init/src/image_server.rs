@@ -8,7 +8,7 @@ use core::ffi::CStr;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{Access, Mode, OFlags, access, mkdir, open};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount, mount_bind};
+use rustix::mount::MountFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitStatus};
 use tty_init::protocol::DeviceState;
@@ -21,7 +21,7 @@ use crate::output::Output;
 use crate::status::read;
 use crate::streams::write_all;
 use crate::sys::clock;
-use crate::userland::{self, End};
+use crate::userland::{self, End, attach};
 
 const FOLDER: &CStr = c"/run/imgbuild";
 const HOST_KEY: &CStr = c"/run/imgbuild/host_key";
@@ -53,7 +53,6 @@ const DROPBEAR: [&CStr; 7] = [
 ];
 const WORDS: usize = 1 + OPENSSH.len();
 
-const PORT: u16 = 22;
 /// How often it is looked at whether it listens, and how long the guest waits for
 /// that before it is ready without.
 const LOOK_MS: u64 = 20;
@@ -103,8 +102,8 @@ impl ImageServer {
         authorized_key: &[u8; 32],
         console: &mut Console,
     ) -> Result<Self, Failure> {
-        let mut programs = PROGRAMS.into_iter();
-        let (path, server) = programs
+        let mut programs = PROGRAMS.iter();
+        let &(path, server) = programs
             .find(|(path, _)| access(*path, Access::EXEC_OK).is_ok())
             .ok_or(Failure::new("sshd or dropbear", Errno::NOENT))?;
         lay_out(server, host_key, authorized_key)?;
@@ -220,39 +219,37 @@ impl ImageServer {
 
 /// Writes the keys where `server` finds them.
 fn lay_out(server: Server, secret: &[u8; 32], authorized_key: &[u8; 32]) -> Result<(), Failure> {
-    const KEYS: &str = "/run/imgbuild";
-    let folder = Mode::from_raw_mode(0o755);
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     // sshd changes its root to the last.
     for path in [c"/run", FOLDER, c"/run/sshd"] {
-        let _ = mkdir(path, folder);
+        let _ = mkdir(path, Mode::from_raw_mode(0o755));
     }
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount(c"tmpfs", FOLDER, c"tmpfs", flags, c"mode=755").context(KEYS)?;
+    attach(c"tmpfs", FOLDER, flags, c"mode=755").context("mount /run/imgbuild")?;
     let public = SigningKey::from_bytes(secret).verifying_key().to_bytes();
-    let files = [
-        (HOST_KEY, 0o600, KeyFile::private(server, secret, &public)),
-        (AUTHORIZED_KEYS, 0o644, KeyFile::authorized(authorized_key)),
-    ];
-    for (path, mode, file) in files {
-        create(path, mode)
-            .and_then(|place| write_all(&place, file.as_bytes()))
-            .context(KEYS)?;
+    store(HOST_KEY, 0o600, &KeyFile::private(server, secret, &public))?;
+    store(AUTHORIZED_KEYS, 0o644, &KeyFile::authorized(authorized_key))?;
+    if server == Server::Dropbear {
+        cover_roots_keys()?;
     }
-    match server {
-        Server::OpenSsh => Ok(()),
-        Server::Dropbear => cover_roots_keys().context("/root/.ssh/authorized_keys"),
-    }
+    Ok(())
+}
+
+fn store(path: &CStr, mode: u32, file: &KeyFile) -> Result<(), Failure> {
+    create(path, mode)
+        .and_then(|place| write_all(&place, file.as_bytes()))
+        .context("/run/imgbuild")
 }
 
 /// Puts the authorized keys over root's own: before 2024.86 dropbear has no option
 /// that names another place.
-fn cover_roots_keys() -> Result<(), Errno> {
+fn cover_roots_keys() -> Result<(), Failure> {
     let place = c"/root/.ssh/authorized_keys";
     for path in [c"/root", c"/root/.ssh"] {
         let _ = mkdir(path, Mode::from_raw_mode(0o700));
     }
-    create(place, 0o600)?;
-    mount_bind(AUTHORIZED_KEYS, place)
+    create(place, 0o600)
+        .and_then(|_| attach(AUTHORIZED_KEYS, place, MountFlags::BIND, c""))
+        .context("/root/.ssh/authorized_keys")
 }
 
 fn create(path: &CStr, mode: u32) -> Result<OwnedFd, Errno> {
@@ -261,5 +258,5 @@ fn create(path: &CStr, mode: u32) -> Result<OwnedFd, Errno> {
 }
 
 fn is_listening() -> bool {
-    is_listened_on(read(c"/proc/net/tcp", &mut [0; 2048]), PORT)
+    is_listened_on(read(c"/proc/net/tcp", &mut [0; 2048]))
 }

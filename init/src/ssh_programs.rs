@@ -2,8 +2,6 @@
 
 use core::ffi::CStr;
 
-use zeroize::Zeroizing;
-
 use crate::fields::word;
 
 /// A program that serves SSH.
@@ -16,7 +14,7 @@ pub enum Server {
 }
 
 /// Where an image has a server; the first that can run is the one that does.
-pub const PROGRAMS: [(&CStr, Server); 4] = [
+pub const PROGRAMS: &[(&CStr, Server)] = &[
     (c"/usr/sbin/sshd", Server::OpenSsh),
     (c"/usr/bin/sshd", Server::OpenSsh),
     (c"/usr/sbin/dropbear", Server::Dropbear),
@@ -28,9 +26,9 @@ const ED25519: &[u8] = b"ssh-ed25519";
 /// Bytes of the longest file, OpenSSH's of a private key.
 const FILE_MAX: usize = 384;
 
-/// The text of a file that holds a key; overwritten when it is dropped.
+/// The text of a file that holds a key.
 pub struct KeyFile {
-    bytes: Zeroizing<[u8; FILE_MAX]>,
+    bytes: [u8; FILE_MAX],
     length: usize,
 }
 
@@ -94,7 +92,7 @@ impl KeyFile {
 
     fn new() -> Self {
         Self {
-            bytes: Zeroizing::new([0; FILE_MAX]),
+            bytes: [0; FILE_MAX],
             length: 0,
         }
     }
@@ -114,10 +112,9 @@ impl KeyFile {
 
     /// Both halves as one string.
     fn pair(&mut self, secret: &[u8; 32], public: &[u8; 32]) {
-        let mut pair = Zeroizing::new([0; 64]);
-        pair[..32].copy_from_slice(secret);
-        pair[32..].copy_from_slice(public);
-        self.string(&*pair);
+        self.put(&[0, 0, 0, 64]);
+        self.put(secret);
+        self.put(public);
     }
 
     /// Bytes, three at a time, as four characters (RFC 4648): all keys here are
@@ -146,13 +143,11 @@ fn public_key(public: &[u8; 32]) -> [u8; 51] {
     key
 }
 
-/// Whether somebody listens on this TCP port, by the text of /proc/net/tcp
-/// (proc_net_tcp(5)): addresses are in hexadecimal, and 0A is the state LISTEN.
-pub fn is_listened_on(tcp: &str, port: u16) -> bool {
-    tcp.split('\n').any(|line| {
-        let address = word(line, 1).rsplit(':').next().unwrap_or_default();
-        word(line, 3) == "0A" && u16::from_str_radix(address, 16) == Ok(port)
-    })
+/// Whether somebody listens on the port of SSH, by the text of /proc/net/tcp
+/// (proc_net_tcp(5)): 22 is 0016 there, and 0A the state LISTEN.
+pub fn is_listened_on(tcp: &str) -> bool {
+    let mut lines = tcp.split('\n');
+    lines.any(|line| word(line, 3) == "0A" && word(line, 1).ends_with(":0016"))
 }
 
 #[cfg(test)]
@@ -211,17 +206,17 @@ mod tests {
     fn a_listener_is_told_from_connections_and_other_ports() {
         let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when\n";
         let line = |rest: &str| std::format!("{head}   0: {rest} 00000000:00000000 00:00000000\n");
-        assert!(is_listened_on(&line("00000000:0016 00000000:0000 0A"), 22));
-        assert!(is_listened_on(&line("0F02000A:0016 00000000:0000 0A"), 22));
+        assert!(is_listened_on(&line("00000000:0016 00000000:0000 0A")));
+        assert!(is_listened_on(&line("0F02000A:0016 00000000:0000 0A")));
         for other in [
             "00000000:0017 00000000:0000 0A",
             "0F02000A:0016 0202000A:B2A4 01",
             "00000000:1600 00000000:0000 0A",
         ] {
-            assert!(!is_listened_on(&line(other), 22), "{other}");
+            assert!(!is_listened_on(&line(other)), "{other}");
         }
         for garbled in ["", head, "0A 0A 0A 0A", "\n: : : 0A\n"] {
-            assert!(!is_listened_on(garbled, 22), "{garbled:?}");
+            assert!(!is_listened_on(garbled), "{garbled:?}");
         }
     }
 }

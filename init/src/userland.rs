@@ -106,13 +106,23 @@ pub(crate) fn furnish(console: &mut Console) {
         ),
     ] {
         let _ = mkdir(path, Mode::from_raw_mode(0o755));
-        if let Err(failure) = mount(kind, path, kind, flags, options).context(what) {
+        if let Err(failure) = attach(kind, path, flags, options).context(what) {
             console.log(format_args!("{failure}"));
         }
     }
     // Where /var/lock leads.
     let _ = mkdir(c"/run/lock", Mode::empty());
     let _ = chmod(c"/run/lock", Mode::from_raw_mode(0o1777));
+}
+
+/// Mounts a file system of the kind that its source is named after, or a file.
+pub(crate) fn attach(
+    source: &CStr,
+    target: &CStr,
+    flags: MountFlags,
+    options: &CStr,
+) -> Result<(), Errno> {
+    mount(source, target, source, flags, options)
 }
 
 /// The words of the recipe's program.

@@ -193,6 +193,7 @@ fn the_first_commands_need_no_just_and_build_what_they_run() {
     assert_eq!(machine.arguments("cargo"), build);
     assert_eq!(machine.arguments("imgbuild"), ["tty-burn", "--out", "a b"]);
     assert!(machine.arguments("bin").is_empty());
+    fs::create_dir_all(machine.env.path().join(".tools/openssh-server")).unwrap();
     run(&mut machine.bootstrap(&["test", "--test", "a b"])).succeeds();
     let [binary] = &machine.arguments("bin")[..] else {
         panic!("cargo test is to be told which imgbuild it tests");
@@ -356,6 +357,36 @@ fn an_emulated_machine_has_a_kernel_unpacked_once_and_none_installed() {
     // A repository may be new since the last update.
     assert_eq!(machine.arguments("apt-get"), ["update"]);
     assert!(machine.arguments("just").is_empty());
+}
+
+#[test]
+fn a_server_for_the_guests_of_tests_is_unpacked_and_not_installed() {
+    let machine = all_but(&[]);
+    for tool in ["mkdir", "mv", "rm"] {
+        machine
+            .env
+            .stand_in(tool, &format!("exec /bin/{tool} \"$@\""));
+    }
+    machine.records("apt-get", ": >openssh-server_9_amd64.deb");
+    machine.records("dpkg-deb", "/bin/mkdir \"$3/usr\"");
+    let packages = [
+        "download",
+        "openssh-server",
+        "openssh-sftp-server",
+        "libwrap0",
+    ];
+    for _ in 0..2 {
+        // Which is to build then, and has no cargo that does.
+        run(&mut machine.bootstrap(&["test"])).exits(1);
+        assert_eq!(machine.arguments("apt-get"), packages);
+    }
+    assert!(
+        machine
+            .env
+            .path()
+            .join(".tools/openssh-server/usr")
+            .is_dir()
+    );
 }
 
 #[test]
