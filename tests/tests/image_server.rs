@@ -8,7 +8,10 @@ use std::process::{Command, Stdio};
 
 use imgbuild_tests::fleet::Fleet;
 use imgbuild_tests::root::Root;
-use imgbuild_tests::{Finished, TestEnv, run, wait_until, workspace};
+use imgbuild_tests::{Finished, TestEnv, python, run, wait_until, workspace};
+
+/// Asks for the tests that take minutes.
+const ASKED: &str = "IMGBUILD_SOAK";
 
 const APPLETS: [&str; 5] = ["grep", "sh", "stat", "tty", "wc"];
 
@@ -168,17 +171,51 @@ impl<'a> Guests<'a> {
     }
 }
 
-#[test]
-fn debians_openssh_server_serves_a_guest_whose_root_is_the_disk() {
-    let env = TestEnv::new();
-    let root = busybox(&env);
+/// A user land that Debian's openssh-server serves, with its own configuration.
+fn with_openssh(env: &TestEnv) -> Root {
+    let root = busybox(env);
     add_unpacked(&root, "usr/lib/x86_64-linux-gnu/libwrap.so.0");
     add_unpacked(&root, "usr/sbin/sshd");
     add_file_servers(&root);
     let settings = workspace().join(".tools/openssh-server/usr/share/openssh/sshd_config");
     root.copy(&settings, "etc/ssh/sshd_config");
+    root
+}
+
+#[test]
+fn debians_openssh_server_serves_a_guest_whose_root_is_the_disk() {
+    let env = TestEnv::new();
+    let root = with_openssh(&env);
     let guests = Guests::launch(&env, &root, "disk", "/usr/sbin/sshd");
     guests.serves_as_any_machine("sshd");
+    guests.fleet.end();
+}
+
+/// `just soak` runs it: it installs Ansible, and Python is slow in an emulated guest.
+#[test]
+fn ansible_reaches_a_guest_as_any_machine() {
+    if std::env::var_os(ASKED).is_none() {
+        return;
+    }
+    let env = TestEnv::new();
+    let root = with_openssh(&env);
+    let python = fs::canonicalize("/usr/bin/python3").unwrap();
+    let name = python.file_name().unwrap().to_str().unwrap();
+    root.program(python.to_str().unwrap());
+    symlink(name, root.place("usr/bin/python3")).unwrap();
+    let library = format!("usr/lib/{name}");
+    root.copy(&Path::new("/").join(&library), &library);
+    let guests = Guests::launch(&env, &root, "disk", "/usr/sbin/sshd");
+    let config = guests.fleet.folder().join("ssh_config");
+    let ansible = python::installed(&env, "ansible").join("ansible");
+    run(env
+        .command(ansible)
+        .args(["all", "-i", "g00000,g00001", "-m", "ping"])
+        .args(["-e", "ansible_python_interpreter=/usr/bin/python3"])
+        .arg(format!("--ssh-common-args=-F {}", config.display()))
+        .env("HOME", env.path()))
+    .succeeds()
+    .shows(&["g00000 | SUCCESS", "g00001 | SUCCESS", "pong"]);
     guests.fleet.end();
 }
 

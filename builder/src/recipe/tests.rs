@@ -74,6 +74,34 @@ fn the_command_line_chooses_a_root_file_system() {
 }
 
 #[test]
+fn recipe_and_command_line_choose_the_ssh_server() {
+    let mut recipe = parse(GOOD).unwrap();
+    assert_eq!(recipe.ssh.server, SshServer::Imgbuild);
+    // What says nothing of it stays as it was.
+    assert!(!serde_json::to_string(&recipe).unwrap().contains("ssh"));
+    let image = parse(&(GOOD.to_owned() + "[ssh]\nserver = \"image\"\n")).unwrap();
+    assert!(
+        image
+            .command_line()
+            .ends_with(" tty.root=disk tty.ssh=image")
+    );
+    recipe.choose_ssh_server(None).unwrap();
+    assert!(!recipe.command_line().contains("tty.ssh"));
+    recipe.choose_ssh_server(Some(SshServer::Image)).unwrap();
+    assert_eq!(recipe, image);
+    recipe.rootfs = None;
+    let error = recipe.choose_ssh_server(None).unwrap_err().to_string();
+    assert!(error.contains("--ssh-server image") && error.contains("[rootfs]"));
+    let bare = GOOD.replace(
+        "[rootfs]\nsource = \"root.tar\"\nplace = \"disk\"\n",
+        "[ssh]\nserver = \"image\"\n",
+    );
+    let bare = bare.replace("command = [\"/sbin/init\", \"-v\"]\n", "");
+    let error = parse(&bare).unwrap_err();
+    assert!(error.contains("ssh.server = \"image\"") && error.contains("[rootfs]"));
+}
+
+#[test]
 fn each_wrong_field_is_named_with_value_and_rule() {
     for (from, to, key, rule) in [
         (
@@ -148,6 +176,12 @@ fn each_wrong_field_is_named_with_value_and_rule() {
             "absolute",
         ),
         ("\"-v\"", "\"a\\u0000\"", "rootfs.command", "NUL"),
+        (
+            "[[files]]",
+            "[ssh]\nserver = \"dropbear\"\n[[files]]",
+            "ssh.server = \"dropbear\"",
+            "\"imgbuild\" or \"image\"",
+        ),
         (
             "\"-v\"",
             "\"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\"",

@@ -167,6 +167,7 @@ mod tests {
             identity_file: Some("/root/.ssh/id_ed25519".into()),
             outbound: Outbound::Open,
             run_as_base: Some(70_000),
+            ssh_server: SshServer::Image,
             unfinished: true,
             ..spec("web", 2)
         };
@@ -178,6 +179,7 @@ mod tests {
             ("net", json!("user")),
             ("memory", json!("64M")),
             ("outbound", json!(true)),
+            ("ssh_server", json!("image")),
             ("ports", json!([40_000, 40_000])),
             ("unfinished", json!(true)),
         ] {
