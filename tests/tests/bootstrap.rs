@@ -334,6 +334,8 @@ fn an_emulated_machine_has_a_kernel_unpacked_once_and_none_installed() {
     );
     machine.records("apt-get", ": >linux-image-7-amd64_7.1_amd64.deb");
     machine.records("dpkg-deb", "/bin/mkdir \"$3/boot\"");
+    let server = |machine: &Machine| machine.env.path().join(".tools/openssh-server");
+    fs::create_dir_all(server(&machine)).unwrap();
     // One that was killed left a part.
     let kernels = machine.env.path().join(".tools/linux-image");
     let part = kernels.with_extension("part");
@@ -351,6 +353,7 @@ fn an_emulated_machine_has_a_kernel_unpacked_once_and_none_installed() {
     assert_eq!(machine.arguments("just"), ["soak", "kvm", "kvm-shell"]);
 
     let machine = all_but(&[]);
+    fs::create_dir_all(server(&machine)).unwrap();
     run(&mut machine.bootstrap(&["soak"]))
         .exits(1)
         .says(&["apt has no package linux-image-cloud-amd64"]);
