@@ -50,7 +50,7 @@ pub struct Recipe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Rootfs>,
     /// Who serves SSH in the guest.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, skip_serializing_if = "Ssh::is_default")]
     pub ssh: Ssh,
     /// Single files put over the root file system.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -115,9 +115,11 @@ pub struct Ssh {
     pub server: SshServer,
 }
 
-/// Whether init serves, as where nothing is said.
-fn is_default(ssh: &Ssh) -> bool {
-    ssh.server.is_default()
+impl Ssh {
+    /// Whether it is as where nothing is said.
+    pub fn is_default(&self) -> bool {
+        self.server.is_default()
+    }
 }
 
 /// What serves SSH in a guest.

@@ -187,7 +187,7 @@ mod tests {
         let output = Command::new("ssh")
             .arg("-F")
             .arg(&path)
-            .args(["-G", guest])
+            .args(["-G", guest, "true"])
             .output()
             .unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
