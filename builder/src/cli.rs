@@ -20,6 +20,7 @@ mod build;
 mod check;
 mod completions;
 mod console;
+mod cp;
 mod exit;
 mod inputs;
 mod kernel;
@@ -115,6 +116,8 @@ enum Verb {
     Launch(launch::Launch),
     /// Log in to a guest of a running fleet, or run a command on all
     Ssh(ssh::Ssh),
+    /// Copy a file into a guest or out of it, or one for each of several
+    Cp(cp::Cp),
     /// List the guests of a fleet
     Ps(ps::Ps),
     /// Wait until guests are ready
@@ -231,6 +234,7 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::Check(command) => command.run(&context),
         Verb::Launch(command) => command.run(&context),
         Verb::Ssh(command) => command.run(&context),
+        Verb::Cp(command) => command.run(&context),
         Verb::Ps(command) => command.run(&context),
         Verb::Wait(command) => command.run(&context),
         Verb::Stop(command) => command.run(&context),

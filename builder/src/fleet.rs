@@ -2,6 +2,8 @@
 
 mod ask;
 pub(crate) mod changes;
+pub(crate) mod copy;
+pub(crate) mod each;
 pub(crate) mod remove;
 pub mod site;
 pub(crate) mod ssh;

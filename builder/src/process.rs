@@ -7,7 +7,8 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::process::{Command, ExitStatus};
+use std::io;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use self::clock::{Limit, Overdue};
@@ -86,9 +87,16 @@ fn follow(
         tail.push_back(line.into_owned());
     };
     let mut partial = [LineBuffer::default(), LineBuffer::default()];
-    let status = watch(&mut command, limit, interrupt, |stream, bytes| {
-        partial[stream as usize].push(bytes, |line| take(stream, line));
-    })?;
+    let status = watch(
+        &mut command,
+        Stdio::null(),
+        limit,
+        interrupt,
+        |stream, bytes| {
+            partial[stream as usize].push(bytes, |line| take(stream, line));
+            Ok(())
+        },
+    )?;
     for stream in [Stream::Stdout, Stream::Stderr] {
         let rest = partial[stream as usize].rest();
         if !rest.is_empty() {
@@ -121,6 +129,36 @@ pub(crate) fn capture_within(
     captured(command, Some(Limit::Whole(limit)), interrupt)
 }
 
+/// Runs `command` to its end, with `input` as its standard input, as [`capture`]
+/// does, but hands its standard output on as it comes; the command is ended if that
+/// is not taken, or once `limit` has passed by its own clock.
+pub(crate) fn carry(
+    mut command: Command,
+    input: Stdio,
+    limit: Option<Duration>,
+    interrupt: &Interrupt,
+    mut on_output: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<Captured, ProcessError> {
+    let mut stderr = Vec::new();
+    let limit = limit.map(Limit::Whole);
+    let status = watch(&mut command, input, limit, interrupt, |stream, bytes| {
+        match stream {
+            Stream::Stdout => on_output(bytes)?,
+            Stream::Stderr => {
+                let room = bytes.len().min(OUTPUT_LIMIT - stderr.len());
+                stderr.extend_from_slice(&bytes[..room]);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(Captured {
+        status,
+        stdout: Vec::new(),
+        stderr,
+        cut: false,
+    })
+}
+
 fn captured(
     mut command: Command,
     limit: Option<Limit>,
@@ -128,12 +166,19 @@ fn captured(
 ) -> Result<Captured, ProcessError> {
     let mut kept = [Vec::new(), Vec::new()];
     let mut cut = false;
-    let status = watch(&mut command, limit, interrupt, |stream, bytes| {
-        let kept = &mut kept[stream as usize];
-        let room = bytes.len().min(OUTPUT_LIMIT - kept.len());
-        kept.extend_from_slice(&bytes[..room]);
-        cut |= room < bytes.len();
-    })?;
+    let status = watch(
+        &mut command,
+        Stdio::null(),
+        limit,
+        interrupt,
+        |stream, bytes| {
+            let kept = &mut kept[stream as usize];
+            let room = bytes.len().min(OUTPUT_LIMIT - kept.len());
+            kept.extend_from_slice(&bytes[..room]);
+            cut |= room < bytes.len();
+            Ok(())
+        },
+    )?;
     let [stdout, stderr] = kept;
     Ok(Captured {
         status,
@@ -146,12 +191,13 @@ fn captured(
 /// Runs `command` to its end and hands on what it writes, as it comes.
 fn watch(
     command: &mut Command,
+    input: Stdio,
     limit: Option<Limit>,
     interrupt: &Interrupt,
-    mut on_output: impl FnMut(Stream, &[u8]),
+    mut on_output: impl FnMut(Stream, &[u8]) -> io::Result<()>,
 ) -> Result<ExitStatus, ProcessError> {
     let program = command.get_program().to_string_lossy().into_owned();
-    match Group::spawn(command)?.watch(limit, interrupt, &mut on_output) {
+    match Group::spawn(command, input)?.watch(limit, interrupt, &mut on_output) {
         Err(source) => Err(ProcessError::Watch { program, source }),
         Ok(Ending::Interrupted) => Err(ProcessError::Interrupted { program }),
         Ok(Ending::Overdue(Overdue::HadItsTime(limit))) => {

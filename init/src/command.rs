@@ -2,7 +2,8 @@
 //! `[@TAG ]WORD [ARGUMENT…]`.
 //!
 //! TAG is a number that the guest puts into its reply. Words are separated by
-//! spaces or tabs; nothing is quoted.
+//! spaces or tabs. A path in single quotes may hold those, and `cat > FILE` is
+//! `write FILE`: so that one line reads and writes a file here and in a shell.
 
 use core::fmt;
 
@@ -80,14 +81,19 @@ pub enum Command<'a> {
     Sh(Option<&'a str>),
 }
 
-/// Words with spaces or tabs between them.
+/// Paths with spaces or tabs between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Words<'a>(&'a str);
 
 impl<'a> Words<'a> {
     /// The words in order.
     pub fn iter(self) -> impl Iterator<Item = &'a str> {
-        self.0.split_ascii_whitespace()
+        let mut rest = self.0;
+        core::iter::from_fn(move || {
+            let (path, after) = split_path(rest);
+            rest = after;
+            some(path)
+        })
     }
 }
 
@@ -211,8 +217,15 @@ impl<'a> Command<'a> {
             "sync" => bare(Self::Sync),
             "burn" => rest.parse().map(Self::Burn).or(Err(CommandError::BadDuty)),
             "ls" => Ok(Self::Ls(Words(rest))),
-            "cat" => Ok(Self::Cat(Words(rest))),
-            "write" => match split_word(rest) {
+            "cat" => match rest.strip_prefix('>') {
+                Some(path) => match split_path(path.trim_ascii_start()) {
+                    ("", _) => Err(CommandError::Usage),
+                    (path, "") => Ok(Self::Write { path, text: None }),
+                    _ => Err(CommandError::Usage),
+                },
+                None => Ok(Self::Cat(Words(rest))),
+            },
+            "write" => match split_path(rest) {
                 ("", _) => Err(CommandError::Usage),
                 (path, text) => Ok(Self::Write {
                     path,
@@ -232,6 +245,17 @@ fn split_word(text: &str) -> (&str, &str) {
     match blank.and_then(|blank| text.split_at_checked(blank)) {
         Some((word, rest)) => (word, rest.trim_ascii_start()),
         None => (text, ""),
+    }
+}
+
+/// The same, where the word may stand in single quotes.
+fn split_path(text: &str) -> (&str, &str) {
+    match text
+        .strip_prefix('\'')
+        .and_then(|rest| rest.split_once('\''))
+    {
+        Some((path, rest)) => (path, rest.trim_ascii_start()),
+        None => split_word(text),
     }
 }
 
@@ -287,10 +311,26 @@ mod tests {
                 text: None
             })
         );
-        let Ok(Command::Cat(paths)) = command("cat  /a \t /b") else {
+        let Ok(Command::Cat(paths)) = command("cat  /a \t '/b c'/d it's '/e") else {
             panic!("not cat")
         };
-        assert_eq!(paths.iter().collect::<Vec<_>>(), ["/a", "/b"]);
+        let paths: Vec<_> = paths.iter().collect();
+        assert_eq!(paths, ["/a", "/b c", "/d", "it's", "'/e"]);
+    }
+
+    #[test]
+    fn a_file_is_written_by_the_line_that_a_shell_takes() {
+        for (line, path) in [
+            ("cat > /disk/f", "/disk/f"),
+            ("cat >'/disk/a  b'", "/disk/a  b"),
+            ("write '/disk/a  b'", "/disk/a  b"),
+        ] {
+            let text = None;
+            assert_eq!(command(line), Ok(Command::Write { path, text }), "{line}");
+        }
+        for line in ["cat >", "cat > /a /b", "cat > ''"] {
+            assert_eq!(command(line), Err(CommandError::Usage), "{line}");
+        }
     }
 
     #[test]

@@ -75,14 +75,9 @@ impl Ssh {
             outlet::settle();
             return Err(fleet.become_ssh(guest, &self.command).into());
         }
-        let parallel = self
-            .parallel
-            .map_or(CLIENTS_A_CPU * host::cpus(), usize::from);
-        let count = u32::try_from(fleet.count()).unwrap_or(u32::MAX);
-        let within = self
-            .within
-            .unwrap_or_else(|| deadline::command(count, host::cpus()));
-        let bar = progress::bar(count.into(), "guests done");
+        let parallel = parallel(self.parallel);
+        let within = self.within.unwrap_or_else(|| within(fleet.count()));
+        let bar = progress::bar(fleet.count() as u64, "guests done");
         let mut printed = Ok(());
         let tally = fleet.run_on_all(
             &self.command,
@@ -113,9 +108,20 @@ impl Ssh {
     }
 }
 
+/// Clients at a time, unless the user says how many.
+pub(super) fn parallel(asked: Option<u16>) -> usize {
+    asked.map_or(CLIENTS_A_CPU * host::cpus(), usize::from)
+}
+
+/// How long each guest of so many may take, unless the user says.
+pub(super) fn within(guests: usize) -> Duration {
+    let guests = u32::try_from(guests).unwrap_or(u32::MAX);
+    deadline::command(guests, host::cpus())
+}
+
 /// Has a guest be urgent while the connection is open. Without a supervisor, or
 /// with one that says no, a log-in only takes longer.
-fn attend(client: &Client, guest: GuestIndex) -> Option<UnixStream> {
+pub(super) fn attend(client: &Client, guest: GuestIndex) -> Option<UnixStream> {
     match client.attend(Selection::These(vec![guest])) {
         Ok(attendance) => Some(attendance),
         Err(error) => {
@@ -139,7 +145,7 @@ fn keep_open(connection: UnixStream) -> io::Result<()> {
 }
 
 /// The exit code that a run on all guests leads to.
-fn exit(tally: &Tally) -> Exit {
+pub(super) fn exit(tally: &Tally) -> Exit {
     match tally.done {
         done if done == tally.guests => Exit::Done,
         0 => Exit::Failed,
@@ -189,7 +195,7 @@ fn prefixed(guest: GuestIndex, output: &[u8]) -> String {
 }
 
 /// Why a guest that was late has nothing to show.
-fn lateness(within: Duration) -> String {
+pub(super) fn lateness(within: Duration) -> String {
     let within = humantime::format_duration(within);
     format!("no answer within {within}; --within gives more time")
 }
@@ -220,7 +226,7 @@ fn show_json(guest: GuestIndex, outcome: &Outcome) -> Result<(), Failure> {
     print_json(&object)
 }
 
-fn summary(fleet: &str, tally: &Tally) -> Value {
+pub(super) fn summary(fleet: &str, tally: &Tally) -> Value {
     json!({
         "event": "summary",
         "fleet": fleet,
@@ -233,7 +239,7 @@ fn summary(fleet: &str, tally: &Tally) -> Value {
 }
 
 /// Such as `98 of 100 done, 1 exited 1, 1 unreachable`.
-fn sentence(tally: &Tally) -> String {
+pub(super) fn sentence(tally: &Tally) -> String {
     let mut parts = vec![format!("{} of {} done", tally.done, tally.guests)];
     let exited = tally.exited.iter();
     parts.extend(exited.map(|(code, guests)| format!("{guests} exited {code}")));

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::time::Duration;
-use std::{io, thread};
 
+use super::each::on_each;
+use crate::control::select::{SelectError, Selector, select};
 use crate::directories::Directories;
 use crate::interrupt::Interrupt;
 use crate::process::{self, Captured, ProcessError};
@@ -83,6 +83,40 @@ pub(crate) enum Outcome {
     Late(Duration),
 }
 
+/// How a command on a guest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Exited(i32),
+    /// ssh(1) did not get through.
+    Unreachable,
+    /// It had not ended within this time.
+    Late(Duration),
+}
+
+impl End {
+    pub(super) fn of(captured: &Captured) -> Self {
+        exit_code(captured).map_or(Self::Unreachable, Self::Exited)
+    }
+}
+
+impl Outcome {
+    fn end(&self) -> End {
+        match self {
+            Self::Ended(captured) => End::of(captured),
+            Self::Late(within) => End::Late(*within),
+        }
+    }
+}
+
+/// The time that a client had which was ended because it took longer.
+pub(super) fn late(error: ProcessError) -> Result<Duration, ProcessError> {
+    match error {
+        ProcessError::TooSlow { limit, .. } => Ok(limit),
+        ProcessError::Starved { wall, .. } => Ok(wall),
+        error => Err(error),
+    }
+}
+
 /// The exit code of a guest's command; `None` when ssh(1) did not get through,
 /// which a command that itself exits with 255 cannot be distinguished from.
 pub(crate) fn exit_code(captured: &Captured) -> Option<i32> {
@@ -131,20 +165,33 @@ impl Reachable {
         self.guests.len()
     }
 
+    /// The guest, if it is one of the fleet's.
+    pub(crate) fn known(&self, guest: GuestIndex) -> Result<GuestIndex, SshError> {
+        if self.guests.contains(&guest) {
+            return Ok(guest);
+        }
+        Err(SshError::UnknownGuest {
+            fleet: self.name.clone(),
+            guest,
+            first: self.guests[0],
+            last: self.guests[self.guests.len() - 1],
+        })
+    }
+
     /// Becomes ssh(1) to one guest, so that its input, signals and exit code are
     /// ssh's own; returns only if that fails.
     pub(crate) fn become_ssh(&self, guest: GuestIndex, words: &[OsString]) -> SshError {
-        if !self.guests.contains(&guest) {
-            return SshError::UnknownGuest {
-                fleet: self.name.clone(),
-                guest,
-                first: self.guests[0],
-                last: self.guests[self.guests.len() - 1],
-            };
+        if let Err(error) = self.known(guest) {
+            return error;
         }
         let mut command = self.command(&[], guest, words);
         let error = command.exec();
         process::start_error(&command, error).into()
+    }
+
+    /// Those of its guests that `selectors` name; all of them without any.
+    pub(crate) fn select(&self, selectors: &[Selector]) -> Result<Vec<GuestIndex>, SelectError> {
+        select(selectors, self.guests.iter().copied())
     }
 
     /// Runs a command on every guest, on at most `parallel` at a time, and hands
@@ -159,50 +206,24 @@ impl Reachable {
         attend: impl Fn(GuestIndex) -> A + Sync,
         mut on_guest: impl FnMut(GuestIndex, &Outcome),
     ) -> Result<Tally, SshError> {
-        let next = AtomicUsize::new(0);
-        let (sender, receiver) = mpsc::channel();
-        thread::scope(|scope| {
-            for _ in 0..parallel.min(self.guests.len()) {
-                let sender = sender.clone();
-                let (next, attend) = (&next, &attend);
-                scope.spawn(move || {
-                    while let Some(guest) = self.guests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let _attended = attend(*guest);
-                        // Nobody is there to be asked for a passphrase.
-                        let command = self.command(&["-o", "BatchMode=yes"], *guest, words);
-                        let outcome = match process::capture_within(command, within, interrupt) {
-                            Ok(captured) => Ok(Outcome::Ended(captured)),
-                            Err(ProcessError::TooSlow { limit, .. }) => Ok(Outcome::Late(limit)),
-                            Err(ProcessError::Starved { wall, .. }) => Ok(Outcome::Late(wall)),
-                            Err(error) => Err(error),
-                        };
-                        let failed = outcome.is_err();
-                        if sender.send((*guest, outcome)).is_err() || failed {
-                            return;
-                        }
-                    }
-                });
+        let run = |guest| -> Result<_, SshError> {
+            let _attended = attend(guest);
+            match process::capture_within(self.unattended(guest, words), within, interrupt) {
+                Ok(captured) => Ok(Outcome::Ended(captured)),
+                Err(error) => Ok(Outcome::Late(late(error)?)),
             }
-            drop(sender);
-            let mut tally = Tally {
-                guests: self.guests.len(),
-                ..Tally::default()
-            };
-            let mut waiting = BTreeMap::new();
-            let mut in_order = self.guests.iter();
-            let mut expected = in_order.next();
-            for (guest, outcome) in receiver {
-                waiting.insert(guest, outcome?);
-                while let Some(guest) = expected
-                    && let Some(outcome) = waiting.remove(guest)
-                {
-                    tally.count(&outcome);
-                    on_guest(*guest, &outcome);
-                    expected = in_order.next();
-                }
-            }
-            Ok(tally)
-        })
+        };
+        let mut tally = Tally::default();
+        on_each(&self.guests, parallel, run, |guest, outcome| {
+            tally.count(outcome.end());
+            on_guest(guest, &outcome);
+        })?;
+        Ok(tally)
+    }
+
+    /// ssh(1) to a guest where nobody is there to be asked for a passphrase.
+    pub(super) fn unattended(&self, guest: GuestIndex, words: &[OsString]) -> Command {
+        self.command(&["-o", "BatchMode=yes"], guest, words)
     }
 
     fn command(&self, options: &[&str], guest: GuestIndex, words: &[OsString]) -> Command {
@@ -221,15 +242,14 @@ impl Reachable {
 }
 
 impl Tally {
-    fn count(&mut self, outcome: &Outcome) {
-        let captured = match outcome {
-            Outcome::Ended(captured) => captured,
-            Outcome::Late(_) => return self.late += 1,
-        };
-        match exit_code(captured) {
-            Some(0) => self.done += 1,
-            Some(code) => *self.exited.entry(code).or_default() += 1,
-            None => self.unreachable += 1,
+    /// Counts a guest that was asked.
+    pub(crate) fn count(&mut self, end: End) {
+        self.guests += 1;
+        match end {
+            End::Exited(0) => self.done += 1,
+            End::Exited(code) => *self.exited.entry(code).or_default() += 1,
+            End::Unreachable => self.unreachable += 1,
+            End::Late(_) => self.late += 1,
         }
     }
 }

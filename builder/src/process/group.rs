@@ -27,6 +27,9 @@ pub(crate) enum Stream {
     Stderr,
 }
 
+/// Takes what a tool writes.
+pub(super) type Output<'a> = dyn FnMut(Stream, &[u8]) -> io::Result<()> + 'a;
+
 pub(super) enum Ending {
     Exited(ExitStatus),
     Interrupted,
@@ -43,11 +46,11 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Starts it in the C locale, with nothing on its standard input.
-    pub(super) fn spawn(command: &mut Command) -> Result<Self, ProcessError> {
+    /// Starts it in the C locale, with `input` as its standard input.
+    pub(super) fn spawn(command: &mut Command, input: Stdio) -> Result<Self, ProcessError> {
         command
             .env("LC_ALL", "C")
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
@@ -74,13 +77,13 @@ impl Group {
         }
     }
 
-    /// Passes output on until the child ends, by itself or by the interrupt, or
-    /// is overdue.
+    /// Passes output on until the child ends, by itself or by the interrupt, is
+    /// overdue, or says what cannot be passed on.
     pub(super) fn watch(
         mut self,
         limit: Option<Limit>,
         interrupt: &Interrupt,
-        on_output: &mut dyn FnMut(Stream, &[u8]),
+        on_output: &mut Output<'_>,
     ) -> io::Result<Ending> {
         let mut clock = limit.map(|limit| Clock::start(limit, self.pid));
         let stdout = self.child.stdout.take().map(OwnedFd::from);
@@ -188,7 +191,7 @@ impl Pipe {
 
     /// Reads what is there, up to what a pipe holds, so that no stream starves
     /// the other; gives whether there was anything.
-    fn drain(&mut self, on_output: &mut dyn FnMut(Stream, &[u8])) -> io::Result<bool> {
+    fn drain(&mut self, on_output: &mut Output<'_>) -> io::Result<bool> {
         let mut any = false;
         let mut buffer = [0; 16 * 1024];
         for _ in 0..PIPE_CAPACITY / buffer.len() {
@@ -197,7 +200,7 @@ impl Pipe {
                 Ok(0) => self.fd = None,
                 Ok(read) => {
                     any = true;
-                    on_output(self.stream, &buffer[..read]);
+                    on_output(self.stream, &buffer[..read])?;
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
