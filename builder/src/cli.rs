@@ -35,6 +35,7 @@ mod probe_kvm;
 mod ps;
 mod qemu;
 mod rm;
+mod run;
 mod ssh;
 mod target;
 mod user;
@@ -114,6 +115,8 @@ enum Verb {
     Check(check::Check),
     /// Start a fleet of guests and keep it until Ctrl-C
     Launch(launch::Launch),
+    /// Run one throw-away guest: a command in it, or a session with it
+    Run(run::Run),
     /// Log in to a guest of a running fleet, or run a command on all
     Ssh(ssh::Ssh),
     /// Copy a file into a guest or out of it, or one for each of several
@@ -233,6 +236,7 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::Verify(command) => command.run(),
         Verb::Check(command) => command.run(&context),
         Verb::Launch(command) => command.run(&context),
+        Verb::Run(command) => command.run(&context),
         Verb::Ssh(command) => command.run(&context),
         Verb::Cp(command) => command.run(&context),
         Verb::Ps(command) => command.run(&context),

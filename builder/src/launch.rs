@@ -17,7 +17,7 @@ use crate::store::journal::Journal;
 use crate::store::key::{self, Pair};
 use crate::system::{Doing as _, SystemError};
 use crate::text::printable;
-use crate::vmm::{Lifetime, Net};
+use crate::vmm::Net;
 use detach::detach;
 use error::obstacles;
 use resume::supervise;
@@ -100,7 +100,7 @@ pub(crate) fn launch(
     )?;
     let claim = Claim::of(&spec, folder.path(), users);
     turn.take(claim).map_err(SiteError::from)?;
-    let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
+    let mut site = Site::new(folder, spec, &artifacts, options.lifetime)?;
     // By this the rest is found again, whenever this process dies.
     site.folder().write_spec(site.spec())?;
     let journal = match prepared(&mut site, pair.as_ref(), interrupt, emit) {

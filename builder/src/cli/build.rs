@@ -1,13 +1,14 @@
 //! `imgbuild tty-burn` and `imgbuild build`.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, Parser};
 use serde_json::{Value, json};
 
 use super::kernel::KernelArgs;
-use super::output::{print, print_json};
+use super::output::{Form, print, print_json};
 use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::artifact::{self, BuildOptions, Built};
@@ -86,31 +87,65 @@ struct Common {
 impl TtyBurn {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let recipe = built_in::recipe("tty-burn")?;
-        self.common
-            .build(&recipe, Path::new("."), self.out, context)
+        let form = self.common.form();
+        let (built, boot) = (self.common).make(&recipe, Path::new("."), self.out, context)?;
+        report(&built, boot.as_ref(), form)
     }
 }
 
 impl Build {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let form = self.common.form();
+        let (built, boot) = self.make(context)?;
+        report(&built, boot.as_ref(), form)
+    }
+
+    fn make(self, context: &Context) -> Result<(Built, Option<boot::Report>), Failure> {
         let (mut recipe, folder) = find_recipe(&self.recipe)?;
         recipe.choose_rootfs(self.rootfs, self.rootfs_place)?;
         recipe.choose_ssh_server(self.ssh_server)?;
-        let out = self
-            .out
-            .unwrap_or_else(|| Path::new("out").join(&recipe.name));
-        self.common.build(&recipe, &folder, out, context)
+        let out = self.out.unwrap_or_else(|| ordinary_out(&recipe));
+        self.common.make(&recipe, &folder, out, context)
     }
 }
 
+/// The output folder of a recipe, unless the user names one.
+pub(super) fn ordinary_out(recipe: &Recipe) -> PathBuf {
+    Path::new("out").join(&recipe.name)
+}
+
+/// Builds a recipe into its ordinary output folder as `build --no-boot` does, and
+/// prints nothing.
+pub(super) fn quietly(named: &Path, context: &Context) -> Result<PathBuf, Failure> {
+    /// By which flags get what the environment says.
+    #[derive(Debug, Parser)]
+    struct Alone {
+        #[command(flatten)]
+        build: Build,
+    }
+    let words = [
+        OsStr::new("build"),
+        "--no-boot".as_ref(),
+        "--".as_ref(),
+        named.as_os_str(),
+    ];
+    let build = Alone::try_parse_from(words).map_err(|error| Failure::usage(error.to_string()))?;
+    let (built, _) = build.build.make(context)?;
+    Ok(built.folder)
+}
+
 impl Common {
-    fn build(
+    fn form(&self) -> Form {
+        if self.json { Form::Json } else { Form::Text }
+    }
+
+    fn make(
         self,
         recipe: &Recipe,
         recipe_folder: &Path,
         out: PathBuf,
         context: &Context,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<(Built, Option<boot::Report>), Failure> {
         let options = BuildOptions {
             out,
             recipe_folder: recipe_folder.to_path_buf(),
@@ -134,16 +169,21 @@ impl Common {
         let boot = emulator
             .map(|emulator| boot::verify(staged.path(), &emulator, directories, interrupt))
             .transpose()?;
-        let built = staged.commit()?;
-        if self.json {
-            print_json(&json(&built, boot.as_ref()))?;
-        } else {
-            for line in sentences(&built, boot.as_ref()) {
+        Ok((staged.commit()?, boot))
+    }
+}
+
+/// Prints what was built.
+fn report(built: &Built, boot: Option<&boot::Report>, form: Form) -> Result<Exit, Failure> {
+    match form {
+        Form::Json => print_json(&json(built, boot))?,
+        Form::Text => {
+            for line in sentences(built, boot) {
                 print(&line)?;
             }
         }
-        Ok(Exit::Done)
     }
+    Ok(Exit::Done)
 }
 
 fn json(built: &Built, boot: Option<&boot::Report>) -> Value {

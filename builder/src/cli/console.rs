@@ -69,59 +69,99 @@ impl Console {
             Err(error) if is_reader_gone(&error) => return Ok(Exit::Done),
             other => other?,
         }
-        let (sender, events) = mpsc::channel();
-        let interactive = io::stdin().is_terminal();
-        let _detaching = (interactive && !self.follow).then(Detaching::begin);
-        if !self.follow {
-            if interactive {
-                tracing::info!("{}: Ctrl-] leaves its console", self.guest);
+        let input = if self.follow {
+            Input::Unused
+        } else {
+            Input::Typed
+        };
+        match converse(&client, self.guest, console, output, input)? {
+            Left::Done => Ok(Exit::Done),
+            Left::Ended => {
+                tracing::error!("the console ended with its fleet's supervisor");
+                Ok(Exit::Failed)
             }
-            let sender = sender.clone();
-            thread::spawn(move || type_input(&client, self.guest, &sender));
+            Left::Silent => {
+                tracing::error!("{} does not answer", self.guest);
+                Ok(Exit::Failed)
+            }
         }
-        let reader = sender.clone();
-        thread::spawn(move || listen(console, &sender));
-        thread::spawn(move || {
-            output::wait_until_unread();
-            let _ = reader.send(Event::Unread);
-        });
+    }
+}
 
-        let mut owed: u64 = 0;
-        let mut input_ended = false;
-        loop {
-            if input_ended && (interactive || owed == 0) {
-                return Ok(Exit::Done);
-            }
-            let event = if input_ended {
-                events.recv_timeout(REPLY_TIME)
-            } else {
-                events.recv().map_err(RecvTimeoutError::from)
-            };
-            match event {
-                Ok(Event::Heard(line)) => match line? {
-                    Next::Item(line) => {
-                        if let Ok(Message::Reply { more: false, .. }) = host::parse(&line) {
-                            owed = owed.saturating_sub(1);
-                        }
-                        match output.write(&[&line, &b"\n"[..]].concat()) {
-                            Err(error) if is_reader_gone(&error) => return Ok(Exit::Done),
-                            other => other?,
-                        }
+/// What becomes of stdin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    /// It is typed on the console.
+    Typed,
+    Unused,
+}
+
+/// How the user and a console parted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// The user left, or nothing more is to come.
+    Done,
+    /// The console ended with its fleet.
+    Ended,
+    /// The guest owes a reply, and is silent.
+    Silent,
+}
+
+/// Has the user and a guest talk, until either ends it.
+pub(super) fn converse(
+    client: &Client,
+    guest: GuestIndex,
+    console: client::Console,
+    mut output: Verbatim,
+    input: Input,
+) -> Result<Left, Failure> {
+    let (sender, events) = mpsc::channel();
+    let interactive = io::stdin().is_terminal();
+    let typed = input == Input::Typed;
+    let _detaching = (interactive && typed).then(Detaching::begin);
+    if typed {
+        if interactive {
+            tracing::info!("{guest}: Ctrl-] leaves its console");
+        }
+        let (client, sender) = (client.clone(), sender.clone());
+        thread::spawn(move || type_input(&client, guest, &sender));
+    }
+    let reader = sender.clone();
+    thread::spawn(move || listen(console, &sender));
+    thread::spawn(move || {
+        output::wait_until_unread();
+        let _ = reader.send(Event::Unread);
+    });
+
+    let mut owed: u64 = 0;
+    let mut input_ended = false;
+    loop {
+        if input_ended && (interactive || owed == 0) {
+            return Ok(Left::Done);
+        }
+        let event = if input_ended {
+            events.recv_timeout(REPLY_TIME)
+        } else {
+            events.recv().map_err(RecvTimeoutError::from)
+        };
+        match event {
+            Ok(Event::Heard(line)) => match line? {
+                Next::Item(line) => {
+                    if let Ok(Message::Reply { more: false, .. }) = host::parse(&line) {
+                        owed = owed.saturating_sub(1);
                     }
-                    Next::Late | Next::End => {
-                        tracing::error!("the console ended with its fleet's supervisor");
-                        return Ok(Exit::Failed);
+                    match output.write(&[&line, &b"\n"[..]].concat()) {
+                        Err(error) if is_reader_gone(&error) => return Ok(Left::Done),
+                        other => other?,
                     }
-                },
-                Ok(Event::Typing) => owed += 1,
-                Ok(Event::Refused(error)) => return Err(error.into()),
-                Ok(Event::InputEnded) => input_ended = true,
-                Ok(Event::Unread) => return Ok(Exit::Done),
-                Err(_) => {
-                    tracing::error!("{} does not answer", self.guest);
-                    return Ok(Exit::Failed);
                 }
-            }
+                Next::Late | Next::End => return Ok(Left::Ended),
+            },
+            Ok(Event::Typing) => owed += 1,
+            Ok(Event::Refused(error)) => return Err(error.into()),
+            Ok(Event::InputEnded) => input_ended = true,
+            Ok(Event::Unread) => return Ok(Left::Done),
+            Err(_) => return Ok(Left::Silent),
         }
     }
 }
@@ -213,7 +253,7 @@ fn type_input(client: &Client, guest: GuestIndex, events: &Sender<Event>) {
 
 /// Types a line, once the guest has read enough of those before; it has as long
 /// for that as for a reply.
-fn type_line(client: &Client, guest: GuestIndex, line: &str) -> Result<(), ClientError> {
+pub(super) fn type_line(client: &Client, guest: GuestIndex, line: &str) -> Result<(), ClientError> {
     let until = Instant::now() + REPLY_TIME;
     loop {
         match client.type_lines(guest, line) {

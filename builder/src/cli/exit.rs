@@ -34,6 +34,8 @@ pub enum Exit {
     PartOfFleet,
     /// The user ended it.
     Interrupted,
+    /// As a guest's command did.
+    Command(u8),
 }
 
 impl From<Exit> for ExitCode {
@@ -45,6 +47,7 @@ impl From<Exit> for ExitCode {
             Exit::HostNotReady => 3,
             Exit::PartOfFleet => 4,
             Exit::Interrupted => interrupt::EXIT_CODE,
+            Exit::Command(code) => code,
         })
     }
 }

@@ -21,7 +21,7 @@ use crate::net::tap::Subnet;
 use crate::store::users::Users;
 use crate::trial::readiness::Canaries;
 use crate::units::{ByteSize, GuestRange, counted};
-use crate::vmm::{Accel, Choice, Net, Sharing};
+use crate::vmm::{Accel, Choice, Lifetime, Net, Sharing};
 use crate::{outlet, recipe};
 
 mod printer;
@@ -221,7 +221,7 @@ impl Guests {
 const BESIDE_RESUME: [&str; 5] = ["resume", "detach", "background", "patience", "json"];
 
 /// How long a launch that nobody watches waits for a start that goes no further.
-const UNWATCHED: Duration = Duration::from_secs(10 * 60);
+pub(super) const UNWATCHED: Duration = Duration::from_secs(10 * 60);
 
 /// Refuses what is given beside `--resume` and would change the fleet. What the
 /// environment says is for fleets that are launched.
@@ -297,7 +297,6 @@ impl Launch {
         let guests =
             GuestRange::new(self.first, end).map_err(|error| Failure::usage(error.to_string()))?;
         let tap_subnet = self.how.tap_subnet()?;
-        let is_root = rustix::process::geteuid().is_root();
         Ok(LaunchOptions {
             out: self.out,
             guests,
@@ -318,8 +317,7 @@ impl Launch {
             users: match supervision.run_as_base {
                 Some(0) => Users::Own,
                 Some(base) => Users::From(base),
-                None if is_root => Users::Apart,
-                None => Users::Own,
+                None => users(),
             },
             metrics: supervision.metrics,
             canaries: if self.no_canary {
@@ -337,7 +335,17 @@ impl Launch {
             } else {
                 OnUnready::Refuse
             },
+            lifetime: Lifetime::Own,
         })
+    }
+}
+
+/// Under which user ids guests run, unless the user says.
+pub(super) fn users() -> Users {
+    if rustix::process::geteuid().is_root() {
+        Users::Apart
+    } else {
+        Users::Own
     }
 }
 

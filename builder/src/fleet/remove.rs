@@ -120,6 +120,19 @@ pub(crate) fn remove_all(
     Ok(removed.collect())
 }
 
+/// Removes the throw-away fleets whose process was killed, as far as it can be.
+pub(crate) fn sweep_private(directories: &Directories) {
+    for found in folder::list(directories).unwrap_or_default() {
+        if folder::is_private(&found.name)
+            && !found.is_elsewhere()
+            && !found.is_supervised()
+            && let Err(error) = remove(&found.name, directories, Survivors::Kill)
+        {
+            tracing::debug!("cannot remove what a killed process left: {error}");
+        }
+    }
+}
+
 /// What tells the fleet's guests, by one that its journal tells of and that lives,
 /// if nothing of its spec can be read.
 fn shown(paths: &Paths) -> Option<Mark> {

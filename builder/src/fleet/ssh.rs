@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+
+use rustix::process::Signal;
 
 use super::each::on_each;
 use crate::control::select::{SelectError, Selector, select};
@@ -192,6 +194,19 @@ impl Reachable {
     /// Those of its guests that `selectors` name; all of them without any.
     pub(crate) fn select(&self, selectors: &[Selector]) -> Result<Vec<GuestIndex>, SelectError> {
         select(selectors, self.guests.iter().copied())
+    }
+
+    /// Runs ssh(1) to one guest to its end, with this process's own streams; gives
+    /// its exit code.
+    pub(crate) fn attached(&self, guest: GuestIndex, words: &[OsString]) -> Result<u8, SshError> {
+        let mut command = self.command(&[], guest, words);
+        // One whose starter is killed has nobody to end its guest.
+        process::die_with_parent(&mut command, Signal::TERM);
+        let status = command.status();
+        let status = status.map_err(|error| process::start_error(&command, error))?;
+        let signal = status.signal().map(|signal| signal + 128);
+        let code = status.code().or(signal).unwrap_or(TRANSPORT);
+        Ok(u8::try_from(code).unwrap_or(u8::MAX))
     }
 
     /// Runs a command on every guest, on at most `parallel` at a time, and hands

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use tty_init::protocol::DeviceState;
+
 use super::site::Site;
 use super::supervisor::{Member, Supervisor};
 use crate::control::bridge::Detail;
@@ -67,9 +69,8 @@ pub(crate) fn guest(site: &Site, member: &Member) -> types::Guest {
         restarts: guest.restarts(),
         unresponsive: guest.unresponsive(),
         reason: reason(guest),
-        ssh: site
-            .spec()
-            .ssh_address(member.index())
+        ssh: (site.spec().ssh_address(member.index()))
+            .filter(|_| serves_ssh(guest))
             .map(|address| address.to_string()),
         burn: guest.status().map(|status| types::Burn {
             duty: Duty::at_most_whole(status.burn.duty),
@@ -77,6 +78,12 @@ pub(crate) fn guest(site: &Site, member: &Member) -> types::Guest {
             rounds: status.burn.rounds,
         }),
     }
+}
+
+/// Whether somebody may log in, as far as the guest has told.
+fn serves_ssh(guest: &Guest) -> bool {
+    let status = guest.status();
+    status.is_none_or(|status| status.ssh == DeviceState::Up)
 }
 
 /// Why a guest is not ready, with what it said last if it ended in failure.

@@ -13,7 +13,7 @@ use crate::store::users::Users;
 use crate::trial::readiness::Canaries;
 use crate::units::GuestRange;
 use crate::vmm::qemu::Program;
-use crate::vmm::{Choice, Net, Outbound};
+use crate::vmm::{Choice, Lifetime, Net, Outbound};
 
 /// What a launch does with host settings that guests would want otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,8 @@ pub(crate) struct LaunchOptions {
     pub canaries: Canaries,
     pub settings: HostSettings,
     pub unready: OnUnready,
+    /// Whether guests outlive a supervisor that is killed.
+    pub lifetime: Lifetime,
 }
 
 impl LaunchOptions {

@@ -49,8 +49,10 @@ pub(crate) fn find_anywhere(
     choose(name, folder::list(directories)?)
 }
 
-/// Those of this host come first in `found`.
+/// Those of this host come first in `found`. One whose name nobody chose is meant
+/// only by that name.
 fn choose(name: Option<&str>, mut found: Vec<Found>) -> Result<Found, FindError> {
+    found.retain(|found| !folder::is_private(&found.name) || name == Some(&found.name));
     if name.is_none()
         && let Some(others) = found.iter().position(Found::is_elsewhere)
         && others > 0
@@ -103,6 +105,10 @@ mod tests {
             (Some("B"), &["a", "B"], Ok("B")),
             (None, &["B"], Ok("B")),
             (None, &["B", "C"], Err("several fleets: B, C")),
+            (None, &["a", "run-0123abcd"], Ok("a")),
+            (None, &["run-0123abcd"], Err("no fleet is running")),
+            (Some("run-0123abcd"), &["run-0123abcd"], Ok("run-0123abcd")),
+            (None, &["run-5"], Ok("run-5")),
         ] {
             let place = |name: &str| {
                 if name.chars().all(char::is_uppercase) {

@@ -26,8 +26,8 @@ use super::spec::file::SpecFile;
 use crate::directories::Directories;
 use crate::durable::{self, folder_of};
 use crate::private::{Others, Private};
-use crate::text;
 use crate::units::GuestIndex;
+use crate::{random, text};
 use list::entries;
 use lock::Lock;
 use paths::{SOCKET_PATH_MAX, SPEC};
@@ -47,6 +47,24 @@ pub(crate) use list::{is_locked, specs};
 pub use lock::Supervised;
 pub use paths::Paths;
 pub(crate) use sweep::{TRIAL_PREFIX, sweep};
+
+/// How the fleets of one guest begin whose name nobody chose, of `imgbuild run`.
+const PRIVATE_PREFIX: &str = "run-";
+/// Bytes behind it, in hexadecimal.
+const PRIVATE_BYTES: usize = 4;
+
+/// A name for a fleet that nobody is to name.
+pub(crate) fn private_name() -> io::Result<String> {
+    let random = hex::encode(&random::random()?[..PRIVATE_BYTES]);
+    Ok(format!("{PRIVATE_PREFIX}{random}"))
+}
+
+/// Whether a fleet has such a name.
+pub(crate) fn is_private(name: &str) -> bool {
+    name.strip_prefix(PRIVATE_PREFIX).is_some_and(|rest| {
+        rest.len() == 2 * PRIVATE_BYTES && rest.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
 
 pub(crate) const SSH_CONFIG: &str = "ssh_config";
 pub(crate) const KNOWN_HOSTS: &str = "known_hosts";

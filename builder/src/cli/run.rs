@@ -1,0 +1,204 @@
+//! `imgbuild run`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+
+use clap::Args;
+
+use self::session::{News, Session};
+use super::build::{ordinary_out, quietly};
+use super::inputs::find_recipe;
+use super::launch::{Guests, UNWATCHED, users};
+use super::{Context, Exit, Failure};
+use crate::artifact::{MANIFEST, Manifest};
+use crate::control::types::{Event, Guest};
+use crate::fleet::remove::sweep_private;
+use crate::fleet::supervise::{Attachment, Ending};
+use crate::guest::{BurnAt, Phase, Restart};
+use crate::launch::{
+    HostSettings, LaunchEvent, LaunchOptions, Launched, Milestone, OnUnready, launch,
+};
+use crate::outlet;
+use crate::placement::PlacementSpec;
+use crate::recipe::Recipe;
+use crate::store::folder::private_name;
+use crate::trial::readiness::Canaries;
+use crate::units::GuestRange;
+use crate::vmm::{Lifetime, Outbound};
+
+mod session;
+
+/// What ssh(1) exits with when a guest that ended took the connection with it.
+const LOST: u8 = 255;
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Runs COMMAND by SSH, or without a network on the console, and exits with \
+    its code. Without COMMAND it is a session as of `imgbuild ssh`, which the guest's \
+    `poweroff` ends with 0. What the guest's kernel and programs write on the console goes to \
+    stderr. Whatever ends the run, the guest and all its files are gone.\n\n\
+    Examples:\n  \
+    imgbuild run tty-idle -- status\n  \
+    imgbuild run out/debian-shell"
+)]
+pub(super) struct Run {
+    /// An output folder, a recipe file, or the name of a built-in recipe, which is
+    /// built into out/<recipe> if there is none yet, and stays there
+    #[arg(value_name = "RECIPE|OUT")]
+    what: PathBuf,
+
+    #[command(flatten)]
+    guest: Guests,
+
+    /// Run it even if the host is not ready
+    #[arg(long, help_heading = "Host")]
+    force: bool,
+
+    /// Command to run there; ssh joins the words with spaces
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+impl Run {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let out = self.out(context)?;
+        let name = private_name()?;
+        let options = self.options(out, &name, context)?;
+        let guest = options.guests.begin();
+        sweep_private(&context.directories);
+        let (news, session) = mpsc::channel();
+        let session = Session {
+            fleet: name.clone(),
+            directories: context.directories.clone(),
+            interrupt: context.interrupt.clone(),
+            command: self.command,
+            news: session,
+        };
+        let session = thread::spawn(move || session.run());
+        let mut last = None;
+        let mut emit = |event| {
+            let _ = match &event {
+                LaunchEvent::Launch(Milestone::Fleet { .. }) => news.send(News::Begun(guest)),
+                LaunchEvent::Fleet(Event::Guest(guest)) if guest.state == Phase::Ready => {
+                    news.send(News::Ready(Box::new(guest.clone())))
+                }
+                _ => Ok(()),
+            };
+            if let LaunchEvent::Fleet(Event::Guest(guest)) = event {
+                last = Some(guest);
+            }
+        };
+        let patience = Some(UNWATCHED);
+        let launched = launch(
+            &options,
+            Attachment::Foreground { patience },
+            &context.directories,
+            &context.interrupt,
+            &mut emit,
+        )?;
+        // The guest is gone, and whoever waits for it learns that.
+        drop(news);
+        let code = session.join().expect("a session does not panic");
+        outlet::finish(&context.interrupt)?;
+        if matches!(&launched, Launched::Over(summary) if summary.ending == Ending::Interrupted) {
+            return Ok(Exit::Interrupted);
+        }
+        exit(last.as_ref(), code?)
+    }
+
+    /// The output folder, built if it is not there.
+    fn out(&self, context: &Context) -> Result<PathBuf, Failure> {
+        if self.what.join(MANIFEST).is_file() {
+            return Ok(self.what.clone());
+        }
+        let (recipe, _) = find_recipe(&self.what)?;
+        let out = ordinary_out(&recipe);
+        if !out.join(MANIFEST).is_file() {
+            return quietly(&self.what, context);
+        }
+        if !is_of(&out, &recipe) {
+            tracing::warn!(
+                "{} was built from another version of the recipe, and is used as it is; `imgbuild \
+                 build {}` builds it again",
+                out.display(),
+                self.what.display()
+            );
+        }
+        Ok(out)
+    }
+
+    fn options(
+        &self,
+        out: PathBuf,
+        name: &str,
+        context: &Context,
+    ) -> Result<LaunchOptions, Failure> {
+        Ok(LaunchOptions {
+            out,
+            guests: GuestRange::first(1)?,
+            name: Some(name.to_owned()),
+            keep: None,
+            qemu: (self.guest.qemu).program(&context.directories.cache, &context.interrupt)?,
+            machine: self.guest.machine(),
+            ssh_key: None,
+            outbound: Outbound::Closed,
+            tap_subnet: self.guest.tap_subnet()?,
+            restart: Restart::Never,
+            burn_at: BurnAt::Start,
+            health: None,
+            keep_free: None,
+            rate: None,
+            parallel: None,
+            placement: PlacementSpec::default(),
+            users: users(),
+            metrics: None,
+            canaries: Canaries::Kept,
+            settings: HostSettings::Kept,
+            unready: if self.force {
+                OnUnready::GoOn
+            } else {
+                OnUnready::Refuse
+            },
+            lifetime: Lifetime::WithParent,
+        })
+    }
+}
+
+/// Whether an output is of this recipe, as far as no flag of `build` changes it.
+fn is_of(out: &Path, recipe: &Recipe) -> bool {
+    let Ok((manifest, _)) = Manifest::load_with_text(out) else {
+        // What is wrong with it is said when guests are launched.
+        return true;
+    };
+    let built = manifest.recipe;
+    let mut recipe = recipe.without_paths();
+    recipe.memory = built.memory;
+    if let (Some(rootfs), Some(built)) = (&mut recipe.rootfs, &built.rootfs) {
+        rootfs.source.clone_from(&built.source);
+        rootfs.place = built.place;
+    }
+    recipe == built
+}
+
+/// How a run ends whose guest was last like this, and whose session had this code.
+fn exit(guest: Option<&Guest>, code: Option<u8>) -> Result<Exit, Failure> {
+    let state = guest.map(|guest| guest.state);
+    match (state, code) {
+        (Some(Phase::Failed), _) => {
+            let why = guest.and_then(|guest| guest.reason.as_deref());
+            tracing::error!("the guest failed: {}", why.unwrap_or("nothing says why"));
+            Ok(Exit::Failed)
+        }
+        // It powered off, which ends a session and a command well.
+        (Some(Phase::Exited), None | Some(LOST)) => Ok(Exit::Done),
+        (_, Some(0)) => Ok(Exit::Done),
+        (_, Some(code)) => Ok(Exit::Command(code)),
+        (_, None) => {
+            tracing::error!("the guest did not start");
+            Ok(Exit::Failed)
+        }
+    }
+}
