@@ -14,7 +14,7 @@ pub(crate) mod verify;
 
 pub use build::{BuildOptions, Built, Staged, build};
 pub use error::BuildError;
-pub use manifest::{Manifest, ManifestError};
+pub use manifest::{Manifest, ManifestError, Part};
 pub use staging::{Staging, StagingError};
 pub use verify::{Difference, VerifyError, verify};
 

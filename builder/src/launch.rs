@@ -46,6 +46,11 @@ pub(crate) fn launch(
 ) -> Result<Launched, LaunchError> {
     let artifacts = Artifacts::open(&options.out)?;
     let recipe = &artifacts.manifest.recipe;
+    artifacts.check_memory(options.machine.memory.unwrap_or(recipe.memory))?;
+    let kernel = &artifacts.manifest.kernel;
+    if let Some(shortfall) = kernel.shortfall() {
+        tracing::warn!("{shortfall}");
+    }
     let name = options.name.as_ref().unwrap_or(&recipe.name);
     let users_key = options.ssh_key.as_deref().map(key::read).transpose()?;
     sweep(directories);
@@ -77,6 +82,7 @@ pub(crate) fn launch(
     }
     let (login, pair) = match (options.machine.net, users_key) {
         (Net::None, _) => (None, None),
+        _ if !kernel.serves_ssh() => (None, None),
         (Net::User | Net::Tap, Some(key)) => (Some(key), None),
         (Net::User | Net::Tap, None) => {
             let pair = key::generate(name, &folder).doing("make a key for the fleet")?;

@@ -8,7 +8,6 @@ use crate::guest::admission::{Admission, AdmissionSpec};
 use crate::guest::{Backoff, BurnAt, GIVE_UP, OnTrouble, Policy, Restart, deadline};
 use crate::interrupt::Interrupt;
 use crate::placement::PlacementSpec;
-use crate::recipe::SshServer;
 use crate::store::folder::{Folder, FolderError, TRIAL_PREFIX, sweep};
 use crate::store::spec::FleetSpec;
 use crate::system::{Doing as _, SystemError};
@@ -26,8 +25,8 @@ mod rounds;
 
 pub use error::TrialError;
 
-/// The key that the image's SSH server lets in.
-const UNKNOWN_KEY: [u8; 32] = [1; 32];
+/// A key that nobody has the private half of.
+const NOBODYS_KEY: [u8; 32] = [0x5a; 32];
 
 /// How guests on trial are run.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +56,7 @@ impl Trial {
         directories: &Directories,
         interrupt: &Interrupt,
     ) -> Result<Self, TrialError> {
+        artifacts.check_memory(setup.machine.memory)?;
         sweep(directories);
         let runtime = directories.open_runtime().map_err(FolderError::from)?;
         let name = name()?;
@@ -96,13 +96,6 @@ impl Setup<'_> {
         artifacts: &Artifacts,
         guests: GuestRange,
     ) -> FleetSpec {
-        let ssh_server = artifacts.manifest.recipe.ssh.server;
-        let authorized_key = match ssh_server {
-            SshServer::Imgbuild => None,
-            // Else the image's server, which costs memory and may fail, is not
-            // started. Nobody has the other half, and no port leads there.
-            SshServer::Image => Some(UNKNOWN_KEY),
-        };
         FleetSpec {
             name: folder.name(),
             instance: Instance([0; 12]),
@@ -122,9 +115,10 @@ impl Setup<'_> {
             restart: Restart::Never,
             health: None,
             boot_timeout: artifacts.manifest.recipe.boot_timeout(),
-            authorized_key,
+            // So that their SSH server runs as it does in a fleet; no port leads to it.
+            authorized_key: Some(NOBODYS_KEY),
             identity_file: None,
-            ssh_server,
+            ssh_server: artifacts.manifest.recipe.ssh.server,
             ports: Vec::new(),
             admission: AdmissionSpec {
                 keep_free: 0,

@@ -388,6 +388,14 @@ impl Finished {
         self
     }
 
+    /// Asserts that nobody is shown this.
+    pub fn says_nothing_of(self, part: &str) -> Self {
+        for text in [&self.stdout, &self.stderr] {
+            assert!(!text.contains(part), "{part:?} is in:\n{text}");
+        }
+        self
+    }
+
     /// Asserts that stdout holds every one of `parts`.
     pub fn shows(self, parts: &[&str]) -> Self {
         for part in parts {

@@ -107,7 +107,13 @@ fn a_guest_that_never_gets_ready_is_given_up() {
 #[test]
 fn a_guest_that_says_nothing_is_given_up() {
     let env = with_recipe(&recipe("64MiB", "3s", "mem=1M", ""));
-    build_fails(&env, &mut build(&env, &[])).says(&["said nothing for "]);
+    let failed = build_fails(&env, &mut build(&env, &[]));
+    let failed = failed.says(&["said nothing for ", "its console shows nothing", "--memory"]);
+    assert!(
+        !failed.stderr.contains("waiting for connection"),
+        "{}",
+        failed.stderr
+    );
     launch_fails(&env, "said nothing for ");
 }
 
@@ -126,7 +132,8 @@ fn a_disk_that_cannot_be_mounted_is_no_boot() {
         env.stand_in_e2fsprogs(tool, "exit 0");
     }
     build_fails(&env, &mut build(&env, &[]))
-        .says(&["cannot use its disk", "/dev/vda: mount on /disk"]);
+        .says(&["cannot use its disk", "/dev/vda: mount on /disk"])
+        .says_nothing_of("\"event\"");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use imgbuild::digest::Sha256;
 use imgbuild_tests::tree::Tree;
 use imgbuild_tests::{TestEnv, run, workspace};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The package that stands for the newest cloud kernel of the release.
 const PACKAGE: &str = "linux-image-cloud-amd64";
@@ -117,6 +117,8 @@ fn a_distribution_kernel_reaches_ready_with_a_serial_console_alone() {
         .unwrap_or_else(|| panic!("{words:?}"));
     // Its drivers are modules, of which it is given none.
     assert_eq!([&ready["disk"], &ready["net"]], ["absent", "absent"]);
+    assert_eq!(built["boot"]["lacks"], json!(["disk", "net", "ssh"]));
+    assert_eq!(built["manifest"]["kernel"]["lacks"], built["boot"]["lacks"]);
 
     let record = kernel_record(&out);
     assert_eq!(
@@ -128,11 +130,43 @@ fn a_distribution_kernel_reaches_ready_with_a_serial_console_alone() {
     assert!(kernel.ends_with(format!("vmlinuz-{version}")), "{version}");
     assert!(!out.join("vmlinux").exists() && !out.join("kernel.config").exists());
 
+    let shortfall = "guests of this kernel have no disk, no network and no SSH";
     let launch = [
-        "launch", "--count", "1", "--accel", "tcg", "--for", "1s", "--json",
+        "launch",
+        "--count",
+        "1",
+        "--accel",
+        "tcg",
+        "--for",
+        "1s",
+        "--json",
+        "--no-canary",
     ];
-    let fleet = run(env.imgbuild(launch).arg(&out)).succeeds().json_lines();
+    let launched = run(env.imgbuild(launch).arg(&out)).succeeds();
+    let fleet = launched.json_lines();
     assert_eq!(fleet.last().unwrap()["burning"], 1);
+    let launched = launched.says(&[shortfall, "CONFIG_VIRTIO_NET"]);
+    assert!(
+        !launched.stderr.contains("imgbuild ssh"),
+        "{}",
+        launched.stderr
+    );
+    assert!(
+        !launched.stdout.contains("ssh_config"),
+        "{}",
+        launched.stdout
+    );
+    assert!(
+        !launched.stdout.contains("127.0.0.1:"),
+        "{}",
+        launched.stdout
+    );
+    // A command goes by the console then.
+    let mut status = env.imgbuild(["run", "--accel", "tcg"]);
+    run(status.arg(&out).args(["--", "status"]))
+        .succeeds()
+        .says(&[shortfall])
+        .shows(&["net=absent ssh=absent"]);
 }
 
 #[test]
@@ -162,14 +196,40 @@ fn a_kernel_that_finds_no_disk_fails_the_boot_where_the_root_is_on_it() {
 }
 
 #[test]
-fn a_guest_too_small_for_its_kernel_is_warned_of() {
+fn a_guest_too_small_for_its_kernel_is_one_error_with_what_to_give() {
     let env = TestEnv::new();
     let kernel = debian_kernel(&env);
-    run(&mut with_kernel(&env, kernel)).succeeds().says(&[
-        "warning: ",
-        "gives the guest 64M",
-        "guest.memory",
-    ]);
+    for verb in ["tty-burn", "build"] {
+        let mut build = env.imgbuild([verb]);
+        build.args(["tty-burn"].iter().filter(|_| verb == "build"));
+        let refused = run(build.arg("--kernel").arg(kernel)).exits(1);
+        let told = refused.stderr.lines();
+        let told: Vec<_> = told
+            .filter(|line| !line.starts_with("kernel source"))
+            .collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].contains("gives a guest 64M: give --memory "),
+            "{told:?}"
+        );
+    }
+    let out = env.path().join("out/tty-burn");
+    run(with_kernel(&env, kernel).args(["--memory", "256M"])).succeeds();
+    let manifest = fs::read(out.join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["recipe"]["memory"], "256M");
+    for verb in [
+        &["launch", "--count", "1"][..],
+        &["run"],
+        &["check", "--canary"],
+    ] {
+        let mut small = env.imgbuild(verb);
+        small.args(["--accel", "tcg", "--memory", "64M"]).arg(&out);
+        run(&mut small)
+            .exits(1)
+            .says(&["guests would have 64M: give --memory "]);
+    }
+    env.assert_no_fleet_left();
     let mut roomy = env.imgbuild(["build", "--no-boot", "--out", "roomy", "--kernel"]);
     roomy.arg(kernel).arg(roomy_recipe(&env));
     let finished = run(&mut roomy).succeeds();

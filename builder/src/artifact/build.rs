@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::KERNEL_CONFIG;
-use super::manifest::{KernelRecord, MANIFEST_VERSION, Manifest, Options};
+use super::manifest::{KernelRecord, MANIFEST_VERSION, Manifest, ManifestError, Options, Part};
 use super::staging::{Staging, StagingError};
 use crate::artifact::BuildError;
 use crate::artifact::output::Output;
@@ -52,12 +52,11 @@ pub fn build(
     let staging = Staging::new(&options.out)?;
     let kernel = kernel::obtain(&options.kernel, environment)?;
     if let Some(needed) = kernel.memory.filter(|needed| *needed > recipe.memory) {
-        tracing::warn!(
-            "this kernel does not start in less than {needed} of memory, and recipe {} gives the \
-             guest {}: raise its guest.memory, or give --memory at launch",
-            recipe.name,
-            recipe.memory
-        );
+        return Err(BuildError::KernelMemory {
+            recipe: recipe.name.clone(),
+            needed,
+            memory: recipe.memory,
+        });
     }
     let disk_size = options.disk_size.unwrap_or(recipe.disk.size);
     let mut output = Output::new(&staging);
@@ -97,6 +96,8 @@ pub fn build(
             source: kernel.source,
             config_digest: kernel.config_digest,
             toolchain: kernel.toolchain,
+            memory: kernel.memory,
+            lacks: Vec::new(),
         },
         command_line: recipe.command_line(),
         ssh_server,
@@ -127,6 +128,20 @@ impl Staged {
     /// Where it is now; a guest may be booted from there.
     pub fn path(&self) -> &Path {
         self.staging.path()
+    }
+
+    /// What it holds.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Records what a guest that was booted from it does without.
+    pub fn record_lacks(&mut self, lacks: &[Part]) -> Result<(), ManifestError> {
+        if self.manifest.kernel.lacks == lacks {
+            return Ok(());
+        }
+        self.manifest.kernel.lacks = lacks.to_vec();
+        self.manifest.store_again(self.staging.path())
     }
 
     /// Puts it in place of the previous output.

@@ -44,7 +44,7 @@ pub enum BuildError {
     /// The guest's memory cannot hold its initramfs.
     #[error(
         "recipe {recipe}: the initramfs unpacks to {unpacked}, and a guest of {memory} cannot hold \
-         it: raise guest.memory to {needed} or more, or put the root file system on the disk \
+         it: give --memory {needed} or more, or put the root file system on the disk \
          (--rootfs-place disk)"
     )]
     Memory {
@@ -56,6 +56,19 @@ pub enum BuildError {
         memory: ByteSize,
         /// The least that would do.
         needed: ByteSize,
+    },
+    /// The guest's memory cannot hold its kernel.
+    #[error(
+        "this kernel does not start in less than {needed} of memory, and recipe {recipe} gives a \
+         guest {memory}: give --memory {needed} or more"
+    )]
+    KernelMemory {
+        /// The recipe.
+        recipe: String,
+        /// The least that it starts in.
+        needed: ByteSize,
+        /// The guest's RAM.
+        memory: ByteSize,
     },
     /// The base image.
     #[error(transparent)]

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -77,6 +78,57 @@ pub struct KernelRecord {
     /// What built it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toolchain: Option<Toolchain>,
+    /// Least memory of a guest that it starts in, where its file says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// What a guest of it does without, as boot verification found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<Part>,
+}
+
+/// What a guest may do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// Its disk.
+    Disk,
+    /// Its network.
+    Net,
+    /// Its SSH server.
+    Ssh,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Net => "network",
+            Self::Ssh => "SSH",
+        }
+    }
+}
+
+impl KernelRecord {
+    /// What its guests do without, and why, as a sentence; `None` where that is
+    /// nothing.
+    pub(crate) fn shortfall(&self) -> Option<String> {
+        let names: Vec<_> = self.lacks.iter().map(|part| part.name()).collect();
+        let (last, others) = names.split_last()?;
+        let names = match others {
+            [] => (*last).to_owned(),
+            others => format!("{} and no {last}", others.join(", no ")),
+        };
+        Some(format!(
+            "guests of this kernel have no {names}, because no driver for them is built into it \
+             (CONFIG_VIRTIO_MMIO, CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES, CONFIG_VIRTIO_BLK, \
+             CONFIG_VIRTIO_NET, each =y and not =m); their console works"
+        ))
+    }
+
+    /// Whether somebody can log in to its guests, as far as is known.
+    pub(crate) fn serves_ssh(&self) -> bool {
+        !self.lacks.contains(&Part::Ssh)
+    }
 }
 
 /// One file of the folder.
@@ -197,6 +249,15 @@ impl Manifest {
         write(&folder.join(MANIFEST), json.as_bytes())?;
         let sums = self.sums(json.as_bytes());
         write(&folder.join(SHA256SUMS), sums.as_bytes())
+    }
+
+    /// Writes them again, into a folder that has them and no other name yet.
+    pub fn store_again(&self, folder: &Path) -> Result<(), ManifestError> {
+        for name in [MANIFEST, SHA256SUMS] {
+            let path = folder.join(name);
+            fs::remove_file(&path).map_err(|source| ManifestError::Unwritable { path, source })?;
+        }
+        self.store(folder)
     }
 
     /// The text of `SHA256SUMS`; `json` is this manifest as it stands on disk.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::artifact::{self, Manifest, ManifestError};
 use crate::digest::Sha256;
 use crate::host::tsc;
+use crate::units::ByteSize;
 use crate::vmm::qemu;
 
 /// Artifacts that no guest can run from.
@@ -21,6 +22,20 @@ pub enum ArtifactsError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// Guests would have less memory than their kernel starts in.
+    #[error(
+        "the kernel in {} does not start in less than {needed} of memory, and guests would have \
+         {memory}: give --memory {needed} or more",
+        folder.display()
+    )]
+    Memory {
+        /// The output folder.
+        folder: PathBuf,
+        /// The least that it starts in.
+        needed: ByteSize,
+        /// A guest's RAM.
+        memory: ByteSize,
     },
     /// This process has no current folder.
     #[error(transparent)]
@@ -70,6 +85,18 @@ impl Artifacts {
             manifest,
             digest: Sha256::of_bytes(text),
         })
+    }
+
+    /// Sees that guests with so much memory can start.
+    pub fn check_memory(&self, memory: ByteSize) -> Result<(), ArtifactsError> {
+        match self.manifest.kernel.memory {
+            Some(needed) if needed > memory => Err(ArtifactsError::Memory {
+                folder: self.folder.clone(),
+                needed,
+                memory,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The kernel command line of guests that run on this host.

@@ -13,7 +13,7 @@ use super::qemu::QemuArgs;
 use super::{Context, DEFAULT_OUT, Exit, Failure};
 use crate::artifact::{self, BuildOptions, Built};
 use crate::cli::inputs::{find_recipe, source_date_epoch};
-use crate::recipe::{Place, Recipe, SshServer, built_in, disk_size};
+use crate::recipe::{Place, Recipe, SshServer, built_in, disk_size, guest_memory};
 use crate::trial::boot;
 use crate::units::ByteSize;
 use crate::vmm::Accel;
@@ -69,6 +69,12 @@ struct Common {
         value_parser = disk_size)]
     disk_size: Option<ByteSize>,
 
+    /// RAM of a guest, such as 128M, which is kept with the artifacts [default: the
+    /// recipe's]
+    #[arg(long, value_name = "SIZE", env = "IMGBUILD_MEMORY",
+        value_parser = guest_memory)]
+    memory: Option<ByteSize>,
+
     /// Do not boot a guest from the artifacts
     #[arg(long)]
     no_boot: bool,
@@ -88,7 +94,7 @@ impl TtyBurn {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let recipe = built_in::recipe("tty-burn")?;
         let form = self.common.form();
-        let (built, boot) = (self.common).make(&recipe, Path::new("."), self.out, context)?;
+        let (built, boot) = (self.common).make(recipe, Path::new("."), self.out, context)?;
         report(&built, boot.as_ref(), form)
     }
 }
@@ -105,7 +111,7 @@ impl Build {
         recipe.choose_rootfs(self.rootfs, self.rootfs_place)?;
         recipe.choose_ssh_server(self.ssh_server)?;
         let out = self.out.unwrap_or_else(|| ordinary_out(&recipe));
-        self.common.make(&recipe, &folder, out, context)
+        self.common.make(recipe, &folder, out, context)
     }
 }
 
@@ -141,11 +147,12 @@ impl Common {
 
     fn make(
         self,
-        recipe: &Recipe,
+        mut recipe: Recipe,
         recipe_folder: &Path,
         out: PathBuf,
         context: &Context,
     ) -> Result<(Built, Option<boot::Report>), Failure> {
+        recipe.memory = self.memory.unwrap_or(recipe.memory);
         let options = BuildOptions {
             out,
             recipe_folder: recipe_folder.to_path_buf(),
@@ -165,10 +172,16 @@ impl Common {
             let program = self.qemu.program(&directories.cache, interrupt)?;
             Some(boot::emulator(program.as_ref(), directories, interrupt)?)
         };
-        let staged = artifact::build(recipe, &options, &environment)?;
+        let mut staged = artifact::build(&recipe, &options, &environment)?;
         let boot = emulator
             .map(|emulator| boot::verify(staged.path(), &emulator, directories, interrupt))
             .transpose()?;
+        if let Some(boot) = &boot {
+            staged.record_lacks(&boot.lacks)?;
+        }
+        if let Some(shortfall) = staged.manifest().kernel.shortfall() {
+            tracing::warn!("{shortfall}");
+        }
         Ok((staged.commit()?, boot))
     }
 }
@@ -245,8 +258,7 @@ fn sentences(built: &Built, boot: Option<&boot::Report>) -> Vec<String> {
     ));
     if let Some(boot) = boot {
         // The guest's own messages are for programs (--json).
-        let kernel = boot.words.iter().filter(|line| !line.starts_with('{'));
-        lines.extend(kernel.map(|line| format!("guest      {line}")));
+        lines.extend(boot::for_people(&boot.words).map(|line| format!("guest      {line}")));
         lines.push(format!(
             "booted     under {} in {:.2} s on {}; burn counter {} → {} rounds",
             boot.accel.name(),

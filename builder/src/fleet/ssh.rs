@@ -41,7 +41,8 @@ pub(crate) enum SshError {
     /// Its guests have no network.
     #[error(
         "the guests of {fleet} cannot be logged in to: {} is absent; either the fleet is just \
-         about to start, or it was launched with --net none",
+         about to start, or it was launched with --net none, or its kernel has no driver for the \
+         network; `imgbuild console` reaches them",
         config.display()
     )]
     NoNetwork { fleet: String, config: PathBuf },

@@ -93,8 +93,9 @@ impl FleetSpec {
         self.ports.get(self.guests.place_of(guest)?).copied()
     }
 
-    /// Where a guest's SSH server is reached.
+    /// Where a guest's SSH server is reached, if it lets somebody in.
     pub fn ssh_address(&self, guest: GuestIndex) -> Option<SocketAddrV4> {
+        self.authorized_key?;
         match self.machine.net {
             Net::User => Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port(guest)?)),
             Net::Tap => {

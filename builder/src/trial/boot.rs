@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tty_init::host;
-use tty_init::protocol::DeviceState;
+use tty_init::protocol::{DeviceState, Status};
 
 use super::{Setup, Trial, TrialError};
+use crate::artifact::Part;
 use crate::artifact::opened::Artifacts;
 use crate::digest::memo::Memo;
 use crate::directories::Directories;
@@ -49,6 +50,9 @@ pub(crate) struct Report {
     pub ready_after: f64,
     /// Its burn counter, looked at twice.
     pub rounds: [u64; 2],
+    /// What it does without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<Part>,
     /// The lines it said on the way.
     pub words: Vec<String>,
 }
@@ -57,9 +61,11 @@ pub(crate) struct Report {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BootError {
     #[error(
-        "the guest does not boot under {}: {reason}; console:\n{console}\n\
-         fix the recipe or kernel; --no-boot keeps the artifacts unverified",
-        accel.name()
+        "the guest does not boot under {}: {reason}; {}\n\
+         give it more memory (--memory), or fix the recipe or kernel; --no-boot keeps the artifacts \
+         unverified",
+        accel.name(),
+        last_words(console)
     )]
     Failed {
         accel: Accel,
@@ -214,7 +220,7 @@ fn attempt(
     let status = member.guest().status();
     match status.map(|status| status.disk) {
         Some(DeviceState::Failed) if built_here || recipe.root_on_disk() => {
-            let words = words.join("\n");
+            let words = for_people(&words).collect::<Vec<_>>().join("\n");
             return Err(BootError::Disk { words });
         }
         Some(DeviceState::Absent) if recipe.root_on_disk() => return Err(BootError::NoDisk),
@@ -239,8 +245,36 @@ fn attempt(
             .unwrap_or_default()
             .as_secs_f64(),
         rounds,
+        lacks: member.guest().status().map(lacks).unwrap_or_default(),
         words,
     })
+}
+
+/// What a guest, which was given a disk and a network, found no driver for.
+fn lacks(status: Status) -> Vec<Part> {
+    let mut lacks = Vec::new();
+    if status.disk == DeviceState::Absent {
+        lacks.push(Part::Disk);
+    }
+    if status.net == DeviceState::Absent {
+        lacks.extend([Part::Net, Part::Ssh]);
+    }
+    lacks
+}
+
+/// Those of a guest's lines that are text, and no message to programs.
+pub(crate) fn for_people(words: &[String]) -> impl Iterator<Item = &str> {
+    let words = words.iter().map(String::as_str);
+    words.filter(|line| !line.starts_with('{'))
+}
+
+/// What the console shows of a guest that failed.
+fn last_words(console: &str) -> String {
+    if console.is_empty() {
+        "its console shows nothing".to_owned()
+    } else {
+        format!("console:\n{console}")
+    }
 }
 
 /// Has a guest burn for `duty` percent of the time, and reads its counter: twice,
