@@ -14,7 +14,8 @@ pub mod qemu;
 pub(crate) mod running;
 
 pub use confinement::{Confinement, KvmClosed, Lifetime, kvm_for_users, kvm_group};
-pub use files::{Disk, Files, Listening, Part, Unreadable, hand_over, out_of_the_way, readable_by};
+pub(crate) use files::may_read_again;
+pub use files::{Disk, Files, Listening, Part, hand_over, out_of_the_way};
 pub use outcome::{Chance, End};
 
 /// Where a guest's SSH server listens.

@@ -1,8 +1,8 @@
 //! Files that are written once.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// Writes a file that is not written again.
@@ -10,13 +10,12 @@ pub(crate) fn write_read_only(path: &Path, bytes: &[u8]) -> io::Result<()> {
     create_read_only(path)?.write_all(bytes)
 }
 
-/// Creates a file that only the handle can write, whatever the umask.
+/// Creates a file that only the handle can write, and that those may read whom the
+/// umask lets: it may hold an image's secrets.
 pub(super) fn create_read_only(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
+    OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o444)
-        .open(path)?;
-    file.set_permissions(Permissions::from_mode(0o444))?;
-    Ok(file)
+        .open(path)
 }

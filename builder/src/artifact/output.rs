@@ -1,8 +1,8 @@
 //! The files of an output folder as they are written.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use super::manifest::FileRecord;
@@ -97,12 +97,11 @@ impl<'a> Output<'a> {
         interrupt: &Interrupt,
     ) -> Result<(), BuildError> {
         let path = self.staging.path().join(OVERLAYS);
-        fs::create_dir(&path)
-            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
-            .map_err(|source| BuildError::Output {
-                path: path.clone(),
-                source,
-            })?;
+        let made = DirBuilder::new().mode(0o755).create(&path);
+        made.map_err(|source| BuildError::Output {
+            path: path.clone(),
+            source,
+        })?;
         // Relative, so that the folder can be moved.
         let backing = Backing::new(Path::new("..").join(BASE))?;
         let overlay = Overlay::new(&backing, size)?;

@@ -165,8 +165,8 @@ impl Drop for Staging {
     }
 }
 
-/// Creates a folder whose name begins so, readable by all whatever the umask, and
-/// locks it.
+/// Creates a folder whose name begins so, which others may write to under no umask,
+/// and locks it.
 ///
 /// The lock is on the folder itself: there is no moment without it but the one
 /// between creation and lock, and a folder that another build took for stale
@@ -176,6 +176,7 @@ fn create_locked(parent: &Path, prefix: &str) -> io::Result<(PathBuf, File)> {
     loop {
         let path = tempfile::Builder::new()
             .prefix(prefix)
+            .permissions(Permissions::from_mode(0o755))
             .tempdir_in(parent)?
             .keep();
         let opened = OpenOptions::new()
@@ -192,7 +193,6 @@ fn create_locked(parent: &Path, prefix: &str) -> io::Result<(PathBuf, File)> {
         }
         let ours = folder.metadata()?.ino();
         if fs::symlink_metadata(&path).is_ok_and(|found| found.ino() == ours) {
-            folder.set_permissions(Permissions::from_mode(0o755))?;
             return Ok((path, folder));
         }
     }

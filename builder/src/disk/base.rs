@@ -1,8 +1,8 @@
 //! The base image: the disk that every guest's overlay starts from.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::disk::convert::{ConvertError, convert};
@@ -63,13 +63,7 @@ pub(crate) fn write_base(
     }
 
     let image = create(path)?;
-    let filled = convert(raw.as_file(), geometry, &image, interrupt).and_then(|()| {
-        // The mode given to open() has lost the bits of the umask.
-        image
-            .set_permissions(Permissions::from_mode(MODE))
-            .map_err(ConvertError::Write)
-    });
-    filled.map_err(|source| {
+    convert(raw.as_file(), geometry, &image, interrupt).map_err(|source| {
         // The error of the conversion is the one worth reporting.
         let _ = std::fs::remove_file(path);
         BaseError::Convert {
@@ -119,7 +113,7 @@ mod tests {
         let (dir, base) = written("1G");
         assert!(tool::run("qemu-img", ["check".as_ref(), &*base]).contains("No errors"));
         let meta = fs::metadata(&base).unwrap();
-        assert_eq!(meta.permissions().mode() & 0o7777, 0o444);
+        assert_eq!(meta.mode() & 0o222, 0, "nobody writes to it");
         assert!(meta.len() <= 128 * 1024, "{} bytes", meta.len());
         // The raw disk is gone.
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, fchmod, open, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, open, openat, unlinkat};
 
 use crate::disk::qcow2::{Backing, Geometry, Qcow2Error, SmallImage, overlay_image};
 use crate::interrupt::Interrupt;
@@ -129,6 +129,7 @@ pub fn write_overlays(
 
 /// Creates the file `name`; removes it again when it cannot be filled.
 fn write_image(folder: impl AsFd, name: &str, image: &SmallImage) -> io::Result<()> {
+    /// Before the umask takes its part.
     const MODE: Mode = Mode::from_raw_mode(0o644);
 
     let file = File::from(openat(
@@ -141,10 +142,7 @@ fn write_image(folder: impl AsFd, name: &str, image: &SmallImage) -> io::Result<
         for extent in &image.extents {
             file.write_all_at(&extent.bytes, extent.offset)?;
         }
-        file.set_len(image.length)?;
-        // The mode given to openat() has lost the bits of the umask.
-        fchmod(&file, MODE)?;
-        Ok(())
+        file.set_len(image.length)
     };
     write().inspect_err(|_| {
         // The error of the write is the one worth reporting.
@@ -272,25 +270,25 @@ mod tests {
     }
 
     #[test]
-    fn overlays_are_separate_files_of_mode_0644_whatever_the_umask() {
+    fn overlays_are_separate_files_of_the_modes_that_the_umask_leaves() {
         if let Some(dir) = std::env::var_os(CHILD) {
             return write(Path::new(&dir), 3, "1G").unwrap();
         }
         let dir = tempfile::tempdir().unwrap();
         // The umask belongs to the whole process, so a process of its own sets it.
         run_again(
-            "overlays_are_separate_files_of_mode_0644_whatever_the_umask",
+            "overlays_are_separate_files_of_the_modes_that_the_umask_leaves",
             dir.path(),
             "sh",
             &[],
-            "umask 077; exec \"$@\"",
+            "umask 027; exec \"$@\"",
         );
         for index in 0..3 {
             let name = name(GuestIndex::new(index).unwrap());
             let meta = fs::metadata(dir.path().join(name)).unwrap();
             assert_eq!(
                 (meta.permissions().mode() & 0o7777, meta.nlink()),
-                (0o644, 1)
+                (0o640, 1)
             );
         }
     }

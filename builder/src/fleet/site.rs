@@ -34,7 +34,7 @@ use crate::system::{Doing as _, SystemError};
 use crate::units::{GuestIndex, GuestRange, Instance};
 use crate::vmm::qemu::{EmulatorError, Standing, Watch};
 use crate::vmm::running::Running;
-use crate::vmm::{Accel, GuestSpec, Lifetime, Net, Part, kvm_for_users, readable_by};
+use crate::vmm::{Accel, GuestSpec, Lifetime, Net, Part, kvm_for_users};
 
 mod artifact;
 mod error;
@@ -70,9 +70,11 @@ impl Site {
         let base = artifacts.folder.join(BASE);
         let backing = Backing::new(&base)?;
         Ok(Self {
-            kernel: Artifact::open(artifacts.folder.join(&manifest.kernel.file))?,
+            kernel: Artifact::open(artifacts.folder.join(&manifest.kernel.file))?
+                .for_users(spec.run_as_base)?,
             kernel_format: manifest.kernel.format,
-            initramfs: Artifact::open(artifacts.folder.join(INITRAMFS))?,
+            initramfs: Artifact::open(artifacts.folder.join(INITRAMFS))?
+                .for_users(spec.run_as_base)?,
             base: Artifact::open(base)?,
             overlay: Overlay::new(&backing, manifest.options.disk_size)?,
             folder,
@@ -157,9 +159,6 @@ impl Site {
         self.look_at_qemu()?;
         if let Some(uid) = spec.run_as_base {
             spec.qemu.runs_as(uid, interrupt)?;
-            for file in [&self.kernel, &self.initramfs] {
-                readable_by(&file.file, &file.path, uid)?;
-            }
             if spec.machine.accel == Accel::Kvm {
                 kvm_for_users()?;
             }

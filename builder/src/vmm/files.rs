@@ -15,9 +15,9 @@ use rustix::io::fcntl_dupfd_cloexec;
 /// Open files for one guest.
 #[derive(Debug)]
 pub struct Files {
-    /// Kernel image, opened again by QEMU: see [`readable_by`].
+    /// Kernel image, opened again by QEMU: see [`may_read_again`].
     pub kernel: File,
-    /// Initramfs, opened again by QEMU: see [`readable_by`].
+    /// Initramfs, opened again by QEMU: see [`may_read_again`].
     pub initramfs: File,
     /// Its disk.
     pub disk: Option<Disk>,
@@ -130,53 +130,13 @@ impl Files {
 /// The right to read, in a class of a mode (inode(7)).
 const READ: u32 = 0o4;
 
-/// A file that a guest's VMM cannot read under its user.
-#[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
-    /// Its mode does not let that user.
-    #[error(
-        "{} has mode {mode:04o} and belongs to user {owner}, so a guest that runs as user {uid} \
-         cannot read it; `chmod o+r` on that file lets it (the folders above do not matter)",
-        path.display()
-    )]
-    Mode {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-        /// Its owner.
-        owner: u32,
-        /// The user that the guest runs as.
-        uid: u32,
-    },
-    /// Its mode cannot be read.
-    #[error("cannot find out who may read {}: {source}; is the file system still there?", path.display())]
-    Unknown {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
 /// Whether a VMM that runs as user and group `uid` may open `file` again, by the
 /// descriptor that it is handed. That passes by the folders above it
 /// (proc_pid_fd(5)), but not by the file's own mode.
-pub fn readable_by(file: &File, path: &Path, uid: u32) -> Result<(), Unreadable> {
-    let metadata = file.metadata().map_err(|source| Unreadable::Unknown {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
-    if rights(mode, owner, metadata.gid(), uid) & READ != 0 {
-        return Ok(());
-    }
-    Err(Unreadable::Mode {
-        path: path.to_path_buf(),
-        mode,
-        owner,
-        uid,
-    })
+pub(crate) fn may_read_again(file: &File, uid: u32) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    let mode = metadata.mode() & 0o7777;
+    Ok(rights(mode, metadata.uid(), metadata.gid(), uid) & READ != 0)
 }
 
 /// What user and group `uid` may do with a file of this mode, owner and group
@@ -252,22 +212,6 @@ mod tests {
                 "{mode:o} {owner} {group}"
             );
         }
-    }
-
-    #[test]
-    fn a_file_that_is_closed_to_others_is_named_with_its_mode() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vmlinux");
-        let file = File::create(&path).unwrap();
-        file.set_permissions(Permissions::from_mode(0o600)).unwrap();
-        let error = readable_by(&file, &path, 70_000).unwrap_err().to_string();
-        assert!(error.contains("vmlinux has mode 0600"), "{error}");
-        assert!(
-            error.contains("user 70000") && error.contains("chmod o+r"),
-            "{error}"
-        );
-        file.set_permissions(Permissions::from_mode(0o604)).unwrap();
-        readable_by(&file, &path, 70_000).unwrap();
     }
 
     #[test]

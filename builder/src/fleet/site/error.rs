@@ -16,8 +16,8 @@ use crate::store::ssh_config::SshConfigError;
 use crate::store::users::UsersError;
 use crate::system::SystemError;
 use crate::units::GuestIndexError;
+use crate::vmm::KvmClosed;
 use crate::vmm::qemu::EmulatorError;
-use crate::vmm::{KvmClosed, Unreadable};
 
 /// What guests run from and within could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +58,6 @@ pub enum SiteError {
     /// The QEMU that was chosen cannot be used.
     #[error(transparent)]
     Emulator(#[from] EmulatorError),
-    /// A guest's user cannot read an artifact.
-    #[error(transparent)]
-    Unreadable(#[from] Unreadable),
     /// Guests' users cannot use KVM.
     #[error(transparent)]
     Kvm(#[from] KvmClosed),
