@@ -34,6 +34,9 @@ impl Machine {
         machine.installs("");
         machine.env.stand_in("apt-cache", "exit 0");
         machine.env.stand_in("cargo", "exit 1");
+        for program in test_programs() {
+            machine.env.stand_in(&program, "exit 1");
+        }
         machine.records("just", "");
         machine
     }
@@ -90,6 +93,16 @@ impl Machine {
     }
 }
 
+/// The programs that the script says tests call.
+fn test_programs() -> Vec<String> {
+    let script = fs::read_to_string(workspace().join("bootstrap")).unwrap();
+    let (_, list) = script.split_once("\ntest_programs='").unwrap();
+    let (list, _) = list.split_once('\'').unwrap();
+    let programs = list.split_whitespace();
+    let programs = programs.map(|pair| pair.split_once(':').unwrap().0.to_owned());
+    programs.collect()
+}
+
 /// Every package that the script wants for a command, by its own word.
 fn wanted_for(command: &str) -> Vec<String> {
     let machine = Machine::with_packages(&[]);
@@ -125,19 +138,13 @@ fn is_well_formed_for_sh() {
 fn print_lists_what_is_missing_and_installs_nothing() {
     let guests = wanted_for("tty-burn");
     let tests = wanted_for("test");
-    for package in [
-        "gcc",
-        "qemu-system-x86",
-        "qemu-utils",
-        "e2fsprogs",
-        "linux-source-6.12",
-    ] {
+    for package in ["gcc", "qemu-system-x86", "e2fsprogs", "linux-source-6.12"] {
         for wanted in [&guests, &tests] {
             assert!(wanted.iter().any(|known| known == package), "{wanted:?}");
         }
     }
     // What only tests call is installed for them alone.
-    for package in ["g++", "busybox-static", "nftables", "python3-venv", "zstd"] {
+    for package in ["g++", "busybox-static", "nftables", "qemu-utils", "zstd"] {
         assert!(tests.iter().any(|known| known == package), "{tests:?}");
         assert!(!guests.iter().any(|known| known == package), "{guests:?}");
     }
@@ -310,6 +317,34 @@ fn a_user_installs_by_sudo_or_is_told_what_root_is_to_run() {
     assert_eq!(machine.arguments("sudo")[..2], ["apt-get", "update"]);
     assert_eq!(machine.arguments("apt-get").last().unwrap(), "make");
     assert_eq!(machine.arguments("just"), ["bench"]);
+}
+
+#[test]
+fn a_program_that_tests_call_is_missed_before_anything_is_compiled() {
+    let machine = all_but(&[]);
+    machine.remove("qemu-img");
+    machine.records("cargo", "exit 1");
+    for arguments in [
+        &["test"][..],
+        &["bench"],
+        &["--no-install", "soak"],
+        &["--no-install", "test"],
+    ] {
+        run(&mut machine.bootstrap(arguments))
+            .exits(1)
+            .says(&["lacks: qemu-img (package qemu-utils)"]);
+    }
+    assert!(machine.arguments("just").is_empty() && machine.arguments("cargo").is_empty());
+    // Guests run without it.
+    run(&mut machine.bootstrap(&["--no-install", "tty-burn"])).exits(1);
+    assert_eq!(machine.arguments("cargo")[0], "build");
+    let packages = wanted_for("test");
+    let script = fs::read_to_string(workspace().join("bootstrap")).unwrap();
+    for program in test_programs() {
+        let (_, rest) = script.split_once(&format!("{program}:")).unwrap();
+        let package = rest.split(['\n', ' ', '\'']).next().unwrap();
+        assert!(packages.iter().any(|known| known == package), "{package}");
+    }
 }
 
 #[test]
