@@ -491,10 +491,17 @@ fn guests_are_numbered_from_the_first_on() {
             ..part.machine
         },
         tap_subnet: Some("10.213.0.0/16".parse().unwrap()),
+        authorized_key: Some([1; 32]),
         ..part
     };
     let address = taps.ssh_address(seven).unwrap();
     assert_eq!(address.ip().to_string(), "10.213.0.15");
+    // Where nobody may log in, there is nothing to reach.
+    let closed = FleetSpec {
+        authorized_key: None,
+        ..taps
+    };
+    assert_eq!(closed.ssh_address(seven), None);
 }
 
 #[test]
