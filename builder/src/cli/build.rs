@@ -135,8 +135,8 @@ pub(super) fn quietly(named: &Path, context: &Context) -> Result<PathBuf, Failur
         "--".as_ref(),
         named.as_os_str(),
     ];
-    let build = Alone::try_parse_from(words).map_err(|error| Failure::usage(error.to_string()))?;
-    let (built, _) = build.build.make(context)?;
+    let alone = Alone::try_parse_from(words).map_err(|error| Failure::usage(error.to_string()))?;
+    let (built, _) = alone.build.make(context)?;
     Ok(built.folder)
 }
 

@@ -106,7 +106,7 @@ impl Run {
         if matches!(&launched, Launched::Over(summary) if summary.ending == Ending::Interrupted) {
             return Ok(Exit::Interrupted);
         }
-        exit(last.as_ref(), code?)
+        Ok(exit(last.as_ref(), code?))
     }
 
     /// The output folder, built if it is not there.
@@ -184,21 +184,20 @@ fn is_of(out: &Path, recipe: &Recipe) -> bool {
 }
 
 /// How a run ends whose guest was last like this, and whose session had this code.
-fn exit(guest: Option<&Guest>, code: Option<u8>) -> Result<Exit, Failure> {
+fn exit(guest: Option<&Guest>, code: Option<u8>) -> Exit {
     let state = guest.map(|guest| guest.state);
     match (state, code) {
         (Some(Phase::Failed), _) => {
             let why = guest.and_then(|guest| guest.reason.as_deref());
             tracing::error!("the guest failed: {}", why.unwrap_or("nothing says why"));
-            Ok(Exit::Failed)
+            Exit::Failed
         }
         // It powered off, which ends a session and a command well.
-        (Some(Phase::Exited), None | Some(LOST)) => Ok(Exit::Done),
-        (_, Some(0)) => Ok(Exit::Done),
-        (_, Some(code)) => Ok(Exit::Command(code)),
+        (Some(Phase::Exited), None | Some(LOST)) | (_, Some(0)) => Exit::Done,
+        (_, Some(code)) => Exit::Command(code),
         (_, None) => {
             tracing::error!("the guest did not start");
-            Ok(Exit::Failed)
+            Exit::Failed
         }
     }
 }
