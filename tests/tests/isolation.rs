@@ -2,7 +2,7 @@
 //! own.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use imgbuild::artifact::opened::Artifacts;
 use imgbuild::directories::Directories;
 use imgbuild::fleet::site;
 use imgbuild::host_id::HostId;
-use imgbuild::vmm::{self, Lifetime, Net};
+use imgbuild::vmm::{Lifetime, Net};
 use imgbuild_tests::fleet::{Fleet, detached};
 use imgbuild_tests::guest::READY;
 use imgbuild_tests::namespace::Namespace;
