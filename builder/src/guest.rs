@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tty_init::protocol::Status;
+use tty_init::protocol::{Burn, Status};
 
+use crate::units::Duty;
 use state::{Start, State};
 
 pub(crate) mod admission;
@@ -146,6 +147,8 @@ pub struct Guest {
     restarts: u32,
     unresponsive: u32,
     status: Option<Status>,
+    /// What it burned last, in this life or one before.
+    duty: Option<Duty>,
     tail: VecDeque<String>,
 }
 
@@ -168,6 +171,18 @@ impl Guest {
     /// What it last said of itself, since its last start.
     pub fn status(&self) -> Option<Status> {
         self.status
+    }
+
+    /// The duty that it had last, whoever set it; `None` if it was never seen to
+    /// burn. Its next life gets it too.
+    pub fn duty(&self) -> Option<Duty> {
+        self.duty
+    }
+
+    /// Whether it has burned in this life. A guest boots quiet, so one that has
+    /// not was not asked to; one that has, and does not any more, was asked to stop.
+    pub fn has_burned(&self) -> bool {
+        self.status.is_some_and(|status| has_burned(status.burn))
     }
 
     /// The last lines of text from its console or its VMM, since its last start.
@@ -222,9 +237,11 @@ impl Guest {
     }
 
     /// Notes how it fared under another supervisor: how often it was started
-    /// again, and where it stands, if that was its end and it does not live.
-    pub fn remember(&mut self, restarts: u32, over: Option<Phase>) {
+    /// again, what it burned, and where it stands, if that was its end and it does
+    /// not live.
+    pub fn remember(&mut self, restarts: u32, duty: Option<Duty>, over: Option<Phase>) {
         self.restarts = restarts;
+        self.duty = self.duty.or(duty);
         if self.phase() != Phase::Planned {
             return;
         }
@@ -291,4 +308,8 @@ impl Guest {
         }
         Actions { action, changed }
     }
+}
+
+fn has_burned(burn: Burn) -> bool {
+    burn.duty > 0 || burn.rounds > 0
 }

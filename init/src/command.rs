@@ -48,7 +48,7 @@ pub enum Command<'a> {
     Identify,
     /// Syncs, unmounts and powers off.
     Poweroff,
-    /// The same for the guest; its launcher decides whether it starts again.
+    /// The same, so that its launcher starts it again (`launch --restart`).
     Reboot,
     /// Tells the time since the start, and the load.
     Uptime,

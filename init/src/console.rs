@@ -32,6 +32,13 @@ static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 /// The two halves of the padded id; zero before the guest has one.
 static ID: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
+/// An end of the guest that somebody asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    PowerOff,
+    Reboot,
+}
+
 /// Sets the id that every message from now on carries.
 pub(crate) fn set_id(id: Id) {
     let padded = u128::from_ne_bytes(id.padded());
@@ -157,6 +164,16 @@ impl Console {
     /// Whether a line written now would not be lost.
     pub(crate) fn has_room(&self) -> bool {
         self.queued == 0
+    }
+
+    /// Says which end of the guest was asked for.
+    pub(crate) fn end(&mut self, end: End) {
+        let id = id();
+        let stamp = stamp(id.as_ref());
+        self.send(match end {
+            End::PowerOff => Message::PowerOff { stamp },
+            End::Reboot => Message::Reboot { stamp },
+        });
     }
 
     /// Says why the guest cannot go on.

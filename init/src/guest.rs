@@ -14,7 +14,7 @@ use tty_init::parameters::Parameters;
 use tty_init::protocol::{DeviceState, IdentityState};
 
 use crate::burn::Burn;
-use crate::console::Console;
+use crate::console::{Console, End};
 use crate::failure::{Context, Failure};
 use crate::image_server::ImageServer;
 use crate::job::Job;
@@ -57,7 +57,7 @@ pub(crate) struct Guest {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Serve,
-    End,
+    End(End),
 }
 
 impl Guest {
@@ -95,7 +95,7 @@ impl Guest {
     }
 
     /// Runs the guest until somebody ends it.
-    pub(crate) fn run(&mut self) -> Result<(), Failure> {
+    pub(crate) fn run(&mut self) -> Result<End, Failure> {
         let signals = Signals::open().context("signalfd")?;
         if !self.parameters.park {
             self.identify();
@@ -116,8 +116,8 @@ impl Guest {
                     next = self.obey(request);
                 }
             }
-            if next == Next::End {
-                return Ok(());
+            if let Next::End(end) = next {
+                return Ok(end);
             }
         }
     }
@@ -151,8 +151,8 @@ impl Guest {
         let mut next = Next::Serve;
         if !signal.is_empty() {
             while let Some(signal) = signals.next() {
-                if self.take(signal) == Next::End {
-                    next = Next::End;
+                if let Next::End(end) = self.take(signal) {
+                    next = Next::End(end);
                 }
             }
         }
@@ -191,8 +191,10 @@ impl Guest {
                 if let Err(failure) = self.burn.obey() {
                     self.console.log(format_args!("{failure}"));
                 }
+                self.report_burn();
             }
-            Signal::PowerOff | Signal::Reboot => return Next::End,
+            Signal::PowerOff => return Next::End(End::PowerOff),
+            Signal::Reboot => return Next::End(End::Reboot),
         }
         Next::Serve
     }
@@ -318,16 +320,24 @@ impl Guest {
                 self.console.heartbeat(found.status());
                 self.acknowledge(tag);
             }
-            (Command::Burn(duty), Some(_)) => match self.burn.set(duty) {
-                Ok(()) => self.console.reply(tag, 0, ""),
-                Err(failure) => self.reply_failure(tag, failure),
-            },
+            (Command::Burn(duty), Some(_)) => {
+                let set = self.burn.set(duty);
+                self.report_burn();
+                match set {
+                    Ok(()) => self.console.reply(tag, 0, ""),
+                    Err(failure) => self.reply_failure(tag, failure),
+                }
+            }
             (Command::Heartbeat | Command::Burn(_), None) => {
                 self.console.reply(tag, 1, "parked; identify first");
             }
-            (Command::Poweroff | Command::Reboot, _) => {
+            (Command::Poweroff, _) => {
                 self.console.reply(tag, 0, "");
-                return Next::End;
+                return Next::End(End::PowerOff);
+            }
+            (Command::Reboot, _) => {
+                self.console.reply(tag, 0, "");
+                return Next::End(End::Reboot);
             }
             _ if self.job.is_some() => {
                 self.console.reply(tag, 1, "another command is running");
@@ -338,6 +348,13 @@ impl Guest {
             },
         }
         Next::Serve
+    }
+
+    /// Has the host know the duty that somebody set, without being asked.
+    fn report_burn(&mut self) {
+        if let Some(found) = self.found {
+            self.console.heartbeat(found.status());
+        }
     }
 
     fn reply_failure(&mut self, tag: Option<u32>, failure: Failure) {

@@ -39,9 +39,12 @@ extern "C" fn pid1() -> ! {
     sys::stack::begins_here();
     sys::fault::handle(fault);
     let mut guest = Guest::park();
-    if let Err(failure) = guest.run() {
-        let reason = Text::<128>::new(format_args!("{failure}"));
-        guest.console.fatal(reason.as_str());
+    match guest.run() {
+        Ok(end) => guest.console.end(end),
+        Err(failure) => {
+            let reason = Text::<128>::new(format_args!("{failure}"));
+            guest.console.fatal(reason.as_str());
+        }
     }
     power::off(&mut guest.console)
 }

@@ -46,7 +46,8 @@ pub enum Message<S> {
         #[cfg_attr(any(test, feature = "host"), serde(flatten))]
         status: Status,
     },
-    /// A sign of life, sent when asked for.
+    /// A sign of life, sent when asked for, and when the duty of the burn was set:
+    /// whoever set it, the host gives it to the guest's next life too.
     Heartbeat {
         /// Who says so, and when.
         #[cfg_attr(any(test, feature = "host"), serde(flatten))]
@@ -77,6 +78,19 @@ pub enum Message<S> {
             serde(default, skip_serializing_if = "core::ops::Not::not")
         )]
         more: bool,
+    },
+    /// The guest was asked to power off, and ends. Its machine ends as by a reset
+    /// either way, since it has no power to switch off.
+    PowerOff {
+        /// Who says so, and when.
+        #[cfg_attr(any(test, feature = "host"), serde(flatten))]
+        stamp: Stamp<S>,
+    },
+    /// The guest was asked to restart, and ends: its host starts it again.
+    Reboot {
+        /// Who says so, and when.
+        #[cfg_attr(any(test, feature = "host"), serde(flatten))]
+        stamp: Stamp<S>,
     },
     /// The guest cannot go on; it powers off next.
     Fatal {
@@ -198,6 +212,8 @@ impl<S> Message<S> {
             | Self::Ready { stamp, .. }
             | Self::Heartbeat { stamp, .. }
             | Self::Reply { stamp, .. }
+            | Self::PowerOff { stamp }
+            | Self::Reboot { stamp }
             | Self::Fatal { stamp, .. } => stamp,
         }
     }
@@ -208,6 +224,8 @@ impl<S> Message<S> {
             Self::Ready { .. } => "ready",
             Self::Heartbeat { .. } => "heartbeat",
             Self::Reply { .. } => "reply",
+            Self::PowerOff { .. } => "poweroff",
+            Self::Reboot { .. } => "reboot",
             Self::Fatal { .. } => "fatal",
         }
     }
@@ -241,7 +259,7 @@ impl Message<&str> {
             object.number("ms", stamp.ms)?;
             object.number("seq", stamp.seq)?;
             match self {
-                Self::Parked { .. } => Ok(()),
+                Self::Parked { .. } | Self::PowerOff { .. } | Self::Reboot { .. } => Ok(()),
                 Self::Ready { status, .. } | Self::Heartbeat { status, .. } => {
                     object.text("identity", status.identity.as_str())?;
                     object.text("disk", status.disk.as_str())?;

@@ -329,10 +329,16 @@ fn more(
     // What a change of the number left that was cut short: these are new.
     let new = guests.iter().collect::<Vec<_>>();
     site.forget(&new);
-    // Those of these numbers that there were may have been stopped.
-    let wanted = guests.iter().map(|guest| Record::Wanted { guest });
-    journal.append_durably(wanted)?;
+    // Those of these numbers that there were may have been stopped, or burned
+    // otherwise.
     let before = site.spec().clone();
+    let past = &journal.history().guests;
+    let burned = |guest: &GuestIndex| past.get(guest).is_some_and(|past| past.duty.is_some());
+    let duty = before.burn;
+    let quiet = (guests.iter().filter(burned)).map(|guest| Record::Burn { guest, duty });
+    let wanted = guests.iter().map(|guest| Record::Wanted { guest });
+    let records: Vec<_> = wanted.chain(quiet).collect();
+    journal.append_durably(records)?;
     if let Err(error) = enlarge(site, turn, guests, all) {
         *site.spec_mut() = before;
         site.forget(&new);

@@ -305,6 +305,7 @@ impl<'a> Fleet<'a> {
             }
             Observation::Message(message) => {
                 self.asks.hear(&mut self.supervisor, guest, &message);
+                self.note_duty(guest);
             }
             Observation::Line(line) => {
                 self.streams.send_console(guest, &line);
@@ -321,6 +322,20 @@ impl<'a> Fleet<'a> {
     fn record(&mut self, record: &Record) {
         if let Err(error) = self.journal.append(record) {
             tracing::error!("{error}");
+        }
+    }
+
+    /// Records what a guest burns where nobody could know it: users set the duty in
+    /// the guest, and its next life may be another supervisor's.
+    fn note_duty(&mut self, guest: GuestIndex) {
+        let members = self.supervisor.members();
+        let Some(duty) = members.get(guest).and_then(|one| one.guest().duty()) else {
+            return;
+        };
+        let past = self.journal.history().guests.get(&guest);
+        let known = past.and_then(|past| past.duty);
+        if duty != known.unwrap_or(self.supervisor.site().spec().burn) {
+            self.record(&Record::Burn { guest, duty });
         }
     }
 

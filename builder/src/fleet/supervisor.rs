@@ -46,7 +46,7 @@ mod starts;
 mod times;
 mod turn;
 
-pub(crate) use members::{BurnOrder, Member, Members};
+pub(crate) use members::{Member, Members};
 pub(crate) use starts::{Outlook, Why};
 
 /// Of the poll set.
@@ -267,9 +267,15 @@ impl Supervisor {
     }
 
     /// Notes how a guest fared under another supervisor: how often it was started
-    /// again, and where it stands, if that was its end.
-    pub fn remember(&mut self, guest: GuestIndex, restarts: u32, over: Option<Phase>) {
-        self.members.remember(guest, restarts, over);
+    /// again, what it burned, and where it stands, if that was its end.
+    pub fn remember(
+        &mut self,
+        guest: GuestIndex,
+        restarts: u32,
+        duty: Option<Duty>,
+        over: Option<Phase>,
+    ) {
+        self.members.remember(guest, restarts, duty, over);
     }
 
     /// Has the fleet's guests be these, which begin as those before did: new ones
@@ -290,14 +296,9 @@ impl Supervisor {
         }
     }
 
-    /// Takes charge of a guest that another supervisor started, and told to burn
-    /// if it was. A console that takes nobody for now is connected to later.
-    pub fn adopt(
-        &mut self,
-        living: &Living,
-        pidfd: OwnedFd,
-        burn: BurnOrder,
-    ) -> Result<(), SystemError> {
+    /// Takes charge of a guest that another supervisor started. A console that takes
+    /// nobody for now is connected to later.
+    pub fn adopt(&mut self, living: &Living, pidfd: OwnedFd) -> Result<(), SystemError> {
         let guest = living.guest;
         let what = || format!("adopt {guest} (process {})", living.pid);
         let mut running = self.site.adopt(living, pidfd).doing(what())?;
@@ -309,7 +310,7 @@ impl Supervisor {
             self.times.arm(guest, Instant::now() + CONNECT_AGAIN);
         }
         (running.register(self.poll.registry(), |source| token(guest, source))).doing(what())?;
-        self.members[guest].runs(running, burn);
+        self.members[guest].runs(running);
         self.notice(guest, Observation::Started);
         self.apply(guest, &Event::Adopted);
         Ok(())
@@ -330,12 +331,10 @@ impl Supervisor {
         self.members[guest].type_line(line)
     }
 
-    /// Tells a guest to burn so much of the time, in percent, once in each of its
-    /// lives: users may change it.
-    pub fn burn(&mut self, guest: GuestIndex, duty: Duty) {
-        if duty.burns() {
-            self.members[guest].burn(duty);
-        }
+    /// Has a guest burn, once in each of its lives: as users had it burn in the life
+    /// before, or else as its recipe says.
+    pub fn burn(&mut self, guest: GuestIndex, recipe: Duty) {
+        self.members[guest].burn(recipe);
     }
 
     /// Has a guest in the CPU class `urgent` until as many

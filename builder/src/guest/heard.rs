@@ -5,8 +5,9 @@ use std::time::Instant;
 use tty_init::protocol::Message;
 
 use super::state::{Stage, State, after};
-use super::{Action, Guest, Policy, Reason, Trouble};
+use super::{Action, Guest, Policy, Reason, Trouble, has_burned};
 use crate::text::printable;
+use crate::units::Duty;
 use crate::vmm::qemu::Complaint;
 
 /// Console lines that are kept for the message about a guest that fails.
@@ -27,6 +28,9 @@ impl Guest {
         }
         if let Some(Message::Ready { status, .. } | Message::Heartbeat { status, .. }) = message {
             self.status = Some(*status);
+            if has_burned(status.burn) {
+                self.duty = Some(Duty::at_most_whole(status.burn.duty));
+            }
         }
         let answers = matches!(
             message,
@@ -36,11 +40,15 @@ impl Guest {
         let State::Alive { stage, symptom } = &mut self.state else {
             return;
         };
-        if let Some(Message::Fatal { reason, .. }) = message {
-            *symptom = Some(Reason::Fatal(excerpt(&printable(reason))));
-        } else if answers {
+        match message {
+            Some(Message::Fatal { reason, .. }) => {
+                *symptom = Some(Reason::Fatal(excerpt(&printable(reason))));
+            }
+            Some(Message::PowerOff { .. }) => *symptom = Some(Reason::PoweredOff),
+            Some(Message::Reboot { .. }) => *symptom = Some(Reason::Rebooted),
             // Whatever its console said before, it goes on.
-            *symptom = None;
+            _ if answers => *symptom = None,
+            _ => {}
         }
         let is_ready = match (&mut *stage, message) {
             (Stage::Booting(boot), Some(Message::Ready { .. })) => {
@@ -81,7 +89,7 @@ impl Guest {
             if let Some((_, reason)) = line.split_once("Kernel panic - not syncing: ") {
                 *symptom = Some(Reason::KernelPanic(excerpt(reason)));
             } else if was_ready && line.contains("reboot: Power down") {
-                // Of an adopted guest, no exit status tells.
+                // By a kernel that can switch a machine off.
                 symptom.get_or_insert(Reason::PoweredOff);
             }
         }
@@ -100,7 +108,9 @@ impl Guest {
         let State::Alive { stage, symptom } = &mut self.state else {
             return None;
         };
-        if let Stage::Booting(_) = stage
+        if complaint == Complaint::Terminated {
+            *symptom = Some(Reason::Terminated(excerpt(line)));
+        } else if let Stage::Booting(_) = stage
             && let Some(trouble) = Trouble::in_message(&excerpt(line))
         {
             // If it ends by that; it may only have said so, and go on.

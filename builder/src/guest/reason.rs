@@ -21,8 +21,15 @@ pub enum Reason {
     Fatal(String),
     /// Its VMM ended, and nothing said why.
     Ended(End),
-    /// It powered off by itself, after it had been ready.
+    /// It powered off by itself: its init was asked to, by whoever is in it.
     PoweredOff,
+    /// It restarted itself: its init was asked to, by whoever is in it.
+    Rebooted,
+    /// Its machine was reset, after it had been ready, and its init knew nothing of
+    /// it.
+    Reset,
+    /// A signal had its VMM end.
+    Terminated(String),
     /// It said nothing at all in the time it had to get ready.
     Silent(Duration),
     /// It spoke, but did not report ready in the time it had.
@@ -56,7 +63,10 @@ pub enum Reason {
 impl Reason {
     /// Whether something went wrong: all but what the guest or the user asked for.
     pub fn is_failure(&self) -> bool {
-        !matches!(self, Self::PoweredOff | Self::Stopped | Self::Killed)
+        !matches!(
+            self,
+            Self::PoweredOff | Self::Rebooted | Self::Stopped | Self::Killed
+        )
     }
 
     /// Whether it keeps a guest from being ready, and ends none.
@@ -75,6 +85,12 @@ impl fmt::Display for Reason {
             Self::Fatal(reason) => write!(f, "init gave up: {reason}"),
             Self::Ended(end) => write!(f, "QEMU ended ({end})"),
             Self::PoweredOff => write!(f, "powered off by itself"),
+            Self::Rebooted => write!(f, "rebooted by itself"),
+            Self::Reset => write!(
+                f,
+                "its machine was reset without a shutdown, as by sysrq-b or a triple fault"
+            ),
+            Self::Terminated(line) => write!(f, "a signal ended its QEMU: {line}"),
             Self::Silent(time) => write!(f, "said nothing for {} s", time.as_secs()),
             Self::NotReady(time) => write!(f, "not ready after {} s", time.as_secs()),
             Self::SlowBoot(time) => {

@@ -236,8 +236,9 @@ impl Guest {
             (Some(symptom), end) if end != End::Code(0) || !matches!(symptom, Reason::Host(_)) => {
                 symptom
             }
-            // Before it is ready, a status of 0 is a reset of the machine.
-            (_, End::Code(0)) if self.was_ready() => Reason::PoweredOff,
+            // An init that ends says so before. A kernel that panics may reset its
+            // machine too, but before it is ready more may have gone wrong.
+            (_, End::Code(0)) if self.was_ready() => Reason::Reset,
             (_, end) => Reason::Ended(end),
         }
     }

@@ -19,6 +19,10 @@ const REPLY: &str =
 const PARKED: &str = r#"{"event":"parked","id":"","ms":300,"seq":0}"#;
 const FATAL: &str =
     r#"{"event":"fatal","id":"","ms":700,"seq":1,"reason":"mount /proc: no such device"}"#;
+const POWER_OFF: &str = r#"{"event":"poweroff","id":"g00000","ms":950,"seq":3}"#;
+const REBOOT: &str = r#"{"event":"reboot","id":"g00000","ms":950,"seq":3}"#;
+const STOPPED_BURNING: &str = r#"{"event":"heartbeat","id":"g00000","ms":900,"seq":2,"identity":"applied","disk":"up","net":"up","ssh":"up","burn":{"duty":0,"threads":1,"rounds":7}}"#;
+const TERMINATED: &str = "qemu-system-x86_64: terminating on signal 15 from pid 7 (sh)";
 const PANIC: &str = "Kernel panic - not syncing: No working init found.";
 const KVM: &str = "qemu: KVM internal error. Suberror: 1";
 const POWER_DOWN: &str = "[    9.1] reboot: Power down";
@@ -496,19 +500,22 @@ fn an_end_has_its_reason() {
     let panic = Reason::KernelPanic("No working init found.".to_owned());
     let fatal = Reason::Fatal("mount /proc: no such device".to_owned());
     let zero = End::Code(0);
-    let table: [(&[&str], End, Reason); 13] = [
+    let table: [(&[&str], End, Reason); 16] = [
         (&[], zero, Reason::Ended(zero)),
         (&[], End::Code(1), Reason::Ended(End::Code(1))),
         (&[POWER_DOWN], End::Unknown, Reason::Ended(End::Unknown)),
         (&[PANIC], zero, panic.clone()),
         (&[FATAL], zero, fatal),
-        (&[READY], zero, Reason::PoweredOff),
+        (&[READY], zero, Reason::Reset),
+        (&[READY, POWER_OFF], zero, Reason::PoweredOff),
+        (&[READY, POWER_OFF], End::Unknown, Reason::PoweredOff),
+        (&[READY, REBOOT], zero, Reason::Rebooted),
         (&[READY], KILLED, Reason::Ended(KILLED)),
         (&[READY], OOM, Reason::OomKilled),
         (&[READY, PANIC], OOM, Reason::OomKilled),
         (&[READY, HEARTBEAT, PANIC], zero, panic),
         // Whoever wrote that, its kernel goes on.
-        (&[READY, PANIC, HEARTBEAT], zero, Reason::PoweredOff),
+        (&[READY, PANIC, HEARTBEAT], zero, Reason::Reset),
         (&[READY], End::Unknown, Reason::Ended(End::Unknown)),
         (&[READY, POWER_DOWN], End::Unknown, Reason::PoweredOff),
     ];
@@ -525,28 +532,76 @@ fn an_end_has_its_reason() {
 }
 
 #[test]
+fn a_signal_to_its_vmm_is_no_end_of_the_guest_s() {
+    let mut bench = Bench::new(Restart::OnFailure);
+    bench.comes_up();
+    bench.does(&Event::VmmText(TERMINATED));
+    bench.does(&Event::Ended(End::Code(0)));
+    assert_eq!(*bench.reason(), Reason::Terminated(TERMINATED.to_owned()));
+    assert_eq!(bench.guest.phase(), Phase::Restarting);
+}
+
+#[test]
+fn what_a_guest_burned_is_known_in_its_next_life() {
+    let mut bench = Bench::new(Restart::Always);
+    bench.comes_up();
+    assert_eq!((bench.guest.duty(), bench.guest.has_burned()), (None, false));
+    bench.says(HEARTBEAT);
+    assert!(bench.guest.has_burned());
+    bench.does(&Event::Ended(KILLED));
+    assert_eq!(bench.ticks_after(FIRST), Some(Action::Spawn));
+    bench.comes_up();
+    // It is quiet again, and nobody asked it to be.
+    assert_eq!(bench.guest.duty(), Some(Duty::WHOLE));
+    assert!(!bench.guest.has_burned());
+    // Somebody did.
+    bench.says(HEARTBEAT);
+    bench.says(STOPPED_BURNING);
+    assert_eq!(bench.guest.duty(), Some(Duty::NONE));
+    assert!(bench.guest.has_burned());
+    // What is heard counts more than what was recorded.
+    bench.guest.remember(1, Some(Duty::WHOLE), None);
+    assert_eq!(bench.guest.duty(), Some(Duty::NONE));
+}
+
+#[test]
 fn the_policy_tells_what_is_replaced() {
     use Phase::{Exited, Failed, Restarting};
     let table = [
-        (Restart::Always, [Restarting, Restarting, Restarting]),
-        (Restart::OnFailure, [Exited, Restarting, Restarting]),
-        (Restart::Never, [Exited, Exited, Failed]),
+        (Restart::Always, [Restarting; 6]),
+        (
+            Restart::OnFailure,
+            [
+                Exited, Restarting, Restarting, Restarting, Restarting, Restarting,
+            ],
+        ),
+        (
+            Restart::Never,
+            [Exited, Exited, Failed, Failed, Exited, Failed],
+        ),
     ];
     for (restart, phases) in table {
         let ends = [
-            (false, End::Code(0)),
-            (true, KILLED),
+            (Some(POWER_OFF), false, End::Code(0)),
+            (Some(REBOOT), false, End::Code(0)),
+            // A reset.
+            (None, false, End::Code(0)),
+            (Some(PANIC), false, End::Code(0)),
+            (None, true, KILLED),
             // A crash.
-            (false, KILLED),
+            (None, false, KILLED),
         ];
-        for ((kill, end), phase) in ends.into_iter().zip(phases) {
+        for ((last, kill, end), phase) in ends.into_iter().zip(phases) {
             let mut bench = Bench::new(restart);
             bench.comes_up();
+            if let Some(line) = last {
+                bench.says(line);
+            }
             if kill {
                 bench.does(&Event::Kill);
             }
             bench.does(&Event::Ended(end));
-            assert_eq!(bench.guest.phase(), phase, "{restart:?} {end:?}");
+            assert_eq!(bench.guest.phase(), phase, "{restart:?} {last:?} {end:?}");
         }
         let mut hung = Bench::owes();
         hung.policy = policy(restart);

@@ -45,7 +45,10 @@ impl Trouble {
         match Complaint::of(message) {
             Complaint::Taken => Some(Self::Taken(message.to_owned())),
             Complaint::Short => Some(Self::Short(message.to_owned())),
-            Complaint::Progress | Complaint::KvmInternalError | Complaint::Other => {
+            Complaint::Progress
+            | Complaint::KvmInternalError
+            | Complaint::Terminated
+            | Complaint::Other => {
                 let is_short = SHORT.iter().any(|words| message.contains(words));
                 is_short.then(|| Self::Short(message.to_owned()))
             }

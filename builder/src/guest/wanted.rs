@@ -34,7 +34,8 @@ pub enum BurnAt {
 pub enum Restart {
     /// All guests that end, except those that were stopped
     Always,
-    /// As with always, except guests that powered off by themselves
+    /// As with always, except guests that powered off by themselves: one that
+    /// rebooted, was reset, panicked or was killed is started again
     OnFailure,
     /// None
     Never,

@@ -13,7 +13,7 @@ use crate::directories::Directories;
 use crate::fleet::changes::STOP_GRACE;
 use crate::fleet::site::Site;
 use crate::fleet::supervise::{Attachment, Fleet};
-use crate::fleet::supervisor::{BurnOrder, Member, Supervisor};
+use crate::fleet::supervisor::{Member, Supervisor};
 use crate::guest::admission::Admission;
 use crate::guest::{
     Backoff, Desired, Event as GuestEvent, GIVE_UP, OnTrouble, Phase, Policy, deadline,
@@ -138,11 +138,6 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         let last = past.guests.get(&living.guest).and_then(|past| past.last);
         last.is_none_or(|run| (run.pid, run.start_time) != (living.pid, living.start_time))
     });
-    let burn = if past.up {
-        BurnOrder::Given
-    } else {
-        BurnOrder::ToCome
-    };
     for living in found {
         let Some(pidfd) = orphans::open(living.pid, living.start_time, mark, living.guest) else {
             continue;
@@ -156,7 +151,7 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         } else {
             let shared = pidfd.try_clone();
             let shared = shared.doing(format!("hold {} (process {})", living.guest, living.pid))?;
-            match supervisor.adopt(&living, shared, burn) {
+            match supervisor.adopt(&living, shared) {
                 Ok(()) => {
                     adopted += 1;
                     continue;
@@ -179,7 +174,7 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
             orphans::wait_for_end(run.pid, run.start_time, until)
                 .doing(format!("wait for the end of {guest} (process {})", run.pid))?;
         }
-        supervisor.remember(guest, past.restarts, past.over);
+        supervisor.remember(guest, past.restarts, past.duty, past.over);
         if past.desired == Desired::Down {
             supervisor.request(guest, &GuestEvent::Stop(STOP_GRACE));
         } else if !lives && past.over == Some(Phase::Restarting) {

@@ -88,6 +88,12 @@ fn every_message_survives_the_round_trip() {
             more: false,
         },
         reply("two\nlines"),
+        Message::PowerOff {
+            stamp: stamp.clone(),
+        },
+        Message::Reboot {
+            stamp: stamp.clone(),
+        },
         Message::Fatal {
             stamp,
             reason: "poll: Out of memory (errno 12)",

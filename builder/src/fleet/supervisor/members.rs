@@ -11,12 +11,12 @@ use crate::placement::Class;
 use crate::units::{Duty, GuestIndex, GuestRange};
 use crate::vmm::running::Running;
 
-/// Whether a guest was told to burn since its last start.
+/// Whether this supervisor had a guest burn since its last start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BurnOrder {
+enum BurnOrder {
     /// Not yet.
     ToCome,
-    /// It was, and is not told again: users may have changed it.
+    /// It was.
     Given,
 }
 
@@ -87,9 +87,9 @@ impl Member {
     }
 
     /// Its VMM was started or adopted.
-    pub(crate) fn runs(&mut self, running: Running, burn: BurnOrder) {
+    pub(crate) fn runs(&mut self, running: Running) {
         self.running = Some(running);
-        self.burn = burn;
+        self.burn = BurnOrder::ToCome;
     }
 
     pub(crate) fn ended(&mut self) -> Option<Running> {
@@ -123,9 +123,12 @@ impl Member {
         self.heartbeat = Heartbeat::NotOwed;
     }
 
-    /// Tells it to burn, once in each of its lives.
-    pub(crate) fn burn(&mut self, duty: Duty) {
-        if self.burn == BurnOrder::ToCome && self.send(&format!("burn {duty}")) {
+    /// Has it burn, once in each of its lives: as users had it burn in the life
+    /// before, or else as its recipe says. A user may have been faster.
+    pub(crate) fn burn(&mut self, recipe: Duty) {
+        let duty = self.guest.duty().unwrap_or(recipe);
+        let is_to_come = self.burn == BurnOrder::ToCome && !self.guest.has_burned();
+        if is_to_come && duty.burns() && self.send(&format!("burn {duty}")) {
             self.burn = BurnOrder::Given;
         }
     }
@@ -231,9 +234,15 @@ impl Members {
     }
 
     /// See [`Guest::remember`].
-    pub(super) fn remember(&mut self, guest: GuestIndex, restarts: u32, over: Option<Phase>) {
+    pub(super) fn remember(
+        &mut self,
+        guest: GuestIndex,
+        restarts: u32,
+        duty: Option<Duty>,
+        over: Option<Phase>,
+    ) {
         let before = self[guest].guest.phase();
-        self[guest].guest.remember(restarts, over);
+        self[guest].guest.remember(restarts, duty, over);
         self.recount(guest, before);
     }
 
@@ -315,8 +324,8 @@ mod tests {
     fn totals_keep_what_happened_to_guests_that_went() {
         let mut members = Members::default();
         members.become_these(guests(3));
-        members.remember(guest(7), 1, None);
-        members.remember(guest(9), 5, Some(Phase::Exited));
+        members.remember(guest(7), 1, None, None);
+        members.remember(guest(9), 5, None, Some(Phase::Exited));
         assert_eq!(
             *members.counts(),
             Counts::from([(Phase::Planned, 2), (Phase::Exited, 1)])

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Supervisor;
 use crate::fleet::site::SpawnError;
-use crate::fleet::supervisor::{AT_WORK, BurnOrder, Observation, STARTS_A_TURN, token};
+use crate::fleet::supervisor::{AT_WORK, Observation, STARTS_A_TURN, token};
 use crate::guest::{Event, Phase, admission};
 use crate::units::GuestIndex;
 
@@ -71,7 +71,7 @@ impl Supervisor {
         });
         match spawned {
             Ok(running) => {
-                self.members[guest].runs(running, BurnOrder::ToCome);
+                self.members[guest].runs(running);
                 self.notice(guest, Observation::Started);
             }
             Err(error) => self.apply(guest, &Event::SpawnFailed(error.reason())),

@@ -44,6 +44,8 @@ fn steps() -> impl Strategy<Value = Step> {
         FATAL,
         PANIC,
         POWER_DOWN,
+        POWER_OFF,
+        REBOOT,
         "Linux version 6.12",
     ];
     let ends = [End::Code(0), End::Code(1), End::Unknown, OOM, KILLED];

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::{Desired, Phase};
-use crate::units::GuestIndex;
+use crate::units::{Duty, GuestIndex};
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,14 @@ pub enum Record {
         /// How often it was started again so far.
         restarts: u32,
     },
+    /// A guest burns otherwise than the fleet's recipe says, or than was recorded
+    /// before.
+    Burn {
+        /// The guest.
+        guest: GuestIndex,
+        /// So much of the time, in its next lives too.
+        duty: Duty,
+    },
     /// The initial start is done; guests burn.
     Up,
 }
@@ -80,6 +88,8 @@ pub struct Past {
     /// Where it stands, if its end is not the last that is known: it is not to be
     /// started again, or a start of it came to nothing.
     pub over: Option<Phase>,
+    /// What it burned last, if that is not what the fleet's recipe says.
+    pub duty: Option<Duty>,
 }
 
 /// A start of a guest.
@@ -100,6 +110,7 @@ impl Default for Past {
             restarts: 0,
             desired: Desired::Up,
             over: None,
+            duty: None,
         }
     }
 }
@@ -148,6 +159,7 @@ impl History {
                     past.last = None;
                 }
             }
+            Record::Burn { guest, duty } => guests.entry(guest).or_default().duty = Some(duty),
             Record::Up => self.up = true,
         }
     }
@@ -180,6 +192,9 @@ impl History {
             }
             if past.desired == Desired::Down {
                 records.push(Record::Stopped { guest });
+            }
+            if let Some(duty) = past.duty {
+                records.push(Record::Burn { guest, duty });
             }
         }
         if self.up {

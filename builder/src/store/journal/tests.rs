@@ -80,6 +80,7 @@ fn a_history_is_what_was_recorded() {
                 restarts,
                 desired,
                 over: None,
+                duty: None,
             },
         )
     });
@@ -89,6 +90,19 @@ fn a_history_is_what_was_recorded() {
     let again = history(&restored.records());
     assert_eq!(again.records(), restored.records());
     assert_eq!(restored.records().len(), 5);
+}
+
+#[test]
+fn the_duty_that_a_guest_had_outlives_its_end() {
+    let burns = |percent: u8| Record::Burn {
+        guest: guest(0),
+        duty: percent.try_into().unwrap(),
+    };
+    let end = Record::End { guest: guest(0) };
+    let restored = history(&[start(0, 0), burns(30), burns(0), end, start(0, 1)]);
+    let duty = restored.guests[&guest(0)].duty;
+    assert_eq!(duty, Some(crate::units::Duty::NONE));
+    assert_eq!(history(&restored.records()), restored);
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub(crate) enum Complaint {
     Taken,
     /// The host is short of something, so that QEMU ends.
     Short,
+    /// QEMU ends, with a status of 0, because a signal asked it to.
+    Terminated,
     /// It may tell why its guest fails.
     Other,
 }
@@ -23,12 +25,13 @@ pub(crate) enum Complaint {
 const PROGRESS: &str = ": info: ";
 
 /// Words, and what they mean wherever they stand in a line.
-const WORDS: [(&str, Complaint); 4] = [
+const WORDS: [(&str, Complaint); 5] = [
     ("KVM internal error", Complaint::KvmInternalError),
     ("Could not set up host forwarding rule", Complaint::Taken),
     ("Failed to get \"", Complaint::Taken),
     // GLib's, for want of memory; the rest of a short host is strerror(3)'s.
     ("failed to allocate ", Complaint::Short),
+    (": terminating on signal ", Complaint::Terminated),
 ];
 
 impl Complaint {
@@ -67,7 +70,7 @@ mod tests {
             ),
             (
                 "qemu-system-x86_64: terminating on signal 15 from pid 1",
-                Complaint::Other,
+                Complaint::Terminated,
             ),
             ("extra data[0]: info", Complaint::Other),
             (
