@@ -61,6 +61,8 @@ pub enum Phase {
     Ready,
     /// It has not answered in time; its VMM still runs
     Unresponsive,
+    /// Its VMM runs, and nothing supervises its fleet, so nobody asks it how it is
+    Unsupervised,
     /// Its VMM ended, and imgbuild does not start it again: it was stopped, or
     /// --restart says so
     Exited,
@@ -79,6 +81,7 @@ impl Phase {
             Self::Booting => "booting",
             Self::Ready => "ready",
             Self::Unresponsive => "unresponsive",
+            Self::Unsupervised => "unsupervised",
             Self::Exited => "exited",
             Self::Restarting => "restarting",
             Self::Failed => "failed",
@@ -88,7 +91,11 @@ impl Phase {
     /// Whether the guest has a VMM.
     pub fn lives(self) -> bool {
         match self {
-            Self::Starting | Self::Booting | Self::Ready | Self::Unresponsive => true,
+            Self::Starting
+            | Self::Booting
+            | Self::Ready
+            | Self::Unresponsive
+            | Self::Unsupervised => true,
             Self::Planned | Self::Exited | Self::Restarting | Self::Failed => false,
         }
     }

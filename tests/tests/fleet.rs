@@ -61,7 +61,7 @@ fn a_third_killed_and_the_supervisor_too() {
     let orphaned = fleet.ps();
     assert_eq!(orphaned.stage, Stage::Orphaned);
     assert_eq!(orphaned.supervisor, None);
-    assert_eq!(orphaned.counts, [(Phase::Unresponsive, count)].into());
+    assert_eq!(orphaned.counts, [(Phase::Unsupervised, count)].into());
     assert_eq!(lives(&orphaned), lives(&after));
     run(&mut launch(&env, "f", 1)).exits(1).says(&[
         &format!("left {count} living guests"),
@@ -472,7 +472,8 @@ fn a_spec_that_cannot_be_read_is_told_and_cleared_by_force() {
         (json!("garbage"), "does not describe the fleet f"),
     ] {
         fleet.change_spec(|written| *written = spec);
-        fleet.resume().exits(1).says(&[said, "imgbuild rm f"]);
+        let removes = "imgbuild rm --force f";
+        fleet.resume().exits(1).says(&[said, removes]);
         run(&mut launch(&env, "f", 1)).exits(1).says(&[said]);
         run(&mut fleet.imgbuild(["ps"])).exits(1).says(&[said]);
         run(&mut fleet.imgbuild(["rm", "f"]))

@@ -152,7 +152,7 @@ fn guests_outlive_a_launcher_that_is_killed_and_are_adopted() {
     assert_eq!(finish(launch).status.code(), None);
 
     run(env.imgbuild(again).arg(&out)).exits(1).says(&[
-        "died, and left 2 living guests",
+        "died: it left 2 living guests",
         "imgbuild launch --resume tty-idle",
         "imgbuild rm --force tty-idle",
     ]);

@@ -43,14 +43,18 @@ impl Ps {
         if self.memory {
             return self.show_memory(context, &found);
         }
-        let mut fleet = if found.is_supervised() {
-            context
-                .client(&found.name, &found.paths)
-                .fleet(Detail::Whole)?
-        } else {
-            unsupervised(&found)?
+        let client = found
+            .is_supervised()
+            .then(|| context.client(&found.name, &found.paths));
+        let mut fleet = match &client {
+            Some(client) => client.fleet(Detail::Whole)?,
+            None => unsupervised(&found)?,
         };
         let chosen = chosen(&self.guests, &fleet)?;
+        // The table does not have what they burned.
+        if let Some(client) = client.filter(|_| self.json) {
+            fleet = client.fleet_with_rounds(fleet, &chosen)?;
+        }
         // Both are in order.
         let mut chosen = chosen.into_iter().peekable();
         fleet.guests.retain(|guest| {

@@ -13,13 +13,14 @@ use serde::Serialize;
 
 use super::bridge::{Act, Detail};
 use super::types::{
-    API_VERSION, ActAnswer, ActRequest, AttendRequest, Error, Event, Fleet, Memory, ScaleRequest,
-    Selection, Typed,
+    API_VERSION, ActAnswer, ActRequest, Answer, AskRequest, AttendRequest, Error, Event, Fleet,
+    Guest, Memory, ScaleRequest, Selection, Typed,
 };
 use crate::control::client::body::Body;
+use crate::guest::Phase;
 use crate::interrupt::Interrupt;
 use crate::private::is_served_by_us;
-use crate::store::folder::{Paths, Supervised};
+use crate::store::folder::{Paths, Remains, Supervised};
 use crate::units::GuestIndex;
 
 mod body;
@@ -33,6 +34,8 @@ const UNAVAILABLE: u16 = 503;
 /// How long a supervisor may take to listen, and how often it is tried.
 const LISTEN_TIME: Duration = Duration::from_secs(3);
 const LISTEN_AGAIN: Duration = Duration::from_millis(50);
+/// How long all guests together have to report what they burned.
+const ROUNDS_TIME: Duration = Duration::from_secs(1);
 
 /// The way to a fleet's supervisor.
 #[derive(Debug, Clone)]
@@ -85,7 +88,7 @@ impl Client {
     }
 
     #[cfg(test)]
-    pub(crate) fn guest(&self, guest: GuestIndex) -> Result<super::types::Guest, ClientError> {
+    pub(crate) fn guest(&self, guest: GuestIndex) -> Result<Guest, ClientError> {
         self.get(&format!("guests/{guest}"))?.document()
     }
 
@@ -104,12 +107,35 @@ impl Client {
         self.post("scale", &ScaleRequest { count })?.document()
     }
 
-    /// Has guests run a console command.
-    #[cfg(test)]
-    pub(crate) fn ask(
+    /// The fleet, once those of these guests that burn reported how far they are, or
+    /// did not in the time that they have for it.
+    pub(crate) fn fleet_with_rounds(
         &self,
-        request: &super::types::AskRequest,
-    ) -> Result<Stream<super::types::Answer>, ClientError> {
+        fleet: Fleet,
+        guests: &[GuestIndex],
+    ) -> Result<Fleet, ClientError> {
+        let until = Instant::now() + ROUNDS_TIME;
+        let burns = |guest: &&Guest| {
+            let burns = guest.burn.is_some_and(|burn| burn.duty.burns());
+            burns && guest.state == Phase::Ready && guests.binary_search(&guest.id).is_ok()
+        };
+        let burning: Vec<_> = (fleet.guests.iter().filter(burns))
+            .map(|guest| guest.id)
+            .collect();
+        if burning.is_empty() {
+            return Ok(fleet);
+        }
+        let mut answers = self.ask(&AskRequest {
+            guests: Selection::These(burning),
+            command: "heartbeat".to_owned(),
+            within_seconds: None,
+        })?;
+        while let Next::Item(_) = answers.next(Some(until))? {}
+        self.fleet(Detail::Whole)
+    }
+
+    /// Has guests run a console command.
+    pub(crate) fn ask(&self, request: &AskRequest) -> Result<Stream<Answer>, ClientError> {
         Ok(self.post("ask", request)?.stream())
     }
 
@@ -171,7 +197,10 @@ impl Client {
                 return Err(ClientError::Ended { fleet });
             }
             match self.paths.supervised() {
-                Supervised::No => return Err(ClientError::NotSupervised { fleet }),
+                Supervised::No => {
+                    let remains = Remains::in_folder(self.paths.path());
+                    return Err(ClientError::NotSupervised { fleet, remains });
+                }
                 Supervised::By(pid) if Instant::now() >= until => {
                     let pid = pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
                     return Err(ClientError::Deaf {

@@ -47,7 +47,9 @@ pub(crate) fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
         "gauge",
         "Number of guests in each state.",
     );
-    for phase in Phase::value_variants() {
+    // Who serves this supervises them.
+    let phases = Phase::value_variants().iter();
+    for phase in phases.filter(|phase| **phase != Phase::Unsupervised) {
         let count = fleet.counts.get(phase).copied().unwrap_or(0);
         let state = phase.name();
         line(
@@ -80,6 +82,18 @@ pub(crate) fn text(fleet: &Fleet, process: Process, broken: u64) -> String {
             "counter",
             "Number of times that a guest answered too late.",
             fleet.totals.unresponsive,
+        ),
+        (
+            "imgbuild_burning_guests",
+            "gauge",
+            "Number of guests whose duty is above 0, as they last reported.",
+            fleet.burn.guests.into(),
+        ),
+        (
+            "imgbuild_burn_rounds",
+            "gauge",
+            "Rounds of work of the guests, each since its last start, as last reported.",
+            fleet.burn.rounds,
         ),
         (
             "imgbuild_broken_connections_total",

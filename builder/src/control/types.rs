@@ -38,6 +38,9 @@ pub struct Fleet {
     /// What happened to guests in all.
     #[serde(default)]
     pub totals: Totals,
+    /// What its guests burn in sum, as each last reported.
+    #[serde(default)]
+    pub burn: BurnTotals,
     /// The guests, in order.
     pub guests: Vec<Guest>,
 }
@@ -50,6 +53,15 @@ pub struct Totals {
     pub restarts: u64,
     /// How often one was late with an answer.
     pub unresponsive: u64,
+}
+
+/// What the guests of a fleet burn in sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BurnTotals {
+    /// Guests whose duty is above 0.
+    pub guests: u32,
+    /// Rounds of work, each guest's since its last start.
+    pub rounds: u64,
 }
 
 /// Where a fleet stands.
@@ -103,7 +115,8 @@ pub struct Guest {
     pub reason: Option<String>,
     /// `ADDRESS:PORT` of its SSH server.
     pub ssh: Option<String>,
-    /// Its burn, as it last reported.
+    /// Its burn, as it last reported: at once when its duty is set, and whenever it
+    /// gives a sign of life. The command `heartbeat` of `POST /v1/ask` has it report.
     pub burn: Option<Burn>,
 }
 
@@ -114,7 +127,7 @@ pub struct Burn {
     pub duty: Duty,
     /// Threads.
     pub threads: u16,
-    /// Rounds of work since its start.
+    /// Rounds of work since its last start.
     pub rounds: u64,
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::memory::Processes;
-use super::types::{API_VERSION, Fleet, Guest, Memory, Stage, Totals};
+use super::types::{API_VERSION, BurnTotals, Fleet, Guest, Memory, Stage, Totals};
 use crate::guest::counts::count;
 use crate::guest::{Desired, Phase};
 use crate::placement::cgroup::{FleetCgroup, group_name};
@@ -44,7 +44,7 @@ pub(crate) fn memory(found: &Found) -> Result<Memory, UnsupervisedError> {
     processes.memory().map_err(UnsupervisedError::Memory)
 }
 
-/// The fleet: a guest that lives is `unresponsive`, since nobody asks it. Of
+/// The fleet: how a guest is that lives is unknown, since nobody asks it. Of
 /// another host's guests nothing is known here.
 pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
     let spec = folder::read_spec(found.path())?;
@@ -60,6 +60,7 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
             held_back: None,
             forced: spec.forced,
             totals: Totals::default(),
+            burn: BurnTotals::default(),
             guests: Vec::new(),
         });
     }
@@ -74,7 +75,10 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
         let past = history.guests.get(&index);
         let desired = past.map_or(Desired::Up, |past| past.desired);
         let (state, reason) = match (pid, past.and_then(|past| past.last)) {
-            (Some(_), _) => (Phase::Unresponsive, "nothing supervises it"),
+            (Some(_), _) => (
+                Phase::Unsupervised,
+                "its process lives, and nothing supervises it",
+            ),
             (None, _) if desired == Desired::Down => (Phase::Exited, "it was stopped"),
             (None, Some(_)) => (Phase::Exited, "it is gone, and nothing supervises it"),
             (None, None) => (Phase::Planned, "its supervisor died before it was started"),
@@ -111,6 +115,7 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
             restarts: guests.iter().map(|guest| u64::from(guest.restarts)).sum(),
             unresponsive: 0,
         },
+        burn: BurnTotals::default(),
         guests,
     })
 }

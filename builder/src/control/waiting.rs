@@ -93,7 +93,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::types::Totals;
+    use crate::control::types::{BurnTotals, Totals};
 
     fn guest(index: u32, state: Phase) -> Guest {
         Guest {
@@ -123,6 +123,7 @@ mod tests {
             held_back: None,
             forced: Vec::new(),
             totals: Totals::default(),
+            burn: BurnTotals::default(),
             guests: (0..)
                 .zip(states)
                 .map(|(index, state)| guest(index, *state))

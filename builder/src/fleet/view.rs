@@ -37,6 +37,7 @@ pub(crate) fn fleet(
         held_back,
         forced: site.spec().forced.clone(),
         totals: supervisor.totals(),
+        burn: burn(supervisor),
         guests: guests.map(|member| guest(site, member)).collect(),
     }
 }
@@ -53,6 +54,17 @@ pub(crate) fn processes(supervisor: &Supervisor) -> Processes {
         supervisor: Some(std::process::id()),
         charged: site.accounted(),
     }
+}
+
+fn burn(supervisor: &Supervisor) -> types::BurnTotals {
+    let members = supervisor.members().iter().filter(|member| member.lives());
+    let burns = members.filter_map(|member| Some(member.guest().status()?.burn));
+    burns.fold(types::BurnTotals::default(), |sum, burn| {
+        types::BurnTotals {
+            guests: sum.guests + u32::from(burn.duty > 0),
+            rounds: sum.rounds.saturating_add(burn.rounds),
+        }
+    })
 }
 
 pub(crate) fn guest(site: &Site, member: &Member) -> types::Guest {

@@ -545,7 +545,10 @@ fn a_signal_to_its_vmm_is_no_end_of_the_guest_s() {
 fn what_a_guest_burned_is_known_in_its_next_life() {
     let mut bench = Bench::new(Restart::Always);
     bench.comes_up();
-    assert_eq!((bench.guest.duty(), bench.guest.has_burned()), (None, false));
+    assert_eq!(
+        (bench.guest.duty(), bench.guest.has_burned()),
+        (None, false)
+    );
     bench.says(HEARTBEAT);
     assert!(bench.guest.has_burned());
     bench.does(&Event::Ended(KILLED));

@@ -77,8 +77,14 @@ fn cells(guest: &Guest) -> [String; 7] {
         or_none(guest.pid.map(|pid| pid.to_string())),
         starts(guest).to_string(),
         or_none(guest.ssh.as_deref().map(printable)),
-        guest.reason.as_deref().map(printable).unwrap_or_default(),
+        why(guest).map(printable).unwrap_or_default(),
     ]
+}
+
+/// Why it is not ready; of one that is, the reason of its last start is history.
+fn why(guest: &Guest) -> Option<&str> {
+    let reason = guest.reason.as_deref();
+    reason.filter(|_| guest.state != Phase::Ready)
 }
 
 /// How often it was started: once, and then again.
@@ -110,7 +116,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::control::types::{Supervisor, Totals};
+    use crate::control::types::{BurnTotals, Supervisor, Totals};
     use crate::guest::Desired;
 
     fn fleet() -> Fleet {
@@ -138,8 +144,9 @@ mod tests {
             held_back: None,
             forced: Vec::new(),
             totals: Totals::default(),
+            burn: BurnTotals::default(),
             guests: vec![
-                guest("g00000", Phase::Ready, None),
+                guest("g00000", Phase::Ready, Some("killed on request")),
                 guest(
                     "g00001",
                     Phase::Unresponsive,

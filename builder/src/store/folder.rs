@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use tempfile::Builder;
 
-use super::orphans::{self, Mark};
 use super::spec::FleetSpec;
 use super::spec::file::SpecFile;
 use crate::directories::Directories;
@@ -37,6 +36,7 @@ mod error;
 mod list;
 mod lock;
 mod paths;
+mod remains;
 mod sweep;
 
 pub(crate) use document::holds;
@@ -46,6 +46,7 @@ pub use list::{Found, Place, list};
 pub(crate) use list::{is_locked, specs};
 pub use lock::Supervised;
 pub use paths::Paths;
+pub use remains::Remains;
 pub(crate) use sweep::{TRIAL_PREFIX, sweep};
 
 /// How the fleets of one guest begin whose name nobody chose, of `imgbuild run`.
@@ -112,9 +113,9 @@ impl Folder {
         let folder = Self::in_folder(paths, fleets, name)?;
         if folder.spec_file().exists() {
             let spec = folder.finished()?;
-            let guests = living_guests(&spec, &folder.state)?;
+            let remains = Remains::of(&spec, &folder.state, &directories.host)?;
             let name = name.to_owned();
-            return Err(FolderError::Exists { name, guests });
+            return Err(FolderError::Exists { name, remains });
         }
         folder.empty()?;
         Ok(folder)
@@ -385,17 +386,6 @@ fn usable(paths: &Paths) -> Result<(), FolderError> {
         return Err(FolderError::SocketPath { path: last });
     }
     Ok(())
-}
-
-/// How many guests live of a fleet that nobody supervises.
-fn living_guests(spec: &FleetSpec, state: &Path) -> Result<u32, FolderError> {
-    let living = Mark::of(spec, state)
-        .and_then(|mark| orphans::living(Path::new("/"), mark))
-        .map_err(|source| {
-            let name = spec.name.clone();
-            FolderError::Guests { name, source }
-        })?;
-    Ok(u32::try_from(living.len()).unwrap_or(u32::MAX))
 }
 
 fn private_folder(path: &Path) -> Result<(), FolderError> {

@@ -4,15 +4,13 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::control::types::API_VERSION;
+use crate::store::folder::Remains;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     /// Nobody listens on the fleet's control socket.
-    #[error(
-        "nothing supervises the fleet {fleet}: `imgbuild launch --resume {fleet}` resumes it, \
-         `imgbuild rm {fleet}` removes it"
-    )]
-    NotSupervised { fleet: String },
+    #[error("nothing supervises the fleet {fleet}: {}", remains.next_step(fleet))]
+    NotSupervised { fleet: String, remains: Remains },
     /// A process supervises the fleet, and nobody listens on its control socket.
     #[error(
         "process {pid} supervises the fleet {fleet}, but does not listen at {}: it makes a \

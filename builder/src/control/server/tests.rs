@@ -17,8 +17,8 @@ use crate::control::bridge::{Act, Detail, Request, bridge};
 use crate::control::client::{Client, ClientError, Next};
 use crate::control::memory::Processes;
 use crate::control::types::{
-    self, API_VERSION, ActAnswer, ActRequest, Answer, AskRequest, Event, Fleet, Guest, Refusal,
-    Selection, Stage, Totals,
+    self, API_VERSION, ActAnswer, ActRequest, Answer, AskRequest, BurnTotals, Event, Fleet, Guest,
+    Refusal, Selection, Stage, Totals,
 };
 use crate::directories::Directories;
 use crate::guest::{Desired, Phase};
@@ -77,6 +77,7 @@ fn fleet(detail: Detail) -> Fleet {
             restarts: 3,
             unresponsive: 2,
         },
+        burn: BurnTotals::default(),
         guests: match detail {
             Detail::Whole => vec![guest()],
             Detail::Summary => Vec::new(),

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use super::super::spec::SPEC_VERSION;
 use super::paths::SOCKET_PATH_MAX;
+use super::remains::Remains;
 use crate::directories::DirectoriesError;
 use crate::private::PrivateError;
-use crate::units::counted;
 
 /// A fleet's folders could not be made, opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -53,16 +53,12 @@ pub enum FolderError {
     #[error("cannot use a fleet's folder: {0}")]
     Private(#[from] PrivateError),
     /// A supervisor died, and its fleet is still there.
-    #[error(
-        "the supervisor of fleet {name} died, and left {}: `imgbuild launch --resume {name}` \
-         resumes the fleet, `imgbuild rm {}{name}` removes it",
-        counted((*guests).into(), "living guest"), if *guests > 0 { "--force " } else { "" }
-    )]
+    #[error("the supervisor of fleet {name} died: {}", remains.next_step(name))]
     Exists {
         /// The fleet.
         name: String,
-        /// Guests that live.
-        guests: u32,
+        /// What is left of it.
+        remains: Remains,
     },
     /// There is no such fleet.
     #[error("there is no fleet named {name}; fleets: {}", listed(fleets))]
@@ -75,7 +71,7 @@ pub enum FolderError {
     /// What describes the fleet is not usable.
     #[error(
         "{} does not describe the fleet {name}: {reason}; \
-         `imgbuild rm {name}` removes the fleet, with --force if guests of it still run",
+         `imgbuild rm --force {name}` kills guests of it that still run, and removes the fleet",
         path.display()
     )]
     Spec {
@@ -89,7 +85,8 @@ pub enum FolderError {
     /// Another version of imgbuild launched the fleet.
     #[error(
         "{} has version {found}, and this imgbuild knows version {SPEC_VERSION}: \
-         use the imgbuild that launched it, or remove the fleet with `imgbuild rm {name}`",
+         use the imgbuild that launched it; `imgbuild rm --force {name}` kills guests of it that \
+         still run, and removes the fleet",
         path.display()
     )]
     SpecVersion {
