@@ -121,7 +121,7 @@ fn guests_reach_the_host_and_each_other_under_their_own_address() {
     let mut check = env.imgbuild(["check", "--json", "--accel", "tcg", "--canary"]);
     run(check.args(ON_TAPS).arg(&out))
         .succeeds()
-        .shows(&["10.214.0.0/16: links for 32,768 guests"]);
+        .shows(&["10.214.0.0/16: 32,768 links"]);
     assert_eq!(interfaces().len(), 3);
 
     // From the host.
@@ -149,7 +149,8 @@ fn guests_reach_the_host_and_each_other_under_their_own_address() {
     // Another fleet does not get the same addresses, but others.
     let other = || {
         let mut other = env.imgbuild(["launch", "--accel", "tcg", "--no-canary", "--detach"]);
-        other.args(["--name", "g", "--count", "1"]).args(ON_TAPS);
+        other.args(["--name", "g", "--count", "1", "--first", "5"]);
+        other.args(ON_TAPS);
         other.arg(&out);
         other
     };
@@ -159,9 +160,11 @@ fn guests_reach_the_host_and_each_other_under_their_own_address() {
     assert_eq!(addresses(), before);
     run(&mut other()).succeeds();
     let other = Fleet::of(&env, "g");
-    assert!(addresses()[3].ends_with("-0 inet 10.214.0.0/31"));
+    // Tap and link follow the guest's number.
+    let theirs = &addresses()[3];
+    assert!(theirs.ends_with("-5 inet 10.214.0.10/31"), "{theirs}");
     other.wait();
-    other.ssh("g00000", ["status"]).shows(&["id=g00000"]);
+    other.ssh("g00005", ["status"]).shows(&["id=g00005"]);
     run(&mut other.imgbuild(["stop", "--all"])).succeeds();
     other.assert_nothing_left();
     assert_eq!(addresses(), before);
@@ -260,7 +263,7 @@ fn taps_that_cannot_be_had_are_refused_and_leave_nothing() {
             "10.8.0.0/30",
             "exec \"$@\"",
             1,
-            &["links for 2 guests", "10.0.0.0/29"],
+            &["has 2 links", "10.0.0.0/29"],
         ),
         (
             "10.8.0.0/16",

@@ -18,6 +18,7 @@ use crate::report::readiness::{Findings, render};
 use crate::store::claims::Register;
 use crate::trial::fix;
 use crate::trial::readiness::{self, Canaries, Question, Report};
+use crate::units::GuestRange;
 use crate::vmm::Net;
 
 /// Arguments of `check`.
@@ -32,6 +33,11 @@ pub(super) struct Check {
     #[arg(long, value_name = "N", env = "IMGBUILD_GUESTS",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     guests: Option<u32>,
+
+    /// Number of the first guest [default: 0]
+    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true,
+        value_parser = clap::value_parser!(u32).range(..100_000))]
+    first: u32,
 
     #[command(flatten)]
     how: Guests,
@@ -76,6 +82,8 @@ impl Check {
                 "--tap-subnet does not go with --from: it needs the routes of this host".into(),
             ));
         }
+        GuestRange::new(self.first, self.first + self.guests.unwrap_or(1))
+            .map_err(|error| Failure::usage(error.to_string()))?;
         let artifacts = self.artifacts()?;
         let mut host = self.host(context)?;
         if context.interrupt.requested() {
@@ -189,6 +197,7 @@ impl Check {
         let question = Question {
             artifacts,
             guests: self.guests,
+            first: self.first,
             machine: self.how.machine(),
             users: GuestUsers::Apart,
             canaries,

@@ -9,7 +9,6 @@ use super::finding::{Finding, Fix};
 use super::settings::{Knob, Setting};
 use super::snapshot::{Host, Ksm};
 use super::want::{Basis, Want};
-use crate::units::MAX_GUESTS;
 use crate::vmm::{Machine, Sharing};
 
 /// The guests that a host takes.
@@ -74,7 +73,7 @@ pub(crate) fn ceiling(host: &Host, want: &Want) -> Ceiling {
         Sharing::None => &none,
         Sharing::Guest | Sharing::All => &guest,
     };
-    let most = u64::from(MAX_GUESTS);
+    let most = u64::from(want.most());
     let mut resources: Vec<_> = wanted
         .keys()
         .map(|&id| {
@@ -92,9 +91,9 @@ pub(crate) fn ceiling(host: &Host, want: &Want) -> Ceiling {
     Ceiling {
         basis: want.cost.basis,
         resources,
-        none: least(&none),
-        guest: least(&guest),
-        fixed: least(&fixed),
+        none: least(&none, most),
+        guest: least(&guest, most),
+        fixed: least(&fixed, most),
     }
 }
 
@@ -115,9 +114,9 @@ fn by_resource(findings: &[Finding]) -> BTreeMap<&'static str, u64> {
         .collect()
 }
 
-fn least(allowed: &BTreeMap<&'static str, u64>) -> Count {
+fn least(allowed: &BTreeMap<&'static str, u64>, most: u64) -> Count {
     let most = Count {
-        guests: MAX_GUESTS.into(),
+        guests: most,
         first: None,
     };
     allowed
@@ -134,7 +133,7 @@ fn least(allowed: &BTreeMap<&'static str, u64>) -> Count {
 /// The host as `--fix` would leave it for the largest fleet.
 fn fixed(host: &Host, want: &Want) -> Host {
     let want = Want {
-        guests: Some(MAX_GUESTS),
+        guests: Some(want.most()),
         ..*want
     };
     let mut fixed = host.clone();

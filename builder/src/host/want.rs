@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::severity::Severity;
+use crate::units::MAX_GUESTS;
 use crate::vmm::{Accel, Machine, Net, Sharing};
 
 /// Open files that a supervisor holds for each guest: the guest's console and
@@ -18,6 +19,9 @@ pub(crate) const LAUNCHER_FILES_BESIDE: u64 = 48;
 pub(crate) struct Want {
     /// Number of guests; with none given, the question is how many fit.
     pub guests: Option<u32>,
+    /// Number of the first one.
+    #[serde(default)]
+    pub first: u32,
     /// What a guest runs on.
     #[serde(flatten)]
     pub machine: Machine,
@@ -41,6 +45,24 @@ impl Want {
     /// Number of guests that there is to be room for: one at least.
     pub(crate) fn wanted(&self) -> u64 {
         u64::from(self.guests.unwrap_or(1)).max(1)
+    }
+
+    /// How many numbers there are from 0 up to its last guest's: what follows a
+    /// guest's number, such as its user id, is set aside for those before the first
+    /// guest too.
+    pub(crate) fn numbers(&self) -> u64 {
+        u64::from(self.first).saturating_add(self.wanted())
+    }
+
+    /// How many of its guests have something of which there is so much, one for each
+    /// number from 0 on.
+    pub(crate) fn of_numbers(&self, numbers: u64) -> u64 {
+        numbers.saturating_sub(self.first.into())
+    }
+
+    /// Most guests that a fleet which begins so may have.
+    pub(crate) fn most(&self) -> u32 {
+        MAX_GUESTS.saturating_sub(self.first)
     }
 
     /// How much something matters that is felt under KVM alone. What would stop

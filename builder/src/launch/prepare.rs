@@ -32,6 +32,7 @@ pub(super) fn prepare(
     let question = Question {
         artifacts: Some(artifacts),
         guests: Some(options.guests.count()),
+        first: options.guests.begin().get(),
         machine: options.machine,
         users: match options.users {
             Users::Own => GuestUsers::Own,

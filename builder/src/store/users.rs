@@ -36,12 +36,14 @@ pub enum UsersError {
     },
     /// Those that were asked for are not here.
     #[error(
-        "there are no user ids for {} from {base} up: this user namespace has {mapped}; choose \
-         another --run-as-base, or leave it out", counted((*guests).into(), "guest")
+        "guest N would run under user id {base} + N, and this user namespace does not have all of \
+         {}: it has {mapped}; choose another --run-as-base, or leave it out",
+        IdRange::new(*base, *guests)
     )]
     Unmapped {
         /// The first id asked for.
         base: u32,
+        /// Numbers up to the last guest's.
         guests: u32,
         /// The ids that there are, for people.
         mapped: String,
@@ -54,17 +56,25 @@ pub enum UsersError {
     Denied(String),
     /// Other fleets have all there are.
     #[error(
-        "no {guests} consecutive user ids are free; `imgbuild rm FLEET` gives back those of a fleet \
-         that has ended, and --run-as-base 0 runs guests under your own id"
+        "no {guests} consecutive user ids are free, one for each number up to the last guest's; \
+         `imgbuild rm FLEET` gives back those of a fleet that has ended, and --run-as-base 0 runs \
+         guests under your own id"
     )]
-    None { guests: u32 },
+    None {
+        /// Numbers up to the last guest's.
+        guests: u32,
+    },
     /// A fleet has no more.
     #[error(
-        "cannot add guests: the fleet has the user ids {own}, and the next ones, for {}, are in \
-         use or not mapped in this user namespace; launch a second fleet",
-        counted((*guests).into(), "guest")
+        "cannot add guests: the fleet has the user ids {own}, and the next ones, {}, are in use or \
+         not mapped in this user namespace; launch a second fleet",
+        IdRange::new(own.first.saturating_add(own.count), guests.saturating_sub(own.count))
     )]
-    NoMore { own: IdRange, guests: u32 },
+    NoMore {
+        own: IdRange,
+        /// Numbers up to the last guest's.
+        guests: u32,
+    },
 }
 
 /// The user ids for a new fleet of so many guests; `None` if they are to run under
@@ -158,8 +168,10 @@ impl Here {
         let most = self.mapped.most(&self.given);
         let few = (most < guests).then(|| {
             format!(
-                "this user namespace has {}, with {most} in a row that nobody else has",
-                counted(self.mapped.count(), "user id")
+                "this user namespace has {}, with {most} in a row that nobody else has, and a \
+                 fleet whose last guest is number {} takes {guests}",
+                counted(self.mapped.count(), "user id"),
+                guests.saturating_sub(1)
             )
         });
         self.hindrance.clone().or(few)
@@ -302,7 +314,7 @@ mod tests {
         assert_eq!(few().from(65_533, 3, &[]).unwrap(), IdRange::new(65_533, 3));
         let error = few().from(65_534, 3, &[]).unwrap_err().to_string();
         assert!(
-            error.contains("3 guests from 65534 up") && error.contains("0 to 65535"),
+            error.contains("65534 to 65536") && error.contains("0 to 65535"),
             "{error}"
         );
     }

@@ -42,6 +42,8 @@ pub(crate) struct Question<'a> {
     pub artifacts: Option<&'a Artifacts>,
     /// How many guests; how many fit, without.
     pub guests: Option<u32>,
+    /// Number of the first one.
+    pub first: u32,
     /// What a guest runs on.
     pub machine: Choice,
     /// Under which users guests run.
@@ -176,6 +178,7 @@ pub(crate) fn check(
     let memory = recipe.map_or(MEMORY, |recipe| recipe.memory);
     let mut want = Want {
         guests: question.guests,
+        first: question.first,
         machine: question.machine.machine(memory),
         users: question.users,
         cost: assumed(question.machine.accel),

@@ -1,3 +1,4 @@
+use crate::units::MAX_GUESTS;
 use super::*;
 use crate::host::want::{Cost, GuestUsers};
 use crate::units::ByteSize;
@@ -32,6 +33,7 @@ fn stop_ksm(host: &mut Host) {
 fn want(sharing: Sharing) -> Want {
     Want {
         guests: None,
+        first: 0,
         machine: Machine {
             accel: Accel::Kvm,
             sharing,

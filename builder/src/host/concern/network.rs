@@ -1,6 +1,6 @@
 //! Ports for guests behind QEMU's own network, and what taps need.
 
-use super::text::{count, counted};
+use super::text::{count, counted, numbered};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::ports::usable;
 use crate::host::snapshot::Host;
@@ -144,10 +144,7 @@ fn tun(host: &Host, want: &Want) -> Finding {
 }
 
 fn tap_subnet(host: &Host, want: &Want) -> Finding {
-    let need = format!(
-        "links for {}, and no route",
-        counted(want.wanted(), "guest")
-    );
+    let need = format!("links for {}, and no route", numbered(want));
     let taps = match (want.machine.net, &host.network.taps) {
         (Net::User | Net::None, _) => {
             let meaning = "Only guests on taps have addresses of the host's network.";
@@ -173,13 +170,13 @@ fn tap_subnet(host: &Host, want: &Want) -> Finding {
         None => TAP_SUBNET
             .allows(
                 want,
-                Some(taps.links),
-                format!("{subnet}: links for {}", counted(taps.links, "guest")),
+                Some(want.of_numbers(taps.links)),
+                format!("{subnet}: {}", counted(taps.links, "link")),
                 need,
-                "Each guest's link takes two addresses.",
+                "Each guest's link takes two addresses, which follow the guest's number.",
             )
             .with_fix(fix(
-                "choose a larger one with --tap-subnet, such as 10.0.0.0/14",
+                "choose a larger one with --tap-subnet, such as 10.0.0.0/14, or a lower --first",
             )),
     }
 }

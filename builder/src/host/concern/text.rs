@@ -17,6 +17,16 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
+/// For what something is needed that follows a guest's number, such as `1,000
+/// guests`.
+pub(crate) fn numbered(want: &Want) -> String {
+    if want.first == 0 {
+        return counted(want.wanted(), "guest");
+    }
+    let last = count(want.numbers() - 1);
+    format!("the guests' numbers from 0 to {last}")
+}
+
 /// A need, such as `at least 3,020 for 1,000 guests`.
 pub(crate) fn at_least(want: &Want, needed: u64) -> String {
     let guests = counted(want.wanted(), "guest");

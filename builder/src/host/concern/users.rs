@@ -1,7 +1,7 @@
 //! User ids for guests, and files that those ids cannot open.
 
 use super::facts::link::broken;
-use super::text::{count, counted};
+use super::text::{count, counted, numbered};
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::snapshot::Host;
 use crate::host::want::{GuestUsers, Want};
@@ -35,7 +35,7 @@ pub(super) fn are_apart(host: &Host, want: &Want) -> bool {
     want.users == GuestUsers::Apart
         && host.privileged
         && users.missing.is_empty()
-        && users.guests >= want.wanted()
+        && users.guests >= want.numbers()
         && !users.groups_denied
 }
 
@@ -73,7 +73,7 @@ fn kvm_users(host: &Host, want: &Want) -> Finding {
 
 fn user_ids(host: &Host, want: &Want) -> Finding {
     let users = &host.users;
-    let need = format!("one for each of {}", counted(want.wanted(), "guest"));
+    let need = format!("one for each of {}", numbered(want));
     if !host.privileged {
         let meaning = "Guests run under your id: only root can give them others.";
         return USER_IDS.finds(Severity::Ok, "this user's", need, meaning);
@@ -99,7 +99,7 @@ fn user_ids(host: &Host, want: &Want) -> Finding {
             "This process cannot run guests under other ids",
             "give imgbuild these capabilities, such as by a container's --cap-add",
         )
-    } else if users.guests < want.wanted() {
+    } else if users.guests < want.numbers() {
         advice(
             format!(
                 "{namespace} here, {} of them in a row for guests",
@@ -107,7 +107,7 @@ fn user_ids(host: &Host, want: &Want) -> Finding {
             ),
             "This user namespace has too few ids that nobody else has",
             "give it more (subuid(5); lxc.idmap of LXC, or /etc/subuid and /etc/subgid for rootless \
-             Podman), or launch fewer guests",
+             Podman), or launch fewer guests, or with a lower --first",
         )
     } else if users.groups_denied {
         advice(

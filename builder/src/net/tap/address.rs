@@ -55,14 +55,15 @@ impl Link {
 pub enum SubnetError {
     /// It has too few addresses.
     #[error(
-        "the subnet {subnet} for taps has links for {}, not for {}: each takes two addresses; \
-         choose one with --tap-subnet of prefix length {prefix} or less, such as 10.0.0.0/{prefix}",
-        counted(subnet.links(), "guest"), counted(*guests, "guest")
+        "the subnet {subnet} for taps has {}, and a fleet whose last guest is number {} takes {}: \
+         each takes two addresses, and guest 0 has the first; choose one with --tap-subnet of \
+         prefix length {prefix} or less, such as 10.0.0.0/{prefix}, or a lower --first",
+        counted(subnet.links(), "link"), guests.saturating_sub(1), counted(*guests, "link")
     )]
     TooSmall {
         /// The subnet.
         subnet: Subnet,
-        /// Guests that need a link.
+        /// Numbers up to the last guest's, each of which has a link.
         guests: u64,
         /// The longest prefix that has them.
         prefix: u8,

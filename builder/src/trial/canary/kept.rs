@@ -154,6 +154,7 @@ mod tests {
         };
         Want {
             guests: None,
+            first: 0,
             machine: Machine {
                 accel: Accel::Tcg,
                 sharing: Sharing::Guest,
