@@ -69,6 +69,14 @@ impl Reason {
         )
     }
 
+    /// Whether the host had it, so that the same guest may run elsewhere.
+    pub(crate) fn is_of_the_host(&self) -> bool {
+        matches!(
+            self,
+            Self::Spawn(_) | Self::Host(_) | Self::OomKilled | Self::Terminated(_)
+        )
+    }
+
     /// Whether it keeps a guest from being ready, and ends none.
     pub(crate) fn is_delay(&self) -> bool {
         matches!(self, Self::VmmStopped | Self::SlowBoot(_) | Self::Host(_))

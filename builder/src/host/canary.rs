@@ -56,7 +56,16 @@ impl Merging {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     Up(Canary),
-    Down { reason: String },
+    Down { reason: String, fault: Fault },
+}
+
+/// Where the reason lies for which a guest does not come up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The host does not let it start.
+    Host,
+    /// What it is, or what runs its code.
+    Guest,
 }
 
 /// What a fleet needs merging for.
@@ -88,26 +97,36 @@ pub(crate) fn judge(outcome: &Outcome, want: &Want, need: MergingNeed) -> Vec<Fi
             findings.extend(merging(&canary.merging, need));
             findings
         }
-        Outcome::Down { reason } => vec![Finding {
-            id: "canary",
-            severity: Severity::Blocker,
-            value: reason.clone(),
-            need: "ready".to_owned(),
-            meaning: format!(
-                "a guest does not boot here under {}",
-                want.machine.accel.name()
-            ),
-            guests: None,
-            fix: Some(Fix::Manual {
-                needs: Needs::Choice,
-                instruction: match want.machine.accel {
-                    Accel::Kvm => "use --accel tcg, or a host whose KVM runs a guest's kernel",
-                    Accel::Tcg => "fix the recipe or its kernel, and build again",
-                }
-                .to_owned(),
-            }),
-            document: DOCUMENT_MICROVM,
-        }],
+        Outcome::Down { reason, fault } => {
+            let accel = want.machine.accel;
+            let (meaning, instruction) = match (fault, accel) {
+                (Fault::Host, _) => (
+                    "this host does not let a guest start, whatever it is built of".to_owned(),
+                    "give this host what the guest lacked, and check again with --canary",
+                ),
+                (Fault::Guest, Accel::Kvm) => (
+                    format!("a guest does not boot here under {}", accel.name()),
+                    "use --accel tcg, or a host whose KVM runs a guest's kernel",
+                ),
+                (Fault::Guest, Accel::Tcg) => (
+                    format!("a guest does not boot here under {}", accel.name()),
+                    "fix the recipe or its kernel, and build again",
+                ),
+            };
+            vec![Finding {
+                id: "canary",
+                severity: Severity::Blocker,
+                value: reason.clone(),
+                need: "ready".to_owned(),
+                meaning,
+                guests: None,
+                fix: Some(Fix::Manual {
+                    needs: Needs::Choice,
+                    instruction: instruction.to_owned(),
+                }),
+                document: DOCUMENT_MICROVM,
+            }]
+        }
     }
 }
 

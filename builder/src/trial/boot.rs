@@ -13,6 +13,7 @@ use crate::artifact::opened::Artifacts;
 use crate::digest::memo::Memo;
 use crate::directories::Directories;
 use crate::fleet::supervisor::Observation;
+use crate::guest::Reason;
 use crate::host::finding::Severity;
 use crate::host::snapshot::Qemu;
 use crate::host::{concern, kvm};
@@ -72,6 +73,13 @@ pub(crate) enum BootError {
         reason: String,
         console: String,
     },
+    /// The host had it, and not the guest.
+    #[error(
+        "this host does not let a guest start under {}, whatever it is built of: {reason}; \
+         --no-boot keeps the artifacts unverified",
+        accel.name()
+    )]
+    Host { accel: Accel, reason: String },
     /// It is ready, but does not burn.
     #[error(
         "the guest is ready, but does not burn: its counter does not advance ({rounds} rounds); \
@@ -143,7 +151,7 @@ pub(crate) fn verify(
     let artifacts = Artifacts::open(folder).map_err(TrialError::from)?;
     let kvm_unusable = match kvm::access(Path::new("/")) {
         Ok(()) => match attempt(&artifacts, emulator, Accel::Kvm, directories, interrupt) {
-            Err(BootError::Failed { reason, .. }) => {
+            Err(BootError::Failed { reason, .. } | BootError::Host { reason, .. }) => {
                 format!("/dev/kvm opens, but a guest does not boot under it: {reason}")
             }
             Err(error @ BootError::NotBurning { .. }) => {
@@ -196,10 +204,7 @@ fn attempt(
     trial.start_all(&mut listen).map_err(TrialError::from)?;
     let rounds = watch_burn(&mut trial, recipe.burn.duty, interrupt).map_err(TrialError::from)?;
     let member = trial.member();
-    let failure = (!member.is_ready()).then(|| {
-        let reason = member.guest().reason().map(ToString::to_string);
-        reason.unwrap_or_default()
-    });
+    let failure = (!member.is_ready()).then(|| member.guest().reason().cloned());
     trial
         .stop_all(GRACE, &mut |_, _| {})
         .map_err(TrialError::from)?;
@@ -207,7 +212,11 @@ fn attempt(
         return Err(BootError::Interrupted);
     }
     let member = trial.member();
-    if let Some(reason) = failure {
+    if let Some(why) = failure {
+        let reason = why.as_ref().map(ToString::to_string).unwrap_or_default();
+        if why.as_ref().is_some_and(Reason::is_of_the_host) {
+            return Err(BootError::Host { accel, reason });
+        }
         return Err(BootError::Failed {
             accel,
             reason,

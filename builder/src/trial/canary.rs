@@ -12,7 +12,8 @@ use crate::artifact::opened::Artifacts;
 use crate::directories::Directories;
 use crate::fleet::supervisor::Member;
 use crate::fleet::view;
-use crate::host::canary::{Canary, Merging, Outcome};
+use crate::guest::Reason;
+use crate::host::canary::{Canary, Fault, Merging, Outcome};
 use crate::host::snapshot::Ksm;
 use crate::host::want::{Basis, Cost, Want};
 use crate::interrupt::Interrupt;
@@ -84,8 +85,8 @@ pub(crate) fn run(
     if interrupt.requested() {
         return Ok(None);
     }
-    if let Some(reason) = members.iter().find_map(fate) {
-        return Ok(Some(Outcome::Down { reason }));
+    if let Some(member) = members.iter().find(|member| !member.is_ready()) {
+        return Ok(Some(down(member)));
     }
     let (cost, merging) = measured.unwrap_or_else(|error| {
         tracing::warn!("cannot measure what a guest costs, so its cost is assumed: {error}");
@@ -189,8 +190,17 @@ fn unmerged(pid: u32) -> Result<Footprint, SystemError> {
 }
 
 /// Why a guest is not ready, with what it said last.
-fn fate(member: &Member) -> Option<String> {
-    (!member.is_ready()).then(|| view::reason(member.guest()).unwrap_or_default())
+fn down(member: &Member) -> Outcome {
+    let guest = member.guest();
+    let is_of_the_host = guest.reason().is_some_and(Reason::is_of_the_host);
+    Outcome::Down {
+        reason: view::reason(guest).unwrap_or_default(),
+        fault: if is_of_the_host {
+            Fault::Host
+        } else {
+            Fault::Guest
+        },
+    }
 }
 
 /// Watches KSM merge a guest with another, of which it has `alike` pages.

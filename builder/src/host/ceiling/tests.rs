@@ -1,7 +1,7 @@
-use crate::units::MAX_GUESTS;
 use super::*;
 use crate::host::want::{Cost, GuestUsers};
 use crate::units::ByteSize;
+use crate::units::MAX_GUESTS;
 use crate::vmm::{Accel, Net};
 
 const BASE: &str = include_str!(concat!(
