@@ -37,6 +37,7 @@ mod qemu;
 mod rm;
 mod run;
 mod ssh;
+mod suggest;
 mod target;
 mod user;
 mod verify;
@@ -188,7 +189,7 @@ pub fn main() -> ExitCode {
         Err(error) => tracing::warn!("output may wait for a slow reader: {error}"),
     }
     let exit = run(cli.verb, &interrupt).unwrap_or_else(|failure| failure.report(&interrupt));
-    // What failed to leave was told by the verb.
+    // The verb reported what failed to leave.
     let _ = outlet::finish(&interrupt);
     exit.into()
 }
@@ -203,7 +204,7 @@ fn end(error: &clap::Error) -> ! {
         error.exit();
     }
     let said = printable_lines(&error.to_string());
-    // Nobody is left to be told that nobody reads it.
+    // Nobody is left to hear that nobody reads it.
     let _ = if error.use_stderr() {
         io::stderr().write_all(said.as_bytes())
     } else {
@@ -214,7 +215,9 @@ fn end(error: &clap::Error) -> ! {
 
 fn read(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
     let mut command = Cli::command();
-    let matches = command.try_get_matches_from_mut(line)?;
+    let line: Vec<OsString> = line.into_iter().map(Into::into).collect();
+    let matches = command.try_get_matches_from_mut(&line);
+    let matches = matches.map_err(|error| suggest::sift(error, &command, &line))?;
     if let Some((verb, matches)) = matches.subcommand()
         && let Some(launch) = command.find_subcommand_mut(verb)
         && verb == "launch"

@@ -230,7 +230,7 @@ mod tests {
         for path in ["linux.tar.xz", "/usr/src/a:b", "file:x", "/a://b", "a"] {
             assert_eq!(at(path), Ok(Location::Path(path.into())));
         }
-        // Taken for a path, it would be told with what it holds.
+        // Taken for a path, it would be printed with what it holds.
         for neither in [
             "ftp://me:secret@example.org/x",
             "https://me:secret@h:99999/",

@@ -55,7 +55,7 @@ pub(crate) fn launch(
     let users_key = options.ssh_key.as_deref().map(key::read).transpose()?;
     sweep(directories);
     let folder = create(name, directories)?;
-    // What cannot be had is told before guests are tried; another fleet may have
+    // What cannot be had is reported before guests are started; another fleet may have
     // it by then.
     let register = Register::of(directories);
     let likely = options.tap_subnet(&register.look())?;
@@ -163,7 +163,7 @@ fn prepared(
     if interrupt.requested() {
         return Err(LaunchError::Interrupted);
     }
-    // What cannot be had is told before a supervisor of its own is started.
+    // What cannot be had is reported before a supervisor of its own is started.
     site.place()?;
     let journal = Journal::open(&site.folder().journal())?;
     site.spec_mut().unfinished = false;

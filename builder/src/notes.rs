@@ -87,7 +87,7 @@ impl Notes {
     where
         T: Serialize + DeserializeOwned,
     {
-        // What cannot be looked at is told by who wants to know of it.
+        // Who wants to know of it reports what cannot be looked at.
         let Ok(real) = fs::canonicalize(path) else {
             return find(path);
         };
@@ -165,7 +165,7 @@ mod tests {
             self.notes.write(&place, &Note { identity, value }).unwrap();
         }
 
-        /// What is told of the file; 7 is found out again.
+        /// What was found out of the file; 7 is found out again.
         fn answer(&self) -> u32 {
             let found = self.notes.recall(&self.path(), "size", |_| Ok(7));
             found.unwrap_or_else(|never: Infallible| match never {})

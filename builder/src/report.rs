@@ -5,6 +5,7 @@ use anstyle::{AnsiColor, Style};
 pub(crate) mod fleet;
 pub(crate) mod memory;
 pub(crate) mod readiness;
+mod room;
 
 const WIDTH: usize = 80;
 

@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 mod duty;
 mod guests;
 mod instance;
+mod version;
 
 pub use duty::{Duty, DutyError};
 pub use guests::{GuestIndex, GuestIndexError, GuestRange, MAX_GUESTS};
 pub use instance::Instance;
+pub use version::Version;
 
 /// The suffixes of a size, largest first, as powers of two.
 const SUFFIXES: [(char, u32); 4] = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];

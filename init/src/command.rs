@@ -35,7 +35,7 @@ heartbeat, identify: on the console only: ask for a message, end the phase parke
 pub enum Command<'a> {
     /// Lists the commands.
     Help,
-    /// Tells what the guest found and does.
+    /// Prints what the guest found and does.
     Status {
         /// As one JSON object rather than `key=value` words.
         json: bool,

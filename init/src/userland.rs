@@ -181,7 +181,7 @@ pub(crate) struct Program {
     pid: Pid,
     /// What it writes, until it ends.
     output: Output,
-    /// How it ended, until that is told.
+    /// How it ended, until that is printed.
     end: Option<End>,
 }
 
@@ -195,7 +195,7 @@ impl Program {
     /// that there is output to read.
     pub(crate) fn go_on(&mut self, ready: bool, console: &mut Console) {
         self.output.carry(ready, console);
-        // Its end is told behind all that it said.
+        // Its end is printed behind all that it said.
         if self.output.is_over()
             && console.has_room()
             && let Some(end) = self.end.take()

@@ -136,7 +136,7 @@ fn every_answer_is_as_the_schema_says() {
         .succeeds()
         .shows(&["g00001 exited"]);
 
-    lines_that_a_guest_does_not_read_are_told(&env, &schema);
+    lines_that_a_guest_does_not_read_are_reported(&env, &schema);
 
     run(&mut env.imgbuild(["stop", "--all", "--grace", "0s"])).succeeds();
     let events = finish(listening);
@@ -151,7 +151,7 @@ fn every_answer_is_as_the_schema_says() {
 }
 
 /// Stops the VMM of g00000 for good.
-fn lines_that_a_guest_does_not_read_are_told(env: &TestEnv, schema: &Value) {
+fn lines_that_a_guest_does_not_read_are_reported(env: &TestEnv, schema: &Value) {
     let path = "/v1/guests/g00000/console";
     let (status, text) = call(env, "POST", path, "heartbeat\nstatus\n");
     assert_eq!(status, 200, "{text}");

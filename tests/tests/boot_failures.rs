@@ -1,4 +1,4 @@
-//! Guests that do not come up: the reason is told, nothing is left, and the
+//! Guests that do not come up: the reason is reported, nothing is left, and the
 //! previous output stands as it was.
 
 use std::fs;

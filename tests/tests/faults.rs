@@ -123,7 +123,7 @@ fn a_launch_without_room_leaves_nothing() {
 }
 
 #[test]
-fn a_read_only_file_system_is_told_with_the_way_out() {
+fn a_read_only_file_system_is_reported_with_the_way_out() {
     let env = TestEnv::new();
     let small = Tmpfs::mount(&env, "64M");
     let out = small.path.join("tty-burn");
@@ -174,7 +174,7 @@ fn root_is_not_needed() {
 }
 
 #[test]
-fn a_folder_of_somebody_else_is_told_with_the_way_out() {
+fn a_folder_of_somebody_else_is_reported_with_the_way_out() {
     let env = TestEnv::new();
     let kernel = env.artifacts("tty-burn").join("vmlinux");
     let home = env.path().join("home");

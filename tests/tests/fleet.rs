@@ -455,7 +455,7 @@ fn a_process_that_has_a_guests_old_number_is_left_alone() {
 }
 
 #[test]
-fn a_spec_that_cannot_be_read_is_told_and_cleared_by_force() {
+fn a_spec_that_cannot_be_read_is_reported_and_cleared_by_force() {
     let env = TestEnv::new();
     let fleet = Fleet::ready(&env, "f", 1, &[]);
     let pid = fleet.guest(0).pid.unwrap();

@@ -1,5 +1,5 @@
 //! Fleets with guests that end, hang and flood, on hosts that lack something:
-//! what became of each is told, and the others go on.
+//! what became of each is reported, and the others go on.
 //!
 //! Jumps of the host's clock are tested in a guest, by `soak`: no namespace has
 //! a wall clock of its own (time_namespaces(7)), and that of the host is not a
@@ -29,7 +29,7 @@ use imgbuild_tests::{Finished, TestEnv, finish, run, start, wait_until};
 use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, kill_process, prlimit};
 use serde_json::json;
 
-/// Ticks of the clock by which processes' starts are told, in a second: the
+/// Ticks of the clock by which processes' starts are counted, in a second: the
 /// kernel's USER_HZ on x86 (proc_pid_stat(5), field 22).
 const TICKS: u64 = 100;
 /// Longest line of a console that imgbuild keeps, in bytes.
@@ -198,7 +198,7 @@ fn a_qemu_that_does_not_start_costs_its_guest_alone() {
 }
 
 #[test]
-fn part_of_a_fleet_is_told_by_the_exit_code() {
+fn part_of_a_fleet_is_reported_by_the_exit_code() {
     let env = TestEnv::new();
     for (refused, code) in [("g00001", 4), ("g", 1), ("none", 0)] {
         qemu_refuses(&env, refused);
@@ -211,7 +211,7 @@ fn part_of_a_fleet_is_told_by_the_exit_code() {
 }
 
 #[test]
-fn a_stopped_qemu_is_told_and_not_replaced() {
+fn a_stopped_qemu_is_reported_and_not_replaced() {
     let env = TestEnv::new();
     let fleet = Fleet::ready(&env, "f", 2, &["--health", "1s"]);
     let before = fleet.guest(0).pid.unwrap();
@@ -241,7 +241,7 @@ fn a_stopped_qemu_is_told_and_not_replaced() {
 }
 
 #[test]
-fn a_qemu_that_is_stopped_while_it_boots_is_told_and_not_replaced() {
+fn a_qemu_that_is_stopped_while_it_boots_is_reported_and_not_replaced() {
     let env = TestEnv::new();
     let artifacts = env.changed_artifacts(&[("[guest]", "[guest]\nboot_timeout = \"5s\"")]);
     let real = find(QEMU);
@@ -254,7 +254,7 @@ fn a_qemu_that_is_stopped_while_it_boots_is_told_and_not_replaced() {
     with_stand_ins(&env, command.args(["--name", "f", "--count", "2"]));
     run(command.arg(&artifacts)).succeeds();
     let fleet = Fleet::of(&env, "f");
-    let told = fleet.until("it is told", |fleet| !reason(fleet, 1).is_empty());
+    let told = fleet.until("it is reported", |fleet| !reason(fleet, 1).is_empty());
     assert_eq!(reason(&told, 1), "its QEMU is stopped by a signal");
     // Longer than it may take to boot once more.
     sleep(Duration::from_secs(6));
@@ -283,7 +283,7 @@ fn runs_out_of_memory(group: &str) {
 }
 
 #[test]
-fn only_guests_that_the_oom_killer_ended_are_told_so() {
+fn only_guests_that_the_oom_killer_ended_are_reported_so() {
     let env = TestEnv::new();
     let limits = ["--restart", "never", "--memory-max", "768M"];
     let fleet = Fleet::ready(&env, "f", 3, &limits);
@@ -343,7 +343,9 @@ fn a_port_that_is_taken_is_passed_over_or_replaced() {
          hostfwd=tcp:127.0.0.1:{}-:22: Could not set up host forwarding rule",
         ports[0]
     );
-    fleet.until("it is told", |fleet| reason(fleet, 0).starts_with(&said));
+    fleet.until("it is reported", |fleet| {
+        reason(fleet, 0).starts_with(&said)
+    });
     finish(restart).succeeds();
     fleet.wait();
     let after = fleet.ps();
@@ -465,7 +467,7 @@ impl Monitor {
 }
 
 #[test]
-fn a_paused_guest_is_told_and_what_its_monitor_says_is_not_believed() {
+fn a_paused_guest_is_reported_and_what_its_monitor_says_is_not_believed() {
     let env = TestEnv::new();
     let fleet = Fleet::ready(&env, "f", 3, &["--health", "1s"]);
     let before = fleet.ps();
@@ -830,7 +832,7 @@ fn prometheus_is_answered_where_it_asks() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
-    // Taken: told, and nothing stays.
+    // Taken: reported, and nothing stays.
     run(detached(&env, "f", 1).args(["--metrics", &address]))
         .exits(1)
         .says(&["cannot listen on", &address, "--metrics"]);

@@ -111,7 +111,7 @@ fn offline_says_what_is_missing_and_where_it_belongs() {
 }
 
 #[test]
-fn a_wrong_digest_is_told_with_both_values_and_the_file_is_set_aside() {
+fn a_wrong_digest_is_reported_with_both_values_and_the_file_is_set_aside() {
     let served = Served::by(|_, request, _| Answer::serve(b"something else", request));
     let good = served.env.artifacts("tty-idle").join("vmlinux");
     run(&mut served.without_digest(good.to_str().unwrap())).succeeds();
@@ -244,7 +244,7 @@ fn a_redirect_is_followed_and_a_circle_of_them_is_not() {
 }
 
 #[test]
-fn nobody_listening_is_told_with_the_address() {
+fn nobody_listening_is_reported_with_the_address() {
     let served = Served::by(|_, request, kernel| Answer::serve(kernel, request));
     // tcpmux, which nobody serves.
     let mut command = served.without_digest("http://127.0.0.1:1/vmlinux");

@@ -1,4 +1,4 @@
-//! Recipe files: what is wrong with them is told, what they pack is packed.
+//! Recipe files: what is wrong with them is reported, what they pack is packed.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -28,7 +28,7 @@ fn build(env: &TestEnv, recipe: &str) -> Finished {
 }
 
 #[test]
-fn each_wrong_value_is_told_with_file_key_and_rule() {
+fn each_wrong_value_is_reported_with_file_key_and_rule() {
     let env = TestEnv::new();
     build(&env, &good()).succeeds();
     let before = Tree::of(&env.path().join("out/mine"));
@@ -124,7 +124,7 @@ fn refused(env: &TestEnv, good: &str, from: &str, to: &str, said: &[&str]) {
 }
 
 #[test]
-fn what_is_no_recipe_is_told_with_its_line() {
+fn what_is_no_recipe_is_reported_with_its_line() {
     let env = TestEnv::new();
     for (recipe, said) in [
         (
@@ -153,7 +153,7 @@ fn what_is_no_recipe_is_told_with_its_line() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_told_with_its_key() {
+fn a_file_that_is_not_there_is_reported_with_its_key() {
     let env = TestEnv::new();
     let file = good() + "\n[[files]]\npath = \"/etc/motd\"\nsource = \"motd\"\n";
     build(&env, &file)

@@ -136,7 +136,7 @@ fn canaries_merge_after_fix_and_restore_puts_everything_back() {
     said.says(&["/sys/kernel/mm/ksm/run: 0 → 1"]);
     assert_eq!(now()["run"].trim(), "1");
     assert_eq!(finding(&fixed, "ksm-run")["severity"], "ok");
-    // What was told of --fix has come true, and two guests' pages really merge.
+    // What was said of --fix has come true, and two guests' pages really merge.
     assert_eq!(finding(&fixed, "canary-merge")["severity"], "ok", "{fixed}");
     let guests = fixed["ceiling"]["guest"]["guests"].as_u64().unwrap();
     assert!(

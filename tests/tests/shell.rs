@@ -425,7 +425,7 @@ fn the_command_runs_on_the_disk_and_ends_before_it_is_unmounted() {
 }
 
 #[test]
-fn the_end_of_the_command_is_told() {
+fn the_end_of_the_command_is_reported() {
     let env = TestEnv::new();
     let out = with_command(&env, &["/bin/sh", "-c", "echo done; exit 3"]);
     let overlay = out.join("overlays/00000.qcow2");
@@ -506,7 +506,7 @@ fn equal_archives_give_equal_disks_whoever_builds() {
 }
 
 #[test]
-fn what_cannot_be_built_is_told_with_what_would_help() {
+fn what_cannot_be_built_is_reported_with_what_would_help() {
     let env = TestEnv::new();
     run(&mut env.imgbuild(["build", "debian-shell", "--no-boot"]))
         .exits(2)

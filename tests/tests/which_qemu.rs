@@ -76,7 +76,7 @@ fn a_fleet_runs_on_the_qemu_that_was_named_until_its_end() {
     assert_eq!(pid(&fleet, 0), first);
     assert_eq!(shown(pid(&fleet, 1)), both);
 
-    // One in its place is told by whoever starts a guest on it.
+    // One in its place is reported by whoever starts a guest on it.
     let next = env.path().join("next");
     let mut bytes = fs::read(&copy).unwrap();
     bytes.push(0);
@@ -112,7 +112,7 @@ fn a_fleet_runs_on_the_qemu_that_was_named_until_its_end() {
 }
 
 #[test]
-fn a_qemu_that_guests_users_cannot_reach_is_told_before_any_is_started() {
+fn a_qemu_that_guests_users_cannot_reach_is_reported_before_any_is_started() {
     let (env, copy) = with_copy("vmm");
     fs::set_permissions(env.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let closed = format!("the folder {} has mode 0700", env.path().display());

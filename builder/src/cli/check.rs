@@ -180,7 +180,7 @@ impl Check {
         let chosen = self.how.tap_subnet()?;
         Ok((self.how.net == Net::Tap).then(|| {
             chosen.unwrap_or_else(|| {
-                // Where there are none, what is in the way is told.
+                // Where there are none, the report says what is in the way.
                 let others = Register::of(&context.directories).look();
                 tap::choose(others.taps(), 1).unwrap_or(Subnet::FOR_TAPS)
             })

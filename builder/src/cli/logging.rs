@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dropped_messages_are_told_as_messages_are() {
+    fn dropped_messages_are_reported_as_messages_are() {
         let text = |format, messages| String::from_utf8(loss(format, messages)).unwrap();
         assert_eq!(
             text(LogFormat::Text, 1),

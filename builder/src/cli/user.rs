@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::{Uid, User, geteuid, initgroups, setgid, setuid};
 
 /// What of root's environment is the user's as well: how things are shown, and
-/// what imgbuild was told.
+/// what imgbuild was asked to do.
 const KEPT: [&str; 6] = ["PATH", "TERM", "LANG", "NO_COLOR", "COLUMNS", "TZ"];
 const KEPT_PREFIXES: [&str; 2] = ["LC_", "IMGBUILD_"];
 

@@ -74,7 +74,7 @@ pub(crate) enum Request {
     },
 }
 
-/// How much of a fleet is told.
+/// How much of a fleet an answer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Detail {
     /// All, with each of its guests.

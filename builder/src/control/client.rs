@@ -102,7 +102,7 @@ impl Client {
         self.post(path, request)?.document()
     }
 
-    /// Has the fleet be of `count` guests; returns when they are told.
+    /// Has the fleet be of `count` guests; returns when they were asked to.
     pub(crate) fn scale(&self, count: u32) -> Result<ActAnswer, ClientError> {
         self.post("scale", &ScaleRequest { count })?.document()
     }

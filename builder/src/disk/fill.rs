@@ -92,7 +92,7 @@ pub(crate) fn fill(
             kind: FileType::Directory,
             attributes: folder.attributes,
             size,
-            // More than fit are told by 1 (`dir_nlink`).
+            // More than fit are counted as 1 (`dir_nlink`).
             links: if folder.links < LINKS_MAX {
                 folder.links
             } else {

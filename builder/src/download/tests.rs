@@ -350,7 +350,7 @@ fn two_at_once_download_once() {
 }
 
 #[test]
-fn what_lets_the_user_in_is_sent_and_never_told() {
+fn what_lets_the_user_in_is_sent_and_never_printed() {
     let server = Server::start(|request| match &*request.path {
         "/file?token=secret" => {
             b"HTTP/1.1 302 Found\r\nLocation: /moved?signature=secret\r\n\r\n".to_vec()

@@ -208,7 +208,7 @@ fn reasons(error: &(dyn Error + 'static)) -> String {
 fn said(error: &(dyn Error + 'static)) -> String {
     let text = error.to_string();
     match error.downcast_ref().and_then(reqwest::Error::url) {
-        // What was asked for is told beside it; where a redirect led may help.
+        // What was asked for is named beside it; where a redirect led may help.
         Some(url) => text.replace(url.as_str(), &Address::of(url).to_string()),
         None => text,
     }

@@ -38,7 +38,7 @@ pub(crate) enum RemoveError {
          rm --force {name}` kills them", counted(*living, "living guest")
     )]
     Living { name: String, living: u64 },
-    /// It cannot be told which guests are its.
+    /// It is not known which guests are its.
     #[error(
         "cannot find out from {} which processes are guests of fleet {name}: `imgbuild rm --force \
          {name}` ends those that its journal names, and removes the fleet; look for others then \

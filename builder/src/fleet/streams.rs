@@ -8,7 +8,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::control::types::Event;
 use crate::units::GuestIndex;
 
-/// Those who listen. One who reads too slowly loses events, and is told how
+/// Those who listen. One who reads too slowly loses events, and reads how
 /// many.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_listener_is_told_what_it_lost() {
+    fn a_slow_listener_reads_what_it_lost() {
         let mut streams = Streams::default();
         let (slow, mut slowly) = channel(2);
         let (gone, listener) = channel(2);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_console_is_told_to_those_who_listen_to_it() {
+    fn a_console_reaches_those_who_listen_to_it() {
         let mut streams = Streams::default();
         let (lines, mut listener) = channel(1);
         streams.add_console(guest(7), lines);

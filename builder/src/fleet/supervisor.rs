@@ -138,7 +138,7 @@ pub struct Supervisor {
     /// Guests whose CPU class the kernel did not take, and when to try again.
     unclassed: VecDeque<GuestIndex>,
     classify_at: Instant,
-    /// The fleet's sockets are gone, and its caller was not told yet.
+    /// The fleet's sockets are gone, and its caller does not know yet.
     sockets_gone: bool,
     oom_kills: OomKills,
     jitter: Jitter,

@@ -12,7 +12,7 @@ use crate::control::types::{self, API_VERSION, Stage};
 use crate::guest::{Guest, Phase};
 use crate::units::Duty;
 
-/// The fleet, as far as it is to be told.
+/// The fleet, in the detail asked for.
 pub(crate) fn fleet(
     supervisor: &Supervisor,
     stage: Stage,

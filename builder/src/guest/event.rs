@@ -58,7 +58,7 @@ pub enum Action {
     Ask,
     /// Answer with [`Event::Chance`] at once. Without an answer this comes again.
     Measure,
-    /// Ask its VMM how its machine is; what comes of it may be told by
+    /// Ask its VMM how its machine is; what comes of it may arrive as
     /// [`Event::MachineState`].
     Inspect,
     /// Send `poweroff` to its console.

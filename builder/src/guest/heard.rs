@@ -53,7 +53,7 @@ impl Guest {
         let is_ready = match (&mut *stage, message) {
             (Stage::Booting(boot), Some(Message::Ready { .. })) => {
                 self.ready_after = Some(now.saturating_duration_since(boot.started));
-                // What kept it is over; why it was started again is still told.
+                // What kept it is over; why it was started again stays.
                 self.reason = (self.reason.take()).filter(|reason| !reason.is_delay());
                 true
             }

@@ -127,7 +127,7 @@ impl Default for State {
 }
 
 impl State {
-    /// A VMM was started or adopted, and has told nothing.
+    /// A VMM was started or adopted, and has said nothing.
     pub(super) fn alive(stage: Stage) -> Self {
         Self::Alive {
             stage,

@@ -470,7 +470,7 @@ fn a_guest_that_starves_while_it_boots_is_left_to_boot() {
     assert_eq!(bench.guest.ready_after(), Some(BOOT * 99));
     assert_eq!(bench.ticks_after(HEALTH), Some(Action::Ask));
 
-    // One that is not kept for long is told by why it was started again.
+    // One that is not kept for long has the reason for which it was started again.
     let mut bench = booting_again();
     bench.says(READY);
     assert_eq!(*bench.reason(), Reason::Ended(End::Code(1)));

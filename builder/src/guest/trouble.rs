@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_that_is_short_of_something_is_told_by_its_words() {
+    fn a_host_that_is_short_of_something_is_known_by_its_words() {
         for errno in [
             Errno::NOSPC,
             Errno::DQUOT,

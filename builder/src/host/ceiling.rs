@@ -107,6 +107,26 @@ impl Ceiling {
     }
 }
 
+/// What a resource is, for those who do not know its name.
+pub(crate) fn in_words(id: &str) -> &'static str {
+    match id {
+        "memory" => "memory left for guests",
+        "memory-cgroup" => "memory of this control group",
+        "overcommit" => "memory the kernel promises",
+        "pid-max" => "process ids on this host",
+        "threads-max" => "threads on this host",
+        "cgroup-pids" => "tasks of this control group",
+        "user-processes" => "processes of this user",
+        "open-files" => "files the supervisor may open",
+        "file-max" => "open files on this host",
+        "ports" => "free ports of the loopback",
+        "tap-subnet" => "addresses of the taps' subnet",
+        "disk" => "disk space for overlays",
+        "sockets" => "inodes for sockets",
+        _ => "",
+    }
+}
+
 fn by_resource(findings: &[Finding]) -> BTreeMap<&'static str, u64> {
     findings
         .iter()

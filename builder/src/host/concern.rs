@@ -32,7 +32,7 @@ mod tuner;
 mod unseen;
 mod users;
 
-/// All concerns, in the order in which findings that matter alike are told.
+/// All concerns, in the order in which findings that matter alike are listed.
 const CONCERNS: [fn(&Host, &Want) -> Vec<Finding>; 17] = [
     kvm::judge,
     kvm_costs::judge,

@@ -17,6 +17,7 @@ mod machine;
 mod measure;
 pub(crate) mod probe;
 mod prober;
+mod remedy;
 mod step;
 #[cfg(test)]
 mod tcg;
@@ -25,6 +26,7 @@ pub(crate) use access::access;
 pub(crate) use measure::take;
 pub(crate) use prober::PROBE_VERB;
 pub(crate) use prober::Prober;
+pub(crate) use remedy::Remedy;
 pub(crate) use step::Step;
 
 /// Looks at KVM below `root`, with what came of a probe.

@@ -63,20 +63,20 @@ pub(crate) fn keep_free(total: Option<u64>) -> u64 {
     total.map_or(MOST, |total| (total / 10).min(MOST))
 }
 
-/// Which of the OOM killer's kills are told of, each for one process.
+/// Which of the OOM killer's kills are reported, each for one process.
 #[derive(Debug)]
 pub(crate) struct OomKills {
     reported: u64,
 }
 
 impl OomKills {
-    /// None of the `counted` so far is to be told of.
+    /// None of the `counted` so far is to be reported.
     pub(crate) fn after(counted: u64) -> Self {
         Self { reported: counted }
     }
 
     /// Whether one of the `counted` is left for a process that SIGKILL ended; it
-    /// is told of from here on.
+    /// is reported from here on.
     pub(crate) fn take(&mut self, counted: u64) -> bool {
         let is_left = self.reported < counted;
         self.reported += u64::from(is_left);

@@ -9,6 +9,7 @@ use super::fragment::{self, Fragment, FragmentError, Place, Setting, Value};
 use super::kconfig;
 use super::make::Make;
 use crate::process::ProcessError;
+use crate::units::Version;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -84,38 +85,26 @@ impl fmt::Display for Overruled {
     }
 }
 
-/// A kernel's version, but for what is only fixed in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(u32, u32);
-
 /// The first kernel with all that imgbuild's own fragments set: `CONFIG_SLUB_TINY`
 /// came with it.
 const OLDEST: Version = Version(6, 2);
 
-impl Version {
-    /// What the `Makefile` of a source says.
-    fn of(source: &Path) -> Option<Self> {
-        let makefile = fs::read_to_string(source.join("Makefile")).ok()?;
-        let number = |name| {
-            let mut lines = makefile.lines();
-            let value = lines.find_map(|line| line.strip_prefix(name)?.trim().strip_prefix('='));
-            value?.trim().parse().ok()
-        };
-        Some(Self(number("VERSION")?, number("PATCHLEVEL")?))
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Linux {}.{}", self.0, self.1)
-    }
+/// The version that the `Makefile` of a kernel's source says.
+fn version_of(source: &Path) -> Option<Version> {
+    let makefile = fs::read_to_string(source.join("Makefile")).ok()?;
+    let number = |name| {
+        let mut lines = makefile.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.trim().strip_prefix('='));
+        value?.trim().parse().ok()
+    };
+    Some(Version(number("VERSION")?, number("PATCHLEVEL")?))
 }
 
 fn remedy(version: Option<Version>) -> String {
     match version {
         Some(version) if version < OLDEST => format!(
-            "it is {version}, and imgbuild's fragments need {OLDEST} or later: give a newer source \
-             with --kernel-source, or fragments for this one with --kernel-config"
+            "it is Linux {version}, and imgbuild's fragments need Linux {OLDEST} or later: give a \
+             newer source with --kernel-source, or fragments for this one with --kernel-config"
         ),
         _ => "correct or drop the lines".to_owned(),
     }
@@ -138,7 +127,7 @@ pub(crate) fn configure(make: &Make<'_>, settings: &[Setting]) -> Result<String,
         |source| ConfigError::Io { path, source }
     };
     let symbols = kconfig::symbols(make.source).map_err(failed(make.source))?;
-    check_defined(settings, &symbols, || Version::of(make.source))?;
+    check_defined(settings, &symbols, || version_of(make.source))?;
     make.run(["tinyconfig"], |_| {})?;
     let path = make.output.join(".config");
     append(&path, settings).map_err(failed(&path))?;
@@ -244,11 +233,11 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_is_too_old_is_told_by_its_version() {
+    fn a_source_that_is_too_old_is_known_by_its_version() {
         let source = tempfile::tempdir().unwrap();
         let told = |makefile: &str| {
             fs::write(source.path().join("Makefile"), makefile).unwrap();
-            let version = || Version::of(source.path());
+            let version = || version_of(source.path());
             let wanted = settings("CONFIG_SLUB_TINY=y\n");
             let error = check_defined(&wanted, &BTreeSet::new(), version).unwrap_err();
             error.to_string()

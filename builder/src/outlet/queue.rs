@@ -49,7 +49,7 @@ impl Queue {
     }
 
     /// Adds a piece, or drops it: once one was dropped, the next are as well
-    /// until half of the room is free, so that a gap is told once.
+    /// until half of the room is free, so that a gap is reported once.
     pub(super) fn offer(&mut self, stream: Stream, piece: Vec<u8>) {
         let has_room = self.bytes + piece.len() <= self.room;
         let loss = self.loss(stream);
@@ -67,7 +67,7 @@ impl Queue {
     }
 
     /// The piece that is next. Where the rest leaves room, what was dropped is
-    /// told behind it: in its place, since nothing came after it.
+    /// reported behind it: in its place, since nothing came after it.
     pub(super) fn take(&mut self) -> Option<(Stream, Vec<u8>)> {
         let (stream, piece) = self.pieces.pop_front()?;
         self.bytes -= piece.len();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_told_once_and_where_it_is() {
+    fn a_gap_is_reported_once_and_where_it_is() {
         let mut queue = Queue::new(4 * PIECE);
         report(&mut queue);
         for byte in *b"abcdEF" {

@@ -22,7 +22,7 @@ impl NodeMask {
     /// Has the calling thread, and what it forks or execs, take memory from
     /// this node alone (`MPOL_BIND`); async-signal-safe.
     pub(crate) fn bind(&self) -> io::Result<()> {
-        // One more than there are: the kernel reads one bit less than told.
+        // One more than there are: the kernel reads one bit less than it is given.
         let bits = NODES + 1;
         // SAFETY: set_mempolicy(2) reads `NODES` bits from the mask, which has
         // as many, and touches no memory of the caller's else.

@@ -107,7 +107,7 @@ fn default_mode() -> String {
     "0644".to_owned()
 }
 
-/// Collects broken rules, so that all are told at once.
+/// Collects broken rules, so that all are reported at once.
 #[derive(Default)]
 struct Rules {
     broken: Vec<String>,

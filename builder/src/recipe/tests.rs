@@ -199,7 +199,7 @@ fn each_wrong_field_is_named_with_value_and_rule() {
 }
 
 #[test]
-fn every_broken_rule_is_told_at_once() {
+fn every_broken_rule_is_reported_at_once() {
     let text = GOOD
         .replace("duty = 50", "duty = 500")
         .replace("64MiB", "1MiB");

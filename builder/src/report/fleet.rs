@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_is_told_in_a_line_and_a_table() {
+    fn a_fleet_is_listed_in_a_line_and_a_table() {
         let mut fleet = fleet();
         assert_eq!(
             headline(&fleet),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_told_in_two_units() {
+    fn a_time_is_printed_in_two_units() {
         for (seconds, text) in [
             (0.0, "0s"),
             (59.9, "59s"),

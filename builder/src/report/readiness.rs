@@ -4,14 +4,11 @@ use std::fmt::Write as _;
 
 use anstyle::AnsiColor;
 
-use super::{Colour, wrapped};
-use crate::host::ceiling::Ceiling;
+use super::{Colour, room, wrapped};
 use crate::host::finding::{Finding, Severity};
-use crate::host::want::Basis;
 use crate::text::printable;
 use crate::trial::readiness::Report;
-use crate::units::{MAX_GUESTS, counted, grouped};
-use crate::vmm::Sharing;
+use crate::units::counted;
 
 /// Columns of a severity and of a finding's name.
 const SEVERITY: usize = 9;
@@ -44,7 +41,7 @@ pub(crate) fn render(report: &Report, listed: Findings, colour: Colour) -> Strin
         let _ = writeln!(text, "ok: {}; -v lists them", counted(fine, "finding"));
     }
     text.push('\n');
-    text.push_str(table(&report.ceiling, report.want.machine.sharing).trim_end());
+    text.push_str(room::table(&report.ceiling, &report.want).trim_end());
     text
 }
 
@@ -90,41 +87,6 @@ pub(crate) fn entry(finding: &Finding, colour: Colour) -> String {
         }
         let _ = writeln!(text, "{}", wrapped(finding.document, indent));
     }
-    text
-}
-
-/// How many guests each resource allows.
-fn table(ceiling: &Ceiling, sharing: Sharing) -> String {
-    let mark = |column| if column == sharing { "*" } else { "" };
-    let basis = match ceiling.basis {
-        Basis::Measured => "measured here",
-        Basis::Assumed => "assumed, not measured here",
-    };
-    let mut text = format!(
-        "{:<24}{:>12}{:>12}{:>14}\n",
-        "guests that fit",
-        format!("none{}", mark(Sharing::None)),
-        match sharing {
-            Sharing::All => "all*".to_owned(),
-            Sharing::None | Sharing::Guest => format!("guest{}", mark(Sharing::Guest)),
-        },
-        "after --fix"
-    );
-    let most = u64::from(MAX_GUESTS);
-    for resource in &ceiling.resources {
-        let columns = [resource.none, resource.guest, resource.fixed];
-        // What never ends before the numbers of guests do says nothing.
-        if columns.iter().all(|guests| *guests >= most) {
-            continue;
-        }
-        let [none, guest, fixed] = columns.map(|guests| grouped(guests.min(most)));
-        let _ = writeln!(text, "{:<24}{none:>12}{guest:>12}{fixed:>14}", resource.id);
-    }
-    let _ = writeln!(
-        text,
-        "* --sharing {}; a guest's cost is {basis}",
-        sharing.name()
-    );
     text
 }
 

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_for_a_machine_are_told_by_its_vmm_s_id() {
+    fn threads_for_a_machine_are_known_by_its_vmm_s_id() {
         let threads = |names: &[&str]| {
             let names = names.iter().map(|name| format!("{name}\n"));
             count_threads(names, 184)

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn merged_pages_are_summed_and_what_makes_no_sense_is_told() {
+    fn merged_pages_are_summed_and_what_makes_no_sense_is_reported() {
         let root = tempfile::tempdir().unwrap();
         let process = root.path().join("7");
         fs::create_dir(&process).unwrap();

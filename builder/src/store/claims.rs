@@ -212,7 +212,7 @@ impl Register {
         let recorded = self.existing().map(|folder| Record::read(&folder, RECORD));
         let mut claims = match recorded {
             Some(Ok(record)) => record.claims,
-            // Who is to choose is told.
+            // Who is to choose hears of it.
             Some(Err(_)) | None => Vec::new(),
         };
         claims.retain(|claim| claim.lives(None));

@@ -136,7 +136,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Removes a folder in this one whose process is gone before it told of a
+    /// Removes a folder in this one whose process is gone before it wrote of a
     /// fleet: of guests on trial, or of a launch.
     pub(crate) fn sweep(name: &str, within: &Private) -> Result<(), FolderError> {
         let path = within.path().join(name);

@@ -93,7 +93,7 @@ mod tests {
             gateway: Some(Ipv4Addr::new(10, 213, 0, 4)),
         };
         assert_eq!(address(Net::Tap), Some(expected));
-        // What a guest is told, it reads back.
+        // A guest reads back what it is given.
         let identity = create(guest, Some(expected), None, Duration::ZERO).unwrap();
         let blob = identity.encode();
         let read = Identity::decode(blob.as_slice()).unwrap();

@@ -92,7 +92,7 @@ impl Journal {
     /// Opens a journal to go on with it; makes one that is not there.
     ///
     /// A wrong last line is cut off. A wrong line before others is moved to
-    /// `journal.damaged`, with all that follows it. Both are told as warnings.
+    /// `journal.damaged`, with all that follows it. Both are logged as warnings.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -128,7 +128,7 @@ impl Journal {
     }
 
     /// Records what is to outlive a power cut too: what a user asked for. All of
-    /// it or nothing: who is told that it failed finds none of it done later.
+    /// it or nothing: who reads that it failed finds none of it done later.
     pub fn append_durably(
         &mut self,
         records: impl IntoIterator<Item = Record>,

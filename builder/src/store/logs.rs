@@ -138,7 +138,7 @@ struct Changes {
 }
 
 impl Changes {
-    /// A log that comes or goes is told by its folder, one that grows by itself:
+    /// A log that comes or goes is noticed by its folder, one that grows by itself:
     /// the folder would tell of every guest's.
     fn of(path: &Path) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
@@ -156,7 +156,7 @@ impl Changes {
         }
     }
 
-    /// Takes what was told; whether the folder is gone, and its watch with it.
+    /// Takes what was noticed; whether the folder is gone, and its watch with it.
     fn take(&self) -> io::Result<bool> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);

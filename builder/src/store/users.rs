@@ -144,7 +144,7 @@ struct Here {
 impl Here {
     fn read() -> Self {
         let root = Path::new("/");
-        // What cannot be seen is told by `imgbuild check`.
+        // `imgbuild check` reports what cannot be seen.
         let mut unseen = Vec::new();
         let mut source = Source::new(root, &mut unseen);
         let missing = user_ids::missing_capabilities();

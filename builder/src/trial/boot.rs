@@ -123,7 +123,7 @@ pub(crate) fn emulator(
     let program = program
         .ok_or_else(Program::missing)
         .map_err(TrialError::from)?;
-    // That it fails is told as of any other tool.
+    // That it fails is reported as of any other tool.
     let failed = |error| match error {
         ProcessError::Interrupted { .. } => BootError::Interrupted,
         other => TrialError::from(other).into(),

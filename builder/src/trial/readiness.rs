@@ -344,14 +344,22 @@ fn verdict(report: &Report) -> String {
     if let Some(recipe) = &report.recipe {
         let _ = write!(text, " of {recipe}");
     }
-    if let Some(first) = count.first {
-        let _ = write!(text, "; {first} stops the next one");
+    match count.first {
+        Some(first) => {
+            let _ = write!(
+                text,
+                "; the limit is {} ({first})",
+                ceiling::in_words(first)
+            );
+        }
+        None => text.push_str(", as many as a fleet may have"),
     }
     if ceiling.fixed.guests > count.guests {
-        let _ = write!(text, "; after --fix {}", grouped(ceiling.fixed.guests));
+        let fixed = grouped(ceiling.fixed.guests);
+        let _ = write!(text, "; `imgbuild check --fix` makes it {fixed}");
     }
     if ceiling.basis == Basis::Assumed {
-        text.push_str("; costs are assumed, --canary measures them");
+        text.push_str("; what a guest costs is assumed, `imgbuild check --canary` measures it");
     }
     text
 }

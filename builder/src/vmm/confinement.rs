@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_users_cannot_open_is_told_with_its_mode() {
+    fn a_device_that_users_cannot_open_is_reported_with_its_mode() {
         let folder = tempfile::tempdir().unwrap();
         let device = folder.path().join("kvm");
         let error = || device_for_users(&device).unwrap_err().to_string();
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_in_the_child_is_told() {
+    fn what_is_refused_in_the_child_is_reported() {
         let refuse = || Err(io::Error::from_raw_os_error(1));
         let confinement = Confinement {
             extra: Some(&refuse),

@@ -92,7 +92,7 @@ pub(crate) enum More {
 pub(crate) struct Running {
     pid: Pid,
     pidfd: OwnedFd,
-    /// Of a VMM that this process started; the end of another one's is told by
+    /// Of a VMM that this process started; the end of another one's is noticed by
     /// its pidfd alone.
     child: Option<Child>,
     console: UnixStream,

@@ -5,7 +5,7 @@ use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// Words of the stack that are looked at, and addresses that are told.
+/// Words of the stack that are looked at, and addresses that are printed.
 const WORDS_MAX: usize = 256;
 const CALLERS_MAX: usize = 8;
 

@@ -29,7 +29,7 @@ pub(super) struct Body {
     pub(super) interrupt: Interrupt,
     /// What has come and was not taken yet.
     pub(super) buffer: Vec<u8>,
-    /// Bytes of the body, where the head told.
+    /// Bytes of the body, where the head says so.
     pub(super) length: Option<usize>,
 }
 

@@ -58,7 +58,7 @@ impl Body for Answer {
         let piece = match self.get_mut() {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(std::mem::take(bytes))),
-            // What was sent before the end is still told. The connection's task
+            // What was sent before the end still arrives. The connection's task
             // is woken by the change, so nothing is polled for it here.
             Self::Stream { next, stopping } => match next(context) {
                 Poll::Pending if *stopping.borrow() => Poll::Ready(None),

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told_which_there_are() {
+    fn another_version_is_answered_with_those_there_are() {
         for path in ["/v2/fleet", "/v0", "/v99999999999999999999/x"] {
             let refusal = Route::of(&Method::GET, path).unwrap_err();
             assert_eq!(refusal.status, StatusCode::NOT_FOUND);

@@ -36,7 +36,7 @@ struct Served {
     metrics: std::net::SocketAddr,
     /// Lets an act through; `Act::Stop` waits for it.
     go: mpsc::Sender<()>,
-    /// Told when who attended went away.
+    /// Sent to when who attended went away.
     left: mpsc::Receiver<()>,
     /// Held by the supervisor while it lives.
     end: mpsc::Sender<()>,
@@ -400,7 +400,7 @@ fn an_interrupt_ends_a_wait() {
 }
 
 #[test]
-fn a_bad_request_is_told_what_is_wrong() {
+fn a_bad_request_is_answered_with_what_is_wrong() {
     let served = Served::new();
     let endless = format!(r#"{{"guests":{{"these":["{}"]}}}}"#, "g".repeat(BODY_MAX));
     for (method, path, body, code, part) in [
@@ -659,7 +659,7 @@ fn the_end_finishes_what_is_under_way() {
 }
 
 #[test]
-fn a_supervisor_that_ended_is_told() {
+fn a_supervisor_that_ended_is_reported() {
     let mut served = Served::new();
     served.end.send(()).unwrap();
     // The first request finds it ending, the next finds it gone.

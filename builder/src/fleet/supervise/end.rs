@@ -61,7 +61,7 @@ impl Fleet<'_> {
         asks.give_up();
         drop(journal);
         supervisor.into_site().remove();
-        // Who waits for the end is told when nothing is left.
+        // Who waits for the end is answered when nothing is left.
         changes.finish();
         drop((streams, inbox));
         server.stop();

@@ -36,7 +36,7 @@ pub(crate) struct Written {
     pub by_any: bool,
     /// The folder of sockets, or the socket that was named, is gone or moved.
     pub sockets_gone: bool,
-    /// There is more to be told than one turn takes.
+    /// There is more news than one turn takes.
     pub more: bool,
 }
 
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_that_go_are_told_with_their_folder_or_without() {
+    fn sockets_that_go_are_reported_with_their_folder_or_without() {
         type Tidy = fn(&Path);
         let tidied: [Tidy; 4] = [
             |folder| fs::remove_file(folder.join("control")).unwrap(),

@@ -287,7 +287,7 @@ fn ksm_is_waited_for_while_it_merges() {
 }
 
 #[test]
-fn what_holds_guests_back_is_told_in_figures() {
+fn what_holds_guests_back_is_reported_in_figures() {
     let table = [
         (
             Delay::Parallel { booting: 3 },

@@ -91,6 +91,32 @@ fn what_ends_first_is_named_and_comes_first() {
 }
 
 #[test]
+fn every_resource_has_words_for_those_who_do_not_know_its_name() {
+    for net in [Net::User, Net::Tap] {
+        let want = Want {
+            machine: Machine {
+                net,
+                ..want(Sharing::Guest).machine
+            },
+            ..want(Sharing::Guest)
+        };
+        let host = host(|host| host.memory.overcommit = Some(2));
+        for resource in ceiling(&host, &want).resources {
+            assert_ne!(in_words(resource.id), "", "{}", resource.id);
+        }
+    }
+}
+
+#[test]
+fn a_fleet_that_begins_far_up_has_few_numbers_left() {
+    let want = Want {
+        first: MAX_GUESTS - 3,
+        ..want(Sharing::Guest)
+    };
+    assert_eq!(ceiling(&host(|_| {}), &want).guest.guests, 3);
+}
+
+#[test]
 fn the_fleet_asked_for_makes_no_difference() {
     let host = host(|host| {
         host.processes.pid_max = Some(32_768);

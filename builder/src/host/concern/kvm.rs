@@ -4,8 +4,8 @@ use super::facts::link::{Link, broken, stands_in, vendor_modules};
 use super::facts::processor;
 use super::text::count;
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
-use crate::host::kvm::Device;
 use crate::host::kvm::probe::{Outcome, Probe};
+use crate::host::kvm::{Device, Remedy};
 use crate::host::snapshot::Host;
 use crate::host::want::Want;
 use crate::vmm::Accel;
@@ -106,21 +106,13 @@ fn permitted(host: &Host, want: &Want, why: &str, group: Option<&str>) -> Fix {
             want.or_tcg("see what the kernel's log says of it (dmesg)"),
         );
     }
-    match group {
-        Some(group) if group != "root" && group != "0" => Fix::manual(
-            Needs::Group,
-            want.or_tcg(&format!(
-                "join the group that owns it, and log in again: sudo usermod -aG {group} \"$USER\""
-            )),
-        ),
-        _ => Fix::manual(
-            Needs::File,
-            want.or_tcg(
-                "give it to a group of yours by a udev rule: KERNEL==\"kvm\", GROUP=\"kvm\", \
-                 MODE=\"0660\"",
-            ),
-        ),
-    }
+    let remedy = Remedy::of(host.kvm.access, group);
+    let needs = match remedy {
+        Remedy::JoinGroup(_) => Needs::Group,
+        Remedy::GiveToGroup(_) => Needs::File,
+        Remedy::LookAtRules(_) => Needs::Command,
+    };
+    Fix::manual(needs, want.or_tcg(&remedy.to_string()))
 }
 
 fn module(host: &Host, want: &Want) -> Finding {

@@ -4,7 +4,7 @@ use super::users;
 use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::snapshot::{Host, Qemu};
 use crate::host::want::Want;
-use crate::vmm::qemu::{MACHINE, OLDEST, Version};
+use crate::vmm::qemu::{MACHINE, OLDEST, version_in};
 
 const QEMU: Check = Check {
     id: "qemu",
@@ -56,8 +56,7 @@ fn judge_reach(host: &Host, want: &Want) -> Finding {
 }
 
 pub(crate) fn judge(qemu: &Qemu) -> Vec<Finding> {
-    let Version(major, minor) = OLDEST;
-    let need = format!("{major}.{minor} or later");
+    let need = format!("{OLDEST} or later");
     let package = Fix::manual(
         Needs::Package,
         "install QEMU for x86 (Debian: apt install qemu-system-x86; Fedora: dnf install \
@@ -90,7 +89,7 @@ pub(crate) fn judge(qemu: &Qemu) -> Vec<Finding> {
             version,
             microvm,
         } => {
-            let (severity, meaning) = match Version::parse(version) {
+            let (severity, meaning) = match version_in(version) {
                 Some(parsed) if parsed >= OLDEST => {
                     (Severity::Ok, "It runs guests as imgbuild's tests do.")
                 }

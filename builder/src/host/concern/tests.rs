@@ -338,7 +338,7 @@ fn tcg_is_advised_to_those_alone_who_want_kvm() {
 }
 
 #[test]
-fn amd_s_processors_are_not_told_of_what_only_vt_x_has() {
+fn amd_s_processors_are_not_judged_by_what_only_vt_x_has() {
     let of_amd: Vec<_> = variants()
         .into_iter()
         .filter(|(_, variant)| variant.base == "bare-metal-amd")

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::{Access, Device};
+use super::{Access, Device, Remedy};
 use crate::sample::source::Source;
 
 /// Where the device stands below a root.
@@ -21,16 +21,19 @@ pub(crate) enum KvmError {
     )]
     Absent,
     /// The device may not be opened.
-    #[error("/dev/kvm cannot be opened: {0}; {help}or use --accel tcg", help = help(.0))]
-    Unopenable(io::Error),
+    #[error("/dev/kvm cannot be opened: {source}; {help}or use --accel tcg")]
+    Unopenable { source: io::Error, help: String },
 }
 
 /// What may help against `error`: EPERM is a container's list of devices.
-fn help(error: &io::Error) -> &'static str {
+fn help(root: &Path, error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(libc::EACCES) => "join the group that owns it, ",
-        Some(libc::EPERM) => "start the container with --device /dev/kvm, ",
-        _ => "",
+        Some(libc::EACCES) => {
+            let group = owning_group(root);
+            format!("{}; ", Remedy::of(given(root), group.as_deref()))
+        }
+        Some(libc::EPERM) => "start the container with --device /dev/kvm, ".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -50,7 +53,10 @@ pub(crate) fn access(root: &Path) -> Result<(), KvmError> {
         {
             Err(KvmError::Absent)
         }
-        Err(error) => Err(KvmError::Unopenable(error)),
+        Err(source) => Err(KvmError::Unopenable {
+            help: help(root, &source),
+            source,
+        }),
     }
 }
 
@@ -58,8 +64,8 @@ pub(crate) fn device(root: &Path) -> Device {
     match access(root) {
         Ok(()) => Device::Open,
         Err(KvmError::Absent) => Device::Absent,
-        Err(KvmError::Unopenable(error)) => Device::Refused {
-            why: error.to_string(),
+        Err(KvmError::Unopenable { source, .. }) => Device::Refused {
+            why: source.to_string(),
             group: owning_group(root),
         },
     }
@@ -92,6 +98,8 @@ fn group_name(root: &Path, id: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -110,15 +118,18 @@ mod tests {
         // A folder in its place cannot be opened for writing, by root neither.
         fs::create_dir_all(root.path().join(DEVICE)).unwrap();
         let error = access(root.path()).unwrap_err();
-        assert!(matches!(error, KvmError::Unopenable(_)));
+        assert!(matches!(error, KvmError::Unopenable { .. }));
     }
 
     #[test]
     fn refusal_says_what_helps_against_it() {
-        let said = |errno| KvmError::Unopenable(io::Error::from_raw_os_error(errno)).to_string();
-        assert!(said(libc::EACCES).contains("; join the group that owns it, or use --accel tcg"));
-        assert!(said(libc::EPERM).contains("; start the container with --device /dev/kvm, or use"));
-        assert!(said(libc::EBUSY).contains("; or use --accel tcg"));
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join(DEVICE)).unwrap();
+        fs::set_permissions(root.path().join(DEVICE), Permissions::from_mode(0o600)).unwrap();
+        let said = |errno| help(root.path(), &io::Error::from_raw_os_error(errno));
+        assert!(said(libc::EACCES).contains("mode 0600"));
+        assert!(said(libc::EPERM).contains("--device /dev/kvm"));
+        assert_eq!(said(libc::EBUSY), "");
     }
 
     #[test]

@@ -374,7 +374,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn features_are_told_as_the_standard_library_does() {
+    fn features_are_detected_as_the_standard_library_does() {
         let ecx = __cpuid(1).ecx;
         let cx16 = is_x86_feature_detected!("cmpxchg16b");
         assert_eq!(Feature::Cx16.in_leaf_1(ecx), cx16);

@@ -335,7 +335,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn emulation_is_told_within_a_hundredth_of_a_second() {
+    fn emulation_is_detected_within_a_hundredth_of_a_second() {
         for more in [&[2][..], &[2_000, 2], &[2, 2, 2, 5_000, 2]] {
             let (figure, all) = looped(700.0, more);
             assert!(figure > 690.0, "{more:?}: {figure:?}");

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_hang_asleep_or_not_are_told_and_all_others_too() {
+    fn steps_that_hang_asleep_or_not_are_reported_and_all_others_too() {
         let probe = ran("'MOV CR3') sleep 100 ;; XRSTOR) while :; do :; done ;;");
         let broken: Vec<_> = probe
             .broken()
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_is_told_as_it_was_said() {
+    fn what_fails_is_reported_as_it_was_said() {
         for (cases, expected) in [
             (
                 "INT3) echo '{\"failed\":\"KVM_CREATE_VCPU: no memory\"}'; exit ;;",
@@ -331,7 +331,7 @@ mod tests {
 
     /// This host's own KVM, in this process: it does not hang.
     #[test]
-    fn this_host_is_told_as_it_is() {
+    fn this_host_is_reported_as_it_is() {
         let steps: Vec<Step> = Step::all().collect();
         let mut said = Vec::new();
         measure::take(&steps, None, &mut said).unwrap();
@@ -356,7 +356,7 @@ mod tests {
             gathered.add(*step, shown);
         }
         let Outcome::Ran(probe) = gathered.outcome() else {
-            panic!("the host's loop is not told");
+            panic!("the host's loop is not reported");
         };
         assert!(probe.host_ns > 0.0 && probe.host_ns < 20.0, "{probe:?}");
         assert!(probe.ring0_ns.is_none_or(|ns| ns > 0.0), "{probe:?}");

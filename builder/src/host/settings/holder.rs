@@ -36,7 +36,7 @@ impl Holder {
         })
     }
 
-    /// Whether it is still there. One of whom that cannot be told is, since its
+    /// Whether it is still there. One of whom that is not known is, since its
     /// settings must not be taken from it.
     pub(crate) fn lives(&self, root: &Path) -> bool {
         let Self::Fleet { pid, start, .. } = self else {

@@ -190,7 +190,7 @@ impl System {
 }
 
 /// Processors in this process's affinity mask. A group's share of their time is
-/// told by its limit ([`super::Group::cpu_max_millis`]).
+/// given by its limit ([`super::Group::cpu_max_millis`]).
 fn allowed() -> u64 {
     // A mask of rustix holds 1,024; a kernel for more refuses to fill it.
     let count =

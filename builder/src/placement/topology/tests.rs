@@ -46,7 +46,7 @@ pub(crate) fn two_sockets() -> Topology {
 }
 
 #[test]
-fn siblings_and_nodes_are_told() {
+fn siblings_and_nodes_are_reported() {
     let topology = two_sockets();
     assert_eq!(
         topology.cpus[6],

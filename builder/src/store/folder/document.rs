@@ -59,7 +59,7 @@ pub fn read_spec(state: &Path) -> Result<FleetSpec, FolderError> {
     Ok(spec)
 }
 
-/// What can be told of a fleet by a spec that is not understood, such as another
+/// What is known of a fleet by a spec that is not understood, such as another
 /// version's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remnant {
@@ -76,7 +76,7 @@ impl Remnant {
         let spec: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let text = |key: &str| Some(spec.get(key)?.as_str()?.to_owned());
         let mark = || {
-            // Under whose ids they run has to be told as well, or none is found.
+            // Under whose ids they run has to be known as well, or none is found.
             let base: Option<u32> =
                 serde_json::from_value(spec.get("run_as_base")?.clone()).ok()?;
             Some(Mark {

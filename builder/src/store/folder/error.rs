@@ -116,7 +116,7 @@ pub enum FolderError {
         path: PathBuf,
     },
     /// A folder or file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}; {}", path.display(), remedy(source))]
     Unreadable {
         /// The folder or file.
         path: PathBuf,
@@ -124,13 +124,28 @@ pub enum FolderError {
         source: io::Error,
     },
     /// A folder or file could not be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}; {}", path.display(), remedy(source))]
     Unwritable {
         /// The folder or file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+}
+
+/// What helps against what the system said of a file that is a fleet's.
+fn remedy(error: &io::Error) -> &'static str {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded => {
+            "make room there, or give other folders by XDG_STATE_HOME and XDG_RUNTIME_DIR"
+        }
+        ReadOnlyFilesystem => "give other folders by XDG_STATE_HOME and XDG_RUNTIME_DIR",
+        PermissionDenied => "run imgbuild as the user who launched the fleet",
+        _ => {
+            "see whether the folder is still there and yours; the kernel's log (dmesg) may say more"
+        }
+    }
 }
 
 fn supervisor(pid: Option<u32>) -> String {
@@ -145,5 +160,25 @@ fn listed(names: &[String]) -> String {
         "none".to_owned()
     } else {
         names.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_refused_has_a_next_step() {
+        for (errno, step) in [
+            (libc::ENOSPC, "make room"),
+            (libc::EDQUOT, "make room"),
+            (libc::EROFS, "XDG_STATE_HOME"),
+            (libc::EACCES, "as the user who launched"),
+            (libc::EIO, "dmesg"),
+        ] {
+            let (path, source) = (PathBuf::from("/f"), io::Error::from_raw_os_error(errno));
+            let error = FolderError::Unwritable { path, source }.to_string();
+            assert!(error.contains(step), "{error}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::private::{Others, Private};
 pub(crate) const TRIAL_PREFIX: &str = ".trial-";
 
 /// Removes what trials left whose process was killed, and launches that were
-/// before they told of a fleet, as far as it can be.
+/// before they wrote of a fleet, as far as it can be.
 pub(crate) fn sweep(directories: &Directories) {
     // Sockets of a log-in without a session, such as cron's, are elsewhere.
     for runtime in [&directories.runtime, &directories.spare_runtime()] {

@@ -527,7 +527,7 @@ fn a_spec_is_replaced_whole() {
 }
 
 #[test]
-fn paths_that_the_kernel_refuses_are_told() {
+fn paths_that_the_kernel_refuses_are_reported() {
     let (_temporary, directories) = directories();
     let long = "x".repeat(100);
     let result = Folder::create(&long, &directories);

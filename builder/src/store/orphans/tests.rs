@@ -83,7 +83,7 @@ impl Host {
 }
 
 #[test]
-fn guests_are_told_by_their_uuids() {
+fn guests_are_known_by_their_uuids() {
     let host = Host::new();
     let uuid = |number| INSTANCE.uuid(number);
     host.qemu(20, &uuid(7), &stat_line(20, "qemu-system-x86", 'S', 500));

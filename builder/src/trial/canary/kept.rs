@@ -102,7 +102,7 @@ impl Key {
     }
 }
 
-/// The digest of what QEMU is told for a guest like those that are wanted, but
+/// The digest of what QEMU is given for a guest like those that are wanted, but
 /// for its own files.
 fn argv_digest(want: &Want) -> Sha256 {
     let guest = GuestSpec {

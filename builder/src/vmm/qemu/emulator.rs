@@ -25,7 +25,7 @@ pub struct Emulator {
     /// Its absolute path.
     #[serde(with = "any_path")]
     pub path: PathBuf,
-    /// The first line of its `--version`, where it told one.
+    /// The first line of its `--version`, where it printed one.
     pub version: Option<String>,
     /// The digest of its file.
     pub sha256: Sha256,
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_replaced_is_told_once_and_one_that_is_gone_each_time() {
+    fn one_that_was_replaced_is_reported_once_and_one_that_is_gone_each_time() {
         let (_folder, emulator) = emulator();
         let watch = Watch::new(&emulator);
         let look = || watch.look(&emulator);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_cannot_reach_it_is_told_before_a_guest_is_started() {
+    fn a_user_who_cannot_reach_it_is_reported_before_a_guest_is_started() {
         if !geteuid().is_root() {
             eprintln!("SKIPPED: only root can run what others may");
             return;

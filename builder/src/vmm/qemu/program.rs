@@ -15,6 +15,7 @@ use super::{MACHINE, answer, machine_types};
 use crate::interrupt::Interrupt;
 use crate::notes::Notes;
 use crate::process::{ProcessError, debian_package, find, may_run};
+use crate::units::Version;
 
 /// What PATH is searched for: the name that QEMU gives it, then the one of
 /// distributions that have no other emulator.
@@ -38,10 +39,6 @@ pub struct Program {
     path: PathBuf,
     notes: Option<Notes>,
 }
-
-/// A version of QEMU: major and minor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(pub u32, pub u32);
 
 /// A path that was given and leads to no QEMU.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +80,7 @@ const NEXT: &str = "give --qemu (IMGBUILD_QEMU) the path of a QEMU for x86-64, s
                     /usr/bin/qemu-system-x86_64";
 
 impl Program {
-    /// The program at `path`, which must tell QEMU's version, or have told it
+    /// The program at `path`, which must print QEMU's version, or have printed it
     /// before: its answers are noted in the cache folder `cache`.
     pub fn given(path: &Path, cache: &Path, interrupt: &Interrupt) -> Result<Self, ProgramError> {
         let absent = |source| ProgramError::Absent {
@@ -105,7 +102,7 @@ impl Program {
         let program = Self { path, notes: None }.remembered(cache);
         match program.version(interrupt) {
             Ok(line) if is_qemu(&line) => Ok(program),
-            // What it is will be told when the host has time for it.
+            // It will say what it is when the host has time for it.
             Err(ProcessError::Starved { .. }) => Ok(program),
             Ok(line) => Err(ProgramError::NotQemu {
                 why: format!("its --version is {:?}", shortened(&line)),
@@ -199,20 +196,14 @@ fn is_elf(path: &Path) -> bool {
     read.is_ok() && &magic == b"\x7fELF"
 }
 
-impl Version {
-    /// The version in `QEMU emulator version 7.2.19 (Debian …)`.
-    pub fn parse(line: &str) -> Option<Self> {
-        let version = line.strip_prefix(GREETING)?;
-        let mut numbers = version
-            .split(|c: char| !c.is_ascii_digit())
-            .map(|number| number.parse().ok());
-        Some(Self(numbers.next()??, numbers.next()??))
-    }
+/// The version in `QEMU emulator version 7.2.19 (Debian …)`.
+pub(crate) fn version_in(line: &str) -> Option<Version> {
+    Version::at_start_of(line.strip_prefix(GREETING)?)
 }
 
 /// Whether a line is how QEMU tells its version.
 fn is_qemu(line: &str) -> bool {
-    Version::parse(line).is_some()
+    version_in(line).is_some()
 }
 
 /// What a program that may be anything said, as part of a line.
@@ -246,14 +237,14 @@ pub(crate) mod tests {
 
     #[test]
     fn versions_compare_by_number() {
-        let read = |version| Version::parse(&format!("QEMU emulator version {version}"));
+        let read = |version| version_in(&format!("QEMU emulator version {version}"));
         assert_eq!(read("7.2.19 (Debian 1:7.2+dfsg-7)"), Some(Version(7, 2)));
         assert_eq!(read("10.0.50"), Some(Version(10, 0)));
         assert!(read("10.0") > read("7.2"));
         for garbled in ["", "7", "x.y", ".", "99999999999.1"] {
             assert_eq!(read(garbled), None, "{garbled}");
         }
-        assert_eq!(Version::parse("qemu 7.2"), None);
+        assert_eq!(version_in("qemu 7.2"), None);
     }
 
     #[test]
@@ -365,7 +356,7 @@ pub(crate) mod tests {
         let script = Program { path, notes };
         for times in 1..3 {
             let version = script.version(&interrupt).unwrap();
-            assert_eq!(Version::parse(&version), Some(Version(9, times)));
+            assert_eq!(version_in(&version), Some(Version(9, times)));
         }
     }
 }

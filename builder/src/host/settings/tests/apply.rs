@@ -195,7 +195,7 @@ fn what_the_kernel_refuses_does_not_stop_the_others() {
 }
 
 #[test]
-fn what_the_kernel_brings_into_range_is_told_and_put_back() {
+fn what_the_kernel_brings_into_range_is_reported_and_put_back() {
     // A timer slack of 0 is the default, 50,000 ns (proc_pid_timerslack_ns(5)).
     const DEFAULT: u64 = 50_000;
     let fake = Fake::new();

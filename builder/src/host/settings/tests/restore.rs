@@ -132,7 +132,7 @@ fn dead_fleets_hold_nothing() {
 }
 
 #[test]
-fn a_fleet_of_whom_nothing_can_be_told_keeps_its_settings() {
+fn a_fleet_of_whom_nothing_is_known_keeps_its_settings() {
     let fake = Fake::new();
     let web = fake.fleet("web", 10);
     fake.apply(&[setting(Knob::PidMax, 50000)], &web);
@@ -180,7 +180,7 @@ fn what_somebody_else_has_changed_is_left() {
         (Some(60000), 50000, 32768)
     );
     assert_eq!(fake.get(Knob::PidMax), 60000);
-    // It is nobody's of ours any more, and that is told once.
+    // It is nobody's of ours any more, and that is reported once.
     assert!(!fake.record().exists());
 }
 

@@ -146,7 +146,7 @@ fn a_processor_that_is_described_without_end_is_not_taken() {
 }
 
 #[test]
-fn what_is_unseen_is_sorted_and_told_once() {
+fn what_is_unseen_is_sorted_and_reported_once() {
     let files: Vec<_> = full()
         .into_iter()
         .map(|(path, _)| (path, "garbage"))

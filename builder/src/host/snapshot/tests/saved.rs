@@ -135,7 +135,7 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_wrong_type_is_told_with_its_line() {
+fn a_wrong_type_is_reported_with_its_line() {
     let text = changed("/memory/total", |total| *total = json!("much"));
     let error = refused(text).to_string();
     assert!(error.contains("invalid type: string \"much\""), "{error}");
