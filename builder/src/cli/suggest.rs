@@ -18,9 +18,15 @@ pub(super) fn sift(mut error: clap::Error, root: &Command, line: &[OsString]) ->
     if let Some(typed) = text(&error, ContextKind::InvalidArg) {
         let flags = || command.get_arguments().filter_map(|arg| arg.get_long());
         let names: Vec<_> = flags().map(|flag| format!("--{flag}")).collect();
+        let suggests = text(&error, ContextKind::SuggestedArg).is_some();
         keep(&mut error, ContextKind::SuggestedArg, |suggested| {
             is_near(&typed, suggested, &names)
         });
+        if suggests && text(&error, ContextKind::SuggestedArg).is_none() {
+            // It has what was suggested in it.
+            let usage = command.clone().render_usage();
+            error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+        }
         // `launch --force exists`, in whatever colours.
         keep(&mut error, ContextKind::Suggested, |tip| {
             let mut flags = tip.split([' ', '\'']).filter(|word| word.starts_with("--"));
@@ -35,6 +41,8 @@ pub(super) fn sift(mut error: clap::Error, root: &Command, line: &[OsString]) ->
         keep(&mut error, ContextKind::SuggestedSubcommand, |suggested| {
             is_near(&typed, suggested, &names)
         });
+        // An empty list takes a line.
+        keep(&mut error, ContextKind::Suggested, |_| true);
     }
     error
 }
@@ -110,11 +118,13 @@ mod tests {
             "imgbuild launch --f",
             "imgbuild launch --fi",
             "imgbuild launch --al",
-            "imgbuild launch --fixed",
             "imgbuild rm --fleet",
             "imgbuild r",
         ] {
             assert_eq!(tip(line), None, "{line}");
+            let error = read(line.split(' ')).unwrap_err().to_string();
+            let (_, usage) = error.split_once("Usage: ").unwrap();
+            assert!(!usage.contains("--f"), "{usage}");
         }
     }
 

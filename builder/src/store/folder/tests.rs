@@ -201,7 +201,7 @@ fn a_fleet_outlives_its_supervisor_until_it_is_removed() {
     let error = Folder::create("web", &directories).unwrap_err().to_string();
     for said in [
         "fleet web died",
-        "left 0 living guests",
+        "none of its guests lives",
         "--resume web",
         "rm web",
     ] {
@@ -408,7 +408,7 @@ fn living_guests_are_counted() {
     durable::replace(&paths.spec_file(), &file).unwrap();
     let _guest = Waiting::start(&spec.instance.uuid(2));
     let error = Folder::create("web", &directories).unwrap_err().to_string();
-    assert!(error.contains("1 living guest:"), "{error}");
+    assert!(error.contains("it left 1 living guest;"), "{error}");
 }
 
 #[test]
@@ -450,7 +450,7 @@ fn a_spec_is_read_whole_or_not_at_all() {
             );
             let error = error.to_string();
             assert!(error.contains("spec.json does not"), "{error}");
-            assert!(error.contains("rm web"), "{error}");
+            assert!(error.contains("rm --force web"), "{error}");
             assert!(error.contains(said), "{error}: {shown}");
         }
     }
