@@ -70,14 +70,10 @@ fn fix_addresses() -> io::Result<()> {
     const ASK: libc::c_ulong = 0xffff_ffff;
     const NO_RANDOMIZE: libc::c_ulong = 0x0004_0000;
     // SAFETY: the call takes a number only.
-    let set = unsafe {
-        let now = libc::personality(ASK);
-        libc::personality(libc::c_ulong::from(now.cast_unsigned()) | NO_RANDOMIZE)
-    };
-    if set == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
+    let set = |persona| unsafe { libc::personality(persona) };
+    match set(libc::c_ulong::from(set(ASK).cast_unsigned()) | NO_RANDOMIZE) {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 

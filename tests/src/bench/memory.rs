@@ -81,7 +81,7 @@ struct Cost {
 
 /// What the guests with these processes cost, once that no longer changes.
 fn settled(env: &TestEnv, supervisor: u32, guests: &[u32], mut peak: f64) -> Cost {
-    let (began, scans, mut looks) = (Instant::now(), full_scans(), Vec::new());
+    let (began, passes, mut looks) = (Instant::now(), full_scans(), Vec::new());
     loop {
         let now = a_guest(env, supervisor, guests);
         peak = peak.max(now);
@@ -89,9 +89,9 @@ fn settled(env: &TestEnv, supervisor: u32, guests: &[u32], mut peak: f64) -> Cos
         let last = looks.iter().rev().take(QUIET);
         let least = last.clone().copied().fold(f64::INFINITY, f64::min);
         let most = last.copied().fold(0.0, f64::max);
-        let is_seen = looks.len() >= QUIET && full_scans() >= scans + QUIET;
-        let is_quiet = is_seen && most - least <= DRIFT * most;
-        if is_quiet || began.elapsed() > PATIENCE {
+        let has_passed = looks.len() >= QUIET && full_scans() >= passes + QUIET;
+        let rests = has_passed && most - least <= DRIFT * most;
+        if rests || began.elapsed() > PATIENCE {
             return Cost { peak, settled: now };
         }
         sleep(PAUSE);
