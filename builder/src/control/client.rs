@@ -20,7 +20,7 @@ use crate::control::client::body::Body;
 use crate::guest::Phase;
 use crate::interrupt::Interrupt;
 use crate::private::is_served_by_us;
-use crate::store::folder::{Paths, Remains, Supervised};
+use crate::store::folder::{Paths, Supervised, remains_in};
 use crate::units::GuestIndex;
 
 mod body;
@@ -198,7 +198,7 @@ impl Client {
             }
             match self.paths.supervised() {
                 Supervised::No => {
-                    let remains = Remains::in_folder(self.paths.path());
+                    let remains = remains_in(self.paths.path());
                     return Err(ClientError::NotSupervised { fleet, remains });
                 }
                 Supervised::By(pid) if Instant::now() >= until => {

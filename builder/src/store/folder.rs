@@ -30,6 +30,7 @@ use crate::{random, text};
 use list::entries;
 use lock::Lock;
 use paths::{SOCKET_PATH_MAX, SPEC};
+use survey::remains_of;
 
 mod document;
 mod error;
@@ -37,6 +38,7 @@ mod list;
 mod lock;
 mod paths;
 mod remains;
+mod survey;
 mod sweep;
 
 pub(crate) use document::holds;
@@ -47,6 +49,7 @@ pub(crate) use list::{is_locked, specs};
 pub use lock::Supervised;
 pub use paths::Paths;
 pub use remains::Remains;
+pub(crate) use survey::remains_in;
 pub(crate) use sweep::{TRIAL_PREFIX, sweep};
 
 /// How the fleets of one guest begin whose name nobody chose, of `imgbuild run`.
@@ -113,7 +116,7 @@ impl Folder {
         let folder = Self::in_folder(paths, fleets, name)?;
         if folder.spec_file().exists() {
             let spec = folder.finished()?;
-            let remains = Remains::of(&spec, &folder.state, &directories.host)?;
+            let remains = remains_of(&spec, &folder.state, &directories.host)?;
             let name = name.to_owned();
             return Err(FolderError::Exists { name, remains });
         }

@@ -1,13 +1,6 @@
 //! What is left of a fleet that nothing supervises, and so what can be done about
 //! it.
 
-use std::path::Path;
-
-use super::document::read_spec;
-use super::error::FolderError;
-use crate::host_id::{HostId, Relation};
-use crate::store::orphans::{self, Mark};
-use crate::store::spec::FleetSpec;
 use crate::units::counted;
 
 /// What is left of a fleet that nothing supervises.
@@ -27,33 +20,6 @@ pub enum Remains {
 }
 
 impl Remains {
-    /// What is left of the fleet in the folder `state`.
-    pub(crate) fn of(spec: &FleetSpec, state: &Path, host: &HostId) -> Result<Self, FolderError> {
-        if spec.unfinished {
-            return Ok(Self::Launch);
-        }
-        if host.relation(&spec.host) != Relation::ThisBoot {
-            return Ok(Self::Files);
-        }
-        let living = Mark::of(spec, state)
-            .and_then(|mark| orphans::living(Path::new("/"), mark))
-            .map_err(|source| FolderError::Guests {
-                name: spec.name.clone(),
-                source,
-            })?;
-        let living = u32::try_from(living.len()).unwrap_or(u32::MAX);
-        Ok(Self::Fleet { living })
-    }
-
-    /// The same, as far as it can be found out on this host.
-    pub(crate) fn in_folder(state: &Path) -> Self {
-        let Ok(host) = HostId::this() else {
-            return Self::Unclear;
-        };
-        let found = read_spec(state).and_then(|spec| Self::of(&spec, state, &host));
-        found.unwrap_or(Self::Unclear)
-    }
-
     /// What there is, and the commands that go on from there, each of which does what
     /// it says at the first try.
     pub(crate) fn next_step(self, name: &str) -> String {
