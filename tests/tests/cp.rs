@@ -56,6 +56,14 @@ fn files_go_into_guests_and_come_out_of_them() {
     run(&mut env.imgbuild(launch)).succeeds();
     let fleet = Fleet::of(&env, "f");
     fleet.wait();
+    copies(&env, &fleet);
+    refusals_change_nothing(&env, &fleet);
+    guests_that_do_not_answer_are_counted(&env, &fleet);
+    fleet.end();
+}
+
+/// Into a guest, into three, and back.
+fn copies(env: &TestEnv, fleet: &Fleet) {
     let cp = |arguments: &[&str]| run(fleet.imgbuild(["cp"]).args(arguments));
     let at = |name: &str| env.path().join(name);
 
@@ -88,7 +96,7 @@ fn files_go_into_guests_and_come_out_of_them() {
     cp(&["1-2:/disk/all", "new/folder"])
         .succeeds()
         .says(&["2 of 2 done"]);
-    assert_eq!(lists(&env, "new/folder"), ["g00001", "g00002"]);
+    assert_eq!(lists(env, "new/folder"), ["g00001", "g00002"]);
     assert!(fs::read(at("new/folder/g00002")).unwrap() == data);
     let told = cp(&["--json", "g0*:/disk/all", "out"])
         .succeeds()
@@ -100,8 +108,13 @@ fn files_go_into_guests_and_come_out_of_them() {
         [&told[3]["event"], &told[3]["done"]],
         [&json!("summary"), &json!(3)]
     );
+}
 
-    // What fails leaves the file here as it was.
+/// What fails leaves the file here as it was.
+fn refusals_change_nothing(env: &TestEnv, fleet: &Fleet) {
+    let cp = |arguments: &[&str]| run(fleet.imgbuild(["cp"]).args(arguments));
+    let at = |name: &str| env.path().join(name);
+
     fs::write(at("kept"), "before").unwrap();
     for (arguments, said) in [
         (
@@ -156,8 +169,12 @@ fn files_go_into_guests_and_come_out_of_them() {
     ] {
         cp(arguments).exits(2);
     }
+}
 
-    // A guest that stalls ends with the client, and one that is gone is counted.
+/// One that stalls ends with the client, and one that is gone is counted.
+fn guests_that_do_not_answer_are_counted(env: &TestEnv, fleet: &Fleet) {
+    let cp = |arguments: &[&str]| run(fleet.imgbuild(["cp"]).args(arguments));
+
     let stopped = fleet.guest(0).pid.unwrap();
     signal(stopped, Signal::STOP);
     cp(&["--all", "--within", "2s", ":/proc/uptime", "late"])
@@ -166,7 +183,7 @@ fn files_go_into_guests_and_come_out_of_them() {
             "g00000: no answer within 2s",
             "2 of 3 done, 1 without an answer",
         ]);
-    assert_eq!(lists(&env, "late"), ["g00001", "g00002"]);
+    assert_eq!(lists(env, "late"), ["g00001", "g00002"]);
     let copy = start(&mut fleet.imgbuild(["cp", "0:/disk/all", "late/g00000"]));
     wait_until("the client runs", || {
         env.command_lines()
@@ -175,15 +192,14 @@ fn files_go_into_guests_and_come_out_of_them() {
     });
     signal(copy.id(), Signal::INT);
     finish(copy).exits(130);
-    assert_eq!(lists(&env, "late"), ["g00001", "g00002"]);
+    assert_eq!(lists(env, "late"), ["g00001", "g00002"]);
     fleet.kill_guests(&[0]);
     fleet.until("it is gone", |fleet| fleet.guests[0].pid.is_none());
     cp(&["0:/proc/uptime", "late/g00000"]).exits(1).says(&[
         "g00000 is unreachable: ",
         "`imgbuild ps` says whether it is ready",
     ]);
-    assert_eq!(lists(&env, "late"), ["g00001", "g00002"]);
-    fleet.end();
+    assert_eq!(lists(env, "late"), ["g00001", "g00002"]);
 }
 
 #[test]

@@ -86,9 +86,9 @@ fn settled(env: &TestEnv, supervisor: u32, guests: &[u32], mut peak: f64) -> Cos
         let now = a_guest(env, supervisor, guests);
         peak = peak.max(now);
         looks.push(now);
-        let last = looks.iter().rev().take(QUIET);
-        let least = last.clone().copied().fold(f64::INFINITY, f64::min);
-        let most = last.copied().fold(0.0, f64::max);
+        let latest = looks.iter().rev().take(QUIET);
+        let least = latest.clone().copied().fold(f64::INFINITY, f64::min);
+        let most = latest.copied().fold(0.0, f64::max);
         let has_passed = looks.len() >= QUIET && full_scans() >= passes + QUIET;
         let rests = has_passed && most - least <= DRIFT * most;
         if rests || began.elapsed() > PATIENCE {
