@@ -168,7 +168,7 @@ fn print_lists_what_is_missing_and_installs_nothing() {
 fn without_apt_the_needs_are_printed() {
     let machine = Machine::with_packages(&[]);
     machine.remove("apt-get");
-    let finished = run(&mut machine.bootstrap(&["bench"]))
+    let finished = run(&mut machine.bootstrap(&["lint"]))
         .exits(1)
         .says(&["no apt-get"]);
     for package in ["gcc", "qemu-system-x86", "just"] {
@@ -176,8 +176,8 @@ fn without_apt_the_needs_are_printed() {
     }
     assert!(machine.arguments("just").is_empty());
     // `just` runs what there is.
-    run(&mut machine.bootstrap(&["--no-install", "bench"])).succeeds();
-    assert_eq!(machine.arguments("just"), ["bench"]);
+    run(&mut machine.bootstrap(&["--no-install", "lint"])).succeeds();
+    assert_eq!(machine.arguments("just"), ["lint"]);
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn the_first_commands_need_no_just_and_build_what_they_run() {
 #[test]
 fn installs_what_is_missing_then_runs_just() {
     let machine = all_but(&["bc", "linux-source-6.12"]);
-    run(&mut machine.bootstrap(&["bench", "a b"])).succeeds();
+    run(&mut machine.bootstrap(&["lint", "a b"])).succeeds();
     assert_eq!(
         machine.arguments("apt-get"),
         [
@@ -238,7 +238,7 @@ fn installs_what_is_missing_then_runs_just() {
             "linux-source-6.12"
         ]
     );
-    assert_eq!(machine.arguments("just"), ["bench", "a b"]);
+    assert_eq!(machine.arguments("just"), ["lint", "a b"]);
 }
 
 #[test]
@@ -273,24 +273,24 @@ fn a_source_package_that_apt_does_not_know_is_said_before_anything_is_built() {
         "kernel.org",
         "--kernel-source",
     ];
-    run(&mut machine.bootstrap(&["bench"]))
+    run(&mut machine.bootstrap(&["lint"]))
         .succeeds()
         .says(&said);
     // A repository may be new since the last update.
     assert_eq!(machine.arguments("apt-get"), ["update"]);
-    assert_eq!(machine.arguments("just"), ["bench"]);
+    assert_eq!(machine.arguments("just"), ["lint"]);
     // A user who may not install needs nothing else, and goes on.
     machine.env.stand_in("id", "echo 1000");
-    run(&mut machine.bootstrap(&["bench"]))
+    run(&mut machine.bootstrap(&["lint"]))
         .succeeds()
         .says(&said);
     assert_eq!(machine.arguments("apt-get"), ["update"]);
     machine.env.stand_in("id", "echo 0");
-    let fragments = ["bench", "--kernel-config", "k"];
+    let fragments = ["lint", "--kernel-config", "k"];
     run(&mut machine.bootstrap(&fragments))
         .succeeds()
         .says(&said);
-    let given = run(&mut machine.bootstrap(&["bench", "--kernel", "k"])).succeeds();
+    let given = run(&mut machine.bootstrap(&["lint", "--kernel", "k"])).succeeds();
     assert!(!given.stderr.contains("kernel.org"), "{}", given.stderr);
 }
 
@@ -298,7 +298,7 @@ fn a_source_package_that_apt_does_not_know_is_said_before_anything_is_built() {
 fn a_user_installs_by_sudo_or_is_told_what_root_is_to_run() {
     let machine = all_but(&["bc", "make"]);
     machine.env.stand_in("id", "echo 1000");
-    run(&mut machine.bootstrap(&["bench"])).exits(1).says(&[
+    run(&mut machine.bootstrap(&["lint"])).exits(1).says(&[
         "run this as root",
         "apt-get update; apt-get install --yes --no-install-recommends --no-remove bc make",
     ]);
@@ -307,16 +307,16 @@ fn a_user_installs_by_sudo_or_is_told_what_root_is_to_run() {
     let new = all_but(&["bc", "linux-source-6.12"]);
     new.env.stand_in("id", "echo 1000");
     new.env.stand_in("apt-cache", "exit 100");
-    run(&mut new.bootstrap(&["bench"])).exits(1).says(&[
+    run(&mut new.bootstrap(&["lint"])).exits(1).says(&[
         "--no-remove bc; apt-get install --yes --no-install-recommends --no-remove \
          linux-source-6.12",
     ]);
 
     machine.records("sudo", "\"$@\"");
-    run(&mut machine.bootstrap(&["bench"])).succeeds();
+    run(&mut machine.bootstrap(&["lint"])).succeeds();
     assert_eq!(machine.arguments("sudo")[..2], ["apt-get", "update"]);
     assert_eq!(machine.arguments("apt-get").last().unwrap(), "make");
-    assert_eq!(machine.arguments("just"), ["bench"]);
+    assert_eq!(machine.arguments("just"), ["lint"]);
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn a_program_that_tests_call_is_missed_before_anything_is_compiled() {
 fn just_does_not_run_when_an_installation_fails() {
     let machine = all_but(&["bc"]);
     machine.env.stand_in("apt-get", "exit 100");
-    run(&mut machine.bootstrap(&["bench"])).exits(100);
+    run(&mut machine.bootstrap(&["lint"])).exits(100);
     assert!(machine.arguments("just").is_empty());
 }
 
@@ -449,11 +449,11 @@ fn a_missing_just_is_built_once() {
          /bin/chmod +x .tools/bin/just",
     );
     for _ in 0..2 {
-        run(&mut machine.bootstrap(&["bench"])).succeeds();
+        run(&mut machine.bootstrap(&["lint"])).succeeds();
     }
     assert_eq!(
         machine.arguments("cargo"),
         ["install", "just", "--locked", "--root", ".tools"]
     );
-    assert_eq!(machine.arguments("just"), ["bench", "bench"]);
+    assert_eq!(machine.arguments("just"), ["lint", "lint"]);
 }

@@ -95,7 +95,8 @@ pub(crate) fn guest(site: &Site, member: &Member) -> types::Guest {
 /// Whether somebody may log in, as far as the guest has told.
 fn serves_ssh(guest: &Guest) -> bool {
     let status = guest.status();
-    status.is_none_or(|status| status.ssh == DeviceState::Up)
+    // One that failed may come again.
+    status.is_none_or(|status| status.ssh != DeviceState::Absent)
 }
 
 /// Why a guest is not ready, with what it said last if it ended in failure.
