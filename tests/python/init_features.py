@@ -18,6 +18,7 @@ FEATURES = [
     ("SSH: protocol", r"\bzssh|embedded_io|rand|\b(session|server|ssh)::"),
     ("commands", r"tty_init::(run|command|status|report|job|streams)\b"),
     ("user land: its shell, program, mounts, root", r"tty_init::(shell|userland)\b"),
+    ("the image's SSH server", r"tty_init::(image_server|ssh_programs|output)\b"),
     ("console", r"\b(console|protocol|json|lines|text)::"),
     ("burn", r"\b(burn|duty|thread)::"),
     ("start, devices, identity, the loop", r"tty_init"),
