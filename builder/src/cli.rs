@@ -119,18 +119,26 @@ enum Verb {
     /// Run one throw-away guest: a command in it, or a session with it
     Run(run::Run),
     /// Log in to a guest of a running fleet, or run a command on all
+    #[command(override_usage = "imgbuild ssh [OPTIONS] <GUEST> [-- <COMMAND>...]\n       \
+        imgbuild ssh [OPTIONS] --all -- <COMMAND>...")]
     Ssh(ssh::Ssh),
-    /// Copy a file into a guest or out of it, or one for each of several
+    /// Copy a file into a guest or out of it, or to or from several
     Cp(cp::Cp),
     /// List the guests of a fleet
     Ps(ps::Ps),
     /// Wait until guests are ready
     Wait(wait::Wait),
     /// Power guests off; with --all, end the fleet
+    #[command(override_usage = "imgbuild stop [OPTIONS] <GUESTS>...\n       \
+        imgbuild stop [OPTIONS] --all")]
     Stop(act::Stop),
     /// Kill guests; `launch --restart` decides whether they start again
+    #[command(override_usage = "imgbuild kill [OPTIONS] <GUESTS>...\n       \
+        imgbuild kill [OPTIONS] --all")]
     Kill(act::Kill),
     /// Power guests off and start them again
+    #[command(override_usage = "imgbuild restart [OPTIONS] <GUESTS>...\n       \
+        imgbuild restart [OPTIONS] --all")]
     Restart(act::Restart),
     /// Change the number of guests
     Scale(act::Scale),
@@ -139,6 +147,8 @@ enum Verb {
     /// Print the log of a guest's console
     Logs(logs::Logs),
     /// Remove what is left of a fleet whose supervisor died
+    #[command(override_usage = "imgbuild rm [OPTIONS] <FLEET>\n       \
+        imgbuild rm [OPTIONS] --all-fleets")]
     Rm(rm::Rm),
     /// Build a kernel, configure it, or fetch its source
     Kernel(kernel::Kernel),

@@ -156,7 +156,11 @@ pub struct ExtraFile {
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     /// The file cannot be read.
-    #[error("recipe {}: {source}; `imgbuild list` shows the built-in ones", path.display())]
+    #[error(
+        "recipe {}: {source}; `imgbuild list` lists the built-in ones, and `imgbuild build RECIPE \
+         --out OUT` builds one into an output folder",
+        path.display()
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -198,7 +202,7 @@ pub enum RecipeError {
     },
     /// No archive, neither in the recipe nor on the command line.
     #[error(
-        "recipe {recipe} needs the tar of a root file system: give it with --rootfs PATH; \
+        "recipe {recipe} needs the tar of a root file system: give it with `imgbuild build {recipe} --rootfs PATH`; \
          `debootstrap --variant=minbase bookworm DIR` and `tar -C DIR -cf root.tar .` make one, \
          and so does `docker export CONTAINER > root.tar`"
     )]

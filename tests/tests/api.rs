@@ -147,7 +147,7 @@ fn every_answer_is_as_the_schema_says() {
     env.assert_no_fleet_left();
     run(&mut env.imgbuild(["ps"]))
         .exits(1)
-        .says(&["no fleet is running"]);
+        .says(&["there is no fleet"]);
 }
 
 /// Stops the VMM of g00000 for good.

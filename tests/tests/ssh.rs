@@ -262,7 +262,7 @@ fn the_fleet_and_the_guest_must_be_known() {
     let ssh = |arguments: &[&str]| run(imgbuild(&env, &["ssh"]).args(arguments));
     ssh(&["g00000"])
         .exits(1)
-        .says(&["no fleet is running", "imgbuild launch"]);
+        .says(&["there is no fleet", "imgbuild launch"]);
 
     let one = Fleet::launch(&env, &out, "one", 3, &[]);
     ssh(&["g00003", "--", "status"])

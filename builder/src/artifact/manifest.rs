@@ -144,7 +144,10 @@ pub struct FileRecord {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Not there, or not readable.
-    #[error("{}: {source}; `imgbuild tty-burn` builds an output folder", path.display())]
+    #[error(
+        "cannot read {}: {source}; `imgbuild build RECIPE --out {}` builds an output folder there",
+        path.display(), path.parent().unwrap_or(path).display()
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -56,7 +56,7 @@ pub(super) struct Launch {
     #[arg(long, value_name = "FLEET", value_parser = fleet_name)]
     resume: Option<String>,
 
-    /// Keep supervising when all guests have ended, as after --detach
+    /// With --resume, keep supervising when all guests have ended, as after --detach
     #[arg(long, requires = "resume", conflicts_with = "detach")]
     background: bool,
 

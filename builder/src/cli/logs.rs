@@ -31,7 +31,7 @@ pub(super) struct Logs {
     #[arg(long)]
     follow: bool,
 
-    /// Print its VMM's stderr instead of the console's log
+    /// Print its QEMU's stderr instead of the console's log
     #[arg(long)]
     vmm: bool,
 }

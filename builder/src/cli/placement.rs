@@ -13,7 +13,7 @@ const CPUS: std::ops::RangeInclusive<f64> = 0.01..=65_536.0;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Placement")]
 pub(crate) struct Placement {
-    /// Pin each guest, with all threads of its VMM, to one CPU: a core for each
+    /// Pin each guest, with all threads of its QEMU, to one CPU: a core for each
     /// in turn (spread), core after core (compact), or in turn from a list such
     /// as 0-3,8 [default: any CPU]
     #[arg(long, value_name = "spread|compact|LIST", env = "IMGBUILD_PIN",

@@ -41,7 +41,7 @@ pub(super) fn table(ceiling: &Ceiling, want: &Want) -> String {
         Sharing::None => resource.guest,
         Sharing::Guest | Sharing::All => resource.none,
     };
-    let mut legend = format!("NOW: with --sharing {}, as asked", sharing.name());
+    let mut legend = format!("NOW: with --sharing {}", sharing.name());
     let mut columns = vec![("NOW", now)];
     // A column that repeats the first says nothing either.
     let differs = |column: Column| {
@@ -185,7 +185,7 @@ mod tests {
             "{said}"
         );
         assert!(
-            said.contains("NOW: with --sharing none, as asked\n"),
+            said.contains("NOW: with --sharing none\n"),
             "{said}"
         );
     }

@@ -6,7 +6,7 @@ use crate::directories::Directories;
 /// Why no fleet is meant.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FindError {
-    #[error("no fleet is running; `imgbuild launch` starts one")]
+    #[error("there is no fleet; `imgbuild launch --count N` starts one")]
     NoFleet,
     /// There is none of that name.
     #[error("there is no fleet named {name}; fleets: {}", fleets.join(", "))]
@@ -99,14 +99,14 @@ mod tests {
                 &["a", "b"],
                 Err("no fleet named c; fleets: a, b"),
             ),
-            (None, &[], Err("no fleet is running")),
-            (Some("c"), &[], Err("no fleet is running")),
+            (None, &[], Err("there is no fleet")),
+            (Some("c"), &[], Err("there is no fleet; `imgbuild launch --count N`")),
             (None, &["a", "B"], Ok("a")),
             (Some("B"), &["a", "B"], Ok("B")),
             (None, &["B"], Ok("B")),
             (None, &["B", "C"], Err("several fleets: B, C")),
             (None, &["a", "run-0123abcd"], Ok("a")),
-            (None, &["run-0123abcd"], Err("no fleet is running")),
+            (None, &["run-0123abcd"], Err("there is no fleet")),
             (Some("run-0123abcd"), &["run-0123abcd"], Ok("run-0123abcd")),
             (None, &["run-5"], Ok("run-5")),
         ] {
