@@ -119,8 +119,10 @@ enum Verb {
     /// Run one throw-away guest: a command in it, or a session with it
     Run(run::Run),
     /// Log in to a guest of a running fleet, or run a command on all
-    #[command(override_usage = "imgbuild ssh [OPTIONS] <GUEST> [-- <COMMAND>...]\n       \
-        imgbuild ssh [OPTIONS] --all -- <COMMAND>...")]
+    #[command(
+        override_usage = "imgbuild ssh [OPTIONS] <GUEST> [-- <COMMAND>...]\n       \
+        imgbuild ssh [OPTIONS] --all -- <COMMAND>..."
+    )]
     Ssh(ssh::Ssh),
     /// Copy a file into a guest or out of it, or to or from several
     Cp(cp::Cp),

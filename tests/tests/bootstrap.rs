@@ -457,3 +457,16 @@ fn a_missing_just_is_built_once() {
     );
     assert_eq!(machine.arguments("just"), ["lint", "lint"]);
 }
+
+#[test]
+fn without_a_command_it_says_how_it_is_used_and_does_nothing() {
+    let machine = Machine::with_packages(&[]);
+    for (arguments, code) in [(&[][..], 2), (&["--help"], 0), (&["-h"], 0)] {
+        run(&mut machine.bootstrap(arguments)).exits(code).shows(&[
+            "./bootstrap tty-burn",
+            "It installs packages and removes none",
+        ]);
+    }
+    assert!(machine.arguments("apt-get").is_empty());
+    assert!(machine.arguments("just").is_empty());
+}

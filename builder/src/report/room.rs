@@ -170,8 +170,8 @@ mod tests {
              RESOURCE                                              NOW  AFTER FIX   UNSHARED\n\
              memory          memory left for guests                902        902        714\n\
              pid-max         process ids on this host            7,772    100,000      7,772\n\
-             NOW: with --sharing guest, as asked; AFTER FIX: once `imgbuild check --fix` has\n\
-             changed host settings; UNSHARED: with --sharing none\n\
+             NOW: with --sharing guest; AFTER FIX: once `imgbuild check --fix` has changed\n\
+             host settings; UNSHARED: with --sharing none\n\
              Each guest takes 29.0 MiB of memory (23.0 MiB once merged), 5 threads and 19\n\
              open files, which is assumed: `imgbuild check --canary` measures it.\n"
         );
@@ -184,9 +184,6 @@ mod tests {
             !said.contains("AFTER FIX") && !said.contains("SHARED:"),
             "{said}"
         );
-        assert!(
-            said.contains("NOW: with --sharing none\n"),
-            "{said}"
-        );
+        assert!(said.contains("NOW: with --sharing none\n"), "{said}");
     }
 }

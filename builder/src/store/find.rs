@@ -100,7 +100,11 @@ mod tests {
                 Err("no fleet named c; fleets: a, b"),
             ),
             (None, &[], Err("there is no fleet")),
-            (Some("c"), &[], Err("there is no fleet; `imgbuild launch --count N`")),
+            (
+                Some("c"),
+                &[],
+                Err("there is no fleet; `imgbuild launch --count N`"),
+            ),
             (None, &["a", "B"], Ok("a")),
             (Some("B"), &["a", "B"], Ok("B")),
             (None, &["B"], Ok("B")),
