@@ -102,6 +102,11 @@ fn what_a_fleet_costs_is_what_its_cgroup_says() {
     assert!(text.stdout.starts_with("m: "), "{}", text.stdout);
     let rows = text.stdout.lines().filter(|line| line.starts_with("g0"));
     assert_eq!(rows.count(), 2, "{}", text.stdout);
+    assert!(
+        text.stdout.contains(" a guest, 6 guests, "),
+        "{}",
+        text.stdout
+    );
     run(&mut fleet.imgbuild(["ps", "--memory", "--state", "ready"])).exits(2);
 
     // An orphaned fleet costs the same, less its supervisor.

@@ -14,6 +14,8 @@ pub(crate) struct Processes {
     /// The VMM of each guest that has one.
     pub guests: Vec<(GuestIndex, u32)>,
     pub supervisor: Option<u32>,
+    /// Bytes of copies in memory of files that guests are handed.
+    pub copies: u64,
     /// The fleet's control group, where it has one with a memory controller.
     pub charged: Option<Charged>,
 }
@@ -34,7 +36,7 @@ impl Processes {
         let group = charged.and_then(|charged| Group::of(charged.hierarchy, &charged.folder));
         Ok(Memory {
             host_available: available(),
-            ..compose(&self.fleet, &guests, supervisor, group)
+            ..compose(&self.fleet, &guests, supervisor, self.copies, group)
         })
     }
 }
@@ -44,6 +46,7 @@ fn compose(
     fleet: &str,
     guests: &[(GuestIndex, u32, Process)],
     supervisor: Option<Process>,
+    copies: u64,
     group: Option<Group>,
 ) -> Memory {
     let sum = |part: fn(&Process) -> u64| -> u64 {
@@ -57,7 +60,7 @@ fn compose(
     let supervisor = supervisor.map_or(0, |process| {
         let kernel = process.page_tables.saturating_add(process.kernel_stacks);
         let own = process.resident.saturating_add(process.swap);
-        own.saturating_add(kernel)
+        own.saturating_add(kernel).saturating_add(copies)
     });
     let parts = MemoryParts {
         cannot_merge: own.saturating_add(sum(|process| process.swap)),
@@ -76,11 +79,13 @@ fn compose(
         parts.ksm,
     ];
     let bytes = all.into_iter().fold(0, u64::saturating_add);
+    let count = u32::try_from(guests.len()).unwrap_or(u32::MAX);
     Memory {
         api: API_VERSION,
         fleet: fleet.to_owned(),
         bytes,
-        bytes_a_guest: bytes.checked_div(guests.len() as u64),
+        count,
+        bytes_a_guest: bytes.checked_div(count.into()),
         parts,
         page_tables,
         kernel_stacks,
@@ -139,7 +144,7 @@ mod tests {
             cache: 12,
             kernel: Some(30),
         };
-        let memory = compose("f", &guests(2), Some(supervisor), Some(group));
+        let memory = compose("f", &guests(2), Some(supervisor), 0, Some(group));
         let parts = MemoryParts {
             cannot_merge: 2 * (30 + 5),
             shared_by_all: 2 * 15 + 22,
@@ -158,7 +163,7 @@ mod tests {
                 ..group
             }),
         ] {
-            let memory = compose("f", &guests(2), None, group);
+            let memory = compose("f", &guests(2), None, 0, group);
             assert_eq!(memory.parts.kernel, 14);
             assert_eq!(memory.parts.shared_by_all, 30);
         }
@@ -166,7 +171,7 @@ mod tests {
 
     #[test]
     fn nothing_overflows_and_nothing_is_divided_by_no_guests() {
-        let none = compose("f", &[], None, None);
+        let none = compose("f", &[], None, 0, None);
         assert_eq!((none.bytes, none.bytes_a_guest), (0, None));
         let most = Process {
             anonymous: u64::MAX,
@@ -180,7 +185,13 @@ mod tests {
             ksm: u64::MAX,
         };
         let guest = GuestIndex::new(0).unwrap();
-        let memory = compose("f", &[(guest, 1, most), (guest, 2, most)], Some(most), None);
+        let memory = compose(
+            "f",
+            &[(guest, 1, most), (guest, 2, most)],
+            Some(most),
+            u64::MAX,
+            None,
+        );
         assert_eq!(memory.bytes, u64::MAX);
     }
 }

@@ -141,7 +141,9 @@ pub struct Memory {
     pub fleet: String,
     /// The sum of the parts.
     pub bytes: u64,
-    /// The same divided by the number of guests below; null without any.
+    /// Guests that have a process.
+    pub count: u32,
+    /// The sum divided by that number; null without any.
     pub bytes_a_guest: Option<u64>,
     /// What it consists of.
     pub parts: MemoryParts,
@@ -156,7 +158,8 @@ pub struct Memory {
     pub cgroup: Option<CgroupMemory>,
     /// `MemAvailable` of the host.
     pub host_available: Option<u64>,
-    /// The guests that have a process, in order.
+    /// The guests that have a process, in order; `imgbuild ps --memory GUESTS` leaves
+    /// out the others.
     pub guests: Vec<GuestMemory>,
 }
 

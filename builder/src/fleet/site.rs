@@ -138,6 +138,14 @@ impl Site {
         self.placement.as_ref()?.memory_room()
     }
 
+    /// Bytes of the artifacts of which guests are handed a copy in memory.
+    pub(crate) fn copies(&self) -> u64 {
+        [&self.kernel, &self.initramfs]
+            .map(Artifact::in_memory)
+            .iter()
+            .sum()
+    }
+
     /// The control group that guests' memory is charged to, where it is theirs alone.
     pub(crate) fn accounted(&self) -> Option<Charged> {
         self.placement.as_ref()?.classes().cgroup()?.accounted()

@@ -1,6 +1,7 @@
 //! A fleet's life under one supervisor: from its first start, or its adoption,
 //! to its end.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::mpsc;
@@ -39,6 +40,9 @@ const RENEW_AFTER: Duration = Duration::from_millis(500);
 /// How often that is tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(10);
 
+/// Least time between two records of a guest's duty while it runs.
+const DUTY_PAUSE: Duration = Duration::from_secs(1);
+
 /// Of the control interface.
 const SERVE: &str = "serve the control interface on a thread of its own";
 
@@ -53,6 +57,8 @@ pub(crate) struct Fleet<'a> {
     server: Server,
     streams: Streams,
     asks: Asks,
+    /// When a guest's duty was recorded last: a guest may set another with every line.
+    duties_noted: HashMap<GuestIndex, Instant>,
     changes: Changes,
     /// The initial start is done.
     up: bool,
@@ -102,6 +108,7 @@ impl<'a> Fleet<'a> {
             server,
             streams: Streams::default(),
             asks: Asks::default(),
+            duties_noted: HashMap::new(),
             changes: Changes::default(),
             up: journal.history().up,
             progress: StartProgress::new(Instant::now()),
@@ -293,6 +300,7 @@ impl<'a> Fleet<'a> {
                 if is_over && member.guest().desired() == Desired::Up {
                     self.record(&Record::Over { guest, phase });
                 }
+                self.note_duty(guest, Instant::now());
                 // From the end on, an exit is what was asked for, not news.
                 if !self.changes.end_is_requested() {
                     (self.emit)(&event);
@@ -305,7 +313,11 @@ impl<'a> Fleet<'a> {
             }
             Observation::Message(message) => {
                 self.asks.hear(&mut self.supervisor, guest, &message);
-                self.note_duty(guest);
+                let now = Instant::now();
+                let noted = self.duties_noted.get(&guest);
+                if noted.is_none_or(|noted| now.duration_since(*noted) >= DUTY_PAUSE) {
+                    self.note_duty(guest, now);
+                }
             }
             Observation::Line(line) => {
                 self.streams.send_console(guest, &line);
@@ -327,7 +339,7 @@ impl<'a> Fleet<'a> {
 
     /// Records what a guest burns where nobody could know it: users set the duty in
     /// the guest, and its next life may be another supervisor's.
-    fn note_duty(&mut self, guest: GuestIndex) {
+    fn note_duty(&mut self, guest: GuestIndex, now: Instant) {
         let members = self.supervisor.members();
         let Some(duty) = members.get(guest).and_then(|one| one.guest().duty()) else {
             return;
@@ -335,6 +347,7 @@ impl<'a> Fleet<'a> {
         let past = self.journal.history().guests.get(&guest);
         let known = past.and_then(|past| past.duty);
         if duty != known.unwrap_or(self.supervisor.site().spec().burn) {
+            self.duties_noted.insert(guest, now);
             self.record(&Record::Burn { guest, duty });
         }
     }

@@ -104,7 +104,7 @@ pub(crate) fn supervise(
     let cpu = site.describe_cpu();
     let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
     supervisor.become_these(spec.guests);
-    adopt(&mut supervisor, journal.history())?;
+    adopt(&mut supervisor, journal.history(), interrupt)?;
     let mut forward = |event: &Event| emit(LaunchEvent::Fleet(event.clone()));
     let fleet = Fleet::new(supervisor, journal, &mut forward)?;
     let (ending, tally) = fleet.run(attachment)?;
@@ -124,7 +124,11 @@ pub(crate) fn supervise(
 const END_WAIT: Duration = Duration::from_secs(10);
 
 /// Takes charge of the guests that live, and notes those that are gone.
-fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError> {
+fn adopt(
+    supervisor: &mut Supervisor,
+    past: &History,
+    interrupt: &Interrupt,
+) -> Result<(), LaunchError> {
     let site = supervisor.site();
     let folder = site.folder().path();
     let mark = Mark::of(site.spec(), folder);
@@ -171,8 +175,13 @@ fn adopt(supervisor: &mut Supervisor, past: &History) -> Result<(), LaunchError>
         };
         let lives = member.lives();
         if let Some(run) = past.last.filter(|_| !lives) {
-            orphans::wait_for_end(run.pid, run.start_time, until)
-                .doing(format!("wait for the end of {guest} (process {})", run.pid))?;
+            let ended = orphans::wait_for_end(run.pid, run.start_time, until, interrupt);
+            if !ended.doing(format!("wait for the end of {guest} (process {})", run.pid))? {
+                tracing::warn!(
+                    "process {} of {guest} is still ending, and has its port and disk until then",
+                    run.pid
+                );
+            }
         }
         supervisor.remember(guest, past.restarts, past.duty, past.over);
         if past.desired == Desired::Down {

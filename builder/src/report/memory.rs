@@ -5,7 +5,7 @@ use crate::units::counted;
 
 /// The figure, its parts, and a line for each guest.
 pub(crate) fn memory(memory: &Memory) -> String {
-    let number = memory.guests.len() as u64;
+    let number = u64::from(memory.count);
     let guests = counted(number, "guest");
     let Some(bytes) = memory.bytes_a_guest else {
         return format!("{}: no guest has a process", memory.fleet);
@@ -88,6 +88,7 @@ mod tests {
             api: 1,
             fleet: "tty-burn".to_owned(),
             bytes: 6 << 20,
+            count: 2,
             bytes_a_guest: Some(3 << 20),
             parts: MemoryParts {
                 cannot_merge: 2 << 20,
@@ -132,7 +133,10 @@ mod tests {
              g00000 4194304    10.00 MiB     9.00 MiB     0.00 MiB     0.00 MiB\n\
              g00001 4194304    10.00 MiB     9.00 MiB     0.00 MiB     0.00 MiB"
         );
+        // Of guests that are not chosen only the rows go.
         fleet.guests.clear();
+        assert!(memory(&fleet).contains("cannot merge        1.00 MiB      2.00 MiB"));
+        fleet.count = 0;
         fleet.bytes_a_guest = None;
         assert_eq!(memory(&fleet), "tty-burn: no guest has a process");
     }

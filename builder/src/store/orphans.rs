@@ -2,7 +2,7 @@
 //! among the processes of this host: no file needs to be right about them.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::spec::FleetSpec;
-use crate::interrupt::poll_until;
+use crate::interrupt::{Interrupt, poll_until};
 use crate::sample::processes::{command_line, folders, ids, is_gone, stat};
 use crate::units::{GuestIndex, Instance};
 use crate::vmm::qemu::traces::uuids;
@@ -119,19 +119,27 @@ pub fn open(pid: u32, start_time: u64, mark: Mark, guest: GuestIndex) -> Option<
     is_guest(Path::new("/"), pid, start_time, mark, guest).then_some(held)
 }
 
-/// Waits until that process has ended, if it has not yet: `false` if it still has not
-/// by then.
+/// Waits until that process has ended, if it has not yet, or the user interrupts:
+/// `false` if it still has not by then.
 ///
 /// A process that is killed gives up its command line first, and its files only
 /// later: until it has ended, its port is taken and its overlay locked.
-pub fn wait_for_end(pid: u32, start_time: u64, until: Instant) -> io::Result<bool> {
+pub fn wait_for_end(
+    pid: u32,
+    start_time: u64,
+    until: Instant,
+    interrupt: &Interrupt,
+) -> io::Result<bool> {
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let Some(held) = raw.and_then(|raw| pidfd_open(raw, PidfdFlags::empty()).ok()) else {
         return Ok(true);
     };
     match self::start_time(Path::new("/"), pid) {
         Ok(started) if started == start_time => {
-            poll_until(&mut [PollFd::new(&held, PollFlags::IN)], Some(until))
+            let event = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+            let mut events = [event(held.as_fd()), event(interrupt.as_fd())];
+            poll_until(&mut events, Some(until))?;
+            Ok(!events[0].revents().is_empty())
         }
         _ => Ok(true),
     }

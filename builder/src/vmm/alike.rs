@@ -50,7 +50,7 @@ pub(crate) fn allocator(root: &Path) -> Option<PathBuf> {
 }
 
 /// Has KSM merge all memory of this process and of what it becomes (prctl(2),
-/// Linux 6.4).
+/// Linux 6.4, and kept at execve(2) from 6.7 on).
 pub(crate) fn set_memory_merge() -> io::Result<()> {
     const ON: libc::c_ulong = 1;
     const UNUSED: libc::c_ulong = 0;

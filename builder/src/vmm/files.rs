@@ -127,16 +127,14 @@ impl Files {
     }
 }
 
-/// The right to read, in a class of a mode (inode(7)).
-const READ: u32 = 0o4;
+/// The right to read, in every class of a mode (inode(7)).
+const EVERYBODY: u32 = 0o444;
 
-/// Whether a VMM that runs as user and group `uid` may open `file` again, by the
-/// descriptor that it is handed. That passes by the folders above it
-/// (proc_pid_fd(5)), but not by the file's own mode.
-pub(crate) fn may_read_again(file: &File, uid: u32) -> io::Result<bool> {
-    let metadata = file.metadata()?;
-    let mode = metadata.mode() & 0o7777;
-    Ok(rights(mode, metadata.uid(), metadata.gid(), uid) & READ != 0)
+/// Whether a VMM may open `file` again, by the descriptor that it is handed, whatever
+/// user it runs as. That passes by the folders above it (proc_pid_fd(5)), but not by
+/// the file's own mode.
+pub(crate) fn may_read_again(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.mode() & EVERYBODY == EVERYBODY)
 }
 
 /// What user and group `uid` may do with a file of this mode, owner and group
@@ -223,7 +221,7 @@ mod tests {
         hand_over(&path, own).unwrap();
         let metadata = path.metadata().unwrap();
         assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o640, own));
-        assert_eq!(rights(0o640, 0, 70_000, 70_000), READ);
+        assert_eq!(rights(0o640, 0, 70_000, 70_000), 0o4);
         // What a link leads to is not touched.
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();

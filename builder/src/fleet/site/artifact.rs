@@ -3,14 +3,13 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use crate::artifact::opened::ArtifactsError;
 use crate::plain;
 use crate::vmm::may_read_again;
-use std::path::Path;
 
 /// A file of the artifacts, the same for as long as it is open whatever becomes
 /// of its path.
@@ -18,12 +17,17 @@ use std::path::Path;
 pub(super) struct Artifact {
     pub(super) path: PathBuf,
     pub(super) file: File,
+    in_memory: u64,
 }
 
 impl Artifact {
     pub(super) fn open(path: PathBuf) -> Result<Self, ArtifactsError> {
         match plain::open(&path) {
-            Ok(file) => Ok(Self { path, file }),
+            Ok(file) => Ok(Self {
+                path,
+                file,
+                in_memory: 0,
+            }),
             Err(error) => Err(ArtifactsError::Artifact {
                 path,
                 reason: error.to_string(),
@@ -31,21 +35,24 @@ impl Artifact {
         }
     }
 
-    /// The same for VMMs that run under user ids from `first` on, and that open it
-    /// once more: where its mode does not let them, a copy in memory that nobody can
-    /// change.
-    pub(super) fn for_users(self, first: Option<u32>) -> Result<Self, ArtifactsError> {
-        let Some(uid) = first else {
+    /// The same for VMMs under user ids of their own, which open it once more: where
+    /// its mode does not let everybody, a copy in memory that nobody can change.
+    pub(super) fn for_users(self, users: Option<u32>) -> Result<Self, ArtifactsError> {
+        if users.is_none() {
             return Ok(self);
-        };
-        let opened = match may_read_again(&self.file, uid) {
+        }
+        let opened = match may_read_again(&self.file) {
             Ok(true) => return Ok(self),
-            Ok(false) => self.in_memory(),
+            Ok(false) => self.copied(),
             Err(error) => Err(error),
         };
         let path = self.path;
         match opened {
-            Ok(file) => Ok(Self { path, file }),
+            Ok((file, length)) => Ok(Self {
+                path,
+                file,
+                in_memory: length,
+            }),
             Err(error) => Err(ArtifactsError::Artifact {
                 path,
                 reason: error.to_string(),
@@ -53,17 +60,26 @@ impl Artifact {
         }
     }
 
+    /// How much of it is a copy in memory, in bytes.
+    pub(super) fn in_memory(&self) -> u64 {
+        self.in_memory
+    }
+
     /// A sealed copy of the file, which everybody may open who is handed it
     /// (memfd_create(2)).
-    fn in_memory(&self) -> io::Result<File> {
+    fn copied(&self) -> io::Result<(File, u64)> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let mut copy = File::from(memfd_create("imgbuild", flags)?);
-        io::copy(&mut self.again()?, &mut copy)?;
+        // A host may want to be told that it is not to be executed (kernel document
+        // userspace-api/mfd_noexec); before Linux 6.3 none knows the flag.
+        let made = memfd_create("imgbuild", flags | MemfdFlags::NOEXEC_SEAL);
+        let made = made.or_else(|_| memfd_create("imgbuild", flags));
+        let mut copy = File::from(made?);
+        let length = io::copy(&mut self.again()?, &mut copy)?;
         fcntl_add_seals(
             &copy,
             SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
         )?;
-        Ok(copy)
+        Ok((copy, length))
     }
 
     /// Another descriptor of the open file.

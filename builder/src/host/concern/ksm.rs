@@ -366,7 +366,7 @@ fn memory_merge(host: &Host, want: &Want) -> Finding {
         .finds(Severity::Blocker, value, need, meaning)
         .with_fix(Fix::manual(
             Needs::Reboot,
-            "use --sharing guest, or boot Linux 6.4 or later with CONFIG_KSM=y",
+            "use --sharing guest, or boot Linux 6.7 or later with CONFIG_KSM=y",
         ))
 }
 

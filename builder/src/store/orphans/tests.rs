@@ -280,20 +280,23 @@ fn waits_until_a_process_has_ended() {
     let mut process = Waiting::start("");
     let pid = process.0.id();
     let start = start_time(Path::new("/"), pid).unwrap();
+    let interrupt = Interrupt::never().unwrap();
+    let ended = |pid, start, until| wait_for_end(pid, start, until, &interrupt);
     let soon = || Instant::now() + Duration::from_millis(20);
     let late = || Instant::now() + Duration::from_secs(60);
-    assert!(!wait_for_end(pid, start, soon()).unwrap());
-    assert!(
-        wait_for_end(pid, start + 1, late()).unwrap(),
-        "another process"
-    );
+    assert!(!ended(pid, start, soon()).unwrap());
+    assert!(ended(pid, start + 1, late()).unwrap(), "another process");
+
+    let impatient = Interrupt::never().unwrap();
+    impatient.raise();
+    assert!(!wait_for_end(pid, start, late(), &impatient).unwrap());
 
     process.0.kill().unwrap();
     // It is not waited for: a zombie has ended.
-    assert!(wait_for_end(pid, start, late()).unwrap());
+    assert!(ended(pid, start, late()).unwrap());
     process.0.wait().unwrap();
-    assert!(wait_for_end(pid, start, late()).unwrap());
+    assert!(ended(pid, start, late()).unwrap());
     for nobody in [0, u32::MAX, i32::MAX.cast_unsigned()] {
-        assert!(wait_for_end(nobody, start, late()).unwrap());
+        assert!(ended(nobody, start, late()).unwrap());
     }
 }
