@@ -217,8 +217,10 @@ impl<'a> Command<'a> {
             "sync" => bare(Self::Sync),
             "burn" => rest.parse().map(Self::Burn).or(Err(CommandError::BadDuty)),
             "ls" => Ok(Self::Ls(Words(rest))),
-            "cat" => match rest.strip_prefix('>') {
-                Some(path) => match split_path(path.trim_ascii_start()) {
+            "cat" => match rest.strip_prefix('>').map(str::trim_ascii_start) {
+                // A shell's `>>`, `>&` and `>|` mean something else.
+                Some(path) if path.starts_with(['>', '&', '|']) => Err(CommandError::Usage),
+                Some(path) => match split_path(path) {
                     ("", _) => Err(CommandError::Usage),
                     (path, "") => Ok(Self::Write { path, text: None }),
                     _ => Err(CommandError::Usage),
@@ -324,11 +326,21 @@ mod tests {
             ("cat > /disk/f", "/disk/f"),
             ("cat >'/disk/a  b'", "/disk/a  b"),
             ("write '/disk/a  b'", "/disk/a  b"),
+            ("cat > '>f'", ">f"),
         ] {
             let text = None;
             assert_eq!(command(line), Ok(Command::Write { path, text }), "{line}");
         }
-        for line in ["cat >", "cat > /a /b", "cat > ''"] {
+        for line in [
+            "cat >",
+            "cat > /a /b",
+            "cat > ''",
+            "cat >>f",
+            "cat >> f",
+            "cat > >f",
+            "cat >&2",
+            "cat >|f",
+        ] {
             assert_eq!(command(line), Err(CommandError::Usage), "{line}");
         }
     }
