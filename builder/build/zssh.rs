@@ -89,10 +89,16 @@ fn edit(copy: &Path) -> PathBuf {
          the edits are still needed"
     );
     let source = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    // A former copy may have files that cannot be written to.
+    if copy.exists() {
+        fs::remove_dir_all(copy).expect("OUT_DIR is writable");
+    }
     fs::create_dir_all(copy.join("src")).expect("OUT_DIR is writable");
     for file in fs::read_dir(source.join("src")).expect("the crate can be read") {
         let file = file.expect("the crate can be read");
-        fs::copy(file.path(), copy.join("src").join(file.file_name())).expect("it has files only");
+        // Without its mode: the source may be read-only.
+        let text = fs::read(file.path()).expect("it has files only");
+        fs::write(copy.join("src").join(file.file_name()), text).expect("OUT_DIR is writable");
     }
     let mut text = fs::read_to_string(source.join(EDITED)).expect("it is text");
     for (old, new) in EDITS {
