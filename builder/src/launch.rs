@@ -51,6 +51,10 @@ pub(crate) fn launch(
     if let Some(shortfall) = kernel.shortfall() {
         tracing::warn!("{shortfall}");
     }
+    let serves_ssh = options.machine.net != Net::None && kernel.serves_ssh();
+    if options.ssh_key.is_some() && !serves_ssh {
+        tracing::warn!("--ssh-key is unused: nobody can log in to guests without a network");
+    }
     let name = options.name.as_ref().unwrap_or(&recipe.name);
     let users_key = options.ssh_key.as_deref().map(key::read).transpose()?;
     sweep(directories);
@@ -80,11 +84,10 @@ pub(crate) fn launch(
             printable(server)
         );
     }
-    let (login, pair) = match (options.machine.net, users_key) {
-        (Net::None, _) => (None, None),
-        _ if !kernel.serves_ssh() => (None, None),
-        (Net::User | Net::Tap, Some(key)) => (Some(key), None),
-        (Net::User | Net::Tap, None) => {
+    let (login, pair) = match users_key {
+        _ if !serves_ssh => (None, None),
+        Some(key) => (Some(key), None),
+        None => {
             let pair = key::generate(name, &folder).doing("make a key for the fleet")?;
             (Some(pair.key.clone()), Some(pair))
         }

@@ -142,10 +142,14 @@ fn a_distribution_kernel_reaches_ready_with_a_serial_console_alone() {
         "--json",
         "--no-canary",
     ];
-    let launched = run(env.imgbuild(launch).arg(&out)).succeeds();
+    let key = env.path().join("key");
+    let keygen = ["-q", "-t", "ed25519", "-N", "", "-f"];
+    run(env.command("ssh-keygen").args(keygen).arg(&key)).succeeds();
+    let mut launched = env.imgbuild(launch);
+    let launched = run(launched.arg("--ssh-key").arg(&key).arg(&out)).succeeds();
     let fleet = launched.json_lines();
     assert_eq!(fleet.last().unwrap()["burning"], 1);
-    let launched = launched.says(&[shortfall, "CONFIG_VIRTIO_NET"]);
+    let launched = launched.says(&[shortfall, "CONFIG_VIRTIO_NET", "--ssh-key is unused"]);
     assert!(
         !launched.stderr.contains("imgbuild ssh"),
         "{}",
