@@ -81,6 +81,10 @@ fn copies(env: &TestEnv, fleet: &Fleet) {
     let plain = fs::metadata(at("data")).unwrap().permissions().mode();
     assert_eq!(mode, plain, "as the umask has it");
 
+    cp(&["data", "1:~/data"]).succeeds();
+    cp(&["1:/data", "home"]).succeeds();
+    assert!(fs::read(at("home")).unwrap() == data);
+
     let mut from_stdin = fleet.imgbuild(["cp", "-", "0:/disk/it has blanks"]);
     let child = start(from_stdin.stdin(Stdio::piped()));
     fed(child, b"said\n").succeeds();
@@ -151,9 +155,10 @@ fn refusals_change_nothing(env: &TestEnv, fleet: &Fleet) {
     }
     let large = fs::File::create(at("large")).unwrap();
     large.set_len(32 << 20).unwrap();
-    cp(&["large", "2:/disk/f"])
-        .exits(1)
-        .says(&["g00002: cannot write /disk/f: write: No space left on device"]);
+    cp(&["large", "2:/disk/f"]).exits(1).says(&[
+        "g00002: cannot write /disk/f: write: No space left on device",
+        "; the guest may have a part of the file",
+    ]);
     assert_eq!(fs::read_to_string(at("kept")).unwrap(), "before");
     for arguments in [
         &["a", "b"][..],
@@ -162,6 +167,8 @@ fn refusals_change_nothing(env: &TestEnv, fleet: &Fleet) {
         &["--all", "0:/a", "b"],
         &["--all", ":/a", "-"],
         &["--all", "-", ":/a"],
+        &["--all", "/dev/stdin", ":/a"],
+        &["data", "0:~user/a"],
         &["--json", "0:/a", "-"],
         &["a:b", "0:/a"],
         &["3:/a", "b"],
@@ -185,14 +192,21 @@ fn guests_that_do_not_answer_are_counted(env: &TestEnv, fleet: &Fleet) {
         ]);
     assert_eq!(lists(env, "late"), ["g00001", "g00002"]);
     let copy = start(&mut fleet.imgbuild(["cp", "0:/disk/all", "late/g00000"]));
-    wait_until("the client runs", || {
+    let client_runs = || {
         env.command_lines()
             .iter()
             .any(|line| line.starts_with("ssh "))
-    });
+    };
+    wait_until("the client runs", client_runs);
     signal(copy.id(), Signal::INT);
     finish(copy).exits(130);
     assert_eq!(lists(env, "late"), ["g00001", "g00002"]);
+    let copy = start(&mut fleet.imgbuild(["cp", "data", "0:/disk/in"]));
+    wait_until("the client runs", client_runs);
+    signal(copy.id(), Signal::INT);
+    finish(copy)
+        .exits(130)
+        .says(&["may have a part of the file"]);
     fleet.kill_guests(&[0]);
     fleet.until("it is gone", |fleet| fleet.guests[0].pid.is_none());
     cp(&["0:/proc/uptime", "late/g00000"]).exits(1).says(&[
@@ -213,7 +227,7 @@ fn an_images_shell_copies_as_init_does() {
     let cp = |arguments: &[&str]| run(fleet.imgbuild(["cp"]).args(arguments));
     let data = noise(100_000);
     fs::write(env.path().join("data"), &data).unwrap();
-    for path in ["0:/data", "0:/$(data) \"x\"", "0:-n"] {
+    for path in ["0:/data", "0:/$(data) \"x\"", "0:-n", "0:~/f"] {
         cp(&["data", path]).succeeds();
         cp(&[path, "back"]).succeeds();
         assert!(fs::read(env.path().join("back")).unwrap() == data, "{path}");

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
-use serde_json::{Value, json};
 
 use self::place::{Place, Whose};
 use super::launch::fleet_name;
@@ -23,6 +22,10 @@ use crate::progress;
 use crate::units::GuestIndex;
 
 mod place;
+mod report;
+
+/// What `-` goes by in messages.
+const STDIN: &str = "stdin";
 
 /// Arguments of `cp`.
 #[derive(Debug, Args)]
@@ -170,11 +173,13 @@ impl Cp {
                     }
                     _ => (Source::Stdin, None),
                 };
-                if matches!(
-                    (&whose, &from),
-                    (Whose::These(_) | Whose::All, Source::Stdin)
-                ) {
-                    return Err("stdin goes to one guest; give a file for several".to_owned());
+                if matches!(whose, Whose::These(_) | Whose::All)
+                    && let Some(stream) = from.stream()
+                {
+                    return Err(format!(
+                        "{} can be read once, for one guest; give a file for several",
+                        stream.display()
+                    ));
                 }
                 let to = to.or_in_folder(name.as_deref());
                 let to = to.ok_or("give the name of the guest's file behind the folder")?;
@@ -210,9 +215,9 @@ impl Cp {
     }
 
     fn show(&self, guest: GuestIndex, copied: &Copied, way: &Way) -> Result<(), Failure> {
-        let why = why(guest, copied, way);
+        let why = report::why(guest, copied, way);
         if self.json {
-            print_json(&json(guest, copied, way, why.as_deref()))?;
+            print_json(&report::json(guest, copied, way, why.as_deref()))?;
         } else if let Some(why) = &why {
             tracing::error!("{why}");
         }
@@ -330,12 +335,25 @@ impl Target {
 }
 
 impl Source {
+    /// What it goes by if who opens it twice reads one part each.
+    fn stream(&self) -> Option<&Path> {
+        match self {
+            Self::Stdin => Some(Path::new(STDIN)),
+            Self::File(path) => {
+                // What is not there, and a folder, are refused when they are opened.
+                let metadata = fs::metadata(path).ok()?;
+                let is_stream = !metadata.is_file() && !metadata.is_dir();
+                is_stream.then_some(path)
+            }
+        }
+    }
+
     /// The file, and what it goes by.
     fn open(&self) -> Result<(File, &Path), CopyError> {
         let (name, opened) = match self {
             Self::Stdin => {
                 let stdin = io::stdin().as_fd().try_clone_to_owned();
-                (Path::new("stdin"), stdin.map(File::from))
+                (Path::new(STDIN), stdin.map(File::from))
             }
             Self::File(path) => (&**path, open(path)),
         };
@@ -354,60 +372,4 @@ fn open(path: &Path) -> io::Result<File> {
         return Err(io::Error::other("it is a folder, and cp copies one file"));
     }
     Ok(file)
-}
-
-/// Why a guest's copy failed, and what to do.
-fn why(guest: GuestIndex, copied: &Copied, way: &Way) -> Option<String> {
-    let words = &copied.words;
-    Some(match copied.end {
-        End::Exited(0) => return None,
-        End::Exited(code) => {
-            let (verb, path, folder) = match way {
-                Way::Out { from, .. } => ("read", from, "cp copies one file"),
-                Way::In { to, .. } => (
-                    "write",
-                    to,
-                    "end the path with / to put the file into that folder",
-                ),
-            };
-            let path = path.path().to_string_lossy();
-            let words = words
-                .strip_prefix(&format!("{path}: "))
-                .map_or_else(|| words.clone(), str::to_owned);
-            let words = match words.as_str() {
-                "" => format!("exit code {code}"),
-                _ if words.to_lowercase().contains("is a directory") => {
-                    format!("{words}; {folder}")
-                }
-                _ => words,
-            };
-            format!("{guest}: cannot {verb} {path}: {words}")
-        }
-        End::Unreachable => {
-            format!("{guest} is unreachable: {words}; `imgbuild ps` says whether it is ready")
-        }
-        End::Late(within) => format!("{guest}: {}", ssh::lateness(within)),
-    })
-}
-
-fn json(guest: GuestIndex, copied: &Copied, way: &Way, why: Option<&str>) -> Value {
-    let code = match copied.end {
-        End::Exited(code) => Some(code),
-        End::Unreachable | End::Late(_) => None,
-    };
-    let mut object = json!({
-        "event": "guest",
-        "id": guest,
-        "code": code,
-        "bytes": copied.bytes,
-    });
-    if let Way::Out { to, .. } = way
-        && let Some(path) = to.path(guest)
-    {
-        object["file"] = path.to_string_lossy().into();
-    }
-    if let Some(why) = why {
-        object["error"] = why.into();
-    }
-    object
 }

@@ -2,28 +2,26 @@
 //! every shell take, `cat FILE` and `cat > FILE`.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Permissions};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use tempfile::{Builder, NamedTempFile};
-
 use super::ssh::{End, Reachable, late};
-use crate::durable;
 use crate::interrupt::Interrupt;
 use crate::process::{self, Captured, ProcessError};
 use crate::text::printable_bytes;
 use crate::units::GuestIndex;
 
+mod landing;
+
+pub(crate) use landing::Landing;
+
 /// Bytes that are read and written at a time.
 const BLOCK: usize = 64 * 1024;
-/// What a file is made with, of which the umask takes its part.
-const MODE: u32 = 0o666;
 
 /// A copy that failed on this side.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +39,28 @@ pub(crate) enum CopyError {
         guest: GuestIndex,
         source: io::Error,
     },
+    /// ssh(1) was ended while it wrote into a guest; others may have been on their way.
+    #[error("{0}; a guest that was being copied to may have a part of the file")]
+    Halted(ProcessError),
     /// ssh(1) could not be run.
     #[error(transparent)]
     Process(#[from] ProcessError),
+}
+
+/// Why a path in a guest cannot be copied from or to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PathError {
+    #[error("give a path behind the colon")]
+    Empty,
+    /// There is no word for it that init reads.
+    #[error("give a path without single quotes in it")]
+    Quote,
+    /// `~NAME`, which only some shells would resolve.
+    #[error(
+        "only `~/` is a home, that of the user who logs in; a file of that name is ./{}",
+        .0.display()
+    )]
+    Home(PathBuf),
 }
 
 /// What became of a copy, as far as the guest goes.
@@ -64,14 +81,20 @@ pub(crate) struct GuestPath {
 }
 
 impl GuestPath {
-    /// `None` for a path that there is no word for.
-    pub(crate) fn new(path: &OsStr) -> Option<Self> {
-        let bytes = path.as_bytes();
-        if bytes.is_empty() || bytes.contains(&b'\'') {
-            return None;
-        }
-        // Not an option of cat(1).
-        let folder: &[u8] = if bytes[0] == b'-' { b"./" } else { b"" };
+    /// Reads a path as it is typed. As for scp(1), `~/` is the folder that a log-in
+    /// starts in.
+    pub(crate) fn new(path: &OsStr) -> Result<Self, PathError> {
+        let (folder, bytes): (&[u8], _) = match path.as_bytes() {
+            [] => return Err(PathError::Empty),
+            bytes if bytes.contains(&b'\'') => return Err(PathError::Quote),
+            // Init knows no home, and a shell finds none in quotes.
+            [b'~', b'/', rest @ ..] => (b"./", rest),
+            [b'~'] => (b"./", &[][..]),
+            [b'~', ..] => return Err(PathError::Home(path.into())),
+            // Not an option of cat(1).
+            bytes @ [b'-', ..] => (b"./", bytes),
+            bytes => (b"", bytes),
+        };
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,:=@%".contains(byte);
         let quote: &[u8] = if bytes.iter().all(is_plain) {
             b""
@@ -79,7 +102,7 @@ impl GuestPath {
             b"'"
         };
         let word = [quote, folder, bytes, quote].concat();
-        Some(Self {
+        Ok(Self {
             path: path.to_owned(),
             word: OsString::from_vec(word),
         })
@@ -100,7 +123,7 @@ impl GuestPath {
         if !self.path.as_bytes().ends_with(b"/") {
             return Some(self);
         }
-        Self::new(self.path().join(name?).as_os_str())
+        Self::new(self.path().join(name?).as_os_str()).ok()
     }
 }
 
@@ -155,7 +178,11 @@ impl Terms<'_> {
         // Not waited for if the guest takes no more: it may read a terminal.
         let pump = thread::spawn(move || pump(source, writer, on_bytes));
         let words = ["cat".into(), ">".into(), path.word.clone()];
-        let copied = self.carry(guest, &words, Stdio::from(reader), |_| Ok(()))?;
+        let copied = self.carry(guest, &words, Stdio::from(reader), |_| Ok(()));
+        let copied = copied.map_err(|error| match error {
+            ProcessError::Missing { .. } | ProcessError::Start { .. } => error.into(),
+            error => CopyError::Halted(error),
+        })?;
         if copied.end != End::Exited(0) {
             return Ok(copied);
         }
@@ -216,70 +243,8 @@ fn pump(mut source: File, mut writer: io::PipeWriter, on_bytes: impl Fn(u64)) ->
     }
 }
 
-/// Where a guest's file comes to stand: there whole, or not at all, unless it is a
-/// device or a pipe.
-#[derive(Debug)]
-pub(crate) struct Landing {
-    path: PathBuf,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    New(NamedTempFile),
-    Open(File),
-}
-
-impl Landing {
-    pub(crate) fn new(path: &Path) -> Result<Self, CopyError> {
-        let failed = |source| CopyError::Write {
-            path: path.to_path_buf(),
-            source,
-        };
-        // Behind a link is where the user wants it.
-        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-        let is_special = fs::metadata(&real).is_ok_and(|metadata| !metadata.is_file());
-        let kind = if is_special {
-            Kind::Open(File::options().write(true).open(&real).map_err(failed)?)
-        } else {
-            let folder = durable::folder_of(&real);
-            // Whose error names no temporary file.
-            fs::metadata(folder).map_err(failed)?;
-            let mut builder = Builder::new();
-            let builder = builder.permissions(Permissions::from_mode(MODE));
-            Kind::New(builder.tempfile_in(folder).map_err(failed)?)
-        };
-        Ok(Self { path: real, kind })
-    }
-
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), CopyError> {
-        let written = match &mut self.kind {
-            Kind::New(new) => new.write_all(bytes),
-            Kind::Open(file) => file.write_all(bytes),
-        };
-        written.map_err(|source| CopyError::Write {
-            path: self.path.clone(),
-            source,
-        })
-    }
-
-    /// Puts it in its place.
-    pub(crate) fn settle(self) -> Result<(), CopyError> {
-        let path = self.path;
-        match self.kind {
-            Kind::Open(_) => Ok(()),
-            Kind::New(new) => match durable::persist(new, &path) {
-                Ok(_) => Ok(()),
-                Err(source) => Err(CopyError::Write { path, source }),
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
     use super::*;
 
     #[test]
@@ -291,11 +256,19 @@ mod tests {
             ("/ü", "'/ü'"),
             ("-n", "./-n"),
             ("- n", "'./- n'"),
+            ("~/f", "./f"),
+            ("~//a b", "'.//a b'"),
+            ("~", "./"),
+            ("./~f", "'./~f'"),
         ] {
             assert_eq!(GuestPath::new(path.as_ref()).unwrap().word, word);
         }
-        for path in ["", "/it's"] {
-            assert_eq!(GuestPath::new(path.as_ref()), None, "{path}");
+        for (path, error) in [
+            ("", PathError::Empty),
+            ("/it's", PathError::Quote),
+            ("~user/f", PathError::Home("~user/f".into())),
+        ] {
+            assert_eq!(GuestPath::new(path.as_ref()), Err(error), "{path}");
         }
         let in_folder = |path: &str, name: Option<&str>| {
             let path = GuestPath::new(path.as_ref()).unwrap();
@@ -305,32 +278,6 @@ mod tests {
         assert_eq!(in_folder("/disk/", Some("f")), Some("/disk/f".into()));
         assert_eq!(in_folder("/disk", Some("f")), Some("/disk".into()));
         assert_eq!(in_folder("/disk/", None), None);
-    }
-
-    #[test]
-    fn a_file_is_there_whole_or_as_it_was() {
-        let folder = tempfile::tempdir().unwrap();
-        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
-        fs::write(&file, "before").unwrap();
-        symlink("file", &link).unwrap();
-        let mut landing = Landing::new(&link).unwrap();
-        landing.write(b"part").unwrap();
-        drop(landing);
-        assert_eq!(fs::read_to_string(&file).unwrap(), "before");
-        let mut landing = Landing::new(&link).unwrap();
-        landing.write(b"whole").unwrap();
-        landing.settle().unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), "whole");
-        assert!(link.is_symlink());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
-
-        let mut device = Landing::new(Path::new("/dev/null")).unwrap();
-        device.write(b"gone").unwrap();
-        device.settle().unwrap();
-        let full = Landing::new(Path::new("/dev/full")).unwrap().write(b"x");
-        let said = full.unwrap_err().to_string();
-        assert!(said.contains("/dev/full: No space left"), "{said}");
-        let nowhere = Landing::new(Path::new("/nowhere/f")).unwrap_err();
-        assert!(nowhere.to_string().contains("cannot write /nowhere/f"));
+        assert_eq!(in_folder("~/", Some("~f")), Some("~/~f".into()));
     }
 }

@@ -43,9 +43,7 @@ impl Place {
         };
         let shown = text.to_string_lossy();
         let path = OsStr::from_bytes(&bytes[colon + 1..]);
-        let path = GuestPath::new(path).ok_or_else(|| {
-            format!("`{shown}`: give a path behind the colon, one without single quotes in it")
-        })?;
+        let path = GuestPath::new(path).map_err(|error| format!("`{shown}`: {error}"))?;
         let guests = OsString::from(OsStr::from_bytes(&bytes[..colon]));
         let guests = guests.to_string_lossy();
         if guests.is_empty() {
@@ -94,6 +92,7 @@ mod tests {
             ("a:b", "a file of that name here is ./a:b"),
             ("7:", "give a path behind the colon"),
             ("7:it's", "without single quotes"),
+            ("7:~root/f", "a file of that name is ./~root/f"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(said), "{error}");
