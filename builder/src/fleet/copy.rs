@@ -95,7 +95,7 @@ impl GuestPath {
             bytes @ [b'-', ..] => (b"./", bytes),
             bytes => (b"", bytes),
         };
-        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,:=@%".contains(byte);
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(byte);
         let quote: &[u8] = if bytes.iter().all(is_plain) {
             b""
         } else {
@@ -253,6 +253,7 @@ mod tests {
             ("/disk/a-b_c.d", "/disk/a-b_c.d"),
             ("/a b", "'/a b'"),
             ("/$x\\", "'/$x\\'"),
+            ("=f", "'=f'"),
             ("/ü", "'/ü'"),
             ("-n", "./-n"),
             ("- n", "'./- n'"),
