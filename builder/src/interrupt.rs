@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -88,6 +89,17 @@ impl Interrupt {
         let _ = (&self.shared.writable).write(&[0]);
     }
 
+    /// One that is raised with this one, and can be raised without it.
+    pub(crate) fn child(&self) -> io::Result<Self> {
+        let child = Self::never()?;
+        let (parent, raised) = (self.clone(), child.clone());
+        thread::spawn(move || {
+            while !parent.wait(Duration::MAX) {}
+            raised.raise();
+        });
+        Ok(child)
+    }
+
     /// Waits until a stop is asked for, but no longer than `time`; tells whether it
     /// was.
     pub(crate) fn wait(&self, time: Duration) -> bool {
@@ -155,6 +167,16 @@ mod tests {
         assert!(!clone.requested() && !readable(&clone));
         interrupt.raise();
         assert!(clone.requested() && readable(&clone) && readable(&clone));
+    }
+
+    #[test]
+    fn a_child_is_raised_with_its_parent_and_without_it() {
+        let parent = Interrupt::never().unwrap();
+        let [alone, with_it] = [(); 2].map(|()| parent.child().unwrap());
+        alone.raise();
+        assert!(alone.requested() && !parent.requested() && !with_it.requested());
+        parent.raise();
+        assert!(with_it.wait(Duration::MAX));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use self::group::{Ending, Group};
 use crate::interrupt::Interrupt;
 use crate::lines::LineBuffer;
 
+mod attached;
 mod child;
 mod clock;
 mod error;
@@ -23,6 +24,7 @@ mod find;
 mod group;
 mod package;
 
+pub(crate) use attached::attached;
 pub(crate) use child::{close_inherited, die_with_parent, leave_no_core};
 pub(crate) use error::{ProcessError, start_error};
 pub(crate) use find::{find, may_run};

@@ -17,9 +17,7 @@ use crate::control::types::{Event, Guest};
 use crate::fleet::remove::sweep_private;
 use crate::fleet::supervise::{Attachment, Ending};
 use crate::guest::{BurnAt, Phase, Restart};
-use crate::launch::{
-    HostSettings, LaunchEvent, LaunchOptions, Launched, Milestone, OnUnready, launch,
-};
+use crate::launch::{HostSettings, LaunchEvent, LaunchOptions, Launched, OnUnready, launch};
 use crate::outlet;
 use crate::placement::PlacementSpec;
 use crate::recipe::Recipe;
@@ -29,9 +27,6 @@ use crate::units::GuestRange;
 use crate::vmm::{Lifetime, Outbound};
 
 mod session;
-
-/// What ssh(1) exits with when a guest that ended took the connection with it.
-const LOST: u8 = 255;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -67,46 +62,60 @@ impl Run {
         let out = self.out(context)?;
         let name = private_name()?;
         let options = self.options(out, &name, context)?;
-        let guest = options.guests.begin();
         sweep_private(&context.directories);
+        let end = context.interrupt.child()?;
         let (news, session) = mpsc::channel();
         let session = Session {
             fleet: name.clone(),
             directories: context.directories.clone(),
             interrupt: context.interrupt.clone(),
+            end: end.clone(),
             command: self.command,
             news: session,
         };
         let session = thread::spawn(move || session.run());
-        let mut last = None;
+        let mut last: Option<Guest> = None;
         let mut emit = |event| {
-            let _ = match &event {
-                LaunchEvent::Launch(Milestone::Fleet { .. }) => news.send(News::Begun(guest)),
-                LaunchEvent::Fleet(Event::Guest(guest)) if guest.state == Phase::Ready => {
-                    news.send(News::Ready(Box::new(guest.clone())))
-                }
-                _ => Ok(()),
+            let LaunchEvent::Fleet(Event::Guest(guest)) = event else {
+                return;
             };
-            if let LaunchEvent::Fleet(Event::Guest(guest)) = event {
-                last = Some(guest);
+            // A session that is over hears nothing.
+            if last.is_none() {
+                let _ = news.send(News::Begun(guest.id));
             }
+            if guest.state == Phase::Ready {
+                let _ = news.send(News::Ready(Box::new(guest.clone())));
+            }
+            last = Some(guest);
         };
         let patience = Some(UNWATCHED);
         let launched = launch(
             &options,
             Attachment::Foreground { patience },
             &context.directories,
-            &context.interrupt,
+            &end,
             &mut emit,
-        )?;
+        );
         // The guest is gone, and whoever waits for it learns that.
         drop(news);
+        end.raise();
         let code = session.join().expect("a session does not panic");
+        let launched = launched?;
         outlet::finish(&context.interrupt)?;
-        if matches!(&launched, Launched::Over(summary) if summary.ending == Ending::Interrupted) {
-            return Ok(Exit::Interrupted);
-        }
-        Ok(exit(last.as_ref(), code?))
+        let code = match (launched, code) {
+            (Launched::Over(summary), _)
+                if summary.ending == Ending::Interrupted && context.interrupt.requested() =>
+            {
+                return Ok(Exit::Interrupted);
+            }
+            (Launched::Over(summary), Err(failure)) if summary.ending == Ending::Empty => {
+                // The guest says why it ended, and the session failed because of that.
+                tracing::debug!("{name}: {failure:?}");
+                None
+            }
+            (_, code) => code?,
+        };
+        Ok(exit(last.as_ref(), code))
     }
 
     /// The output folder, built if it is not there.
@@ -193,11 +202,49 @@ fn exit(guest: Option<&Guest>, code: Option<u8>) -> Exit {
             Exit::Failed
         }
         // It powered off, which ends a session and a command well.
-        (Some(Phase::Exited), None | Some(LOST)) | (_, Some(0)) => Exit::Done,
+        (Some(Phase::Exited), None) | (_, Some(0)) => Exit::Done,
         (_, Some(code)) => Exit::Command(code),
         (_, None) => {
             tracing::error!("the guest did not start");
             Exit::Failed
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::Desired;
+    use crate::units::GuestIndex;
+
+    fn guest(state: Phase) -> Guest {
+        Guest {
+            id: GuestIndex::new(0).unwrap(),
+            state,
+            desired: Desired::Up,
+            pid: None,
+            for_seconds: 0.0,
+            ready_after: None,
+            restarts: 0,
+            unresponsive: 0,
+            reason: None,
+            ssh: None,
+            burn: None,
+        }
+    }
+
+    #[test]
+    fn a_run_ends_as_its_command_unless_the_guest_ended_it() {
+        for (state, code, ended) in [
+            (Phase::Ready, Some(0), Exit::Done),
+            (Phase::Ready, Some(255), Exit::Command(255)),
+            (Phase::Exited, None, Exit::Done),
+            (Phase::Exited, Some(3), Exit::Command(3)),
+            (Phase::Failed, Some(0), Exit::Failed),
+            (Phase::Booting, None, Exit::Failed),
+        ] {
+            assert_eq!(exit(Some(&guest(state)), code), ended, "{state:?} {code:?}");
+        }
+        assert_eq!(exit(None, None), Exit::Failed);
     }
 }

@@ -8,8 +8,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use super::each::on_each;
 use crate::control::select::{SelectError, Selector, select};
 use crate::directories::Directories;
@@ -197,14 +195,16 @@ impl Reachable {
         select(selectors, self.guests.iter().copied())
     }
 
-    /// Runs ssh(1) to one guest to its end, with this process's own streams; gives
-    /// its exit code.
-    pub(crate) fn attached(&self, guest: GuestIndex, words: &[OsString]) -> Result<u8, SshError> {
-        let mut command = self.command(&[], guest, words);
-        // One whose starter is killed has nobody to end its guest.
-        process::die_with_parent(&mut command, Signal::TERM);
-        let status = command.status();
-        let status = status.map_err(|error| process::start_error(&command, error))?;
+    /// Runs ssh(1) to one guest, with this process's own streams, to its end, or until
+    /// the fleet is `over`: a guest that is gone may not have hung up. Gives its exit
+    /// code.
+    pub(crate) fn attached(
+        &self,
+        guest: GuestIndex,
+        words: &[OsString],
+        over: &Interrupt,
+    ) -> Result<u8, SshError> {
+        let status = process::attached(self.command(&[], guest, words), over)?;
         let signal = status.signal().map(|signal| signal + 128);
         let code = status.code().or(signal).unwrap_or(TRANSPORT);
         Ok(u8::try_from(code).unwrap_or(u8::MAX))

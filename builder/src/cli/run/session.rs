@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::thread;
+use std::time::Duration;
 
 use tty_init::command::{Command, CommandError};
 use tty_init::host;
@@ -27,9 +28,17 @@ use crate::units::GuestIndex;
 /// How the command's reply is known among others.
 const TAG: u32 = 1;
 
+/// What ssh(1) exits with if the connection is lost.
+const LOST: u8 = 255;
+/// What a shell exits with that SIGHUP, SIGKILL or SIGTERM ended.
+const SIGNALLED: [u8; 3] = [128 + 1, 128 + 9, 128 + 15];
+/// How long a guest may take to end after the programs in it, which it gives some
+/// seconds to end by themselves.
+const SHUTDOWN: Duration = Duration::from_secs(8);
+
 /// What the supervisor tells.
 pub(super) enum News {
-    /// The fleet is there, and this guest about to start.
+    /// It listens, and this guest is about to start.
     Begun(GuestIndex),
     Ready(Box<Guest>),
 }
@@ -38,7 +47,10 @@ pub(super) enum News {
 pub(super) struct Session {
     pub(super) fleet: String,
     pub(super) directories: Directories,
+    /// The user's.
     pub(super) interrupt: Interrupt,
+    /// Ends the fleet, and is raised once that is over.
+    pub(super) end: Interrupt,
     /// Empty for a session of the user's.
     pub(super) command: Vec<OsString>,
     pub(super) news: Receiver<News>,
@@ -51,6 +63,15 @@ impl Session {
         let Ok(News::Begun(guest)) = self.news.recv() else {
             return Ok(None);
         };
+        let ran = self.attend(guest);
+        if ran.is_err() {
+            // Nobody else is there who would end it.
+            self.end.raise();
+        }
+        ran
+    }
+
+    fn attend(&self, guest: GuestIndex) -> Result<Option<u8>, Failure> {
         let found = find(Some(&self.fleet), &self.directories)?;
         let client = Client::new(&found.name, &found.paths, &self.interrupt);
         let console = client.console(guest)?;
@@ -63,9 +84,7 @@ impl Session {
             return Ok(None);
         };
         let code = if ready.ssh.is_some() {
-            let reachable = Reachable::find(Some(&self.fleet), &self.directories);
-            let ran = reachable.and_then(|fleet| fleet.attached(guest, &self.command));
-            ran.map(Some).map_err(Failure::from)
+            self.by_ssh(guest)
         } else {
             shown.store(false, Ordering::Relaxed);
             self.by_console(&client, guest)
@@ -79,10 +98,22 @@ impl Session {
         match client.act(Act::Stop, &all) {
             // It powered off by itself.
             Ok(_) | Err(ClientError::Ended { .. } | ClientError::NotSupervised { .. }) => {}
-            Err(error) => tracing::debug!("{}: {error}", self.fleet),
+            Err(error) => {
+                tracing::debug!("{}: {error}", self.fleet);
+                self.end.raise();
+            }
         }
         follower.join().expect("a follower does not panic");
         code
+    }
+
+    fn by_ssh(&self, guest: GuestIndex) -> Result<Option<u8>, Failure> {
+        let fleet = Reachable::find(Some(&self.fleet), &self.directories)?;
+        let code = fleet.attached(guest, &self.command, &self.end)?;
+        // A guest that powers off ends its programs first.
+        let may_end = code == LOST || SIGNALLED.contains(&code);
+        let ended = may_end && self.end.wait(SHUTDOWN);
+        Ok((!ended).then_some(code))
     }
 
     /// The same on the console, for a guest without SSH.
@@ -150,5 +181,32 @@ fn follow(mut console: client::Console, guest: GuestIndex, shown: &AtomicBool) {
         if shown.load(Ordering::Relaxed) && host::parse(&line).is_err() && !text.is_empty() {
             tracing::info!("{guest}: {text}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::store::folder::tests::directories;
+
+    #[test]
+    fn a_session_that_reaches_no_supervisor_ends_the_fleet() {
+        let (_temporary, directories) = directories();
+        let (supervisor, news) = mpsc::channel();
+        let end = Interrupt::never().unwrap();
+        let session = Session {
+            fleet: "run-0a1b2c3d".to_owned(),
+            directories,
+            interrupt: Interrupt::never().unwrap(),
+            end: end.clone(),
+            command: Vec::new(),
+            news,
+        };
+        let guest = GuestIndex::new(0).unwrap();
+        supervisor.send(News::Begun(guest)).unwrap();
+        assert!(session.run().is_err());
+        assert!(end.requested());
     }
 }
