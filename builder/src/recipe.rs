@@ -289,6 +289,12 @@ impl Recipe {
             .is_some_and(|rootfs| rootfs.place == Place::Disk)
     }
 
+    /// Whether its guests may have a shell of their own.
+    pub fn may_hold_shell(&self) -> bool {
+        let has_file = |path| self.files.iter().any(|file| file.path == path);
+        self.rootfs.is_some() || has_file("/bin/sh")
+    }
+
     /// Takes what the command line says of the root file system: the archive,
     /// relative to this process's folder, and where the guest has it.
     pub fn choose_rootfs(

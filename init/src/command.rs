@@ -239,6 +239,18 @@ impl<'a> Command<'a> {
             _ => Err(CommandError::Unknown),
         })
     }
+
+    /// Reads one command in a guest whose image holds a shell: every command is the
+    /// shell's but those that only init has.
+    pub fn parse_beside_shell(line: &'a str) -> Option<Result<Self, CommandError>> {
+        Some(match Self::parse(line)? {
+            Ok(own @ (Self::Status { .. } | Self::Burn(_) | Self::Poweroff | Self::Reboot)) => {
+                Ok(own)
+            }
+            Err(CommandError::BadDuty) => Err(CommandError::BadDuty),
+            _ => Ok(Self::Sh(Some(line))),
+        })
+    }
 }
 
 /// The first word, and what follows it without the blanks between.
@@ -318,6 +330,36 @@ mod tests {
         };
         let paths: Vec<_> = paths.iter().collect();
         assert_eq!(paths, ["/a", "/b c", "/d", "it's", "'/e"]);
+    }
+
+    #[test]
+    fn beside_a_shell_init_keeps_what_only_it_has() {
+        for line in [
+            "status",
+            "status --json",
+            "burn 5",
+            "burn x",
+            "poweroff",
+            "reboot",
+        ] {
+            assert_eq!(
+                Command::parse_beside_shell(line),
+                Command::parse(line),
+                "{line}"
+            );
+        }
+        for line in [
+            "ls -la /",
+            "ps aux",
+            "echo $HOME",
+            "sh -c ls",
+            "status now",
+            "apt",
+        ] {
+            let shell = Some(Ok(Command::Sh(Some(line))));
+            assert_eq!(Command::parse_beside_shell(line), shell, "{line}");
+        }
+        assert_eq!(Command::parse_beside_shell(" "), None);
     }
 
     #[test]

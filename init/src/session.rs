@@ -203,27 +203,25 @@ impl Client<'_, '_, '_> {
     }
 
     /// Runs one command.
-    ///
-    /// Where the image holds a shell, every command is the shell's but those
-    /// that only init has.
     fn obey(&mut self, line: &str, found: Found, end: &mut Option<Signal>) -> Result<u8, Gone> {
-        let command = match Command::parse(line) {
+        let command = if shell::exists() {
+            Command::parse_beside_shell(line)
+        } else {
+            Command::parse(line)
+        };
+        match command {
             Some(Ok(Command::Poweroff)) => {
                 *end = Some(Signal::USR2);
-                return Ok(0);
+                Ok(0)
             }
             Some(Ok(Command::Reboot)) => {
                 *end = Some(Signal::TERM);
-                return Ok(0);
+                Ok(0)
             }
-            Some(Ok(command @ (Command::Status { .. } | Command::Burn(_)))) => command,
-            Some(Err(error @ CommandError::BadDuty)) => return self.refuse(error),
-            _ if shell::exists() => Command::Sh(Some(line)),
-            Some(Ok(command)) => command,
-            Some(Err(error)) => return self.refuse(error),
-            None => return Ok(0),
-        };
-        run(command, Some(found), self)
+            Some(Ok(command)) => run(command, Some(found), self),
+            Some(Err(error)) => self.refuse(error),
+            None => Ok(0),
+        }
     }
 
     fn refuse(&mut self, error: CommandError) -> Result<u8, Gone> {

@@ -7,7 +7,7 @@ use std::thread;
 
 use clap::Args;
 
-use self::session::{News, Session};
+use self::session::{News, Session, Userland};
 use super::build::{ordinary_out, quietly};
 use super::inputs::find_recipe;
 use super::launch::{Guests, UNWATCHED, users};
@@ -60,6 +60,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let out = self.out(context)?;
+        let userland = userland(&out);
         let name = private_name()?;
         let options = self.options(out, &name, context)?;
         sweep_private(&context.directories);
@@ -71,6 +72,7 @@ impl Run {
             interrupt: context.interrupt.clone(),
             end: end.clone(),
             command: self.command,
+            userland,
             news: session,
         };
         let session = thread::spawn(move || session.run());
@@ -173,6 +175,15 @@ impl Run {
             },
             lifetime: Lifetime::WithParent,
         })
+    }
+}
+
+/// Who obeys commands in guests of an output.
+fn userland(out: &Path) -> Userland {
+    match Manifest::load_with_text(out) {
+        Ok((manifest, _)) if manifest.recipe.may_hold_shell() => Userland::Image,
+        // What is wrong with one that is not read is said when guests are launched.
+        _ => Userland::None,
     }
 }
 

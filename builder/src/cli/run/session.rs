@@ -8,7 +8,7 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
-use tty_init::command::{Command, CommandError};
+use tty_init::command::Command;
 use tty_init::host;
 use tty_init::protocol::Message;
 
@@ -43,6 +43,15 @@ pub(super) enum News {
     Ready(Box<Guest>),
 }
 
+/// Who obeys commands in a guest besides its init.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Userland {
+    /// Nobody.
+    None,
+    /// The image's shell.
+    Image,
+}
+
 /// A command, or the user, in the guest of a fleet that is launched meanwhile.
 pub(super) struct Session {
     pub(super) fleet: String,
@@ -53,6 +62,7 @@ pub(super) struct Session {
     pub(super) end: Interrupt,
     /// Empty for a session of the user's.
     pub(super) command: Vec<OsString>,
+    pub(super) userland: Userland,
     pub(super) news: Receiver<News>,
 }
 
@@ -128,14 +138,21 @@ impl Session {
             }));
         }
         let line = self.command.join(OsStr::new(" "));
-        let line = line.to_string_lossy();
-        // What init does not know, the image's shell may.
-        let shell = match Command::parse(&line) {
-            Some(Err(CommandError::Unknown)) => "sh ",
-            _ => "",
-        };
-        type_line(client, guest, &format!("@{TAG} {shell}{line}"))?;
+        let line = typed(&line.to_string_lossy(), self.userland);
+        type_line(client, guest, &format!("@{TAG} {line}"))?;
         reply(console)
+    }
+}
+
+/// What has a console do what the SSH server of init does with this command.
+fn typed(line: &str, userland: Userland) -> String {
+    let command = match userland {
+        Userland::None => Command::parse(line),
+        Userland::Image => Command::parse_beside_shell(line),
+    };
+    match command {
+        Some(Ok(Command::Sh(Some(command)))) => format!("sh {command}"),
+        _ => line.to_owned(),
     }
 }
 
@@ -192,6 +209,22 @@ mod tests {
     use crate::store::folder::tests::directories;
 
     #[test]
+    fn a_console_gets_commands_as_the_ssh_server_does() {
+        for (line, alone, beside_a_shell) in [
+            ("status", "status", "status"),
+            ("poweroff", "poweroff", "poweroff"),
+            ("ls -la /", "ls -la /", "sh ls -la /"),
+            ("ps aux", "ps aux", "sh ps aux"),
+            ("echo $HOME", "echo $HOME", "sh echo $HOME"),
+            ("sh -c id", "sh -c id", "sh sh -c id"),
+            ("apt", "apt", "sh apt"),
+        ] {
+            assert_eq!(typed(line, Userland::None), alone);
+            assert_eq!(typed(line, Userland::Image), beside_a_shell);
+        }
+    }
+
+    #[test]
     fn a_session_that_reaches_no_supervisor_ends_the_fleet() {
         let (_temporary, directories) = directories();
         let (supervisor, news) = mpsc::channel();
@@ -202,6 +235,7 @@ mod tests {
             interrupt: Interrupt::never().unwrap(),
             end: end.clone(),
             command: Vec::new(),
+            userland: Userland::None,
             news,
         };
         let guest = GuestIndex::new(0).unwrap();
