@@ -12,12 +12,12 @@ use crate::interrupt::Interrupt;
 use crate::launch::plan::{Chosen, emulator, spec};
 use crate::launch::prepare::prepare;
 use crate::store::claims::{Claim, Register};
-use crate::store::folder::{Folder, FolderError, Paths, sweep};
+use crate::store::folder::{Folder, FolderError, Paths, is_private, sweep};
 use crate::store::journal::Journal;
 use crate::store::key::{self, Pair};
 use crate::system::{Doing as _, SystemError};
 use crate::text::printable;
-use crate::vmm::Net;
+use crate::vmm::{Lifetime, Net};
 use detach::detach;
 use error::obstacles;
 use resume::supervise;
@@ -56,6 +56,7 @@ pub(crate) fn launch(
         tracing::warn!("--ssh-key is unused: nobody can log in to guests without a network");
     }
     let name = options.name.as_ref().unwrap_or(&recipe.name);
+    refuse_reserved(name, options.lifetime)?;
     let users_key = options.ssh_key.as_deref().map(key::read).transpose()?;
     sweep(directories);
     let folder = create(name, directories)?;
@@ -129,6 +130,16 @@ pub(crate) fn launch(
     }
     let launched = supervise(site, journal, attachment, interrupt, emit);
     cleared(name, directories, launched)
+}
+
+/// Refuses a name of throw-away fleets for one that is to outlive its process: the
+/// next `run` would take it for a left-over, and remove it.
+fn refuse_reserved(name: &str, lifetime: Lifetime) -> Result<(), LaunchError> {
+    if lifetime == Lifetime::Own && is_private(name) {
+        let name = name.to_owned();
+        return Err(LaunchError::Reserved { name });
+    }
+    Ok(())
 }
 
 /// Makes the folder of a new fleet, clearing what a launch of that name left that
@@ -206,4 +217,25 @@ fn raise(resource: Resource) -> Result<(), SystemError> {
         ..limits
     };
     setrlimit(resource, raised).doing(format!("raise the limit {resource:?} of this process"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::folder::private_name;
+
+    #[test]
+    fn names_of_throw_away_fleets_are_theirs() {
+        let private = private_name().unwrap();
+        refuse_reserved(&private, Lifetime::WithParent).unwrap();
+        for name in [private.as_str(), "run-20250101"] {
+            let error = refuse_reserved(name, Lifetime::Own)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(name) && error.contains("--name"), "{error}");
+        }
+        for name in ["run-2025", "run-nightly0", "tty-burn"] {
+            refuse_reserved(name, Lifetime::Own).unwrap();
+        }
+    }
 }

@@ -93,6 +93,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
             Some(LaunchError::Interrupted) => Exit::Interrupted,
             Some(
                 LaunchError::Key(_)
+                | LaunchError::Reserved { .. }
                 | LaunchError::Site(
                     SiteError::SshConfig(SshConfigError::Path(_))
                     | SiteError::Users(UsersError::Taken { .. } | UsersError::Unmapped { .. }),

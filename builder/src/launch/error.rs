@@ -25,6 +25,13 @@ pub(crate) enum LaunchError {
     /// The host cannot run the fleet.
     #[error("this host is not ready for {}", obstacles(.0))]
     NotReady(Box<Report>),
+    /// The name is like those that `run` gives.
+    #[error(
+        "a fleet cannot be named {name}: `run-` and eight hexadecimal digits name the throw-away \
+         guests of `imgbuild run`, which removes those that it finds unsupervised; choose another \
+         name with --name"
+    )]
+    Reserved { name: String },
     /// The user ended it before it began.
     #[error("interrupted before a guest was started")]
     Interrupted,
