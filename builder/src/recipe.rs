@@ -289,6 +289,12 @@ impl Recipe {
             .is_some_and(|rootfs| rootfs.place == Place::Disk)
     }
 
+    /// Whether its root file system has to be given on the command line.
+    pub fn lacks_archive(&self) -> bool {
+        let rootfs = self.rootfs.as_ref();
+        rootfs.is_some_and(|rootfs| rootfs.source.is_none())
+    }
+
     /// Whether its guests may have a shell of their own.
     pub fn may_hold_shell(&self) -> bool {
         let has_file = |path| self.files.iter().any(|file| file.path == path);

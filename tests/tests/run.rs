@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use imgbuild_tests::fleet::{Fleet, kill, signal};
+use imgbuild_tests::fleet::{Fleet, kill, signal, with_shell};
 use imgbuild_tests::{Finished, TestEnv, finish, run, start, wait_until, workspace};
 use rustix::process::Signal;
 
@@ -68,6 +68,19 @@ fn a_command_gives_its_output_and_code_and_nothing_is_left() {
 }
 
 #[test]
+fn a_guest_with_a_shell_ends_a_session_and_obeys_by_ssh_and_console_alike() {
+    let env = TestEnv::new();
+    let out = with_shell(&env);
+    // Its shell is ended with all that runs, and not by a command of its own.
+    let poweroff = "kill -USR2 1\nbusybox sleep 100\n";
+    fed(&env, &mut running(&env, &out, &[], &[]), poweroff).succeeds();
+    for net in ["user", "none"] {
+        let mut home = running(&env, &out, &["--net", net], &["echo", "$HOME"]);
+        assert_eq!(over(&env, &mut home).succeeds().stdout, "/root\n", "{net}");
+    }
+}
+
+#[test]
 fn it_runs_beside_a_fleet_which_stays_the_only_one() {
     let env = TestEnv::new();
     let fleet = Fleet::ready(&env, "f", 1, &[]);
@@ -111,7 +124,10 @@ fn a_recipe_is_built_first_and_what_was_built_is_used_again() {
     let text = text.replace("name = \"tty-idle\"", "name = \"mine\"");
     let recipe = env.path().join("mine.toml");
     fs::write(&recipe, &text).unwrap();
-    let built = over(&env, &mut running(&env, &recipe, &[], &["echo", "hi"])).succeeds();
+    let mut first = running(&env, &recipe, &[], &["echo", "hi"]);
+    // Which is for what the user builds.
+    first.env("IMGBUILD_OUT", env.path().join("elsewhere"));
+    let built = over(&env, &mut first).succeeds();
     assert_eq!(built.stdout, "hi\n");
     let out = env.path().join("out/mine");
     run(env.imgbuild(["verify"]).arg(&out)).succeeds();
@@ -139,4 +155,10 @@ fn a_recipe_is_built_first_and_what_was_built_is_used_again() {
     over(&env, &mut env.imgbuild(["run", "nothing"]))
         .exits(2)
         .says(&["no recipe named nothing"]);
+    for what in ["out/debian-shell", "debian-shell"] {
+        let build = "`imgbuild build debian-shell --rootfs PATH` builds";
+        over(&env, &mut env.imgbuild(["run", what]))
+            .exits(2)
+            .says(&[build, "out/debian-shell"]);
+    }
 }

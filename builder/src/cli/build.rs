@@ -100,6 +100,36 @@ impl TtyBurn {
 }
 
 impl Build {
+    /// As by `build --no-boot`, and for the rest as the environment says.
+    pub(super) fn without_boot(named: &Path, out: &Path) -> Result<Self, Failure> {
+        #[derive(Debug, Parser)]
+        struct Alone {
+            #[command(flatten)]
+            build: Build,
+        }
+        let words = [
+            OsStr::new("build"),
+            "--no-boot".as_ref(),
+            "--out".as_ref(),
+            out.as_os_str(),
+            "--".as_ref(),
+            named.as_os_str(),
+        ];
+        let alone =
+            Alone::try_parse_from(words).map_err(|error| Failure::usage(error.to_string()))?;
+        Ok(alone.build)
+    }
+
+    /// Whether nobody has said where the root file system of this recipe comes from.
+    pub(super) fn lacks_archive(&self, recipe: &Recipe) -> bool {
+        self.rootfs.is_none() && recipe.lacks_archive()
+    }
+
+    /// Builds, and prints nothing.
+    pub(super) fn quietly(self, context: &Context) -> Result<(), Failure> {
+        self.make(context).map(drop)
+    }
+
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let form = self.common.form();
         let (built, boot) = self.make(context)?;
@@ -118,26 +148,6 @@ impl Build {
 /// The output folder of a recipe, unless the user names one.
 pub(super) fn ordinary_out(recipe: &Recipe) -> PathBuf {
     Path::new("out").join(&recipe.name)
-}
-
-/// Builds a recipe into its ordinary output folder as `build --no-boot` does, and
-/// prints nothing.
-pub(super) fn quietly(named: &Path, context: &Context) -> Result<PathBuf, Failure> {
-    /// By which flags get what the environment says.
-    #[derive(Debug, Parser)]
-    struct Alone {
-        #[command(flatten)]
-        build: Build,
-    }
-    let words = [
-        OsStr::new("build"),
-        "--no-boot".as_ref(),
-        "--".as_ref(),
-        named.as_os_str(),
-    ];
-    let alone = Alone::try_parse_from(words).map_err(|error| Failure::usage(error.to_string()))?;
-    let (built, _) = alone.build.make(context)?;
-    Ok(built.folder)
 }
 
 impl Common {
@@ -221,7 +231,7 @@ fn next(folder: &Path, boot: Option<&boot::Report>) -> String {
 }
 
 /// A word as a shell reads it.
-fn word(text: &str) -> String {
+pub(super) fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
     if text.chars().all(is_plain) {
         text.to_owned()

@@ -7,12 +7,11 @@ use std::thread;
 
 use clap::Args;
 
+use self::out::find_out;
 use self::session::{News, Session, Userland};
-use super::build::{ordinary_out, quietly};
-use super::inputs::find_recipe;
 use super::launch::{Guests, UNWATCHED, users};
 use super::{Context, Exit, Failure};
-use crate::artifact::{MANIFEST, Manifest};
+use crate::artifact::Manifest;
 use crate::control::types::{Event, Guest};
 use crate::fleet::remove::sweep_private;
 use crate::fleet::supervise::{Attachment, Ending};
@@ -20,12 +19,12 @@ use crate::guest::{BurnAt, Phase, Restart};
 use crate::launch::{HostSettings, LaunchEvent, LaunchOptions, Launched, OnUnready, launch};
 use crate::outlet;
 use crate::placement::PlacementSpec;
-use crate::recipe::Recipe;
 use crate::store::folder::private_name;
 use crate::trial::readiness::Canaries;
 use crate::units::GuestRange;
 use crate::vmm::{Lifetime, Outbound};
 
+mod out;
 mod session;
 
 /// Arguments of `run`.
@@ -59,7 +58,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let out = self.out(context)?;
+        let out = find_out(&self.what, context)?;
         let userland = userland(&out);
         let name = private_name()?;
         let options = self.options(out, &name, context)?;
@@ -120,27 +119,6 @@ impl Run {
         Ok(exit(last.as_ref(), code))
     }
 
-    /// The output folder, built if it is not there.
-    fn out(&self, context: &Context) -> Result<PathBuf, Failure> {
-        if self.what.join(MANIFEST).is_file() {
-            return Ok(self.what.clone());
-        }
-        let (recipe, _) = find_recipe(&self.what)?;
-        let out = ordinary_out(&recipe);
-        if !out.join(MANIFEST).is_file() {
-            return quietly(&self.what, context);
-        }
-        if !is_of(&out, &recipe) {
-            tracing::warn!(
-                "{} was built from another version of the recipe, and is used as it is; `imgbuild \
-                 build {}` builds it again",
-                out.display(),
-                self.what.display()
-            );
-        }
-        Ok(out)
-    }
-
     fn options(
         &self,
         out: PathBuf,
@@ -185,22 +163,6 @@ fn userland(out: &Path) -> Userland {
         // What is wrong with one that is not read is said when guests are launched.
         _ => Userland::None,
     }
-}
-
-/// Whether an output is of this recipe, as far as no flag of `build` changes it.
-fn is_of(out: &Path, recipe: &Recipe) -> bool {
-    let Ok((manifest, _)) = Manifest::load_with_text(out) else {
-        // What is wrong with it is said when guests are launched.
-        return true;
-    };
-    let built = manifest.recipe;
-    let mut recipe = recipe.without_paths();
-    recipe.memory = built.memory;
-    if let (Some(rootfs), Some(built)) = (&mut recipe.rootfs, &built.rootfs) {
-        rootfs.source.clone_from(&built.source);
-        rootfs.place = built.place;
-    }
-    recipe == built
 }
 
 /// How a run ends whose guest was last like this, and whose session had this code.
