@@ -51,7 +51,9 @@ fn a_command_gives_its_output_and_code_and_nothing_is_left() {
         assert_eq!(status.stdout.matches('\n').count(), 1, "{}", status.stdout);
         assert!(!status.stderr.contains("event"), "{}", status.stderr);
         let failed = over(&env, &mut running(&env, &out, &net, &["cat", "/nope"])).exits(1);
-        assert!((failed.stdout + &failed.stderr).contains("/nope: open: No such file"));
+        let said = failed.stdout + &failed.stderr;
+        assert!(said.contains("/nope: open: No such file"), "{said}");
+        assert!(!said.contains("\n\n"), "{said}");
     }
     let session = fed(
         &env,

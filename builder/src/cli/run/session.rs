@@ -158,7 +158,7 @@ fn typed(line: &str, userland: Userland) -> String {
 
 /// Prints the command's reply, and gives its code.
 fn reply(mut console: client::Console) -> Result<Option<u8>, Failure> {
-    let mut any = false;
+    let mut last = None;
     loop {
         let Next::Item(line) = console.next(None)? else {
             return Ok(None);
@@ -173,9 +173,9 @@ fn reply(mut console: client::Console) -> Result<Option<u8>, Failure> {
         else {
             continue;
         };
-        any |= !output.is_empty();
-        // A reply leaves out the last line's end.
-        if any && !more {
+        last = output.bytes().last().or(last);
+        // Init's own words leave out the last line's end, and a program's do not.
+        if !more && last.is_some_and(|last| last != b'\n') {
             output.push('\n');
         }
         let mut stdout = io::stdout().lock();
