@@ -228,6 +228,15 @@ fn dropbear_serves_a_guest_whose_root_is_in_memory() {
     let guests = Guests::launch(&env, &root, "initramfs", "/usr/sbin/dropbear");
     guests.serves_as_any_machine("dropbear");
     guests.fleet.end();
+
+    // A session that the guest's end takes along ends well, and a server that `build`
+    // was told of makes no other recipe.
+    let typed = env.path().join("typed");
+    fs::write(&typed, "kill -USR2 1\nbusybox sleep 100\n").unwrap();
+    let mut session = env.imgbuild(["run", "--accel", "tcg", "debian-shell"]);
+    session.stdin(Stdio::from(fs::File::open(&typed).unwrap()));
+    let session = run(&mut session).succeeds();
+    assert!(!session.stderr.contains("another version"), "{session:?}");
 }
 
 #[test]

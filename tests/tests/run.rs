@@ -158,9 +158,9 @@ fn a_recipe_is_built_first_and_what_was_built_is_used_again() {
         .exits(2)
         .says(&["no recipe named nothing"]);
     for what in ["out/debian-shell", "debian-shell"] {
-        let build = "`imgbuild build debian-shell --rootfs PATH` builds";
+        let advice = "`imgbuild build debian-shell --rootfs PATH` builds";
         over(&env, &mut env.imgbuild(["run", what]))
             .exits(2)
-            .says(&[build, "out/debian-shell"]);
+            .says(&[advice, "out/debian-shell"]);
     }
 }
