@@ -202,7 +202,7 @@ pub enum RecipeError {
     },
     /// No archive, neither in the recipe nor on the command line.
     #[error(
-        "recipe {recipe} needs the tar of a root file system: give it with `imgbuild build {recipe} --rootfs PATH`; \
+        "recipe {recipe} needs the tar of a root file system: give it with --rootfs PATH; \
          `debootstrap --variant=minbase bookworm DIR` and `tar -C DIR -cf root.tar .` make one, \
          and so does `docker export CONTAINER > root.tar`"
     )]

@@ -7,7 +7,7 @@ use crate::artifact::{MANIFEST, Manifest};
 use crate::cli::build::{Build, ordinary_out, word};
 use crate::cli::inputs::find_recipe;
 use crate::cli::{Context, Failure};
-use crate::recipe::{Recipe, built_in};
+use crate::recipe::{Recipe, built_in, is_name};
 
 /// Why there is no output folder to run from.
 #[derive(Debug, thiserror::Error)]
@@ -22,17 +22,17 @@ enum OutError {
     Nothing { what: PathBuf },
     /// The recipe was not built, and cannot be without an archive.
     #[error(
-        "{recipe} was not built into {} yet, and needs the tar of a root file system: `imgbuild \
-         build {} --rootfs PATH` builds it, and then `imgbuild run {}` runs it; `debootstrap \
-         --variant=minbase bookworm DIR` and `tar -C DIR -cf root.tar .` make a tar, and so does \
-         `docker export CONTAINER > root.tar`",
+        "{recipe} was not built into {} yet, and needs the tar of a root file system: `{build}` \
+         builds it, and then `imgbuild run {}` runs it; `debootstrap --variant=minbase bookworm \
+         DIR` and `tar -C DIR -cf root.tar .` make a tar, and so does `docker export CONTAINER > \
+         root.tar`",
         out.display(),
-        word(&named.to_string_lossy()),
         word(&out.to_string_lossy())
     )]
     NoArchive {
         recipe: String,
-        named: PathBuf,
+        /// The command that builds it.
+        build: String,
         out: PathBuf,
     },
 }
@@ -55,28 +55,28 @@ pub(super) fn find_out(what: &Path, context: &Context) -> Result<PathBuf, Failur
     let (recipe, _) = find_recipe(what)?;
     let out = ordinary_out(&recipe);
     if !out.join(MANIFEST).is_file() {
-        let build = Build::without_boot(what, &out)?;
-        if build.lacks_archive(&recipe) {
-            let (recipe, named) = (recipe.name, what.to_path_buf());
-            return Err(OutError::NoArchive { recipe, named, out }.refuse());
+        let arguments = Build::without_boot(what, &out)?;
+        if arguments.lacks_archive(&recipe) {
+            let build = build_from(what, &recipe);
+            let recipe = recipe.name;
+            return Err(OutError::NoArchive { recipe, build, out }.refuse());
         }
-        build.quietly(context)?;
+        arguments.quietly(context)?;
     } else if !is_of(&out, &recipe) {
         tracing::warn!(
-            "{} was built from another version of the recipe, and is used as it is; `imgbuild \
-             build {}` builds it again",
+            "{} was built from another version of the recipe, and is used as it is; `{}` builds it \
+             again",
             out.display(),
-            what.display()
+            build_from(what, &recipe)
         );
     }
     Ok(out)
 }
 
-/// Whether a path, which holds no output, leads to no recipe either.
+/// Whether this, which is not an output folder, does not look like a recipe either.
 fn is_nothing(what: &Path) -> bool {
-    let is_path = what.components().count() > 1;
-    let is_recipe = what.extension() == Some(OsStr::new("toml"));
-    what.is_dir() || (is_path && !is_recipe && !what.exists())
+    let is_recipe = what.to_str().is_some_and(is_name) || what.extension() == Some("toml".as_ref());
+    !is_recipe && (what.is_dir() || !what.exists())
 }
 
 /// The command that builds something into this folder: the built-in recipe that it
@@ -87,15 +87,22 @@ fn build_into(out: &Path) -> String {
     let Some(recipe) = name.and_then(|name| built_in::recipe(name).ok()) else {
         return format!("imgbuild build RECIPE --out {folder}");
     };
-    let mut command = format!("imgbuild build {}", recipe.name);
-    if recipe.lacks_archive() {
-        command.push_str(" --rootfs PATH");
-    }
+    let mut command = build_from(Path::new(&recipe.name), &recipe);
     if out != ordinary_out(&recipe) {
         command.push_str(" --out ");
         command.push_str(&folder);
     }
     command
+}
+
+/// The command that builds a recipe, which is named so.
+fn build_from(named: &Path, recipe: &Recipe) -> String {
+    let archive = if recipe.lacks_archive() {
+        " --rootfs PATH"
+    } else {
+        ""
+    };
+    format!("imgbuild build {}{archive}", word(&named.to_string_lossy()))
 }
 
 /// Whether an output is of this recipe.
@@ -138,11 +145,22 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_is_named_like_a_recipe_hides_none() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_nothing(folder.path()));
+        assert!(is_nothing(&folder.path().join("tty-idle")));
+        assert!(!is_nothing(&folder.path().join("mine.toml")));
+        // Of this crate's folder, where tests run.
+        assert!(Path::new("src").is_dir() && !is_nothing(Path::new("src")));
+    }
+
+    #[test]
     fn the_command_that_builds_into_a_folder_works_as_it_stands() {
         for (folder, command) in [
             ("out/tty-idle", "tty-idle"),
             ("out/debian-shell/", "debian-shell --rootfs PATH"),
             ("/srv/tty-idle", "tty-idle --out /srv/tty-idle"),
+            ("out/tty-idle.old", "RECIPE --out out/tty-idle.old"),
             ("out/my guest", "RECIPE --out 'out/my guest'"),
         ] {
             let command = format!("imgbuild build {command}");

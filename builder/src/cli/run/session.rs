@@ -32,8 +32,8 @@ const TAG: u32 = 1;
 const LOST: u8 = 255;
 /// What a shell exits with that SIGHUP, SIGKILL or SIGTERM ended.
 const SIGNALLED: [u8; 3] = [128 + 1, 128 + 9, 128 + 15];
-/// How long a guest may take to end after the programs in it, which it gives some
-/// seconds to end by themselves.
+/// How long a guest may take to end after the first of its programs: it gives others
+/// two seconds, and unmounts its disk.
 const SHUTDOWN: Duration = Duration::from_secs(8);
 
 /// What the supervisor tells.
