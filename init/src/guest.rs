@@ -243,7 +243,7 @@ impl Guest {
     /// Says that the guest is ready, and starts the recipe's program; once, and not
     /// before the image's SSH server had its time to answer.
     fn announce(&mut self) {
-        let is_early = (self.image_server.as_ref()).is_some_and(ImageServer::is_starting);
+        let is_early = (self.image_server.as_ref()).is_some_and(ImageServer::is_coming);
         let Some(found) = self.found.filter(|_| !self.is_ready && !is_early) else {
             return;
         };
@@ -259,14 +259,21 @@ impl Guest {
 
     /// Opens SSH, if the identity lets somebody in.
     fn open_ssh(&mut self, identity: Option<&Identity>) -> DeviceState {
-        let Some((identity, authorized_key)) =
-            identity.and_then(|identity| Some((identity, identity.authorized_key?)))
+        // A network that is up has an address.
+        let Some((identity, authorized_key, address)) = identity
+            .and_then(|identity| Some((identity, identity.authorized_key?, identity.address?)))
         else {
             return DeviceState::Absent;
         };
         let host_key = host_key::secret(&identity.host_key_seed);
+        let login_ms = match identity.login_deadline_ms {
+            0 => LOGIN_MS,
+            deadline => deadline.into(),
+        };
         if self.parameters.image_serves_ssh {
-            let opened = ImageServer::open(&host_key, &authorized_key, &mut self.console);
+            let console = &mut self.console;
+            let opened =
+                ImageServer::open(&host_key, &authorized_key, address.ip, login_ms, console);
             return match opened {
                 Ok(server) => {
                     let state = server.state();
@@ -279,10 +286,7 @@ impl Guest {
         let terms = Terms {
             host_key,
             authorized_key,
-            login_ms: match identity.login_deadline_ms {
-                0 => LOGIN_MS,
-                deadline => deadline.into(),
-            },
+            login_ms,
             idle_ms: u64::from(self.parameters.idle_seconds) * 1000,
         };
         match Server::open(terms) {

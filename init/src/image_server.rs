@@ -4,6 +4,7 @@
 //! The keys lie in a tmpfs of their own, so they never come to a disk.
 
 use core::ffi::CStr;
+use core::net::Ipv4Addr;
 
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{Access, Mode, OFlags, access, mkdir, open};
@@ -13,6 +14,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitStatus};
 use tty_init::protocol::DeviceState;
 use tty_init::ssh_programs::{KeyFile, PROGRAMS, Server, is_listened_on};
+use tty_init::ssh_upkeep::{Due, Upkeep};
 use zssh::ed25519_dalek::SigningKey;
 
 use crate::console::Console;
@@ -53,17 +55,6 @@ const DROPBEAR: [&CStr; 7] = [
 ];
 const WORDS: usize = 1 + OPENSSH.len();
 
-/// How often it is looked at whether it listens, and how long the guest waits for
-/// that before it is ready without.
-const LOOK_MS: u64 = 20;
-const PATIENCE_MS: u64 = 30_000;
-/// The same look once that time is over.
-const LATE_LOOK_MS: u64 = 1000;
-/// How long it is down before it is started again, at first and at the most. One
-/// that lived for the latter begins anew.
-const DELAY_MS: u64 = 1000;
-const DELAY_MAX_MS: u64 = 60_000;
-
 /// The server.
 pub(crate) struct ImageServer {
     path: &'static CStr,
@@ -72,34 +63,20 @@ pub(crate) struct ImageServer {
     /// Where each of its processes writes.
     its_output: OwnedFd,
     pid: Option<Pid>,
-    state: State,
-    delay_ms: u64,
-}
-
-/// What it does; times are in milliseconds of uptime.
-#[derive(Clone, Copy)]
-enum State {
-    /// It is to listen soon.
-    Starting {
-        until_ms: u64,
-    },
-    /// It did not in time.
-    Mute,
-    Listening {
-        since_ms: u64,
-    },
-    /// It ended.
-    Down {
-        until_ms: u64,
-    },
+    /// Where clients reach it.
+    address: Ipv4Addr,
+    upkeep: Upkeep,
 }
 
 impl ImageServer {
     /// Starts the image's server as the host with this ed25519 secret key, for the
-    /// client that has the authorized one.
+    /// client that has the authorized one, in a guest with this address, of a fleet
+    /// where a log-in may take `login_ms`.
     pub(crate) fn open(
         host_key: &[u8; 32],
         authorized_key: &[u8; 32],
+        address: Ipv4Addr,
+        login_ms: u64,
         console: &mut Console,
     ) -> Result<Self, Failure> {
         let mut programs = PROGRAMS.iter();
@@ -114,35 +91,27 @@ impl ImageServer {
             output: Output::new(output, "ssh"),
             its_output,
             pid: None,
-            state: State::Mute,
-            delay_ms: DELAY_MS,
+            address,
+            upkeep: Upkeep::new(clock::boottime_ms(), login_ms),
         };
         this.start(console);
         Ok(this)
     }
 
-    /// Whether it may listen soon, so that the guest is not ready yet.
-    pub(crate) fn is_starting(&self) -> bool {
-        matches!(self.state, State::Starting { .. })
+    /// Whether it may come up soon, so that the guest is not ready yet.
+    pub(crate) fn is_coming(&self) -> bool {
+        self.upkeep.is_coming()
     }
 
     /// Whether it serves.
     pub(crate) fn state(&self) -> DeviceState {
-        match self.state {
-            State::Listening { .. } => DeviceState::Up,
-            State::Starting { .. } | State::Mute | State::Down { .. } => DeviceState::Failed,
-        }
+        self.upkeep.state()
     }
 
     /// What to wait for: its output, and the time in milliseconds until it needs a
     /// turn.
     pub(crate) fn waits_for(&self) -> (Option<BorrowedFd<'_>>, Option<u64>) {
-        let limit = match self.state {
-            State::Starting { .. } => Some(LOOK_MS),
-            State::Mute => Some(LATE_LOOK_MS),
-            State::Listening { .. } => None,
-            State::Down { until_ms } => Some(until_ms.saturating_sub(clock::boottime_ms())),
-        };
+        let limit = self.upkeep.waits_ms(clock::boottime_ms());
         (self.output.waits_for(), limit)
     }
 
@@ -150,17 +119,15 @@ impl ImageServer {
     /// there is output to read.
     pub(crate) fn go_on(&mut self, ready: bool, console: &mut Console) {
         self.output.carry(ready, console);
-        let now = clock::boottime_ms();
-        match self.state {
-            State::Starting { .. } | State::Mute if is_listening() => {
-                self.state = State::Listening { since_ms: now };
-            }
-            State::Starting { until_ms } if now >= until_ms => {
-                self.tell(console, format_args!("does not listen on port 22"));
-                self.state = State::Mute;
-            }
-            State::Down { until_ms } if now >= until_ms => self.start(console),
-            _ => {}
+        let address = self.address;
+        let is_listening = || is_listened_on(read(c"/proc/net/tcp", &mut [0; 2048]), address);
+        match self.upkeep.go_on(clock::boottime_ms(), is_listening) {
+            Some(Due::Start) => self.start(console),
+            Some(Due::Report) => self.tell(
+                console,
+                format_args!("does not listen on port 22 of {address}"),
+            ),
+            None => {}
         }
     }
 
@@ -170,18 +137,12 @@ impl ImageServer {
             return;
         }
         self.pid = None;
-        if let State::Listening { since_ms } = self.state
-            && clock::boottime_ms() - since_ms >= DELAY_MAX_MS
-        {
-            self.delay_ms = DELAY_MS;
-        }
-        let delay = self.delay_ms / 1000;
+        let delay = self.upkeep.ended(clock::boottime_ms());
         let end = End(status);
         self.tell(
             console,
             format_args!("{end}; it is started again in {delay} s"),
         );
-        self.wait_to_start();
     }
 
     fn start(&mut self, console: &mut Console) {
@@ -192,23 +153,17 @@ impl ImageServer {
         let mut words = [self.path; WORDS];
         let words = &mut words[..=options.len()];
         words[1..].copy_from_slice(options);
+        let now = clock::boottime_ms();
         match userland::start(words, &self.its_output) {
             Ok(pid) => {
                 self.pid = Some(pid);
-                let until_ms = clock::boottime_ms() + PATIENCE_MS;
-                self.state = State::Starting { until_ms };
+                self.upkeep.started(now);
             }
             Err(failure) => {
                 self.tell(console, format_args!("{failure}"));
-                self.wait_to_start();
+                self.upkeep.ended(now);
             }
         }
-    }
-
-    fn wait_to_start(&mut self) {
-        let until_ms = clock::boottime_ms() + self.delay_ms;
-        self.state = State::Down { until_ms };
-        self.delay_ms = (self.delay_ms * 2).min(DELAY_MAX_MS);
     }
 
     fn tell(&self, console: &mut Console, text: core::fmt::Arguments<'_>) {
@@ -255,8 +210,4 @@ fn cover_roots_keys() -> Result<(), Failure> {
 fn create(path: &CStr, mode: u32) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     open(path, flags, Mode::from_raw_mode(mode))
-}
-
-fn is_listening() -> bool {
-    is_listened_on(read(c"/proc/net/tcp", &mut [0; 2048]))
 }

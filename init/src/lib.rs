@@ -24,3 +24,4 @@ pub mod report;
 #[cfg(feature = "ssh")]
 pub mod ssh;
 pub mod ssh_programs;
+pub mod ssh_upkeep;

@@ -174,7 +174,8 @@ impl IdentityState {
 pub enum DeviceState {
     /// In use.
     Up,
-    /// Not there; never waited for.
+    /// Not there; never waited for, but for an SSH server of the image's, which is so
+    /// until it listens or is waited for no longer.
     Absent,
     /// There, but unusable; a console line before says why. So is an `eth0`
     /// for which the identity holds no address, or that has no identity.

@@ -1,6 +1,7 @@
 //! The SSH servers that an image may bring, and the files that they read keys from.
 
 use core::ffi::CStr;
+use core::net::Ipv4Addr;
 
 use crate::fields::word;
 
@@ -143,11 +144,21 @@ fn public_key(public: &[u8; 32]) -> [u8; 51] {
     key
 }
 
-/// Whether somebody listens on the port of SSH, by the text of /proc/net/tcp
-/// (proc_net_tcp(5)): 22 is 0016 there, and 0A the state LISTEN.
-pub fn is_listened_on(tcp: &str) -> bool {
+/// Whether somebody listens on the port of SSH where clients reach a guest with this
+/// address, by the text of /proc/net/tcp (proc_net_tcp(5)): 22 is 0016 there, 0A the
+/// state LISTEN, and an address one number of this machine's byte order. A server that
+/// listens on all IPv6 addresses says so in /proc/net/tcp6 and takes no IPv4
+/// connections there.
+pub fn is_listened_on(tcp: &str, address: Ipv4Addr) -> bool {
+    let reached = [Ipv4Addr::UNSPECIFIED, address].map(|ip| u32::from_ne_bytes(ip.octets()));
+    let is_reached = |local: &str| {
+        local
+            .strip_suffix(":0016")
+            .and_then(|address| u32::from_str_radix(address, 16).ok())
+            .is_some_and(|address| reached.contains(&address))
+    };
     let mut lines = tcp.split('\n');
-    lines.any(|line| word(line, 3) == "0A" && word(line, 1).ends_with(":0016"))
+    lines.any(|line| word(line, 3) == "0A" && is_reached(word(line, 1)))
 }
 
 #[cfg(test)]
@@ -203,20 +214,25 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_is_told_from_connections_and_other_ports() {
+    fn a_listener_is_told_from_connections_other_ports_and_those_out_of_reach() {
+        let address = Ipv4Addr::new(10, 0, 2, 15);
+        let listens = |tcp: &str| is_listened_on(tcp, address);
         let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when\n";
         let line = |rest: &str| std::format!("{head}   0: {rest} 00000000:00000000 00:00000000\n");
-        assert!(is_listened_on(&line("00000000:0016 00000000:0000 0A")));
-        assert!(is_listened_on(&line("0F02000A:0016 00000000:0000 0A")));
+        assert!(listens(&line("00000000:0016 00000000:0000 0A")));
+        assert!(listens(&line("0F02000A:0016 00000000:0000 0A")));
         for other in [
             "00000000:0017 00000000:0000 0A",
             "0F02000A:0016 0202000A:B2A4 01",
             "00000000:1600 00000000:0000 0A",
+            // 127.0.0.1, and an address of no interface that clients know.
+            "0100007F:0016 00000000:0000 0A",
+            "1002000A:0016 00000000:0000 0A",
         ] {
-            assert!(!is_listened_on(&line(other)), "{other}");
+            assert!(!listens(&line(other)), "{other}");
         }
-        for garbled in ["", head, "0A 0A 0A 0A", "\n: : : 0A\n"] {
-            assert!(!is_listened_on(garbled), "{garbled:?}");
+        for garbled in ["", head, "0A 0A 0A 0A", "\n: : : 0A\n", "0: :0016 x 0A"] {
+            assert!(!listens(garbled), "{garbled:?}");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Whether a root file system's tar holds a user land that a guest can run.
 
-use tty_init::ssh_programs::PROGRAMS;
+use std::io::{BufRead as _, BufReader, Read as _};
+
+use tty_init::ssh_programs::{PROGRAMS, Server};
 
 use crate::recipe::ExtraFile;
 use crate::text::{printable, printable_bytes};
@@ -12,6 +14,9 @@ const SHELL: &str = "/bin/sh";
 
 /// Most names that an error lists.
 const LISTED: usize = 5;
+
+/// What is read of a list of accounts, in bytes.
+const ACCOUNTS_MAX: u64 = 1 << 20;
 
 /// Finds out whether `root`, with the recipe's own files, holds `/bin/sh`, or the
 /// program of the recipe's `command`; else tells what it holds.
@@ -54,6 +59,40 @@ pub(super) fn ssh_server(root: &Tree, files: &[ExtraFile]) -> Result<&'static st
         "it has no /usr/sbin/sshd or /usr/sbin/dropbear that can be run, {instead}: install \
          openssh-server or dropbear in the image, or build with --ssh-server imgbuild"
     ))
+}
+
+/// Refuses a root account that the SSH server at this path lets nobody log in to.
+///
+/// sshd without PAM does not let in to a locked one, whatever the key is: to it, one
+/// whose password begins with `!`, in /etc/shadow, or in /etc/passwd where that does not
+/// name the account (`allowed_user()` in OpenSSH's auth.c). Dropbear looks at the
+/// password only of somebody who gives one.
+pub(super) fn check_root_account(root: &Tree, server: &str) -> Result<(), String> {
+    let mut programs = PROGRAMS.iter();
+    let is_openssh = programs
+        .any(|(path, kind)| path.to_bytes() == server.as_bytes() && *kind == Server::OpenSsh);
+    let mut lists = ["/etc/shadow", "/etc/passwd"].into_iter();
+    let found = lists.find_map(|list| Some((list, password_of_root(root, list)?)));
+    match found {
+        Some((list, password)) if is_openssh && password.starts_with(b"!") => Err(format!(
+            "its root account is locked (`!` in {list}), and {server} lets nobody log in to it: \
+             run usermod -p '*' root in the image, which unlocks it without giving it a \
+             password, or build with --ssh-server imgbuild"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The second field of root's line in a list of accounts (passwd(5), shadow(5)).
+fn password_of_root(root: &Tree, list: &str) -> Option<Vec<u8>> {
+    let Kind::File(content) = &root.find(list)?.kind else {
+        return None;
+    };
+    let lines = BufReader::new(root.open(content).take(ACCOUNTS_MAX)).split(b'\n');
+    lines.map_while(Result::ok).find_map(|line| {
+        let rest = line.strip_prefix(b"root:")?;
+        rest.split(|byte| *byte == b':').next().map(<[u8]>::to_vec)
+    })
 }
 
 /// Whether the guest finds a program at this absolute path.
@@ -167,6 +206,42 @@ mod tests {
             let error = ssh_server(&tree, &[]).unwrap_err();
             assert!(error.contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn a_root_account_that_sshd_holds_for_locked_is_refused() {
+        let refused = |shadow: Option<&str>, passwd: &str, server: &str| {
+            let mut tree = Tree::new();
+            let lists = [("etc/shadow", shadow), ("etc/passwd", Some(passwd))];
+            for (path, text) in lists {
+                if let Some(text) = text {
+                    tree.add_file(path, 0o600, text.into()).unwrap();
+                }
+            }
+            check_root_account(&tree, server).err()
+        };
+        let passwd = "root:x:0:0:root:/root:/bin/sh\n";
+        let daemon = "daemon:!:19000:0:99999:7:::\n";
+        for password in ["!", "!!", "!*", "!locked", "!$y$j9T$salt$hash"] {
+            let shadow = format!("{daemon}root:{password}:19000:0:99999:7:::\n");
+            let error = refused(Some(&shadow), passwd, "/usr/sbin/sshd").unwrap();
+            assert!(error.contains("(`!` in /etc/shadow)"), "{error}");
+            assert!(error.contains("usermod -p '*' root"), "{error}");
+            // Dropbear lets in to it.
+            assert_eq!(refused(Some(&shadow), passwd, "/usr/sbin/dropbear"), None);
+        }
+        for password in ["*", "", "$y$j9T$salt$hash!", "*!"] {
+            let shadow = format!("{daemon}root:{password}:19000:0:99999:7:::\n");
+            assert_eq!(refused(Some(&shadow), passwd, "/usr/sbin/sshd"), None);
+        }
+        let locked = "root:!:0:0:root:/root:/bin/sh\n";
+        for shadow in [None, Some(daemon)] {
+            let error = refused(shadow, locked, "/usr/bin/sshd").unwrap();
+            assert!(error.contains("in /etc/passwd"), "{error}");
+        }
+        let open = Some("root:*:19000:0:99999:7:::\n");
+        assert_eq!(refused(open, locked, "/usr/sbin/sshd"), None);
+        assert_eq!(check_root_account(&Tree::new(), "/usr/sbin/sshd"), Ok(()));
     }
 
     #[test]

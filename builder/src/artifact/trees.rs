@@ -38,7 +38,7 @@ pub(super) fn trees(
     let mut inputs = BTreeMap::new();
     let mut root = Tree::new();
     let rootfs = recipe.rootfs.as_ref();
-    let mut ssh_server = None;
+    let mut served = None;
     let command = rootfs.map_or(&[][..], |rootfs| &rootfs.command);
     if let Some(source) = rootfs.and_then(|rootfs| rootfs.source.as_ref()) {
         let archive = options.recipe_folder.join(source);
@@ -57,8 +57,8 @@ pub(super) fn trees(
         };
         image::check(&root, command, &recipe.files).map_err(unusable)?;
         if recipe.ssh.server == SshServer::Image {
-            let found = image::ssh_server(&root, &recipe.files).map_err(unusable)?;
-            ssh_server = Some(found.to_owned());
+            let server = image::ssh_server(&root, &recipe.files).map_err(unusable)?;
+            served = Some((server, name.clone()));
         }
         inputs.insert("rootfs".to_owned(), input.finish().map_err(bad)?);
     }
@@ -85,10 +85,16 @@ pub(super) fn trees(
         let content = fs::read(&path).map_err(bad)?;
         root.add_file(&file.path, file.mode, content)?;
     }
+    // The recipe's own files may have changed the accounts.
+    if let Some((server, archive)) = &served {
+        let archive = archive.clone();
+        image::check_root_account(root, server)
+            .map_err(|reason| BuildError::Image { archive, reason })?;
+    }
     Ok(Trees {
         initramfs,
         disk,
-        ssh_server,
+        ssh_server: served.map(|(server, _)| server.to_owned()),
         inputs,
     })
 }
