@@ -531,6 +531,6 @@ fn what_cannot_be_built_is_reported_with_what_would_help() {
         .says(&["takes 8", "a disk of 64M has room for 6", "--disk-size"]);
     run(env.imgbuild(build).args(["--rootfs-place", "initramfs"]))
         .exits(1)
-        .says(&["unpacks to 8", "a guest of 128M", "guest.memory"]);
+        .says(&["unpacks to 8", "a guest of 128M", "give --memory 1"]);
     assert!(!env.path().join("out/debian-shell").exists());
 }
