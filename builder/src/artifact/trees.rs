@@ -38,7 +38,7 @@ pub(super) fn trees(
     let mut inputs = BTreeMap::new();
     let mut root = Tree::new();
     let rootfs = recipe.rootfs.as_ref();
-    let mut served = None;
+    let mut image_server = None;
     let command = rootfs.map_or(&[][..], |rootfs| &rootfs.command);
     if let Some(source) = rootfs.and_then(|rootfs| rootfs.source.as_ref()) {
         let archive = options.recipe_folder.join(source);
@@ -58,7 +58,7 @@ pub(super) fn trees(
         image::check(&root, command, &recipe.files).map_err(unusable)?;
         if recipe.ssh.server == SshServer::Image {
             let server = image::ssh_server(&root, &recipe.files).map_err(unusable)?;
-            served = Some((server, name.clone()));
+            image_server = Some((server, name.clone()));
         }
         inputs.insert("rootfs".to_owned(), input.finish().map_err(bad)?);
     }
@@ -86,7 +86,7 @@ pub(super) fn trees(
         root.add_file(&file.path, file.mode, content)?;
     }
     // The recipe's own files may have changed the accounts.
-    if let Some((server, archive)) = &served {
+    if let Some((server, archive)) = &image_server {
         let archive = archive.clone();
         image::check_root_account(root, server)
             .map_err(|reason| BuildError::Image { archive, reason })?;
@@ -94,7 +94,7 @@ pub(super) fn trees(
     Ok(Trees {
         initramfs,
         disk,
-        ssh_server: served.map(|(server, _)| server.to_owned()),
+        ssh_server: image_server.map(|(server, _)| server.to_owned()),
         inputs,
     })
 }
