@@ -115,7 +115,7 @@ fn wanted_for(command: &str) -> Vec<String> {
 }
 
 fn all_but(left_out: &[&str]) -> Machine {
-    let wanted = wanted_for("test");
+    let wanted = wanted_for("soak");
     let installed: Vec<_> = wanted
         .iter()
         .map(String::as_str)
