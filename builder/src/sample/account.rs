@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::cgroup::Hierarchy;
 use super::footprint::PAGE;
-use super::processes::{bytes, field, is_gone};
+use super::processes::{bytes, field, is_gone, sizes};
 use super::source::Source;
 use super::{ksm, meminfo};
 
@@ -45,7 +45,9 @@ impl Process {
     }
 
     fn read(process: &Path) -> io::Result<Option<Self>> {
-        let rolled_up = |name| bytes(process, "smaps_rollup", &[name]);
+        // Each reading of this file walks all of the process's page tables.
+        let fields = ["Anonymous", "SwapPss", "Pss", "Rss"];
+        let [anonymous, swap, proportional, resident] = sizes(process, "smaps_rollup", fields)?;
         let threads: u64 = match field(process, "status", "Threads")?.parse() {
             Ok(threads) => threads,
             Err(error) => return Err(io::Error::other(error)),
@@ -54,12 +56,12 @@ impl Process {
         let ksm = ksm::share(process).unwrap_or_default();
         let pages = |pages: u64| pages.saturating_mul(PAGE as u64);
         Ok(Some(Self {
-            anonymous: rolled_up("Anonymous")?,
+            anonymous,
             merged: pages(ksm.merged),
             zero: pages(ksm.zero),
-            swap: rolled_up("SwapPss")?,
-            proportional: rolled_up("Pss")?,
-            resident: rolled_up("Rss")?,
+            swap,
+            proportional,
+            resident,
             page_tables: bytes(process, "status", &["VmPTE"])?,
             kernel_stacks: threads.saturating_mul(KERNEL_STACK),
             ksm: ksm.items.saturating_mul(ksm::ITEM),

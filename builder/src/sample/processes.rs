@@ -123,6 +123,25 @@ pub(crate) fn bytes(process: &Path, name: &str, fields: &[&str]) -> io::Result<u
     })
 }
 
+/// Each of these fields of such a file, in bytes, read at one time; those that are not
+/// there are 0.
+pub(crate) fn sizes<const N: usize>(
+    process: &Path,
+    name: &str,
+    fields: [&str; N],
+) -> io::Result<[u64; N]> {
+    parsed(process, name, |text| {
+        let found = meminfo::fields(text);
+        let mut sizes = [0; N];
+        for (size, field) in sizes.iter_mut().zip(fields) {
+            if let Some(text) = found.get(field) {
+                *size = meminfo::bytes(text)?;
+            }
+        }
+        Some(sizes)
+    })
+}
+
 /// A mapping of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mapping {

@@ -18,6 +18,7 @@ use crate::host::snapshot::Ksm;
 use crate::host::want::{Basis, Cost, Want};
 use crate::interrupt::Interrupt;
 use crate::sample::footprint::{self, Extent, Footprint, PAGE};
+use crate::sample::ksm;
 use crate::system::{Doing as _, SystemError};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Sharing};
@@ -39,9 +40,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Most that KVM's page tables for two guests take, in bytes: those of 512 MiB in
 /// pages of 4 KiB.
 const NESTED: u64 = 1 << 20;
-/// What KSM keeps for a page that it looks at, in bytes (`struct
-/// ksm_rmap_item`).
-const RMAP_ITEM: u64 = 64;
 /// Disk space of a guest's identity, in bytes: a block.
 const IDENTITY: u64 = 4096;
 
@@ -150,7 +148,7 @@ fn measure(
         }
     };
     let alike = footprint::mergeable(&pages, &others);
-    let merged = cost.memory.saturating_sub(alike * PAGE as u64) + pages.len() as u64 * RMAP_ITEM;
+    let merged = cost.memory.saturating_sub(alike * PAGE as u64) + pages.len() as u64 * ksm::ITEM;
     let cost = Cost {
         memory_merged: Some(merged),
         ..cost
