@@ -9,6 +9,7 @@ use core::fmt;
 
 use crate::duty::Duty;
 use crate::fields::digits;
+use crate::wall_time::WallTime;
 
 /// What `help` prints.
 pub const HELP: &str = "\
@@ -28,7 +29,7 @@ echo [TEXT]: print it
 sync: write files to the disk
 sh [COMMAND]: the shell, where the image holds one
 poweroff, reboot: sync and end the guest
-heartbeat, identify: on the console only: ask for a message, end the phase parked";
+heartbeat, identify [TIME]: on the console only: ask for a message, end the phase parked or poised";
 
 /// A command to a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +45,8 @@ pub enum Command<'a> {
     Heartbeat,
     /// Changes the duty cycle at once.
     Burn(Duty),
-    /// Ends the phase `parked`.
-    Identify,
+    /// Ends the phase `parked` or `poised`, and tells the time, if so.
+    Identify(Option<WallTime>),
     /// Syncs, unmounts and powers off.
     Poweroff,
     /// The same, so that its launcher starts it again (`launch --restart`).
@@ -205,7 +206,11 @@ impl<'a> Command<'a> {
             "status" if rest == "--json" => Ok(Self::Status { json: true }),
             "status" => bare(Self::Status { json: false }),
             "heartbeat" => bare(Self::Heartbeat),
-            "identify" => bare(Self::Identify),
+            "identify" if rest.is_empty() => Ok(Self::Identify(None)),
+            "identify" => rest
+                .parse()
+                .map(|time| Self::Identify(Some(time)))
+                .or(Err(CommandError::Usage)),
             "poweroff" => bare(Self::Poweroff),
             "reboot" => bare(Self::Reboot),
             "uptime" => bare(Self::Uptime),
@@ -280,6 +285,7 @@ fn some(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::time::Duration;
     use std::vec::Vec;
 
     fn command(line: &str) -> Result<Command<'_>, CommandError> {
@@ -306,6 +312,14 @@ mod tests {
         assert_eq!(command("burn 37"), Ok(Command::Burn("37".parse().unwrap())));
         assert_eq!(command("status --json"), Ok(Command::Status { json: true }));
         assert_eq!(command("echo  a  b "), Ok(Command::Echo("a  b")));
+        assert_eq!(command("identify"), Ok(Command::Identify(None)));
+        assert_eq!(
+            command("identify 1764278307.000000005"),
+            Ok(Command::Identify(Some(WallTime(Duration::new(
+                1_764_278_307,
+                5
+            )))))
+        );
         assert_eq!(command("sh"), Ok(Command::Sh(None)));
         assert_eq!(
             command("sh echo 1; exit 3"),
@@ -431,6 +445,8 @@ mod tests {
             "burn -1",
             "burn x",
             "burn 5 5",
+            "identify now",
+            "identify 1764278307",
             "status now",
             "write",
             "ps -ef",

@@ -315,11 +315,11 @@ impl Guest {
         match (command, self.found) {
             (Command::Help, _) => self.console.reply(tag, 0, HELP),
             (Command::Status { json }, found) => self.reply_status(tag, json, found),
-            (Command::Identify, None) => {
+            (Command::Identify(_), None) => {
                 self.identify();
                 self.acknowledge(tag);
             }
-            (Command::Identify, Some(_)) => self.console.reply(tag, 1, "already identified"),
+            (Command::Identify(_), Some(_)) => self.console.reply(tag, 1, "already identified"),
             (Command::Heartbeat, Some(found)) => {
                 self.console.heartbeat(found.status());
                 self.acknowledge(tag);

@@ -25,3 +25,4 @@ pub mod report;
 pub mod ssh;
 pub mod ssh_programs;
 pub mod ssh_upkeep;
+pub mod wall_time;

@@ -24,6 +24,9 @@ pub struct Parameters {
     pub threads: u16,
     /// `tty.park`: stay parked until the command `identify`.
     pub park: bool,
+    /// `tty.poise`: do all that is the same in every guest, and stay poised until the
+    /// command `identify`: a template for clones.
+    pub poise: bool,
     /// `tty.idle=SECONDS`: how long an SSH client may be silent, 600 by
     /// default, 1 to 86,400.
     pub idle_seconds: u32,
@@ -39,6 +42,7 @@ impl Default for Parameters {
             burn: Duty::NONE,
             threads: 1,
             park: false,
+            poise: false,
             idle_seconds: 600,
             root_on_disk: false,
             image_serves_ssh: false,
@@ -104,7 +108,12 @@ impl Parameters {
                 self.image_serves_ssh = value.eq("image").then_some(true).ok_or("tty.ssh=image")?;
             }
             None if word == "tty.park" => self.park = true,
-            _ => return Err("tty.burn=, tty.threads=, tty.idle=, tty.root=, tty.ssh= or tty.park"),
+            None if word == "tty.poise" => self.poise = true,
+            _ => {
+                return Err(
+                    "tty.burn=, tty.threads=, tty.idle=, tty.root=, tty.ssh=, tty.park or tty.poise",
+                );
+            }
         }
         Ok(())
     }
@@ -138,7 +147,7 @@ mod tests {
     #[test]
     fn parameters_are_taken_and_the_last_wins() {
         let (parameters, rejected) = parse(
-            b"quiet tty.burn=10 tty.threads=64 tty.park tty.idle=5 tty.root=disk tty.ssh=image tty.burn=20\n",
+            b"quiet tty.burn=10 tty.threads=64 tty.park tty.poise tty.idle=5 tty.root=disk tty.ssh=image tty.burn=20\n",
         );
         assert_eq!(rejected, Vec::<String>::new());
         assert_eq!(
@@ -147,6 +156,7 @@ mod tests {
                 burn: "20".parse().unwrap(),
                 threads: MAX_THREADS,
                 park: true,
+                poise: true,
                 idle_seconds: 5,
                 root_on_disk: true,
                 image_serves_ssh: true,
@@ -164,6 +174,7 @@ mod tests {
             "tty.threads=65",
             "tty.threads=+1",
             "tty.park=1",
+            "tty.poise=1",
             "tty.idle=0",
             "tty.idle=86401",
             "tty.root=",

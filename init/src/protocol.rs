@@ -37,6 +37,13 @@ pub enum Message<S> {
         #[cfg_attr(any(test, feature = "host"), serde(flatten))]
         stamp: Stamp<S>,
     },
+    /// All is done that does not depend on the identity; the guest sleeps until
+    /// `identify` (see [`crate::parameters::Parameters::poise`]).
+    Poised {
+        /// Who says so, and when.
+        #[cfg_attr(any(test, feature = "host"), serde(flatten))]
+        stamp: Stamp<S>,
+    },
     /// The guest took its identity (or goes on without one) and does its work.
     Ready {
         /// Who says so, and when.
@@ -111,9 +118,11 @@ pub enum Message<S> {
 pub struct Stamp<S> {
     /// The guest's id from its identity; empty before it has one.
     pub id: S,
-    /// Milliseconds since the guest's kernel started (`CLOCK_BOOTTIME`).
+    /// Milliseconds since the guest's kernel started (`CLOCK_BOOTTIME`); in a clone,
+    /// since it was told to take its identity.
     pub ms: u64,
-    /// Counts the guest's messages, from 0; a gap means that lines were lost.
+    /// Counts the guest's messages, from 0; a gap means that lines were lost. A
+    /// clone's first is 0 too.
     pub seq: u64,
 }
 
@@ -210,6 +219,7 @@ impl<S> Message<S> {
     pub fn stamp(&self) -> &Stamp<S> {
         match self {
             Self::Parked { stamp }
+            | Self::Poised { stamp }
             | Self::Ready { stamp, .. }
             | Self::Heartbeat { stamp, .. }
             | Self::Reply { stamp, .. }
@@ -222,6 +232,7 @@ impl<S> Message<S> {
     fn event(&self) -> &'static str {
         match self {
             Self::Parked { .. } => "parked",
+            Self::Poised { .. } => "poised",
             Self::Ready { .. } => "ready",
             Self::Heartbeat { .. } => "heartbeat",
             Self::Reply { .. } => "reply",
@@ -260,7 +271,10 @@ impl Message<&str> {
             object.number("ms", stamp.ms)?;
             object.number("seq", stamp.seq)?;
             match self {
-                Self::Parked { .. } | Self::PowerOff { .. } | Self::Reboot { .. } => Ok(()),
+                Self::Parked { .. }
+                | Self::Poised { .. }
+                | Self::PowerOff { .. }
+                | Self::Reboot { .. } => Ok(()),
                 Self::Ready { status, .. } | Self::Heartbeat { status, .. } => {
                     object.text("identity", status.identity.as_str())?;
                     object.text("disk", status.disk.as_str())?;

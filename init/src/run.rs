@@ -101,7 +101,7 @@ fn try_run(
             code => Err(Fault::Code(code)),
         },
         // PID 1's own; whoever calls this keeps them.
-        Command::Heartbeat | Command::Identify | Command::Poweroff | Command::Reboot => {
+        Command::Heartbeat | Command::Identify(_) | Command::Poweroff | Command::Reboot => {
             streams.error(b"this command works only on the console\n")?;
             Err(Fault::Code(2))
         }

@@ -72,6 +72,9 @@ fn every_message_survives_the_round_trip() {
         Message::Parked {
             stamp: stamp.clone(),
         },
+        Message::Poised {
+            stamp: stamp.clone(),
+        },
         Message::Ready {
             stamp: stamp.clone(),
             status: status(),
