@@ -55,6 +55,8 @@ pub enum Phase {
     Planned,
     /// Its VMM runs; its kernel has not printed anything yet
     Starting,
+    /// Its VMM runs, and restores the guest from the template
+    Restoring,
     /// Its kernel runs; it has not reported ready
     Booting,
     /// It reported ready and answers in time
@@ -78,6 +80,7 @@ impl Phase {
         match self {
             Self::Planned => "planned",
             Self::Starting => "starting",
+            Self::Restoring => "restoring",
             Self::Booting => "booting",
             Self::Ready => "ready",
             Self::Unresponsive => "unresponsive",
@@ -88,10 +91,16 @@ impl Phase {
         }
     }
 
+    /// Whether the guest has a VMM whose kernel has not printed anything.
+    pub(crate) fn is_starting(self) -> bool {
+        matches!(self, Self::Starting | Self::Restoring)
+    }
+
     /// Whether the guest has a VMM.
     pub fn lives(self) -> bool {
         match self {
             Self::Starting
+            | Self::Restoring
             | Self::Booting
             | Self::Ready
             | Self::Unresponsive
@@ -107,8 +116,8 @@ impl Phase {
 ///
 /// ```text
 ///               Start             output             ready
-///  planned, ----------> starting --------> booting --------> ready ---------+
-///  restarting              |                                 ^ ^ ^          |
+///  planned, ----------> starting, -------> booting --------> ready ---------+
+///  restarting           restoring                            ^ ^ ^          |
 ///                          +----------- ready ---------------+ | |          | no answer
 ///                                                              | | answer   | in time
 ///             Adopted                                          | |          v
@@ -274,17 +283,22 @@ impl Guest {
     ) -> Actions {
         let before = self.phase();
         let action = match event {
-            Event::Start => {
-                self.start(now, policy);
+            Event::Start(method) => {
+                self.start(now, *method, policy);
                 None
+            }
+            Event::Restored => self.restored(),
+            Event::NotRestored(why) if before == Phase::Restoring => {
+                Some(self.fail(Reason::NotRestored(why.clone())))
             }
             Event::Heard => {
                 self.hear(now, None, policy);
                 None
             }
             Event::Message(message) => {
+                let action = self.who_is_it(message);
                 self.hear(now, Some(message), policy);
-                None
+                action
             }
             Event::Text(line) => {
                 self.read(now, line, policy);
@@ -296,7 +310,7 @@ impl Guest {
             Event::Chance(chance) => self.judge(now, *chance, policy),
             Event::MachineState(machine) => self.explain(now, *machine, policy),
             Event::OutOfReach => self.lose_sight(now, policy),
-            Event::SpawnFailed(reason) if before == Phase::Starting => {
+            Event::SpawnFailed(reason) if before.is_starting() => {
                 self.end(now, jitter, reason.clone(), policy)
             }
             Event::Gone if before == Phase::Planned => self.end(now, jitter, Reason::Lost, policy),
@@ -307,7 +321,11 @@ impl Guest {
             Event::Stop(grace) => self.stop(now, *grace),
             Event::Restart(grace) => self.restart(now, *grace),
             Event::Kill if before.lives() => Some(self.kill(Reason::Killed)),
-            Event::SpawnFailed(_) | Event::Gone | Event::Ended(_) | Event::Kill => None,
+            Event::NotRestored(_)
+            | Event::SpawnFailed(_)
+            | Event::Gone
+            | Event::Ended(_)
+            | Event::Kill => None,
         };
         let changed = self.phase() != before;
         if changed {

@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::artifact::opened::Artifacts;
 use crate::directories::Directories;
 use crate::fleet::remove::{Survivors, remove};
-use crate::fleet::site::{Site, SiteError};
+use crate::fleet::site::{Site, SiteError, Source};
 use crate::fleet::supervise::Attachment;
 use crate::interrupt::Interrupt;
 use crate::launch::plan::{Chosen, emulator, spec};
@@ -16,6 +16,7 @@ use crate::store::folder::{Folder, FolderError, Paths, is_private, sweep};
 use crate::store::journal::Journal;
 use crate::store::key::{self, Pair};
 use crate::system::{Doing as _, SystemError};
+use crate::template::Template;
 use crate::text::printable;
 use crate::vmm::{Lifetime, Net};
 use detach::detach;
@@ -25,6 +26,7 @@ use resume::supervise;
 mod detach;
 mod error;
 mod event;
+mod method;
 mod options;
 mod plan;
 mod prepare;
@@ -85,6 +87,7 @@ pub(crate) fn launch(
             printable(server)
         );
     }
+    let template = method::chosen(options, &artifacts, &qemu, directories, interrupt)?;
     let (login, pair) = match users_key {
         _ if !serves_ssh => (None, None),
         Some(key) => (Some(key), None),
@@ -97,7 +100,8 @@ pub(crate) fn launch(
         .turn(folder.path(), || !interrupt.requested())
         .map_err(SiteError::from)?
         .ok_or(LaunchError::Interrupted)?;
-    let chosen = Chosen::now(options, qemu, folder.path(), turn.others())?;
+    let fingerprint = template.as_ref().map(Template::fingerprint);
+    let chosen = Chosen::now(options, qemu, fingerprint, folder.path(), turn.others())?;
     let users = chosen.users;
     let spec = spec(
         options,
@@ -111,6 +115,9 @@ pub(crate) fn launch(
     let claim = Claim::of(&spec, folder.path(), users);
     turn.take(claim).map_err(SiteError::from)?;
     let mut site = Site::new(folder, spec, &artifacts, options.lifetime)?;
+    if let Some(template) = template {
+        site.begin_with(Source::Template(template));
+    }
     // By this the rest is found again, whenever this process dies.
     site.folder().write_spec(site.spec())?;
     let journal = match prepared(&mut site, pair.as_ref(), interrupt, emit) {
@@ -128,7 +135,7 @@ pub(crate) fn launch(
         drop(settings);
         return cleared(name, directories, detached.map(|()| Launched::Detached));
     }
-    let launched = supervise(site, journal, attachment, interrupt, emit);
+    let launched = supervise(site, journal, attachment, directories, interrupt, emit);
     cleared(name, directories, launched)
 }
 

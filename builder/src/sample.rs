@@ -8,4 +8,5 @@ pub(crate) mod meminfo;
 pub(crate) mod processes;
 pub(crate) mod schedule;
 pub(crate) mod source;
+pub(crate) mod switches;
 pub(crate) mod unseen;

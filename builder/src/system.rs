@@ -13,6 +13,16 @@ pub struct SystemError {
     source: io::Error,
 }
 
+impl SystemError {
+    /// What the system does not refuse, and is wrong all the same.
+    pub(crate) fn new(what: impl Into<String>, source: io::Error) -> Self {
+        Self {
+            what: what.into(),
+            source,
+        }
+    }
+}
+
 /// Says of a failure what failed.
 pub(crate) trait Doing<T> {
     /// `what` goes on after "cannot".
@@ -21,10 +31,7 @@ pub(crate) trait Doing<T> {
 
 impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     fn doing(self, what: impl Into<String>) -> Result<T, SystemError> {
-        self.map_err(|error| SystemError {
-            what: what.into(),
-            source: error.into(),
-        })
+        self.map_err(|error| SystemError::new(what, error.into()))
     }
 }
 

@@ -22,6 +22,7 @@ mod error;
 pub(crate) mod fix;
 pub(crate) mod readiness;
 mod rounds;
+pub(crate) mod template;
 
 pub use error::TrialError;
 
@@ -35,6 +36,27 @@ pub struct Setup<'a> {
     pub qemu: &'a Emulator,
     /// What each of them runs on.
     pub machine: Machine,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// What guests on trial are run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To see how such a guest does.
+    Trial,
+    /// To have others begin where this one stops (`tty.poise`).
+    Template,
+}
+
+impl Purpose {
+    /// What the kernel command line has for it.
+    fn parameters(self) -> &'static str {
+        match self {
+            Self::Trial => "",
+            Self::Template => " tty.poise",
+        }
+    }
 }
 
 /// Guests on trial, not yet started.
@@ -109,7 +131,8 @@ impl Setup<'_> {
             outbound: Outbound::Closed,
             // Their taps lead nowhere, and take no addresses from fleets.
             tap_subnet: None,
-            command_line: artifacts.command_line(),
+            command_line: artifacts.command_line() + self.purpose.parameters(),
+            template: None,
             burn: Duty::NONE,
             burn_at: BurnAt::Start,
             restart: Restart::Never,

@@ -1,6 +1,7 @@
 //! Virtual machine monitors: a neutral [`GuestSpec`], the [`Files`] that a guest
 //! is handed, the [`Confinement`] of its process, and one module per VMM.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::Format;
@@ -9,13 +10,14 @@ use crate::units::ByteSize;
 pub(crate) mod alike;
 mod confinement;
 mod files;
+pub(crate) mod monitor;
 mod outcome;
 pub mod qemu;
 pub(crate) mod running;
 
 pub use confinement::{Confinement, KvmClosed, Lifetime, kvm_for_users, kvm_group};
 pub(crate) use files::may_read_again;
-pub use files::{Disk, Files, Listening, Part, hand_over, out_of_the_way};
+pub use files::{Disk, Files, Listening, Origin, Part, hand_over, out_of_the_way};
 pub use outcome::{Chance, End};
 
 /// Where a guest's SSH server listens.
@@ -121,6 +123,29 @@ impl Sharing {
     }
 }
 
+/// How a guest comes up.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum StartMethod {
+    /// It boots its kernel
+    #[default]
+    Boot,
+    /// It is restored from a template: a guest that booted once for all of them
+    Clone,
+}
+
+impl StartMethod {
+    /// Its name, as the command line has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Boot => "boot",
+            Self::Clone => "clone",
+        }
+    }
+}
+
 /// How a guest is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -158,6 +183,8 @@ pub enum MachineState {
     DiskFailed,
     /// Somebody paused it, or it waits for something else.
     Paused,
+    /// It waits for the template that it is to be restored from.
+    Restoring,
     /// It cannot go on.
     Dead,
 }

@@ -11,7 +11,7 @@ use tty_init::host_key;
 use tty_init::identity::Identity;
 use tty_init::lines::Lines;
 use tty_init::parameters::Parameters;
-use tty_init::protocol::{DeviceState, IdentityState};
+use tty_init::protocol::{DeviceState, IdentityState, NOT_IDENTIFIED};
 
 use crate::burn::Burn;
 use crate::console::{Console, End};
@@ -333,7 +333,7 @@ impl Guest {
                 }
             }
             (Command::Heartbeat | Command::Burn(_), None) => {
-                self.console.reply(tag, 1, "parked; identify first");
+                self.console.reply(tag, 1, NOT_IDENTIFIED);
             }
             (Command::Poweroff, _) => {
                 self.console.reply(tag, 0, "");

@@ -18,6 +18,9 @@ pub const LINE_MAX: usize = 1024;
 /// every number at its longest.
 const REPLY_FRAME: usize = 200;
 
+/// What a guest replies that does not know yet who it is.
+pub const NOT_IDENTIFIED: &str = "not identified yet: `identify` first";
+
 /// One message from a guest.
 ///
 /// `S` is the string type: `&str` in the guest, `String` on the host.

@@ -10,7 +10,7 @@ use syn::{Attribute, ItemMod, ItemUse, UseName, UseRename, UseTree};
 
 /// The rooms of the crate, the lowest floor first: a room imports from its own floor
 /// and from those below.
-const FLOORS: [&[&str]; 14] = [
+const FLOORS: [&[&str]; 15] = [
     &[
         "any_path",
         "digest",
@@ -28,6 +28,7 @@ const FLOORS: [&[&str]; 14] = [
         "progress",
         "random",
         "sample",
+        "sealed",
         "text",
         "system",
         "units",
@@ -37,6 +38,7 @@ const FLOORS: [&[&str]; 14] = [
     &["vmm"],
     &["host"],
     &["artifact", "guest", "net", "placement"],
+    &["template"],
     &["store"],
     &["control"],
     &["fleet"],

@@ -21,7 +21,7 @@ use crate::net::tap::Subnet;
 use crate::store::users::Users;
 use crate::trial::readiness::Canaries;
 use crate::units::{ByteSize, GuestRange, counted};
-use crate::vmm::{Accel, Choice, Lifetime, Net, Sharing};
+use crate::vmm::{Accel, Choice, Lifetime, Net, Sharing, StartMethod};
 use crate::{outlet, recipe};
 
 mod printer;
@@ -117,6 +117,10 @@ struct Supervision {
     /// Which guests to start again when they end
     #[arg(long, default_value = "always", env = "IMGBUILD_RESTART")]
     restart: Restart,
+
+    /// How guests come up [default: clone where it pays: from 4 guests on]
+    #[arg(long, env = "IMGBUILD_START")]
+    start: Option<StartMethod>,
 
     /// When guests begin to run the burn load of their recipe
     #[arg(long, default_value = "start", env = "IMGBUILD_BURN_AT")]
@@ -304,6 +308,7 @@ impl Launch {
             keep: self.keep,
             qemu: (self.how.qemu).program(&context.directories.cache, &context.interrupt)?,
             machine: self.how.machine(),
+            start: supervision.start,
             ssh_key: self.ssh_key,
             outbound: network.net_outbound.into(),
             tap_subnet,

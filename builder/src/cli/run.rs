@@ -22,7 +22,7 @@ use crate::placement::PlacementSpec;
 use crate::store::folder::private_name;
 use crate::trial::readiness::Canaries;
 use crate::units::GuestRange;
-use crate::vmm::{Lifetime, Outbound};
+use crate::vmm::{Lifetime, Outbound, StartMethod};
 
 mod out;
 mod session;
@@ -132,6 +132,7 @@ impl Run {
             keep: None,
             qemu: (self.guest.qemu).program(&context.directories.cache, &context.interrupt)?,
             machine: self.guest.machine(),
+            start: Some(StartMethod::Boot),
             ssh_key: None,
             outbound: Outbound::Closed,
             tap_subnet: self.guest.tap_subnet()?,

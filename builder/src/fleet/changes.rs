@@ -278,7 +278,7 @@ fn is_done(supervisor: &Supervisor, act: Act, guest: GuestIndex, before: Option<
             let is_down = member.guest().desired() == Desired::Down;
             let phase = member.guest().phase();
             // A VMM that has said nothing may end at once, for the host's reasons.
-            let is_up = pid.is_some() && pid != before && phase != Phase::Starting;
+            let is_up = pid.is_some() && pid != before && !phase.is_starting();
             is_up || is_down || phase == Phase::Failed
         }
     }

@@ -1,5 +1,6 @@
 //! What the guests of a fleet run with: artifacts, files of their own, CPUs.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -31,10 +32,11 @@ use crate::store::orphans::Living;
 use crate::store::spec::FleetSpec;
 use crate::store::{identity, ssh_config};
 use crate::system::{Doing as _, SystemError};
+use crate::template::Template;
 use crate::units::{GuestIndex, GuestRange, Instance};
 use crate::vmm::qemu::{EmulatorError, Standing, Watch};
 use crate::vmm::running::Running;
-use crate::vmm::{Accel, GuestSpec, Lifetime, Net, Part, kvm_for_users};
+use crate::vmm::{Accel, GuestSpec, Lifetime, Net, Part, StartMethod, kvm_for_users};
 
 mod artifact;
 mod error;
@@ -56,6 +58,19 @@ pub struct Site {
     overlay: Overlay,
     placement: Option<Placement>,
     lifetime: Lifetime,
+    source: Source,
+}
+
+/// What guests begin with.
+#[derive(Debug, Default)]
+pub(crate) enum Source {
+    /// The kernel, which boots.
+    #[default]
+    Kernel,
+    /// The same, in this memory: the guest is to become a template.
+    Kept(File),
+    /// A template.
+    Template(Template),
 }
 
 impl Site {
@@ -82,6 +97,7 @@ impl Site {
             spec,
             placement: None,
             lifetime,
+            source: Source::default(),
         })
     }
 
@@ -103,6 +119,19 @@ impl Site {
     /// The same, to change it.
     pub fn spec_mut(&mut self) -> &mut FleetSpec {
         &mut self.spec
+    }
+
+    /// Has guests begin with this from now on.
+    pub(crate) fn begin_with(&mut self, source: Source) {
+        self.source = source;
+    }
+
+    /// How a guest comes up.
+    pub(crate) fn start_method(&self) -> StartMethod {
+        match self.source {
+            Source::Kernel | Source::Kept(_) => StartMethod::Boot,
+            Source::Template(_) => StartMethod::Clone,
+        }
     }
 
     /// Makes the folder of sockets again, elsewhere if need be, which the spec then
@@ -138,12 +167,14 @@ impl Site {
         self.placement.as_ref()?.memory_room()
     }
 
-    /// Bytes of the artifacts of which guests are handed a copy in memory.
+    /// Bytes of what guests are handed in memory: copies of artifacts, and a template.
     pub(crate) fn copies(&self) -> u64 {
-        [&self.kernel, &self.initramfs]
-            .map(Artifact::in_memory)
-            .iter()
-            .sum()
+        let copies = [&self.kernel, &self.initramfs].map(Artifact::in_memory);
+        let template = match &self.source {
+            Source::Template(template) => template.in_memory(),
+            Source::Kernel | Source::Kept(_) => 0,
+        };
+        copies.iter().sum::<u64>() + template
     }
 
     /// The control group that guests' memory is charged to, where it is theirs alone.

@@ -12,7 +12,9 @@ use super::ask::Asks;
 use super::changes::Changes;
 use super::start_progress::StartProgress;
 use super::streams::Streams;
-use super::supervisor::{Member, Notice, Observation, Outlook, Supervisor, TO_COME, Why};
+use super::supervisor::{
+    COMING_UP, Member, Notice, Observation, Outlook, Supervisor, TO_COME, Why,
+};
 use super::view;
 use crate::control::bridge::{Request, bridge};
 use crate::control::server::{self, Server};
@@ -422,8 +424,7 @@ impl<'a> Fleet<'a> {
 /// Whether a guest is about to come up. One whose VMM somebody stopped may boot
 /// for ever.
 fn comes_up(guest: &Guest) -> bool {
-    matches!(guest.phase(), Phase::Starting | Phase::Booting)
-        && guest.reason() != Some(&Reason::VmmStopped)
+    COMING_UP.contains(&guest.phase()) && guest.reason() != Some(&Reason::VmmStopped)
 }
 
 /// A time of the host's clock on the clock that nobody sets; now, if it is over.

@@ -61,8 +61,9 @@ const SILENCE: Duration = Duration::from_secs(1);
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where a guest lives, or is about to.
-const AT_WORK: [Phase; 5] = [
+const AT_WORK: [Phase; 6] = [
     Phase::Starting,
+    Phase::Restoring,
     Phase::Booting,
     Phase::Ready,
     Phase::Unresponsive,
@@ -71,12 +72,16 @@ const AT_WORK: [Phase; 5] = [
 
 /// Where a guest is still to come up: one that failed, and is tried again, has not
 /// come up either.
-pub(crate) const TO_COME: [Phase; 4] = [
+pub(crate) const TO_COME: [Phase; 5] = [
     Phase::Planned,
     Phase::Starting,
+    Phase::Restoring,
     Phase::Booting,
     Phase::Restarting,
 ];
+
+/// Where a guest lives and has not come up.
+pub(crate) const COMING_UP: [Phase; 3] = [Phase::Starting, Phase::Restoring, Phase::Booting];
 
 /// Most guests started before what others have to say is heard.
 const STARTS_A_TURN: usize = 8;

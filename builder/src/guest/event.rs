@@ -5,18 +5,21 @@ use std::time::Duration;
 use tty_init::protocol::Message;
 
 use super::Reason;
-use crate::vmm::{Chance, End, MachineState};
+use crate::vmm::{Chance, End, MachineState, StartMethod};
 
 /// What happened to a guest. One that means nothing where the guest stands is
 /// ignored.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Its VMM is about to be started. Where the guest is not
-    /// [`Phase::Starting`](super::Phase::Starting) after it, it is not wanted
-    /// any more.
-    Start,
+    /// Its VMM is about to be started. Where the guest does not live after it, it is
+    /// not wanted any more.
+    Start(StartMethod),
     /// Its VMM could not be started, and why.
     SpawnFailed(Reason),
+    /// Its VMM has restored it from the template.
+    Restored,
+    /// Its VMM cannot do that, and why.
+    NotRestored(String),
     /// The first bytes came from its console.
     Heard,
     /// It sent a message.
@@ -61,6 +64,8 @@ pub enum Action {
     /// Ask its VMM how its machine is; what comes of it may arrive as
     /// [`Event::MachineState`].
     Inspect,
+    /// Send `identify` to its console, with the time.
+    Identify,
     /// Send `poweroff` to its console.
     PowerOff,
     /// SIGKILL for its VMM.

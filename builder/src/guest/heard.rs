@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use tty_init::protocol::Message;
+use tty_init::protocol::{Message, NOT_IDENTIFIED};
 
-use super::state::{Stage, State, after};
+use super::state::{Progress, Stage, State, after};
 use super::{Action, Guest, Policy, Reason, Trouble, has_burned};
 use crate::text::printable;
 use crate::units::Duty;
@@ -58,7 +58,7 @@ impl Guest {
                 true
             }
             (Stage::Booting(boot), _) => {
-                boot.speaks = true;
+                boot.progress = Progress::Runs;
                 false
             }
             (Stage::Adopted(_), message) => matches!(
@@ -80,6 +80,18 @@ impl Guest {
             let ask_at = policy.health.map(|health| after(now, health));
             *stage = Stage::Ready { ask_at };
         }
+    }
+
+    /// Has a guest be told who it is whose supervisor died before it could do so.
+    pub(crate) fn who_is_it(&self, message: &Message<String>) -> Option<Action> {
+        let State::Alive { stage, .. } = &self.state else {
+            return None;
+        };
+        let does_not_know = matches!(
+            message,
+            Message::Reply { tag: None, output, .. } if output == NOT_IDENTIFIED
+        );
+        (does_not_know && stage.question().is_some()).then_some(Action::Identify)
     }
 
     pub(crate) fn read(&mut self, now: Instant, line: &str, policy: &Policy) {

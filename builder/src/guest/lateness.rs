@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::state::{Boot, Finding, Question, Stage, State, after};
+use super::state::{Finding, Progress, Question, Stage, State, after};
 use super::{Action, Guest, Phase, Policy, Reason};
 use crate::vmm::{Chance, MachineState};
 
@@ -80,9 +80,9 @@ impl Guest {
         if !was_stopped {
             let left = policy.boot_timeout.saturating_sub(chance.had());
             if left.is_zero() {
-                let reason = match boot {
-                    Boot { speaks: true, .. } => Reason::NotReady(time),
-                    Boot { speaks: false, .. } => Reason::Silent(time),
+                let reason = match boot.progress {
+                    Progress::Silent => Reason::Silent(time),
+                    Progress::Restoring | Progress::Runs => Reason::NotReady(time),
                 };
                 return Some(self.fail(reason));
             }
@@ -116,6 +116,8 @@ impl Guest {
             MachineState::Running => None,
             MachineState::DiskFailed => self.pause(now, Reason::DiskFailed, policy),
             MachineState::Paused => self.pause(now, Reason::Paused, policy),
+            // Who was to have it restored died meanwhile.
+            MachineState::Restoring => Some(self.fail_late(Reason::HalfRestored)),
             MachineState::Dead => Some(self.fail_late(Reason::Dead)),
         }
     }

@@ -56,6 +56,10 @@ pub enum Reason {
     Stopped,
     /// The user had it ended by force.
     Killed,
+    /// Its VMM could not restore it from the template.
+    NotRestored(String),
+    /// Its supervisor died while it was restored.
+    HalfRestored,
     /// Its VMM was gone when its fleet was adopted.
     Lost,
 }
@@ -137,6 +141,11 @@ impl fmt::Display for Reason {
             Self::OomKilled => write!(f, "QEMU was ended by the OOM killer"),
             Self::Stopped => write!(f, "stopped on request"),
             Self::Killed => write!(f, "killed on request"),
+            Self::NotRestored(reason) => write!(f, "not restored from its template: {reason}"),
+            Self::HalfRestored => write!(
+                f,
+                "the fleet's supervisor died while it was restored from its template"
+            ),
             Self::Lost => write!(f, "its QEMU was gone when the fleet was adopted"),
         }
     }

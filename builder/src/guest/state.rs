@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Desired, Phase, Policy, Reason};
+use crate::vmm::StartMethod;
 
 /// A longer time is as good as none, and one that a clock can still take.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -78,10 +79,21 @@ pub(super) struct Boot {
     pub(super) started: Instant,
     /// When its VMM is measured next.
     pub(super) look_at: Instant,
-    /// Its kernel has spoken.
-    pub(super) speaks: bool,
+    /// How far it has come.
+    pub(super) progress: Progress,
     /// A signal had stopped its VMM when that was measured last.
     pub(super) was_stopped: bool,
+}
+
+/// How far a start has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Its kernel has not spoken.
+    Silent,
+    /// Its VMM restores it from the template.
+    Restoring,
+    /// Its kernel runs.
+    Runs,
 }
 
 /// A guest was asked for a sign of life.
@@ -188,8 +200,8 @@ impl State {
 impl Stage {
     fn phase(&self) -> Phase {
         match self {
-            Self::Booting(Boot { speaks: false, .. }) | Self::Adopted(_) => Phase::Starting,
-            Self::Booting(Boot { speaks: true, .. }) => Phase::Booting,
+            Self::Booting(boot) => boot.progress.phase(),
+            Self::Adopted(_) => Phase::Starting,
             Self::Ready { .. } | Self::Asked(_) => Phase::Ready,
             Self::Late { .. } => Phase::Unresponsive,
         }
@@ -210,6 +222,25 @@ impl Stage {
                 Some(*question)
             }
             Self::Booting(_) | Self::Ready { .. } => None,
+        }
+    }
+}
+
+impl Progress {
+    fn phase(self) -> Phase {
+        match self {
+            Self::Silent => Phase::Starting,
+            Self::Restoring => Phase::Restoring,
+            Self::Runs => Phase::Booting,
+        }
+    }
+}
+
+impl From<StartMethod> for Progress {
+    fn from(method: StartMethod) -> Self {
+        match method {
+            StartMethod::Boot => Self::Silent,
+            StartMethod::Clone => Self::Restoring,
         }
     }
 }

@@ -3,12 +3,12 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use super::state::{AfterEnd, Boot, Question, Stage, Start, State, after};
+use super::state::{AfterEnd, Boot, Progress, Question, Stage, Start, State, after};
 use super::{Action, Desired, Guest, OnTrouble, Phase, Policy, Reason, SETTLED, TRY_ON, Trouble};
-use crate::vmm::End;
+use crate::vmm::{End, StartMethod};
 
 impl Guest {
-    pub(crate) fn start(&mut self, now: Instant, policy: &Policy) {
+    pub(crate) fn start(&mut self, now: Instant, method: StartMethod, policy: &Policy) {
         // One with a backoff ahead of it was asked for in an earlier life.
         let State::Waiting { start, until: None } = self.state else {
             return;
@@ -18,7 +18,7 @@ impl Guest {
             start,
             started: now,
             look_at: after(now, policy.boot_timeout),
-            speaks: false,
+            progress: method.into(),
             was_stopped: false,
         }));
         self.ready_after = None;
@@ -37,6 +37,19 @@ impl Guest {
             due: after(now, policy.boot_timeout.max(policy.answer_within)),
         }));
         Some(Action::Ask)
+    }
+
+    /// Its VMM has restored it, and it is told who it is.
+    pub(crate) fn restored(&mut self) -> Option<Action> {
+        let State::Alive {
+            stage: Stage::Booting(boot),
+            ..
+        } = &mut self.state
+        else {
+            return None;
+        };
+        boot.progress = Progress::Runs;
+        Some(Action::Identify)
     }
 
     pub(crate) fn tick(&mut self, now: Instant, policy: &Policy) -> Option<Action> {

@@ -16,6 +16,7 @@ use crate::store::key::KeyError;
 use crate::system::SystemError;
 use crate::trial::TrialError;
 use crate::trial::readiness::Report;
+use crate::trial::template::TemplateError;
 use crate::units::counted;
 use crate::vmm::qemu::EmulatorError;
 
@@ -43,6 +44,9 @@ pub(crate) enum LaunchError {
     Artifacts(#[from] ArtifactsError),
     #[error(transparent)]
     Trial(#[from] TrialError),
+    /// Guests have nothing to be restored from.
+    #[error("{0}; --start boot has guests boot instead")]
+    Template(#[from] TemplateError),
     #[error(transparent)]
     Site(#[from] SiteError),
     /// The fleet cannot be supervised.

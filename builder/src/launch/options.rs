@@ -13,7 +13,7 @@ use crate::store::users::Users;
 use crate::trial::readiness::Canaries;
 use crate::units::GuestRange;
 use crate::vmm::qemu::Program;
-use crate::vmm::{Choice, Lifetime, Net, Outbound};
+use crate::vmm::{Choice, Lifetime, Net, Outbound, StartMethod};
 
 /// What a launch does with host settings that guests would want otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub(crate) struct LaunchOptions {
     pub qemu: Option<Program>,
     /// What a guest runs on.
     pub machine: Choice,
+    /// How guests come up; by what pays by default.
+    pub start: Option<StartMethod>,
     /// The user's key to log in with; one of the fleet's own by default.
     pub ssh_key: Option<PathBuf>,
     /// What guests reach, with `Net::User`.

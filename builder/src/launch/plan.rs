@@ -19,6 +19,7 @@ use crate::store::key::Key;
 use crate::store::spec::FleetSpec;
 use crate::store::users;
 use crate::system::Doing as _;
+use crate::template::Fingerprint;
 use crate::trial::readiness::Report;
 use crate::units::Instance;
 use crate::vmm::Net;
@@ -28,6 +29,7 @@ use crate::{host, random};
 /// What was chosen for a fleet: its QEMU, and what no other fleet may have.
 pub(super) struct Chosen {
     pub(super) qemu: Emulator,
+    pub(super) template: Option<Fingerprint>,
     pub(super) ports: Vec<u16>,
     pub(super) users: Option<IdRange>,
     pub(super) tap_subnet: Option<Subnet>,
@@ -37,11 +39,13 @@ impl Chosen {
     pub(super) fn now(
         options: &LaunchOptions,
         qemu: Emulator,
+        template: Option<Fingerprint>,
         fleet: &Path,
         others: &Others,
     ) -> Result<Self, SiteError> {
         Ok(Self {
             qemu,
+            template,
             ports: match options.machine.net {
                 Net::User => ports::choose(fleet, &others.ports(), options.guests.count())?,
                 Net::Tap | Net::None => Vec::new(),
@@ -80,6 +84,7 @@ pub(super) fn spec(
         outbound: options.outbound,
         tap_subnet: chosen.tap_subnet,
         command_line: artifacts.command_line(),
+        template: chosen.template,
         burn: recipe.burn.duty,
         burn_at: options.burn_at,
         restart: options.restart,

@@ -11,7 +11,7 @@ use crate::artifact::opened::Artifacts;
 use crate::control::types::Event;
 use crate::directories::Directories;
 use crate::fleet::changes::STOP_GRACE;
-use crate::fleet::site::Site;
+use crate::fleet::site::{Site, Source};
 use crate::fleet::supervise::{Attachment, Fleet};
 use crate::fleet::supervisor::{Member, Supervisor};
 use crate::guest::admission::Admission;
@@ -25,10 +25,12 @@ use crate::store::folder::{Folder, Paths};
 use crate::store::journal::{History, Journal};
 use crate::store::orphans::{self, Living, Mark};
 use crate::system::Doing as _;
+use crate::template::{Fingerprint, Template};
 use crate::trial::fix::Lease;
+use crate::trial::template::{TemplateError, template};
 use crate::units::counted;
-use crate::vmm::Lifetime;
 use crate::vmm::qemu::{Emulator, Standing};
+use crate::vmm::{Lifetime, StartMethod};
 
 /// Goes on with a fleet whose supervisor died.
 pub(crate) fn resume(
@@ -66,7 +68,7 @@ pub(crate) fn resume(
     let journal = Journal::open(&folder.journal())?;
     let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
     site.renew_runtime()?;
-    supervise(site, journal, attachment, interrupt, emit)
+    supervise(site, journal, attachment, directories, interrupt, emit)
 }
 
 /// Tells what became of a fleet's QEMU. Guests that live go on whatever that is:
@@ -84,6 +86,7 @@ pub(crate) fn supervise(
     mut site: Site,
     journal: Journal,
     attachment: Attachment,
+    directories: &Directories,
     interrupt: &Interrupt,
     emit: &mut dyn FnMut(LaunchEvent),
 ) -> Result<Launched, LaunchError> {
@@ -105,6 +108,9 @@ pub(crate) fn supervise(
     let mut supervisor = Supervisor::new(site, policy, admission, interrupt.clone())?;
     supervisor.become_these(spec.guests);
     adopt(&mut supervisor, journal.history(), interrupt)?;
+    if let Some(known) = spec.template {
+        begin_with_template(&mut supervisor, known, directories, interrupt)?;
+    }
     let mut forward = |event: &Event| emit(LaunchEvent::Fleet(event.clone()));
     let fleet = Fleet::new(supervisor, journal, &mut forward)?;
     let (ending, tally) = fleet.run(attachment)?;
@@ -118,6 +124,45 @@ pub(crate) fn supervise(
     });
     emit(LaunchEvent::Launch(Milestone::Summary(summary.clone())));
     Ok(Launched::Over(summary))
+}
+
+/// Has guests that are started from now on be restored from the fleet's template: from
+/// that of a clone that lives, or else the one that is kept, or else another one.
+fn begin_with_template(
+    supervisor: &mut Supervisor,
+    known: Fingerprint,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<(), LaunchError> {
+    let site = supervisor.site();
+    if site.start_method() == StartMethod::Clone {
+        return Ok(());
+    }
+    let living = supervisor.members().iter().filter_map(Member::pid);
+    let mut held = living.filter_map(|pid| Template::of_clone(known, pid).ok());
+    let template = match held.next() {
+        Some(template) => template,
+        None => {
+            let artifacts = Artifacts::open(&site.spec().out)?;
+            let (machine, qemu) = (site.spec().machine, site.spec().qemu.clone());
+            match template(&artifacts, machine, &qemu, directories, interrupt) {
+                Ok(template) => template,
+                Err(TemplateError::Interrupted) => return Err(LaunchError::Interrupted),
+                Err(error) => {
+                    tracing::warn!(
+                        "guests that are started again boot, because there is no template: {error}"
+                    );
+                    return Ok(());
+                }
+            }
+        }
+    };
+    drop(held);
+    let site = supervisor.site_mut();
+    site.spec_mut().template = Some(template.fingerprint());
+    site.folder().write_spec(site.spec())?;
+    site.begin_with(Source::Template(template));
+    Ok(())
 }
 
 /// How long guests that are ending may take before they are started again.

@@ -13,6 +13,7 @@ use crate::host_id::HostId;
 use crate::net::tap::{self, Subnet};
 use crate::placement::PlacementSpec;
 use crate::recipe::SshServer;
+use crate::template::Fingerprint;
 use crate::units::{Duty, GuestIndex, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Machine, Net, Outbound, SSH_PORT};
@@ -48,6 +49,8 @@ pub struct FleetSpec {
     pub tap_subnet: Option<Subnet>,
     /// Kernel command line.
     pub command_line: String,
+    /// What guests are restored from; they boot without.
+    pub template: Option<Fingerprint>,
     /// Share of the time that guests burn, in percent.
     pub burn: Duty,
     /// When they begin to.

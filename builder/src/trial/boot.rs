@@ -7,7 +7,7 @@ use serde::Serialize;
 use tty_init::host;
 use tty_init::protocol::{DeviceState, Status};
 
-use super::{Setup, Trial, TrialError};
+use super::{Purpose, Setup, Trial, TrialError};
 use crate::artifact::Part;
 use crate::artifact::opened::Artifacts;
 use crate::digest::memo::Memo;
@@ -185,6 +185,7 @@ fn attempt(
             net: Net::User,
             memory: recipe.memory,
         },
+        purpose: Purpose::Trial,
     };
     let mut trial = Trial::new(artifacts, &setup, 1, directories, interrupt)?;
     let mut words = Vec::new();

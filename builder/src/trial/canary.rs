@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::{Setup, Trial, TrialError};
+use super::{Purpose, Setup, Trial, TrialError};
 use crate::artifact::opened::Artifacts;
 use crate::directories::Directories;
 use crate::fleet::supervisor::Member;
@@ -66,6 +66,7 @@ pub(crate) fn run(
     let setup = Setup {
         qemu,
         machine: want.machine,
+        purpose: Purpose::Trial,
     };
     let tables = footprint::nested_tables();
     let mut trial = Trial::new(artifacts, &setup, 2, directories, interrupt)?;

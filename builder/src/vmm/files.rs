@@ -15,10 +15,8 @@ use rustix::io::fcntl_dupfd_cloexec;
 /// Open files for one guest.
 #[derive(Debug)]
 pub struct Files {
-    /// Kernel image, opened again by QEMU: see [`may_read_again`].
-    pub kernel: File,
-    /// Initramfs, opened again by QEMU: see [`may_read_again`].
-    pub initramfs: File,
+    /// What it comes from.
+    pub origin: Origin,
     /// Its disk.
     pub disk: Option<Disk>,
     /// The identity blob, opened again by QEMU: see [`hand_over`].
@@ -31,6 +29,32 @@ pub struct Files {
     pub errors: File,
     /// A queue of its tap, with [`super::Net::Tap`].
     pub tap: Option<OwnedFd>,
+}
+
+/// What a guest comes from.
+#[derive(Debug)]
+pub enum Origin {
+    /// A kernel that boots. QEMU opens both files again: see [`may_read_again`].
+    Kernel {
+        /// Kernel image.
+        image: File,
+        /// Initramfs.
+        initramfs: File,
+        /// What is the guest's RAM, and keeps what the guest writes, where others are
+        /// to be restored from it; QEMU opens it again.
+        memory: Option<File>,
+    },
+    /// A template.
+    Template {
+        /// Its RAM, sealed: where the guest writes, it gets a copy (mmap(2),
+        /// `MAP_PRIVATE`). QEMU opens it again.
+        memory: File,
+        /// The state of its machine, opened for this guest alone: QEMU reads it to
+        /// its end and closes it.
+        state: File,
+        /// The same, to be held only.
+        kept_state: File,
+    },
 }
 
 /// A socket that listens, and its file (`O_PATH`, open(2)), which leads to it for
@@ -78,11 +102,17 @@ pub enum Part {
     ConsoleFile,
     /// The file of the monitor's, likewise.
     MonitorFile,
+    /// RAM that is a file.
+    Memory,
+    /// The state of the template's machine.
+    State,
+    /// The same, which QEMU only holds.
+    KeptState,
 }
 
 impl Part {
     /// The last one.
-    pub const LAST: Self = Self::MonitorFile;
+    pub const LAST: Self = Self::KeptState;
 
     /// Its descriptor in the VMM.
     pub fn descriptor(self) -> i32 {
@@ -107,10 +137,22 @@ impl Files {
     /// complaints.
     pub(crate) fn into_parts(self) -> (Vec<(Part, OwnedFd)>, File) {
         let (overlay, base) = self.disk.map(|disk| (disk.overlay, disk.base)).unzip();
+        let [kernel, initramfs, memory, state, kept_state] = match self.origin {
+            Origin::Kernel {
+                image,
+                initramfs,
+                memory,
+            } => [Some(image), Some(initramfs), memory, None, None],
+            Origin::Template {
+                memory,
+                state,
+                kept_state,
+            } => [None, None, Some(memory), Some(state), Some(kept_state)],
+        };
         let parts = [
             (Part::Console, Some(self.console.listener.into())),
-            (Part::Kernel, Some(self.kernel.into())),
-            (Part::Initramfs, Some(self.initramfs.into())),
+            (Part::Kernel, kernel.map(OwnedFd::from)),
+            (Part::Initramfs, initramfs.map(OwnedFd::from)),
             (Part::Identity, self.identity.map(OwnedFd::from)),
             (Part::Overlay, overlay.map(OwnedFd::from)),
             (Part::Base, base.map(OwnedFd::from)),
@@ -118,6 +160,9 @@ impl Files {
             (Part::Monitor, Some(self.monitor.listener.into())),
             (Part::ConsoleFile, Some(self.console.file)),
             (Part::MonitorFile, Some(self.monitor.file)),
+            (Part::Memory, memory.map(OwnedFd::from)),
+            (Part::State, state.map(OwnedFd::from)),
+            (Part::KeptState, kept_state.map(OwnedFd::from)),
         ];
         let given = parts
             .into_iter()
@@ -182,9 +227,12 @@ mod tests {
             Part::Tap,
             Part::Monitor,
             Part::ConsoleFile,
+            Part::MonitorFile,
+            Part::Memory,
+            Part::State,
             Part::LAST,
         ];
-        assert!(parts.into_iter().map(Part::descriptor).eq(3..=12));
+        assert!(parts.into_iter().map(Part::descriptor).eq(3..=15));
     }
 
     #[test]

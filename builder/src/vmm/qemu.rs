@@ -18,10 +18,10 @@ use crate::units::Version;
 
 pub(crate) mod argv;
 mod complaint;
+pub(crate) mod conversation;
 mod emulator;
-pub(crate) mod inspection;
 mod program;
-mod qmp;
+pub(crate) mod qmp;
 mod reach;
 pub(crate) mod traces;
 

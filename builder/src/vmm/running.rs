@@ -16,12 +16,11 @@ use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, connect};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::qemu::inspection::{Inspection, InspectionError};
+use super::monitor::Monitor;
 use super::{Chance, End, Lifetime};
 use crate::lines::LineBuffer;
 use crate::private::is_served_by_us;
 use crate::sample::schedule::Schedule;
-use crate::vmm::MachineState;
 
 /// Most taken from one stream in a turn, so that a flood starves nobody; a read
 /// that goes beyond is the last.
@@ -109,8 +108,7 @@ pub(crate) struct Running {
     errors: LineBuffer,
     /// What its threads had got when [`Running::chance`] began to count.
     counts_from: Option<(Instant, Schedule)>,
-    /// What its monitor is asked; boxed, since hardly any guest's is.
-    inspection: Option<Box<Inspection>>,
+    monitor: Monitor,
     /// It was sent SIGKILL from here.
     killed: bool,
     /// Guests on trial are killed when this value is dropped.
@@ -168,7 +166,7 @@ impl Running {
             errors_read,
             errors: LineBuffer::default(),
             counts_from: None,
-            inspection: None,
+            monitor: Monitor::default(),
             killed: false,
             lifetime: Lifetime::Own,
         })
@@ -378,29 +376,9 @@ impl Running {
         }
     }
 
-    /// Asks the VMM how the guest's machine is; what was asked before is given
-    /// up. `registry` tells by `token` when [`Running::inspected`] has more.
-    pub(crate) fn inspect(
-        &mut self,
-        monitor: std::os::unix::net::UnixStream,
-        registry: &Registry,
-        token: Token,
-    ) -> io::Result<()> {
-        let inspection = Inspection::begin(monitor, registry, token)?;
-        self.inspection = Some(Box::new(inspection));
-        Ok(())
-    }
-
-    /// What the VMM says to that, once it does.
-    pub(crate) fn inspected(&mut self) -> Result<Option<MachineState>, InspectionError> {
-        let Some(inspection) = &mut self.inspection else {
-            return Ok(None);
-        };
-        let outcome = inspection.go_on();
-        if !matches!(outcome, Ok(None)) {
-            self.inspection = None;
-        }
-        outcome
+    /// What is said to the VMM itself.
+    pub(crate) fn monitor(&mut self) -> &mut Monitor {
+        &mut self.monitor
     }
 }
 

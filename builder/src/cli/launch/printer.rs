@@ -151,6 +151,10 @@ pub(super) fn guest_sentence(guest: &Guest) -> String {
         Phase::Unresponsive | Phase::Exited | Phase::Restarting | Phase::Failed => {
             format!("{id} {}{because}", guest.state.name())
         }
-        Phase::Planned | Phase::Starting | Phase::Booting | Phase::Unsupervised => String::new(),
+        Phase::Planned
+        | Phase::Starting
+        | Phase::Restoring
+        | Phase::Booting
+        | Phase::Unsupervised => String::new(),
     }
 }

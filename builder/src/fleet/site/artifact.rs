@@ -5,11 +5,9 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-
 use crate::artifact::opened::ArtifactsError;
-use crate::plain;
 use crate::vmm::may_read_again;
+use crate::{plain, sealed};
 
 /// A file of the artifacts, the same for as long as it is open whatever becomes
 /// of its path.
@@ -65,20 +63,11 @@ impl Artifact {
         self.in_memory
     }
 
-    /// A sealed copy of the file, which everybody may open who is handed it
-    /// (memfd_create(2)).
+    /// A sealed copy of the file, which everybody may open who is handed it.
     fn copied(&self) -> io::Result<(File, u64)> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // A host may want to be told that it is not to be executed (kernel document
-        // userspace-api/mfd_noexec); before Linux 6.3 none knows the flag.
-        let made = memfd_create("imgbuild", flags | MemfdFlags::NOEXEC_SEAL);
-        let made = made.or_else(|_| memfd_create("imgbuild", flags));
-        let mut copy = File::from(made?);
+        let mut copy = sealed::draft()?;
         let length = io::copy(&mut self.again()?, &mut copy)?;
-        fcntl_add_seals(
-            &copy,
-            SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-        )?;
+        sealed::seal(&copy)?;
         Ok((copy, length))
     }
 

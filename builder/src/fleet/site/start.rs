@@ -6,9 +6,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use super::Site;
 use super::artifact::named;
 use super::error::SpawnError;
+use super::{Site, Source};
 use crate::disk::overlay::write_overlays;
 use crate::fleet::site::socket::listener;
 use crate::interrupt::Interrupt;
@@ -17,7 +17,7 @@ use crate::placement::Prepared;
 use crate::store::identity;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::running::Running;
-use crate::vmm::{Confinement, Disk, Files, Net, hand_over, qemu};
+use crate::vmm::{Confinement, Disk, Files, Net, Origin, hand_over, qemu};
 
 impl Site {
     /// Opens what a guest is handed. Its console listens from here on.
@@ -58,8 +58,7 @@ impl Site {
             })
         };
         Ok(Files {
-            kernel: self.kernel.shared()?,
-            initramfs: self.initramfs.shared()?,
+            origin: self.origin()?,
             disk: Some(Disk {
                 overlay: open(&overlay, OpenOptions::new().read(true).write(true))?,
                 base: self.base.again()?,
@@ -77,6 +76,22 @@ impl Site {
                 (Net::User | Net::None, _) => None,
             },
         })
+    }
+
+    /// What a guest comes from.
+    fn origin(&self) -> io::Result<Origin> {
+        let kernel = |memory| {
+            Ok(Origin::Kernel {
+                image: self.kernel.shared()?,
+                initramfs: self.initramfs.shared()?,
+                memory,
+            })
+        };
+        match &self.source {
+            Source::Kernel => kernel(None),
+            Source::Kept(memory) => kernel(Some(memory.try_clone()?)),
+            Source::Template(template) => template.origin(),
+        }
     }
 
     pub(crate) fn spawn(&self, guest: GuestIndex) -> Result<Running, SpawnError> {

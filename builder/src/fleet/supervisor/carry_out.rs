@@ -1,9 +1,11 @@
 //! Carries out what the state machines of guests ask for.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tty_init::wall_time::WallTime;
 
 use super::Supervisor;
-use crate::fleet::supervisor::{CLASSIFY_AGAIN, Observation, SILENCE};
+use crate::fleet::supervisor::{CLASSIFY_AGAIN, COMING_UP, Observation, SILENCE};
 use crate::guest::{Action, Event, Phase, Trouble};
 use crate::units::GuestIndex;
 
@@ -16,7 +18,7 @@ impl Supervisor {
         let jitter = self.jitter.next();
         let actions = self.members.apply(guest, now, jitter, event, &self.policy);
         if actions.changed {
-            if matches!(before, Phase::Starting | Phase::Booting) {
+            if COMING_UP.contains(&before) {
                 // There may be room for another.
                 self.starts.look_now();
             }
@@ -36,7 +38,7 @@ impl Supervisor {
         let machine = self.members[guest].guest();
         if machine.phase() == Phase::Ready {
             // One that answers late again tells nothing of starts.
-            if matches!(before, Phase::Starting | Phase::Booting) {
+            if COMING_UP.contains(&before) {
                 self.starts.end_trouble();
             }
             return;
@@ -73,6 +75,12 @@ impl Supervisor {
                 self.apply(guest, &Event::Chance(chance));
             }
             Action::Inspect => self.inspect(guest),
+            Action::Identify => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH);
+                let time = WallTime(now.unwrap_or_default());
+                // One that does not hear it is not ready in time.
+                let _ = running.send(&format!("identify {time}"));
+            }
             // Where its console takes nothing, force comes after the grace.
             Action::PowerOff => drop(running.send("poweroff")),
             Action::Kill => running.kill(),

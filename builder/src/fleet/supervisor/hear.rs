@@ -16,6 +16,9 @@ use crate::guest::Event;
 use crate::text::printable_bytes;
 use crate::units::GuestIndex;
 use crate::vmm::End;
+use crate::vmm::monitor::Told;
+use crate::vmm::qemu::conversation::ConversationError;
+use crate::vmm::qemu::qmp::Restored;
 use crate::vmm::running::{Amount, More, Source, is_out_of_reach};
 
 impl Supervisor {
@@ -60,7 +63,7 @@ impl Supervisor {
         let asked = self
             .site
             .connect_monitor(guest, running.pid())
-            .and_then(|monitor| running.inspect(monitor, self.poll.registry(), token));
+            .and_then(|monitor| (running.monitor()).inspect(monitor, self.poll.registry(), token));
         // One whose console nobody holds cannot answer, whatever its VMM says.
         let can_answer = running.is_connected();
         if let Err(error) = &asked {
@@ -75,10 +78,15 @@ impl Supervisor {
         let Some(running) = self.members[guest].running() else {
             return;
         };
-        match running.inspected() {
-            Ok(Some(machine)) => self.apply(guest, &Event::MachineState(machine)),
-            Ok(None) => {}
-            Err(error) => tracing::warn!("{guest}: {error}"),
+        match running.monitor().told() {
+            Some(Told::Machine(Ok(machine))) => self.apply(guest, &Event::MachineState(machine)),
+            Some(Told::Machine(Err(error))) => tracing::warn!("{guest}: {error}"),
+            Some(Told::Restored(Ok(Restored))) => self.apply(guest, &Event::Restored),
+            Some(Told::Restored(Err(ConversationError::Qmp(error)))) => {
+                self.apply(guest, &Event::NotRestored(error.to_string()));
+            }
+            // A VMM that ends says why on stderr.
+            Some(Told::Restored(Err(ConversationError::Broken(_)))) | None => {}
         }
     }
 

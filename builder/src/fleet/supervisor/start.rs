@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use super::Supervisor;
 use crate::fleet::site::SpawnError;
-use crate::fleet::supervisor::{AT_WORK, Observation, STARTS_A_TURN, token};
+use crate::fleet::supervisor::{AT_WORK, COMING_UP, Observation, STARTS_A_TURN, token};
 use crate::guest::{Event, Phase, admission};
 use crate::units::GuestIndex;
+use crate::vmm::StartMethod;
+use crate::vmm::running::Source;
 
 impl Supervisor {
     pub(super) fn enqueue(&mut self, guest: GuestIndex) {
@@ -29,7 +31,7 @@ impl Supervisor {
             self.start_planned();
         }
         for _ in 0..STARTS_A_TURN {
-            let booting = self.count(&[Phase::Starting, Phase::Booting]);
+            let booting = self.count(&COMING_UP);
             let Some(guest) = self.starts.first(Instant::now(), booting) else {
                 return;
             };
@@ -53,8 +55,9 @@ impl Supervisor {
     }
 
     pub(super) fn start(&mut self, guest: GuestIndex) {
-        self.apply(guest, &Event::Start);
-        if self.members[guest].guest().phase() != Phase::Starting {
+        let method = self.site.start_method();
+        self.apply(guest, &Event::Start(method));
+        if !self.members[guest].guest().phase().is_starting() {
             return;
         }
         if self.members[guest].guest().has_lost_its_own() {
@@ -73,8 +76,27 @@ impl Supervisor {
             Ok(running) => {
                 self.members[guest].runs(running);
                 self.notice(guest, Observation::Started);
+                if method == StartMethod::Clone {
+                    self.restore(guest);
+                }
             }
             Err(error) => self.apply(guest, &Event::SpawnFailed(error.reason())),
+        }
+    }
+
+    /// Has the VMM just started restore its guest.
+    fn restore(&mut self, guest: GuestIndex) {
+        let token = token(guest, Source::Monitor);
+        let Some(running) = self.members[guest].running() else {
+            return;
+        };
+        let begun = self
+            .site
+            .connect_monitor(guest, running.pid())
+            .and_then(|monitor| (running.monitor()).restore(monitor, self.poll.registry(), token));
+        if let Err(error) = begun {
+            let why = format!("its monitor cannot be told to: {error}");
+            self.apply(guest, &Event::NotRestored(why));
         }
     }
 }

@@ -61,6 +61,7 @@ pub(crate) fn spec(name: &str, ports: usize) -> FleetSpec {
         outbound: Outbound::Closed,
         tap_subnet: None,
         command_line: "console=ttyS0".to_owned(),
+        template: None,
         burn: Duty::WHOLE,
         burn_at: BurnAt::Start,
         restart: Restart::OnFailure,

@@ -15,6 +15,7 @@ use crate::host_id::HostId;
 use crate::net::tap::Subnet;
 use crate::placement::PlacementSpec;
 use crate::recipe::SshServer;
+use crate::template::Fingerprint;
 use crate::units::{ByteSize, Duty, GuestIndex, GuestIndexError, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
 use crate::vmm::{Accel, Machine, Net, Outbound, Sharing};
@@ -46,6 +47,8 @@ pub(in crate::store) struct SpecFile {
     tap_subnet: Option<Subnet>,
     memory: ByteSize,
     command_line: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    template: Option<Fingerprint>,
     burn: Duty,
     burn_at: BurnAt,
     restart: Restart,
@@ -89,6 +92,7 @@ impl From<FleetSpec> for SpecFile {
             tap_subnet: spec.tap_subnet,
             memory: spec.machine.memory,
             command_line: spec.command_line,
+            template: spec.template,
             burn: spec.burn,
             burn_at: spec.burn_at,
             restart: spec.restart,
@@ -132,6 +136,7 @@ impl TryFrom<SpecFile> for FleetSpec {
             outbound: file.outbound.into(),
             tap_subnet: file.tap_subnet,
             command_line: file.command_line,
+            template: file.template,
             burn: file.burn,
             burn_at: file.burn_at,
             restart: file.restart,

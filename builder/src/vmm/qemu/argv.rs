@@ -36,10 +36,26 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
         argv.option(UUID, uuid);
     }
     argv.option("-sandbox", SANDBOX);
+    let memory = format!("{}M", guest.machine.memory.bytes() >> 20);
+    let backend = match ram(parts) {
+        Ram::Machines => "",
+        Ram::File { share } => {
+            let path = opened_again(Part::Memory);
+            argv.option(
+                "-object",
+                // What the machine says of its own RAM does not hold for this.
+                format!(
+                    "memory-backend-file,id=ram,size={memory},mem-path={path},share={share},\
+                     merge={merge},dump=off"
+                ),
+            );
+            ",memory-backend=ram"
+        }
+    };
     argv.option(
         "-machine",
         // A core file would hold what the guest's RAM does.
-        format!("microvm,acpi=off,rtc=on,dump-guest-core=off,mem-merge={merge}"),
+        format!("microvm,acpi=off,rtc=on,dump-guest-core=off,mem-merge={merge}{backend}"),
     );
     match guest.machine.accel {
         Accel::Kvm => {
@@ -59,14 +75,19 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
             argv.option("-cpu", "qemu64");
         }
     }
-    argv.option("-m", format!("{}M", guest.machine.memory.bytes() >> 20));
+    argv.option("-m", memory);
     argv.flag("-nodefaults");
     argv.flag("-no-user-config");
     argv.flag("-no-reboot");
     argv.option("-display", "none");
-    argv.option("-kernel", opened_again(Part::Kernel));
-    argv.option("-initrd", opened_again(Part::Initramfs));
-    argv.option("-append", &guest.command_line);
+    if parts.contains(&Part::Kernel) {
+        argv.option("-kernel", opened_again(Part::Kernel));
+        argv.option("-initrd", opened_again(Part::Initramfs));
+        argv.option("-append", &guest.command_line);
+    } else {
+        // Its monitor is told from what.
+        argv.option("-incoming", "defer");
+    }
     argv.socket("console", Part::Console, "on");
     argv.option("-serial", "chardev:console");
     argv.socket("monitor", Part::Monitor, "off");
@@ -125,6 +146,23 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
         argv.option("-device", "virtio-net-device,netdev=net");
     }
     argv.arguments
+}
+
+/// What a guest's RAM is.
+enum Ram {
+    /// Memory that the machine allocates.
+    Machines,
+    /// A file, and whether what the guest writes goes there.
+    File { share: &'static str },
+}
+
+fn ram(parts: &[Part]) -> Ram {
+    match (parts.contains(&Part::Memory), parts.contains(&Part::State)) {
+        (false, _) => Ram::Machines,
+        // A template keeps what its guest writes.
+        (true, false) => Ram::File { share: "on" },
+        (true, true) => Ram::File { share: "off" },
+    }
 }
 
 /// The name of a file that QEMU opens by itself; it opens a descriptor's again.
@@ -266,6 +304,24 @@ mod tests {
             line.contains("mem-merge=on -accel tcg,tb-size=4 "),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_template_keeps_what_it_writes_and_a_clone_does_not() {
+        let mut guest = guest();
+        guest.machine.sharing = Sharing::Guest;
+        let template = line(&guest, &[Part::Kernel, Part::Memory]);
+        let clone = line(&guest, &[Part::Memory, Part::State, Part::KeptState]);
+        for (line, share) in [(&template, "on"), (&clone, "off")] {
+            let ram = format!(
+                "-object memory-backend-file,id=ram,size=64M,mem-path=/dev/fd/13,share={share},\
+                 merge=on,dump=off -machine microvm"
+            );
+            assert!(line.contains(&ram), "{line}");
+            assert!(line.contains("mem-merge=on,memory-backend=ram "), "{line}");
+        }
+        assert!(template.contains("-kernel") && !template.contains("-incoming"));
+        assert!(!clone.contains("-kernel") && clone.contains("-incoming defer"));
     }
 
     #[test]

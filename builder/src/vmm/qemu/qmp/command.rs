@@ -70,6 +70,8 @@ pub(crate) struct Status {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RunState {
     Running,
+    /// It waits for the state that it is to be restored from.
+    Inmigrate,
     /// Paused by a failed access to a disk.
     IoError,
     InternalError,
@@ -92,6 +94,86 @@ pub(crate) struct Cont {}
 impl Command for Cont {
     const NAME: &'static str = "cont";
     type Answer = Value;
+}
+
+/// Leaves RAM that is a file out of a migration (QEMU's qapi/migration.json): who
+/// restores the state has the file already.
+#[derive(Debug, Serialize)]
+pub(crate) struct MigrateSetCapabilities {
+    capabilities: [Capability; 1],
+}
+
+#[derive(Debug, Serialize)]
+struct Capability {
+    capability: &'static str,
+    state: bool,
+}
+
+impl MigrateSetCapabilities {
+    pub(crate) const IGNORE_SHARED: Self = Self {
+        capabilities: [Capability {
+            capability: "x-ignore-shared",
+            state: true,
+        }],
+    };
+}
+
+impl Command for MigrateSetCapabilities {
+    const NAME: &'static str = "migrate-set-capabilities";
+    type Answer = Value;
+}
+
+/// Has the machine be restored from what comes by this URI; it runs once it is.
+#[derive(Debug, Serialize)]
+pub(crate) struct MigrateIncoming {
+    pub(crate) uri: String,
+}
+
+impl Command for MigrateIncoming {
+    const NAME: &'static str = "migrate-incoming";
+    type Answer = Value;
+}
+
+/// Has the state of the machine, which stops for it, sent to this URI.
+#[derive(Debug, Serialize)]
+pub(crate) struct Migrate {
+    pub(crate) uri: String,
+}
+
+impl Command for Migrate {
+    const NAME: &'static str = "migrate";
+    type Answer = Value;
+}
+
+/// Asks how far [`Migrate`] has come.
+#[derive(Debug, Serialize)]
+pub(crate) struct QueryMigrate {}
+
+/// What comes of [`QueryMigrate`].
+#[derive(Debug, Deserialize)]
+pub(crate) struct Migration {
+    /// How far; absent before it began.
+    pub(crate) status: Option<MigrationStatus>,
+    /// Why it failed.
+    #[serde(rename = "error-desc")]
+    pub(crate) error: Option<String>,
+}
+
+/// How far a migration has come, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum MigrationStatus {
+    Completed,
+    Failed,
+    Cancelled,
+    /// It is under way.
+    #[serde(other)]
+    Other,
+}
+
+impl Command for QueryMigrate {
+    const NAME: &'static str = "query-migrate";
+    type Answer = Migration;
 }
 
 #[cfg(test)]
@@ -122,9 +204,19 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_is_a_file_is_left_out_of_a_migration() {
+        assert_eq!(
+            MigrateSetCapabilities::IGNORE_SHARED.line(),
+            "{\"execute\":\"migrate-set-capabilities\",\"arguments\":{\"capabilities\":\
+             [{\"capability\":\"x-ignore-shared\",\"state\":true}]}}\n"
+        );
+    }
+
+    #[test]
     fn a_state_that_later_versions_know_is_another() {
         for (name, state) in [
             ("running", RunState::Running),
+            ("inmigrate", RunState::Inmigrate),
             ("io-error", RunState::IoError),
             ("what comes in ten years", RunState::Other),
         ] {

@@ -31,7 +31,16 @@ enum Stage {
     Open,
 }
 
-/// A message of QEMU's. Others, such as events, have none of these fields.
+/// What QEMU says once the negotiation is over.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// The answer to the last command.
+    Answer(Answer),
+    /// What happened, by its name.
+    Event(String),
+}
+
+/// A message of QEMU's.
 #[derive(Deserialize)]
 struct Message {
     #[serde(rename = "QMP")]
@@ -39,6 +48,7 @@ struct Message {
     #[serde(rename = "return")]
     answer: Option<Value>,
     error: Option<Refusal>,
+    event: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -61,11 +71,22 @@ impl Connection {
         &mut self.outgoing
     }
 
-    /// Takes what QEMU said off `bytes`, up to the next answer.
-    pub(crate) fn hear(&mut self, bytes: &mut &[u8]) -> Result<Option<Answer>, QmpError> {
-        while let Some(line) = self.line(bytes)? {
-            if let Some(answer) = self.message(line)? {
+    /// Takes what QEMU said off `bytes`, up to the next answer; what happens meanwhile
+    /// is of no matter.
+    pub(crate) fn answer(&mut self, bytes: &mut &[u8]) -> Result<Option<Answer>, QmpError> {
+        while let Some(heard) = self.hear(bytes)? {
+            if let Heard::Answer(answer) = heard {
                 return Ok(Some(answer));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same, up to the next answer or event.
+    pub(crate) fn hear(&mut self, bytes: &mut &[u8]) -> Result<Option<Heard>, QmpError> {
+        while let Some(line) = self.line(bytes)? {
+            if let Some(heard) = self.message(line)? {
+                return Ok(Some(heard));
             }
         }
         Ok(None)
@@ -83,7 +104,7 @@ impl Connection {
         Ok(end.map(|_| std::mem::take(&mut self.partial)))
     }
 
-    fn message(&mut self, line: Vec<u8>) -> Result<Option<Answer>, QmpError> {
+    fn message(&mut self, line: Vec<u8>) -> Result<Option<Heard>, QmpError> {
         self.messages += 1;
         if self.messages > MESSAGES_MAX {
             return Err(QmpError::TooLong);
@@ -105,8 +126,11 @@ impl Connection {
                 self.stage = Stage::Open;
                 self.outgoing.append(&mut self.waiting);
             }
-            (Stage::Open, _, Some(value)) => return Ok(Some(Answer { value, line })),
-            (Stage::Capabilities | Stage::Open, _, None) => {}
+            (Stage::Open, _, Some(value)) => {
+                return Ok(Some(Heard::Answer(Answer { value, line })));
+            }
+            (Stage::Open, _, None) => return Ok(message.event.map(Heard::Event)),
+            (Stage::Capabilities, _, None) => {}
         }
         Ok(None)
     }
@@ -127,7 +151,7 @@ mod tests {
         let mut connection = Connection::default();
         connection.ask(&QueryStatus {});
         let text = lines.join("\r\n") + "\r\n";
-        let answer = connection.hear(&mut text.as_bytes())?;
+        let answer = connection.answer(&mut text.as_bytes())?;
         Ok(answer.map(|answer| answer.value))
     }
 
@@ -138,7 +162,7 @@ mod tests {
         assert!(connection.outgoing().is_empty());
         let mut hear = |line: &str| {
             let text = format!("{line}\n");
-            let answer = connection.hear(&mut text.as_bytes()).unwrap();
+            let answer = connection.answer(&mut text.as_bytes()).unwrap();
             let sent = String::from_utf8(std::mem::take(connection.outgoing())).unwrap();
             (answer.is_some(), sent)
         };
@@ -157,7 +181,7 @@ mod tests {
         let text = format!("{GREETING}\n{DONE}\n{{\"return\": 1}}\n{EVENT}\n{{\"return\": 2}}\n");
         let mut connection = Connection::default();
         let mut bytes = text.as_bytes();
-        let mut next = || connection.hear(&mut bytes).unwrap();
+        let mut next = || connection.answer(&mut bytes).unwrap();
         assert_eq!(next().unwrap().value, 1);
         assert_eq!(next().unwrap().value, 2);
         assert!(next().is_none());
@@ -189,14 +213,14 @@ mod tests {
         let error = heard(&[&long]).unwrap_err().to_string();
         assert!(error.len() < 2 * QUOTED, "{error}");
         let mut connection = Connection::default();
-        assert!(connection.hear(&mut &b"\xff\xfe\n"[..]).is_err());
+        assert!(connection.answer(&mut &b"\xff\xfe\n"[..]).is_err());
     }
 
     #[test]
     fn what_has_no_end_is_refused() {
         let mut connection = Connection::default();
         let flood = [b'x'; 4096];
-        let refused = (0..100).find_map(|_| connection.hear(&mut &flood[..]).err());
+        let refused = (0..100).find_map(|_| connection.answer(&mut &flood[..]).err());
         assert_eq!(refused, Some(QmpError::TooLong));
         assert!(connection.partial.len() <= MESSAGE_MAX);
 
@@ -218,7 +242,7 @@ mod tests {
         let text = format!("{GREETING}\n{DONE}\n{DONE}\n");
         for length in 0..text.len() {
             let mut connection = Connection::default();
-            let answer = connection.hear(&mut &text.as_bytes()[..length]);
+            let answer = connection.answer(&mut &text.as_bytes()[..length]);
             assert!(answer.unwrap().is_none(), "{length} bytes");
         }
     }

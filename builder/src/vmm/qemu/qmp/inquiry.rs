@@ -3,6 +3,7 @@
 use super::command::{Command as _, Cont, QueryStatus, RunState};
 use super::connection::Connection;
 use super::error::QmpError;
+use super::talk::Talk;
 use crate::vmm::MachineState;
 
 /// Asks a VMM how it is, and has it go on after a failed access to a disk: what
@@ -28,15 +29,17 @@ impl Inquiry {
         let step = Step::Status;
         Self { connection, step }
     }
+}
 
-    /// What is to be sent; whoever sends it takes it away.
-    pub(crate) fn outgoing(&mut self) -> &mut Vec<u8> {
+impl Talk for Inquiry {
+    type Outcome = MachineState;
+
+    fn outgoing(&mut self) -> &mut Vec<u8> {
         self.connection.outgoing()
     }
 
-    /// Takes what QEMU said; gives the answer once it is there.
-    pub(crate) fn take(&mut self, mut bytes: &[u8]) -> Result<Option<MachineState>, QmpError> {
-        while let Some(answer) = self.connection.hear(&mut bytes)? {
+    fn take(&mut self, mut bytes: &[u8]) -> Result<Option<MachineState>, QmpError> {
+        while let Some(answer) = self.connection.answer(&mut bytes)? {
             match self.step {
                 Step::Status => match machine(QueryStatus::read(answer)?.status) {
                     MachineState::DiskFailed => {
@@ -63,6 +66,7 @@ fn machine(state: RunState) -> MachineState {
         RunState::InternalError | RunState::GuestPanicked | RunState::Shutdown => {
             MachineState::Dead
         }
+        RunState::Inmigrate => MachineState::Restoring,
         RunState::Other => MachineState::Paused,
     }
 }
@@ -98,7 +102,7 @@ mod tests {
         for (name, state) in [
             ("running", MachineState::Running),
             ("paused", MachineState::Paused),
-            ("inmigrate", MachineState::Paused),
+            ("inmigrate", MachineState::Restoring),
             ("what comes in ten years", MachineState::Paused),
             ("internal-error", MachineState::Dead),
             ("guest-panicked", MachineState::Dead),

@@ -1,5 +1,5 @@
-//! Asks a guest's VMM for the state of the guest's machine, over a connection to its
-//! monitor that is open only for that time.
+//! A talk with a guest's VMM over a connection to its monitor that is open only for
+//! that time.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net;
@@ -7,18 +7,18 @@ use std::os::unix::net;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
-use super::qmp::{Inquiry, QmpError};
-use crate::vmm::MachineState;
+use super::qmp::{QmpError, Talk};
 
+/// A talk that the poll set tells how to go on with.
 #[derive(Debug)]
-pub(crate) struct Inspection {
+pub(crate) struct Conversation<T> {
     monitor: UnixStream,
-    inquiry: Inquiry,
+    talk: T,
 }
 
-/// Why there is no answer.
+/// Why nothing comes of it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum InspectionError {
+pub(crate) enum ConversationError {
     /// What it said is none.
     #[error(transparent)]
     Qmp(#[from] QmpError),
@@ -26,10 +26,11 @@ pub(crate) enum InspectionError {
     Broken(#[from] io::Error),
 }
 
-impl Inspection {
+impl<T: Talk> Conversation<T> {
     /// Begins on a connection that was made just now, without waiting for
     /// anything; `registry` tells by `token` when to go on.
     pub(crate) fn begin(
+        talk: T,
         monitor: net::UnixStream,
         registry: &Registry,
         token: Token,
@@ -37,18 +38,15 @@ impl Inspection {
         let mut monitor = UnixStream::from_std(monitor);
         let both = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut monitor, token, both)?;
-        Ok(Self {
-            monitor,
-            inquiry: Inquiry::begin(),
-        })
+        Ok(Self { monitor, talk })
     }
 
-    /// Takes what came; gives the answer once it is there.
-    pub(crate) fn go_on(&mut self) -> Result<Option<MachineState>, InspectionError> {
+    /// Takes what came; gives the outcome once it is there.
+    pub(crate) fn go_on(&mut self) -> Result<Option<T::Outcome>, ConversationError> {
         let mut chunk = [0; 4096];
         loop {
             // What it does not take now, it takes when it is writable again.
-            let outgoing = self.inquiry.outgoing();
+            let outgoing = self.talk.outgoing();
             while !outgoing.is_empty()
                 && let Some(written) = unless_blocked(self.monitor.write(outgoing))?
             {
@@ -58,9 +56,9 @@ impl Inspection {
                 None => return Ok(None),
                 Some(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Some(read) => {
-                    let machine = self.inquiry.take(&chunk[..read])?;
-                    if machine.is_some() {
-                        return Ok(machine);
+                    let outcome = self.talk.take(&chunk[..read])?;
+                    if outcome.is_some() {
+                        return Ok(outcome);
                     }
                 }
             }
