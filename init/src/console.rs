@@ -39,6 +39,11 @@ pub(crate) enum End {
     Reboot,
 }
 
+/// Counts messages from 0 again.
+pub(crate) fn count_anew() {
+    SEQUENCE.store(0, Ordering::Relaxed);
+}
+
 /// Sets the id that every message from now on carries.
 pub(crate) fn set_id(id: Id) {
     let padded = u128::from_ne_bytes(id.padded());
@@ -58,7 +63,7 @@ pub(crate) fn id() -> Option<Id> {
 fn stamp(id: Option<&Id>) -> Stamp<&str> {
     Stamp {
         id: id.map_or("", Id::as_str),
-        ms: clock::boottime_ms(),
+        ms: clock::age_ms(),
         seq: SEQUENCE.fetch_add(1, Ordering::Relaxed),
     }
 }
@@ -122,6 +127,14 @@ impl Console {
     pub(crate) fn parked(&mut self) {
         let id = id();
         self.send(Message::Parked {
+            stamp: stamp(id.as_ref()),
+        });
+    }
+
+    /// Says that the guest is poised.
+    pub(crate) fn poised(&mut self) {
+        let id = id();
+        self.send(Message::Poised {
             stamp: stamp(id.as_ref()),
         });
     }

@@ -11,17 +11,14 @@ const DIRECTORY: u16 = 0x19;
 /// a machine has some 20.
 const MAX_ENTRIES: u32 = 512;
 
-/// Where the kernel's own driver shows the file, given
-/// `qemu_fw_cfg.ioport=12@0x510:0:1:4` on its command line.
+/// Where the kernel's own driver shows the file, given `qemu_fw_cfg.ioport=` on its
+/// command line.
 const SYSFS: &core::ffi::CStr = c"/sys/firmware/qemu_fw_cfg/by_name/opt/imgbuild/identity/raw";
 
 /// Reads the identity's file; gives its length, cut to that of `blob`.
 pub(crate) fn read_identity(blob: &mut [u8]) -> Option<usize> {
-    match Ports::open() {
-        Ok(mut ports) => read_by_ports(&mut ports, blob),
-        // No CONFIG_X86_IOPL_IOPERM.
-        Err(_) => read_by_sysfs(blob),
-    }
+    // A kernel of the user's own may lack the driver, and have CONFIG_X86_IOPL_IOPERM.
+    read_by_sysfs(blob).or_else(|| read_by_ports(&mut Ports::open().ok()?, blob))
 }
 
 fn read_by_ports(ports: &mut Ports, blob: &mut [u8]) -> Option<usize> {

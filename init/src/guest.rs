@@ -10,23 +10,25 @@ use tty_init::command::{Command, CommandError, HELP, Request};
 use tty_init::host_key;
 use tty_init::identity::Identity;
 use tty_init::lines::Lines;
-use tty_init::parameters::Parameters;
+use tty_init::parameters::{Goal, Parameters};
 use tty_init::protocol::{DeviceState, IdentityState, NOT_IDENTIFIED};
+use tty_init::wall_time::WallTime;
+use zeroize::Zeroizing;
 
 use crate::burn::Burn;
 use crate::console::{Console, End};
 use crate::failure::{Context, Failure};
 use crate::image_server::ImageServer;
 use crate::job::Job;
-use crate::server::Server;
+use crate::server::{Port, Server};
 use crate::session::Terms;
-use crate::status::{Found, write_report};
-use crate::sys::shared;
+use crate::status::{Found, Phase, write_report};
 use crate::sys::signal::{Signal, Signals};
+use crate::sys::{clock, shared};
 use crate::text::Text;
 use crate::userland::{self, Program};
 use crate::wait::Waiting;
-use crate::{disk, identify, net};
+use crate::{console, disk, identify, net};
 
 /// How long a client may take to log in, where the identity does not say.
 const LOGIN_MS: u64 = 10_000;
@@ -39,8 +41,9 @@ pub(crate) struct Guest {
     pub console: Console,
     parameters: Parameters,
     burn: Burn,
-    /// `None` while parked.
-    found: Option<Found>,
+    phase: Phase,
+    /// The port of init's SSH server, until it is opened.
+    port: Option<Result<Port, Failure>>,
     ssh: Option<Server>,
     /// The image's SSH server, in place of that.
     image_server: Option<ImageServer>,
@@ -84,7 +87,8 @@ impl Guest {
             console,
             parameters,
             burn: Burn::new(parameters.threads),
-            found: None,
+            phase: Phase::Parked,
+            port: None,
             ssh: None,
             image_server: None,
             job: None,
@@ -97,8 +101,10 @@ impl Guest {
     /// Runs the guest until somebody ends it.
     pub(crate) fn run(&mut self) -> Result<End, Failure> {
         let signals = Signals::open().context("signalfd")?;
-        if !self.parameters.park {
-            self.identify();
+        match self.parameters.goal {
+            Goal::Ready => self.identify(),
+            Goal::Poised => self.poise(),
+            Goal::Parked => {}
         }
         let mut lines = Lines::new();
         loop {
@@ -163,7 +169,7 @@ impl Guest {
             self.console.hang_up();
         }
         if !listener.is_empty()
-            && let (Some(ssh), Some(found)) = (&mut self.ssh, self.found)
+            && let (Some(ssh), Some(found)) = (&mut self.ssh, self.phase.found())
             && let Err(failure) = ssh.accept(found)
         {
             self.console.log(format_args!("ssh: {failure}"));
@@ -176,7 +182,7 @@ impl Guest {
         if let Some(program) = &mut self.program {
             program.go_on(!said.is_empty(), &mut self.console);
         }
-        if let (Some(server), Some(found)) = (&mut self.image_server, &mut self.found) {
+        if let (Some(server), Phase::Ready(found)) = (&mut self.image_server, &mut self.phase) {
             server.go_on(!served.is_empty(), &mut self.console);
             found.ssh = server.state();
             self.announce();
@@ -218,20 +224,54 @@ impl Guest {
         }
     }
 
-    /// Takes the identity, sets up the devices, starts the burn and opens SSH.
-    fn identify(&mut self) {
-        let (identity, state) = identify::take(&mut self.console);
-        let net = net::set_up(identity.as_ref(), &mut self.console);
+    /// Does what is the same in every guest, and holds nothing of identity and disk.
+    fn prepare(&mut self) {
+        net::bring_up_loopback(&mut self.console);
         // Before the root is switched: it lies beside init.
         self.command = userland::Command::read();
+        if !self.parameters.root_on_disk {
+            userland::furnish(&mut self.console);
+        }
+        if !self.parameters.image_serves_ssh {
+            self.port = Some(Port::bind());
+        }
+    }
+
+    /// Brings the guest into phase `poised`: whoever is cloned from it has but to
+    /// take its identity.
+    fn poise(&mut self) {
+        self.prepare();
+        net::bring_up_eth0(&mut self.console);
+        self.phase = Phase::Poised;
+        self.console.poised();
+    }
+
+    /// Sets the time of day, if the host told it.
+    fn set_clock(&mut self, time: Option<WallTime>) {
+        if let Some(WallTime(now)) = time
+            && let Err(failure) = clock::set_realtime(now).context("clock_settime")
+        {
+            self.console.log(format_args!("{failure}"));
+        }
+    }
+
+    /// Takes the identity, sets up the devices, starts the burn and opens SSH.
+    fn identify(&mut self) {
+        if let Phase::Parked = self.phase {
+            self.prepare();
+        }
+        let (identity, state) = identify::take(&mut self.console);
+        let net = net::set_up(identity.as_ref(), &mut self.console);
         let disk = disk::mount(self.parameters.root_on_disk, &mut self.console);
-        userland::furnish(&mut self.console);
+        if self.parameters.root_on_disk {
+            userland::furnish(&mut self.console);
+        }
         if let Err(failure) = self.burn.set(self.parameters.burn) {
             self.console.log(format_args!("{failure}"));
         }
         let usable = identity.filter(|_| state == IdentityState::Applied && net == DeviceState::Up);
         let ssh = self.open_ssh(usable.as_ref());
-        self.found = Some(Found {
+        self.phase = Phase::Ready(Found {
             identity: state,
             disk,
             net,
@@ -244,7 +284,8 @@ impl Guest {
     /// before the image's SSH server had its time to answer.
     fn announce(&mut self) {
         let is_early = (self.image_server.as_ref()).is_some_and(ImageServer::is_coming);
-        let Some(found) = self.found.filter(|_| !self.is_ready && !is_early) else {
+        let found = self.phase.found();
+        let Some(found) = found.filter(|_| !self.is_ready && !is_early) else {
             return;
         };
         self.is_ready = true;
@@ -265,12 +306,12 @@ impl Guest {
         else {
             return DeviceState::Absent;
         };
-        let host_key = host_key::secret(&identity.host_key_seed);
         let login_ms = match identity.login_deadline_ms {
             0 => LOGIN_MS,
             deadline => deadline.into(),
         };
         if self.parameters.image_serves_ssh {
+            let host_key = host_key::secret(&identity.host_key_seed);
             let console = &mut self.console;
             let opened =
                 ImageServer::open(&host_key, &authorized_key, address.ip, login_ms, console);
@@ -284,12 +325,13 @@ impl Guest {
             };
         }
         let terms = Terms {
-            host_key,
+            host_key_seed: Zeroizing::new(identity.host_key_seed),
             authorized_key,
             login_ms,
             idle_ms: u64::from(self.parameters.idle_seconds) * 1000,
         };
-        match Server::open(terms) {
+        let port = self.port.take().unwrap_or_else(Port::bind);
+        match port.and_then(|port| Server::open(port, terms)) {
             Ok(server) => {
                 self.ssh = Some(server);
                 DeviceState::Up
@@ -312,10 +354,14 @@ impl Guest {
                 return Next::Serve;
             }
         };
-        match (command, self.found) {
+        match (command, self.phase.found()) {
             (Command::Help, _) => self.console.reply(tag, 0, HELP),
-            (Command::Status { json }, found) => self.reply_status(tag, json, found),
-            (Command::Identify(_), None) => {
+            (Command::Status { json }, _) => self.reply_status(tag, json),
+            (Command::Identify(time), None) => {
+                if let Phase::Poised = self.phase {
+                    begin();
+                }
+                self.set_clock(time);
                 self.identify();
                 self.acknowledge(tag);
             }
@@ -346,7 +392,7 @@ impl Guest {
             _ if self.job.is_some() => {
                 self.console.reply(tag, 1, "another command is running");
             }
-            (command, found) => match Job::start(command, tag, found) {
+            (command, _) => match Job::start(command, tag, self.phase) {
                 Ok(job) => self.job = Some(job),
                 Err(failure) => self.reply_failure(tag, failure),
             },
@@ -356,7 +402,7 @@ impl Guest {
 
     /// Has the host know the duty that somebody set, without being asked.
     fn report_burn(&mut self) {
-        if let Some(found) = self.found {
+        if let Some(found) = self.phase.found() {
             self.console.heartbeat(found.status());
         }
     }
@@ -374,12 +420,18 @@ impl Guest {
         }
     }
 
-    fn reply_status(&mut self, tag: Option<u32>, json: bool, found: Option<Found>) {
+    fn reply_status(&mut self, tag: Option<u32>, json: bool) {
         let mut text = Text::<512>::new(format_args!(""));
         // A report is shorter.
-        let _ = write_report(found, json, &mut text);
+        let _ = write_report(self.phase, json, &mut text);
         self.console.reply(tag, 0, text.as_str());
     }
+}
+
+/// Begins the life of a clone: what came before was its template's.
+fn begin() {
+    clock::begin();
+    console::count_anew();
 }
 
 fn read_parameters(console: &mut Console) -> Parameters {

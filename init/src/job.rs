@@ -11,7 +11,7 @@ use tty_init::protocol::reply_part;
 use crate::console::Console;
 use crate::failure::{Context, Failure};
 use crate::run::run;
-use crate::status::Found;
+use crate::status::Phase;
 use crate::streams::Pipe;
 use crate::sys::clock;
 use crate::sys::process::{Forked, exit, fork};
@@ -40,13 +40,13 @@ impl Job {
     pub(crate) fn start(
         command: Command<'_>,
         tag: Option<u32>,
-        found: Option<Found>,
+        phase: Phase,
     ) -> Result<Self, Failure> {
         let (output, its_output) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
         match fork().context("fork")? {
             Forked::Child => {
                 drop(output);
-                exit(run(command, found, &mut Pipe(its_output)).unwrap_or(1))
+                exit(run(command, phase, &mut Pipe(its_output)).unwrap_or(1))
             }
             Forked::Parent(pid) => Ok(Self {
                 pid,

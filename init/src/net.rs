@@ -13,21 +13,39 @@ use crate::sys::net::Interface;
 const LO: Interface = Interface(c"lo");
 const ETH0: Interface = Interface(c"eth0");
 
-/// Sets up the interfaces; gives what became of `eth0`.
+/// Brings up `lo`.
+pub(crate) fn bring_up_loopback(console: &mut Console) {
+    bring_up(LO, "lo: SIOCSIFFLAGS", console);
+}
+
+/// Brings up `eth0` ahead of its addresses. A virtio NIC takes another hardware
+/// address while it is up.
+pub(crate) fn bring_up_eth0(console: &mut Console) {
+    bring_up(ETH0, "eth0: SIOCSIFFLAGS", console);
+}
+
+/// Brings up an interface, if there is one.
+fn bring_up(interface: Interface, what: &'static str, console: &mut Console) {
+    let up = socket(AddressFamily::INET, SocketType::DGRAM, None)
+        .and_then(|socket| interface.up(&socket));
+    match up {
+        // A kernel without IPv4 has no interface to speak of either.
+        Ok(()) | Err(Errno::NODEV | Errno::AFNOSUPPORT) => {}
+        Err(errno) => console.log(format_args!("{}", Failure::new(what, errno))),
+    }
+}
+
+/// Sets up `eth0`; gives what became of it.
 pub(crate) fn set_up(identity: Option<&Identity>, console: &mut Console) -> DeviceState {
-    // A kernel without IPv4 has no interface to speak of either.
     let Ok(socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else {
         return DeviceState::Absent;
     };
-    if let Err(failure) = LO.up(&socket).context("lo: SIOCSIFFLAGS") {
-        console.log(format_args!("{failure}"));
-    }
     if ETH0.flags(&socket) == Err(Errno::NODEV) {
         return DeviceState::Absent;
     }
     match set_up_eth0(&socket, identity) {
         Ok(true) => return DeviceState::Up,
-        Ok(false) => console.log(format_args!("eth0 stays down: the identity has no address")),
+        Ok(false) => console.log(format_args!("eth0 gets no address: the identity has none")),
         Err(failure) => console.log(format_args!("eth0: {failure}")),
     }
     DeviceState::Failed

@@ -22,11 +22,8 @@ pub struct Parameters {
     pub burn: Duty,
     /// `tty.threads=N`: burn threads, 1 by default, at most [`MAX_THREADS`].
     pub threads: u16,
-    /// `tty.park`: stay parked until the command `identify`.
-    pub park: bool,
-    /// `tty.poise`: do all that is the same in every guest, and stay poised until the
-    /// command `identify`: a template for clones.
-    pub poise: bool,
+    /// `tty.park` or `tty.poise`: how far to go without being told to.
+    pub goal: Goal,
     /// `tty.idle=SECONDS`: how long an SSH client may be silent, 600 by
     /// default, 1 to 86,400.
     pub idle_seconds: u32,
@@ -36,13 +33,24 @@ pub struct Parameters {
     pub image_serves_ssh: bool,
 }
 
+/// How far a guest goes without being told to; the command `identify` makes it ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// All the way.
+    Ready,
+    /// `tty.park`: it opens its console.
+    Parked,
+    /// `tty.poise`: it does all that is the same in every guest, and is a template for
+    /// clones.
+    Poised,
+}
+
 impl Default for Parameters {
     fn default() -> Self {
         Self {
             burn: Duty::NONE,
             threads: 1,
-            park: false,
-            poise: false,
+            goal: Goal::Ready,
             idle_seconds: 600,
             root_on_disk: false,
             image_serves_ssh: false,
@@ -107,8 +115,8 @@ impl Parameters {
             Some(("tty.ssh", value)) => {
                 self.image_serves_ssh = value.eq("image").then_some(true).ok_or("tty.ssh=image")?;
             }
-            None if word == "tty.park" => self.park = true,
-            None if word == "tty.poise" => self.poise = true,
+            None if word == "tty.park" => self.goal = Goal::Parked,
+            None if word == "tty.poise" => self.goal = Goal::Poised,
             _ => {
                 return Err(
                     "tty.burn=, tty.threads=, tty.idle=, tty.root=, tty.ssh=, tty.park or tty.poise",
@@ -155,8 +163,7 @@ mod tests {
             Parameters {
                 burn: "20".parse().unwrap(),
                 threads: MAX_THREADS,
-                park: true,
-                poise: true,
+                goal: Goal::Poised,
                 idle_seconds: 5,
                 root_on_disk: true,
                 image_serves_ssh: true,

@@ -41,7 +41,7 @@ pub enum Message<S> {
         stamp: Stamp<S>,
     },
     /// All is done that does not depend on the identity; the guest sleeps until
-    /// `identify` (see [`crate::parameters::Parameters::poise`]).
+    /// `identify` (see [`crate::parameters::Goal::Poised`]).
     Poised {
         /// Who says so, and when.
         #[cfg_attr(any(test, feature = "host"), serde(flatten))]

@@ -13,17 +13,18 @@ use crate::protocol::{DeviceState, IdentityState};
 pub struct Report<S> {
     /// Its id; empty before it has one.
     pub id: S,
-    /// `parked` or `ready`.
+    /// `parked`, `poised` or `ready`.
     pub phase: S,
-    /// Milliseconds since its kernel started.
+    /// Milliseconds since its kernel started; of a clone, since it was told to take
+    /// its identity.
     pub uptime_ms: u64,
-    /// Its identity, unless it is parked.
+    /// Its identity, once it is ready.
     pub identity: Option<IdentityState>,
-    /// Its disk, unless it is parked.
+    /// Its disk, once it is ready.
     pub disk: Option<DeviceState>,
-    /// Its network interface, unless it is parked.
+    /// Its network interface, once it is ready.
     pub net: Option<DeviceState>,
-    /// Its SSH server, unless it is parked.
+    /// Its SSH server, once it is ready.
     pub ssh: Option<DeviceState>,
     /// Its burn.
     pub burn: BurnReport,

@@ -12,7 +12,7 @@ use tty_init::fields::{after, digits, number, word};
 use tty_init::lines::COMMAND_MAX;
 
 use crate::failure::{Context, Failure};
-use crate::status::{Found, read, write_report};
+use crate::status::{Phase, read, write_report};
 use crate::streams::{Gone, Printer, Streams, write_all};
 use crate::sys::net::{IFF_UP, Interface};
 use crate::{burn, shell};
@@ -45,10 +45,10 @@ impl From<Failure> for Fault {
 /// Runs a command; gives its exit code.
 pub(crate) fn run(
     command: Command<'_>,
-    found: Option<Found>,
+    phase: Phase,
     streams: &mut dyn Streams,
 ) -> Result<u8, Gone> {
-    match try_run(command, found, streams) {
+    match try_run(command, phase, streams) {
         Ok(()) => Ok(0),
         Err(Fault::Gone) => Err(Gone),
         Err(Fault::Code(code)) => Ok(code),
@@ -68,16 +68,12 @@ pub(crate) fn complain(
     streams.error(text.as_str().as_bytes())
 }
 
-fn try_run(
-    command: Command<'_>,
-    found: Option<Found>,
-    streams: &mut dyn Streams,
-) -> Result<(), Fault> {
+fn try_run(command: Command<'_>, phase: Phase, streams: &mut dyn Streams) -> Result<(), Fault> {
     match command {
         Command::Help => print(streams, format_args!("{HELP}\n")),
         Command::Status { json } => {
             let mut printer = Printer::new(streams);
-            write_report(found, json, &mut printer).or(Err(Gone))?;
+            write_report(phase, json, &mut printer).or(Err(Gone))?;
             printer.print(format_args!("\n"))?;
             Ok(printer.finish()?)
         }
@@ -116,7 +112,7 @@ fn print(streams: &mut dyn Streams, text: core::fmt::Arguments<'_>) -> Result<()
 
 fn uptime(streams: &mut dyn Streams) -> Result<(), Fault> {
     let mut buffer = [0; 64];
-    let seconds = crate::sys::clock::boottime_ms() / 1000;
+    let seconds = crate::sys::clock::age_ms() / 1000;
     let load = read(c"/proc/loadavg", &mut buffer);
     print(
         streams,

@@ -43,9 +43,12 @@ struct Connection {
     since_ms: u64,
 }
 
-impl Server {
-    /// Listens on every address.
-    pub(crate) fn open(terms: Terms) -> Result<Self, Failure> {
+/// The server's port, which nobody reaches yet.
+pub(crate) struct Port(OwnedFd);
+
+impl Port {
+    /// Takes the port on every address.
+    pub(crate) fn bind() -> Result<Self, Failure> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let listener =
             socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).context("socket")?;
@@ -55,6 +58,13 @@ impl Server {
         set_socket_send_buffer_size(&listener, SOCKET_BUFFER).context("SO_SNDBUF")?;
         let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT);
         bind(&listener, &address).context("bind")?;
+        Ok(Self(listener))
+    }
+}
+
+impl Server {
+    /// Listens.
+    pub(crate) fn open(Port(listener): Port, terms: Terms) -> Result<Self, Failure> {
         listen(&listener, BACKLOG).context("listen")?;
         Ok(Self {
             listener,

@@ -11,13 +11,15 @@ use rustix::net::{SendFlags, send};
 use rustix::process::{Pid, Signal, kill_process, setsid};
 use rustix::rand::{GetRandomFlags, getrandom};
 use tty_init::command::{Command, CommandError};
+use tty_init::host_key;
 use tty_init::lines::Lines;
 use tty_init::ssh::{Front, PACKET_BUFFER, run as block_on};
+use zeroize::Zeroizing;
 use zssh::{Channel, Transport};
 
 use crate::run::{complain, run};
 use crate::shell;
-use crate::status::Found;
+use crate::status::{Found, Phase};
 use crate::streams::{Gone, Sink, Streams};
 use crate::sys::clock;
 use crate::sys::process::exit;
@@ -28,8 +30,9 @@ const FAREWELL_MS: u64 = 1000;
 
 /// What every connection of this guest is served with.
 pub(crate) struct Terms {
-    /// The ed25519 secret key of the host.
-    pub host_key: zeroize::Zeroizing<[u8; 32]>,
+    /// What the host key is made from, in each connection's process: a guest that
+    /// nobody visits has no need of one.
+    pub host_key_seed: Zeroizing<[u8; 32]>,
     /// The ed25519 public key that may log in.
     pub authorized_key: [u8; 32],
     /// How long a client may take to log in and ask for something.
@@ -40,6 +43,15 @@ pub(crate) struct Terms {
 
 /// Serves one connection, and ends the process.
 pub(crate) fn serve(socket: &OwnedFd, terms: &Terms, found: Found) -> ! {
+    if let Some(signal) = converse(socket, terms, found) {
+        let _ = kill_process(Pid::INIT, signal);
+    }
+    exit(0)
+}
+
+/// Talks to the client until one of the two has enough; gives the signal that is to
+/// end the guest. Its secrets are overwritten when it returns.
+fn converse(socket: &OwnedFd, terms: &Terms, found: Found) -> Option<Signal> {
     let limit = Cell::new(Limit::At(clock::boottime_ms() + terms.login_ms));
     let connection = Connection {
         socket: socket.as_fd(),
@@ -49,7 +61,7 @@ pub(crate) fn serve(socket: &OwnedFd, terms: &Terms, found: Found) -> ! {
     let front = Front::new(
         connection,
         random as fn(&mut [u8]),
-        &terms.host_key,
+        &host_key::secret(&terms.host_key_seed),
         terms.authorized_key,
     );
     let mut buffer = [0; PACKET_BUFFER];
@@ -75,10 +87,7 @@ pub(crate) fn serve(socket: &OwnedFd, terms: &Terms, found: Found) -> ! {
             limit.set(Limit::At(clock::boottime_ms() + FAREWELL_MS));
         }
     }
-    if let Some(signal) = end {
-        let _ = kill_process(Pid::INIT, signal);
-    }
-    exit(0)
+    end
 }
 
 fn random(bytes: &mut [u8]) {
@@ -197,7 +206,9 @@ impl Client<'_, '_, '_> {
                 Ok(line) => self.obey(line, found, end),
                 Err(_) => self.refuse(CommandError::TooLong),
             },
-            zssh::Request::Shell if shell::exists() => run(Command::Sh(None), Some(found), self),
+            zssh::Request::Shell if shell::exists() => {
+                run(Command::Sh(None), Phase::Ready(found), self)
+            }
             zssh::Request::Shell => self.converse(found, end),
         }
     }
@@ -218,7 +229,7 @@ impl Client<'_, '_, '_> {
                 *end = Some(Signal::TERM);
                 Ok(0)
             }
-            Some(Ok(command)) => run(command, Some(found), self),
+            Some(Ok(command)) => run(command, Phase::Ready(found), self),
             Some(Err(error)) => self.refuse(error),
             None => Ok(0),
         }

@@ -22,6 +22,35 @@ pub(crate) struct Found {
     pub ssh: DeviceState,
 }
 
+/// How far the guest has come.
+#[derive(Clone, Copy)]
+pub(crate) enum Phase {
+    /// The console is open.
+    Parked,
+    /// All is done that does not depend on the identity.
+    Poised,
+    /// `identify` is done.
+    Ready(Found),
+}
+
+impl Phase {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Parked => "parked",
+            Self::Poised => "poised",
+            Self::Ready(_) => "ready",
+        }
+    }
+
+    /// What `identify` found, once it is done.
+    pub(crate) fn found(self) -> Option<Found> {
+        match self {
+            Self::Parked | Self::Poised => None,
+            Self::Ready(found) => Some(found),
+        }
+    }
+}
+
 impl Found {
     /// With what the guest does.
     pub(crate) fn status(self) -> Status {
@@ -35,13 +64,9 @@ impl Found {
     }
 }
 
-/// Writes what the guest found and does, as JSON, if so, or as words; `found`
-/// is `None` while parked.
-pub(crate) fn write_report(
-    found: Option<Found>,
-    json: bool,
-    out: &mut dyn fmt::Write,
-) -> fmt::Result {
+/// Writes what the guest found and does, as JSON, if so, or as words.
+pub(crate) fn write_report(phase: Phase, json: bool, out: &mut dyn fmt::Write) -> fmt::Result {
+    let found = phase.found();
     let id = console::id();
     let burn = burn::status();
     let mut buffer = [0; 2048];
@@ -49,8 +74,8 @@ pub(crate) fn write_report(
     let steal_ms = steal_ticks(read(c"/proc/stat", &mut buffer)) * TICK_MS;
     let report = Report {
         id: id.as_ref().map_or("", |id| id.as_str()),
-        phase: if found.is_some() { "ready" } else { "parked" },
-        uptime_ms: clock::boottime_ms(),
+        phase: phase.as_str(),
+        uptime_ms: clock::age_ms(),
         identity: found.map(|found| found.identity),
         disk: found.map(|found| found.disk),
         net: found.map(|found| found.net),

@@ -1,13 +1,45 @@
 //! Clocks, by system call: rustix would add a parser for the vDSO, and the clocks
 //! are read only a few times a second.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+
 use rustix::fs::Timespec;
+use rustix::io::Errno;
 
 use super::syscall;
 
+const CLOCK_SETTIME: usize = 227;
 const CLOCK_GETTIME: usize = 228;
+const CLOCK_REALTIME: usize = 0;
 const CLOCK_MONOTONIC: usize = 1;
 const CLOCK_BOOTTIME: usize = 7;
+
+/// When this guest's life began, in milliseconds since the kernel started: the time
+/// before it was its template's.
+static BEGINNING_MS: AtomicU64 = AtomicU64::new(0);
+
+/// Has the guest's life begin now.
+pub(crate) fn begin() {
+    BEGINNING_MS.store(boottime_ms(), Ordering::Relaxed);
+}
+
+/// Milliseconds since the guest's life began.
+pub(crate) fn age_ms() -> u64 {
+    boottime_ms() - BEGINNING_MS.load(Ordering::Relaxed)
+}
+
+/// Sets the time of day, as the time since 1970.
+pub(crate) fn set_realtime(now: Duration) -> Result<(), Errno> {
+    let time = Timespec {
+        // The kernel takes no time that far in the future.
+        tv_sec: now.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: now.subsec_nanos().into(),
+    };
+    let arguments = [CLOCK_REALTIME, (&raw const time).expose_provenance(), 0, 0];
+    // SAFETY: clock_settime(2) reads one timespec from the second argument.
+    unsafe { syscall(CLOCK_SETTIME, arguments) }.map(drop)
+}
 
 /// Nanoseconds since the kernel started, a suspension of the guest not counted.
 pub(crate) fn monotonic_ns() -> u64 {

@@ -79,15 +79,19 @@ impl Interface {
         self.ask::<SIOCGIFNETMASK>(socket, [0; 24]).map(ip_of)
     }
 
-    /// Brings the interface up.
+    /// Brings the interface up, if it is not.
     pub(crate) fn up(self, socket: impl AsFd) -> Result<(), Errno> {
-        let flags = self.flags(&socket)? | IFF_UP;
+        let flags = self.flags(&socket)?;
+        if flags & IFF_UP != 0 {
+            return Ok(());
+        }
         let mut value = [0; 24];
-        value[..2].copy_from_slice(&flags.to_ne_bytes());
+        value[..2].copy_from_slice(&(flags | IFF_UP).to_ne_bytes());
         self.ask::<SIOCSIFFLAGS>(socket, value).map(drop)
     }
 
-    /// Sets the hardware address of an Ethernet interface that is down.
+    /// Sets the hardware address of an Ethernet interface that is down, or whose
+    /// driver takes one at any time.
     pub(crate) fn set_mac(self, socket: impl AsFd, mac: [u8; 6]) -> Result<(), Errno> {
         let mut value = [0; 24];
         value[..2].copy_from_slice(&ARPHRD_ETHER.to_ne_bytes());
