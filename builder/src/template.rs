@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Hasher, Sha256};
 use crate::sealed;
-use crate::vmm::{Origin, Part};
+use crate::vmm::{Part, Ram};
 
 pub(crate) mod cache;
 pub(crate) mod key;
@@ -133,8 +133,8 @@ impl Template {
     }
 
     /// What a guest is handed to begin with it.
-    pub(crate) fn origin(&self) -> io::Result<Origin> {
-        Ok(Origin::Template {
+    pub(crate) fn ram(&self) -> io::Result<Ram> {
+        Ok(Ram::Template {
             memory: self.memory.try_clone()?,
             // Each reads it from its beginning.
             state: again(&self.state)?,
@@ -190,12 +190,12 @@ mod tests {
             assert!(opened.set_len(0).is_err());
         }
         let read = |file: &File| io::read_to_string(file).unwrap();
-        let Origin::Template { state, .. } = template.origin().unwrap() else {
-            panic!("a kernel");
+        let Ram::Template { state, .. } = template.ram().unwrap() else {
+            panic!("no template's");
         };
         assert_eq!(read(&state), "state");
-        let Origin::Template { state, .. } = template.origin().unwrap() else {
-            panic!("a kernel");
+        let Ram::Template { state, .. } = template.ram().unwrap() else {
+            panic!("no template's");
         };
         assert_eq!(read(&state), "state", "one's position is not another's");
     }

@@ -17,7 +17,7 @@ pub(crate) mod running;
 
 pub use confinement::{Confinement, KvmClosed, Lifetime, kvm_for_users, kvm_group};
 pub(crate) use files::may_read_again;
-pub use files::{Disk, Files, Listening, Origin, Part, hand_over, out_of_the_way};
+pub use files::{Disk, Files, Listening, Part, Ram, hand_over, out_of_the_way};
 pub use outcome::{Chance, End};
 
 /// Where a guest's SSH server listens.

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
+use rustix::event::{PollFd, PollFlags};
 use tty_init::protocol::Message;
 
 use super::{Purpose, Setup, Trial, TrialError};
@@ -16,7 +17,7 @@ use crate::directories::Directories;
 use crate::fleet::site::Source;
 use crate::fleet::supervisor::{Member, Observation};
 use crate::guest::Phase;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, poll_until};
 use crate::sample::switches;
 use crate::sealed;
 use crate::system::{Doing as _, SystemError};
@@ -187,45 +188,38 @@ fn at_rest(process: &Path) -> io::Result<u64> {
 /// Has the template's VMM stop it and give the state of its machine.
 fn capture(trial: &Trial, pid: u32, interrupt: &Interrupt) -> Result<Vec<u8>, TemplateError> {
     let site = trial.supervisor.site();
-    let folder = site.folder();
-    let path = folder.socket(&folder.runtime().join("template"));
-    let listener = UnixListener::bind(&path).doing(format!("listen at {}", path.display()))?;
+    let path = site.folder().runtime().join("template");
+    let listening = || format!("have QEMU connect to {}", path.display());
+    let name = path.to_str().ok_or(io::ErrorKind::InvalidFilename);
+    let mut capture = Capture::to_socket(name.doing(listening())?);
+    let listener = UnixListener::bind(&path).doing(listening())?;
     let monitor = site.connect_monitor(trial.member().index(), pid);
     let mut talk = Conversation {
-        monitor: monitor.doing("connect to the template's monitor")?,
+        monitor: monitor.doing(TALKING)?,
         until: Instant::now() + CAPTURE,
         interrupt,
     };
-    talk.monitor.set_nonblocking(false).doing(READING)?;
-    talk.monitor.set_read_timeout(Some(TICK)).doing(READING)?;
-    let name = path.to_str().ok_or(io::ErrorKind::InvalidFilename);
-    let name = name.doing(format!(
-        "give QEMU the path {}, which is no UTF-8",
-        path.display()
-    ))?;
-    let mut capture = Capture::to_socket(name);
+    talk.monitor.set_nonblocking(false).doing(TALKING)?;
+    talk.monitor.set_read_timeout(Some(TICK)).doing(TALKING)?;
     talk.go_on(&mut capture)?;
-    let state = receive(&listener)?;
-    let _ = fs::remove_file(&path);
-    loop {
-        capture.ask();
-        match talk.go_on(&mut capture)? {
-            Captured::Whole => return Ok(state),
-            Captured::Failed(why) => return Err(TemplateError::NotCaptured(why)),
-            Captured::Begun | Captured::NotYet => thread::sleep(ASK),
-        }
+    // QEMU connects by and by.
+    let mut connected = [PollFd::new(&listener, PollFlags::IN)];
+    while !poll_until(&mut connected, Some(Instant::now() + TICK)).doing(listening())? {
+        talk.sent(&mut capture)?;
     }
+    let state = receive(&listener)?;
+    while !talk.sent(&mut capture)? {
+        thread::sleep(ASK);
+    }
+    Ok(state)
 }
 
-const READING: &str = "read from the template's monitor";
+const TALKING: &str = "talk to the template's monitor";
 
 /// What QEMU sends, up to its end.
 fn receive(listener: &UnixListener) -> Result<Vec<u8>, TemplateError> {
     let receiving = "receive the state of the template's machine";
-    // It is connected when QEMU says that it has begun, or will not be.
-    listener.set_nonblocking(true).doing(receiving)?;
     let (stream, _) = listener.accept().doing(receiving)?;
-    stream.set_nonblocking(false).doing(receiving)?;
     stream.set_read_timeout(Some(CAPTURE)).doing(receiving)?;
     let mut state = Vec::new();
     (stream.take(STATE_MAX + 1).read_to_end(&mut state)).doing(receiving)?;
@@ -244,12 +238,26 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
+    /// Whether all of the state was sent.
+    fn sent(&mut self, capture: &mut Capture) -> Result<bool, TemplateError> {
+        if Instant::now() >= self.until {
+            let why = format!("it takes longer than {} s", CAPTURE.as_secs());
+            return Err(TemplateError::NotCaptured(why));
+        }
+        capture.ask();
+        match self.go_on(capture)? {
+            Captured::Whole => Ok(true),
+            Captured::Failed(why) => Err(TemplateError::NotCaptured(why)),
+            Captured::Begun | Captured::NotYet => Ok(false),
+        }
+    }
+
     /// Says what is to be said, and gives what comes of it.
     fn go_on<T: Talk>(&mut self, talk: &mut T) -> Result<T::Outcome, TemplateError> {
         let mut chunk = [0; 4096];
         loop {
             let outgoing = std::mem::take(talk.outgoing());
-            self.monitor.write_all(&outgoing).doing(READING)?;
+            self.monitor.write_all(&outgoing).doing(TALKING)?;
             if self.interrupt.requested() {
                 return Err(TemplateError::Interrupted);
             }
@@ -262,7 +270,7 @@ impl Conversation<'_> {
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read.doing(READING)?,
+                read => read.doing(TALKING)?,
             };
             if read == 0 {
                 return Err(TemplateError::NotCaptured("it ended".to_owned()));

@@ -15,8 +15,13 @@ use rustix::io::fcntl_dupfd_cloexec;
 /// Open files for one guest.
 #[derive(Debug)]
 pub struct Files {
-    /// What it comes from.
-    pub origin: Origin,
+    /// Kernel image, opened again by QEMU: see [`may_read_again`]. A guest that is
+    /// restored does not run it, but its machine is to be as its template's was.
+    pub kernel: File,
+    /// Initramfs, opened again by QEMU, likewise.
+    pub initramfs: File,
+    /// What its RAM is.
+    pub ram: Ram,
     /// Its disk.
     pub disk: Option<Disk>,
     /// The identity blob, opened again by QEMU: see [`hand_over`].
@@ -31,26 +36,21 @@ pub struct Files {
     pub tap: Option<OwnedFd>,
 }
 
-/// What a guest comes from.
+/// What a guest's RAM is.
 #[derive(Debug)]
-pub enum Origin {
-    /// A kernel that boots. QEMU opens both files again: see [`may_read_again`].
-    Kernel {
-        /// Kernel image.
-        image: File,
-        /// Initramfs.
-        initramfs: File,
-        /// What is the guest's RAM, and keeps what the guest writes, where others are
-        /// to be restored from it; QEMU opens it again.
-        memory: Option<File>,
-    },
-    /// A template.
+pub enum Ram {
+    /// Memory of its own, empty.
+    Own,
+    /// A file, which keeps what the guest writes: others are to be restored from it.
+    /// QEMU opens it again.
+    Kept(File),
+    /// That of a template, from which the guest is restored.
     Template {
-        /// Its RAM, sealed: where the guest writes, it gets a copy (mmap(2),
+        /// The template's RAM, sealed: where the guest writes, it gets a copy (mmap(2),
         /// `MAP_PRIVATE`). QEMU opens it again.
         memory: File,
-        /// The state of its machine, opened for this guest alone: QEMU reads it to
-        /// its end and closes it.
+        /// The state of its machine, opened for this guest alone: QEMU reads it to its
+        /// end and closes it.
         state: File,
         /// The same, to be held only.
         kept_state: File,
@@ -137,22 +137,19 @@ impl Files {
     /// complaints.
     pub(crate) fn into_parts(self) -> (Vec<(Part, OwnedFd)>, File) {
         let (overlay, base) = self.disk.map(|disk| (disk.overlay, disk.base)).unzip();
-        let [kernel, initramfs, memory, state, kept_state] = match self.origin {
-            Origin::Kernel {
-                image,
-                initramfs,
-                memory,
-            } => [Some(image), Some(initramfs), memory, None, None],
-            Origin::Template {
+        let [memory, state, kept_state] = match self.ram {
+            Ram::Own => [None, None, None],
+            Ram::Kept(memory) => [Some(memory), None, None],
+            Ram::Template {
                 memory,
                 state,
                 kept_state,
-            } => [None, None, Some(memory), Some(state), Some(kept_state)],
+            } => [memory, state, kept_state].map(Some),
         };
         let parts = [
             (Part::Console, Some(self.console.listener.into())),
-            (Part::Kernel, kernel.map(OwnedFd::from)),
-            (Part::Initramfs, initramfs.map(OwnedFd::from)),
+            (Part::Kernel, Some(self.kernel.into())),
+            (Part::Initramfs, Some(self.initramfs.into())),
             (Part::Identity, self.identity.map(OwnedFd::from)),
             (Part::Overlay, overlay.map(OwnedFd::from)),
             (Part::Base, base.map(OwnedFd::from)),

@@ -17,7 +17,7 @@ use crate::placement::Prepared;
 use crate::store::identity;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::running::Running;
-use crate::vmm::{Confinement, Disk, Files, Net, Origin, hand_over, qemu};
+use crate::vmm::{Confinement, Disk, Files, Net, Ram, hand_over, qemu};
 
 impl Site {
     /// Opens what a guest is handed. Its console listens from here on.
@@ -58,7 +58,9 @@ impl Site {
             })
         };
         Ok(Files {
-            origin: self.origin()?,
+            kernel: self.kernel.shared()?,
+            initramfs: self.initramfs.shared()?,
+            ram: self.ram()?,
             disk: Some(Disk {
                 overlay: open(&overlay, OpenOptions::new().read(true).write(true))?,
                 base: self.base.again()?,
@@ -78,19 +80,12 @@ impl Site {
         })
     }
 
-    /// What a guest comes from.
-    fn origin(&self) -> io::Result<Origin> {
-        let kernel = |memory| {
-            Ok(Origin::Kernel {
-                image: self.kernel.shared()?,
-                initramfs: self.initramfs.shared()?,
-                memory,
-            })
-        };
+    /// What a guest's RAM is.
+    fn ram(&self) -> io::Result<Ram> {
         match &self.source {
-            Source::Kernel => kernel(None),
-            Source::Kept(memory) => kernel(Some(memory.try_clone()?)),
-            Source::Template(template) => template.origin(),
+            Source::Kernel => Ok(Ram::Own),
+            Source::Kept(memory) => memory.try_clone().map(Ram::Kept),
+            Source::Template(template) => template.ram(),
         }
     }
 

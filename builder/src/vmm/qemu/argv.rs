@@ -80,12 +80,13 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
     argv.flag("-no-user-config");
     argv.flag("-no-reboot");
     argv.option("-display", "none");
-    if parts.contains(&Part::Kernel) {
-        argv.option("-kernel", opened_again(Part::Kernel));
-        argv.option("-initrd", opened_again(Part::Initramfs));
-        argv.option("-append", &guest.command_line);
-    } else {
-        // Its monitor is told from what.
+    // The files of fw_cfg are numbered in the order of their names, and a kernel brings
+    // one (`genroms/pvh.bin`): without, a restored guest would read another one.
+    argv.option("-kernel", opened_again(Part::Kernel));
+    argv.option("-initrd", opened_again(Part::Initramfs));
+    argv.option("-append", &guest.command_line);
+    if parts.contains(&Part::State) {
+        // The monitor is told from what.
         argv.option("-incoming", "defer");
     }
     argv.socket("console", Part::Console, "on");
@@ -148,7 +149,7 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
     argv.arguments
 }
 
-/// What a guest's RAM is.
+/// What a guest's RAM is to QEMU.
 enum Ram {
     /// Memory that the machine allocates.
     Machines,
@@ -311,7 +312,7 @@ mod tests {
         let mut guest = guest();
         guest.machine.sharing = Sharing::Guest;
         let template = line(&guest, &[Part::Kernel, Part::Memory]);
-        let clone = line(&guest, &[Part::Memory, Part::State, Part::KeptState]);
+        let clone = line(&guest, &[Part::Kernel, Part::Memory, Part::State]);
         for (line, share) in [(&template, "on"), (&clone, "off")] {
             let ram = format!(
                 "-object memory-backend-file,id=ram,size=64M,mem-path=/dev/fd/13,share={share},\
@@ -320,8 +321,8 @@ mod tests {
             assert!(line.contains(&ram), "{line}");
             assert!(line.contains("mem-merge=on,memory-backend=ram "), "{line}");
         }
-        assert!(template.contains("-kernel") && !template.contains("-incoming"));
-        assert!(!clone.contains("-kernel") && clone.contains("-incoming defer"));
+        assert!(!template.contains("-incoming"));
+        assert!(clone.contains("-incoming defer"));
     }
 
     #[test]
