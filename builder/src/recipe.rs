@@ -256,13 +256,12 @@ impl Recipe {
     /// before the boot goes on, so that memory is handed out in the same order
     /// in every guest; the tables of directory entries, inodes and connections
     /// are sized for the few that a guest has, not for its RAM (kernel document
-    /// admin-guide/kernel-parameters). `qemu_fw_cfg.ioport=` is where the device is that
-    /// the identity comes by (`drivers/firmware/qemu_fw_cfg.c`): without ACPI nothing
-    /// says it.
+    /// admin-guide/kernel-parameters); QEMU's `fw_cfg` has 12 ports from 0x510
+    /// (kernel source drivers/firmware/qemu_fw_cfg.c).
     pub fn command_line(&self) -> String {
         let mut line = "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check \
                         initramfs_async=0 dhash_entries=256 ihash_entries=256 thash_entries=64 \
-                        qemu_fw_cfg.ioport=12@0x510:0:1:4"
+                        qemu_fw_cfg.ioport=12@0x510"
             .to_owned();
         for part in [
             self.kernel.command_line.as_str(),

@@ -55,7 +55,9 @@ impl Burn {
         SHARED
             .wanted
             .store(duty.percent().into(), Ordering::Relaxed);
-        let _ = futex::wake(&SHARED.duty, FUTEX, MAX_THREADS.into());
+        if self.started > 0 {
+            let _ = futex::wake(&SHARED.duty, FUTEX, MAX_THREADS.into());
+        }
         if duty.percent() == 0 {
             return Ok(());
         }

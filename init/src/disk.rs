@@ -1,6 +1,6 @@
 //! The overlay disk.
 
-use rustix::fs::Access;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use tty_init::protocol::DeviceState;
 
@@ -10,14 +10,6 @@ use crate::userland;
 
 /// Mounts the disk, if there is one, on /disk or as the `root`.
 pub(crate) fn mount(root: bool, console: &mut Console) -> DeviceState {
-    if rustix::fs::access(c"/dev/vda", Access::EXISTS).is_err() {
-        if root {
-            console.log(format_args!(
-                "/dev/vda: no disk, and so no root file system"
-            ));
-        }
-        return DeviceState::Absent;
-    }
     let mounted = rustix::mount::mount(
         c"/dev/vda",
         c"/disk",
@@ -26,9 +18,16 @@ pub(crate) fn mount(root: bool, console: &mut Console) -> DeviceState {
         // The kernel would write inode tables in the background: wakeups, and
         // blocks in every overlay.
         c"noinit_itable",
-    )
-    .context("/dev/vda: mount on /disk");
-    let mounted = mounted.and_then(|()| {
+    );
+    if mounted == Err(Errno::NOENT) {
+        if root {
+            console.log(format_args!(
+                "/dev/vda: no disk, and so no root file system"
+            ));
+        }
+        return DeviceState::Absent;
+    }
+    let mounted = mounted.context("/dev/vda: mount on /disk").and_then(|()| {
         if root {
             userland::switch_root()
         } else {

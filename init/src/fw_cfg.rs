@@ -1,6 +1,7 @@
 //! The identity blob from QEMU's `fw_cfg` device (QEMU's `docs/specs/fw_cfg`).
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
 use tty_init::identity::FW_CFG_NAME;
 
 use crate::sys::fw_cfg::Ports;
@@ -15,10 +16,29 @@ const MAX_ENTRIES: u32 = 512;
 /// command line.
 const SYSFS: &core::ffi::CStr = c"/sys/firmware/qemu_fw_cfg/by_name/opt/imgbuild/identity/raw";
 
-/// Reads the identity's file; gives its length, cut to that of `blob`.
-pub(crate) fn read_identity(blob: &mut [u8]) -> Option<usize> {
-    // A kernel of the user's own may lack the driver, and have CONFIG_X86_IOPL_IOPERM.
-    read_by_sysfs(blob).or_else(|| read_by_ports(&mut Ports::open().ok()?, blob))
+/// The identity's file.
+pub(crate) struct IdentityFile {
+    /// `None` in a kernel of the user's own that lacks the driver: it may have
+    /// CONFIG_X86_IOPL_IOPERM.
+    sysfs: Option<OwnedFd>,
+}
+
+impl IdentityFile {
+    /// Opens it; nothing is read yet.
+    pub(crate) fn open() -> Self {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Self {
+            sysfs: rustix::fs::open(SYSFS, flags, Mode::empty()).ok(),
+        }
+    }
+
+    /// Reads it; gives its length, cut to that of `blob`.
+    pub(crate) fn read(&self, blob: &mut [u8]) -> Option<usize> {
+        match &self.sysfs {
+            Some(file) => rustix::io::read(file, blob).ok(),
+            None => read_by_ports(&mut Ports::open().ok()?, blob),
+        }
+    }
 }
 
 fn read_by_ports(ports: &mut Ports, blob: &mut [u8]) -> Option<usize> {
@@ -44,9 +64,4 @@ fn read_by_ports(ports: &mut Ports, blob: &mut [u8]) -> Option<usize> {
         }
     }
     None
-}
-
-fn read_by_sysfs(blob: &mut [u8]) -> Option<usize> {
-    let file = rustix::fs::openat(CWD, SYSFS, OFlags::RDONLY, Mode::empty()).ok()?;
-    rustix::io::read(file, blob).ok()
 }

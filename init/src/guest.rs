@@ -20,6 +20,7 @@ use crate::console::{Console, End};
 use crate::failure::{Context, Failure};
 use crate::image_server::ImageServer;
 use crate::job::Job;
+use crate::prepared::Prepared;
 use crate::server::{Port, Server};
 use crate::session::Terms;
 use crate::status::{Found, Phase, write_report};
@@ -28,7 +29,7 @@ use crate::sys::{clock, shared};
 use crate::text::Text;
 use crate::userland::{self, Program};
 use crate::wait::Waiting;
-use crate::{console, disk, identify, net};
+use crate::{console, disk, identify};
 
 /// How long a client may take to log in, where the identity does not say.
 const LOGIN_MS: u64 = 10_000;
@@ -42,16 +43,15 @@ pub(crate) struct Guest {
     parameters: Parameters,
     burn: Burn,
     phase: Phase,
-    /// The port of init's SSH server, until it is opened.
-    port: Option<Result<Port, Failure>>,
+    /// What was done before the identity was known. Its files stay open: to close
+    /// them would be work for every clone.
+    prepared: Option<Prepared>,
     ssh: Option<Server>,
     /// The image's SSH server, in place of that.
     image_server: Option<ImageServer>,
     /// The command of the console that runs.
     job: Option<Job>,
-    /// What the recipe has it run, until the guest is ready.
-    command: Option<userland::Command>,
-    /// The same, once it runs.
+    /// What the recipe has it run, once it runs.
     program: Option<Program>,
     is_ready: bool,
 }
@@ -88,11 +88,10 @@ impl Guest {
             parameters,
             burn: Burn::new(parameters.threads),
             phase: Phase::Parked,
-            port: None,
+            prepared: None,
             ssh: None,
             image_server: None,
             job: None,
-            command: None,
             program: None,
             is_ready: false,
         }
@@ -224,24 +223,11 @@ impl Guest {
         }
     }
 
-    /// Does what is the same in every guest, and holds nothing of identity and disk.
-    fn prepare(&mut self) {
-        net::bring_up_loopback(&mut self.console);
-        // Before the root is switched: it lies beside init.
-        self.command = userland::Command::read();
-        if !self.parameters.root_on_disk {
-            userland::furnish(&mut self.console);
-        }
-        if !self.parameters.image_serves_ssh {
-            self.port = Some(Port::bind());
-        }
-    }
-
-    /// Brings the guest into phase `poised`: whoever is cloned from it has but to
-    /// take its identity.
+    /// Brings the guest into phase `poised`: a clone has but to take its identity.
     fn poise(&mut self) {
-        self.prepare();
-        net::bring_up_eth0(&mut self.console);
+        let prepared = Prepared::new(&self.parameters, &mut self.console);
+        prepared.poise(&mut self.console);
+        self.prepared = Some(prepared);
         self.phase = Phase::Poised;
         self.console.poised();
     }
@@ -257,11 +243,12 @@ impl Guest {
 
     /// Takes the identity, sets up the devices, starts the burn and opens SSH.
     fn identify(&mut self) {
-        if let Phase::Parked = self.phase {
-            self.prepare();
-        }
-        let (identity, state) = identify::take(&mut self.console);
-        let net = net::set_up(identity.as_ref(), &mut self.console);
+        let prepared = self
+            .prepared
+            .get_or_insert_with(|| Prepared::new(&self.parameters, &mut self.console));
+        let (identity, state) = identify::take(&prepared.sources, &mut self.console);
+        let net = (prepared.interfaces).set_up(identity.as_ref(), &mut self.console);
+        let port = prepared.port.take();
         let disk = disk::mount(self.parameters.root_on_disk, &mut self.console);
         if self.parameters.root_on_disk {
             userland::furnish(&mut self.console);
@@ -270,7 +257,7 @@ impl Guest {
             self.console.log(format_args!("{failure}"));
         }
         let usable = identity.filter(|_| state == IdentityState::Applied && net == DeviceState::Up);
-        let ssh = self.open_ssh(usable.as_ref());
+        let ssh = self.open_ssh(usable.as_ref(), port);
         self.phase = Phase::Ready(Found {
             identity: state,
             disk,
@@ -290,7 +277,8 @@ impl Guest {
         };
         self.is_ready = true;
         self.console.ready(found.status());
-        self.program = self.command.take().and_then(|command| {
+        let command = (self.prepared.as_mut()).and_then(|prepared| prepared.command.take());
+        self.program = command.and_then(|command| {
             let started = command.start();
             started
                 .inspect_err(|failure| self.console.log(format_args!("command: {failure}")))
@@ -299,7 +287,11 @@ impl Guest {
     }
 
     /// Opens SSH, if the identity lets somebody in.
-    fn open_ssh(&mut self, identity: Option<&Identity>) -> DeviceState {
+    fn open_ssh(
+        &mut self,
+        identity: Option<&Identity>,
+        port: Option<Result<Port, Failure>>,
+    ) -> DeviceState {
         // A network that is up has an address.
         let Some((identity, authorized_key, address)) = identity
             .and_then(|identity| Some((identity, identity.authorized_key?, identity.address?)))
@@ -330,8 +322,10 @@ impl Guest {
             login_ms,
             idle_ms: u64::from(self.parameters.idle_seconds) * 1000,
         };
-        let port = self.port.take().unwrap_or_else(Port::bind);
-        match port.and_then(|port| Server::open(port, terms)) {
+        match port
+            .unwrap_or_else(Port::bind)
+            .and_then(|port| Server::open(port, terms))
+        {
             Ok(server) => {
                 self.ssh = Some(server);
                 DeviceState::Up

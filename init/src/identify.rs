@@ -1,22 +1,40 @@
 //! Takes the identity and applies it.
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags, open};
 use tty_init::identity::{Identity, LENGTH};
 use tty_init::protocol::IdentityState;
 use zeroize::Zeroizing;
 
 use crate::console::{self, Console};
 use crate::failure::{Context, Failure};
-use crate::fw_cfg;
+use crate::fw_cfg::IdentityFile;
 use crate::sys::random;
+
+/// What the identity comes from and goes to, opened.
+pub(crate) struct Sources {
+    identity: IdentityFile,
+    random: Result<OwnedFd, Failure>,
+}
+
+impl Sources {
+    /// Opens them; nothing is read yet.
+    pub(crate) fn open() -> Self {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        Self {
+            identity: IdentityFile::open(),
+            random: open(c"/dev/urandom", flags, Mode::empty()).context("open"),
+        }
+    }
+}
 
 /// Reads the identity and makes it the kernel's and the console's.
 ///
 /// `None` without one that is sound; the guest goes on all the same.
-pub(crate) fn take(console: &mut Console) -> (Option<Identity>, IdentityState) {
+pub(crate) fn take(sources: &Sources, console: &mut Console) -> (Option<Identity>, IdentityState) {
     // One byte more than the blob, to tell a longer one.
     let mut blob = Zeroizing::new([0; LENGTH + 1]);
-    let Some(length) = fw_cfg::read_identity(&mut blob[..]) else {
+    let Some(length) = sources.identity.read(&mut blob[..]) else {
         return (None, IdentityState::Missing);
     };
     let identity = match Identity::decode(&blob[..length]) {
@@ -28,7 +46,7 @@ pub(crate) fn take(console: &mut Console) -> (Option<Identity>, IdentityState) {
     };
     console::set_id(identity.id);
     let mut state = IdentityState::Applied;
-    if let Err(failure) = credit(&identity.entropy) {
+    if let Err(failure) = credit(&sources.random, &identity.entropy) {
         console.log(format_args!("/dev/urandom: {failure}"));
         state = IdentityState::Failed;
     }
@@ -40,9 +58,8 @@ pub(crate) fn take(console: &mut Console) -> (Option<Identity>, IdentityState) {
 }
 
 /// Makes the kernel's random numbers this guest's own, and ready at once.
-fn credit(entropy: &[u8; 32]) -> Result<(), Failure> {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let device = rustix::fs::open(c"/dev/urandom", flags, Mode::empty()).context("open")?;
-    random::credit(&device, entropy).context("RNDADDENTROPY")?;
-    random::reseed(&device).context("RNDRESEEDCRNG")
+fn credit(device: &Result<OwnedFd, Failure>, entropy: &[u8; 32]) -> Result<(), Failure> {
+    let device = device.as_ref().map_err(|failure| *failure)?;
+    random::credit(device, entropy).context("RNDADDENTROPY")?;
+    random::reseed(device).context("RNDRESEEDCRNG")
 }

@@ -18,6 +18,7 @@ mod job;
 mod net;
 mod output;
 mod power;
+mod prepared;
 mod run;
 mod server;
 mod session;

@@ -13,42 +13,53 @@ use crate::sys::net::Interface;
 const LO: Interface = Interface(c"lo");
 const ETH0: Interface = Interface(c"eth0");
 
-/// Brings up `lo`.
-pub(crate) fn bring_up_loopback(console: &mut Console) {
-    bring_up(LO, "lo: SIOCSIFFLAGS", console);
+/// The interfaces.
+pub(crate) struct Interfaces {
+    /// `None` in a kernel without IPv4, which has no interface to speak of either.
+    socket: Option<OwnedFd>,
 }
 
-/// Brings up `eth0` ahead of its addresses. A virtio NIC takes another hardware
-/// address while it is up.
-pub(crate) fn bring_up_eth0(console: &mut Console) {
-    bring_up(ETH0, "eth0: SIOCSIFFLAGS", console);
-}
+impl Interfaces {
+    /// Brings up `lo`.
+    pub(crate) fn open(console: &mut Console) -> Self {
+        let this = Self {
+            socket: socket(AddressFamily::INET, SocketType::DGRAM, None).ok(),
+        };
+        this.bring_up(LO, "lo: SIOCSIFFLAGS", console);
+        this
+    }
 
-/// Brings up an interface, if there is one.
-fn bring_up(interface: Interface, what: &'static str, console: &mut Console) {
-    let up = socket(AddressFamily::INET, SocketType::DGRAM, None)
-        .and_then(|socket| interface.up(&socket));
-    match up {
-        // A kernel without IPv4 has no interface to speak of either.
-        Ok(()) | Err(Errno::NODEV | Errno::AFNOSUPPORT) => {}
-        Err(errno) => console.log(format_args!("{}", Failure::new(what, errno))),
+    /// Brings up `eth0` ahead of its addresses: the driver of virtio's NIC takes
+    /// another hardware address at any time.
+    pub(crate) fn bring_up_eth0(&self, console: &mut Console) {
+        self.bring_up(ETH0, "eth0: SIOCSIFFLAGS", console);
     }
-}
 
-/// Sets up `eth0`; gives what became of it.
-pub(crate) fn set_up(identity: Option<&Identity>, console: &mut Console) -> DeviceState {
-    let Ok(socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else {
-        return DeviceState::Absent;
-    };
-    if ETH0.flags(&socket) == Err(Errno::NODEV) {
-        return DeviceState::Absent;
+    /// Brings up an interface, if there is one.
+    fn bring_up(&self, interface: Interface, what: &'static str, console: &mut Console) {
+        if let Some(socket) = &self.socket
+            && let Err(errno) = interface.up(socket)
+            && errno != Errno::NODEV
+        {
+            console.log(format_args!("{}", Failure::new(what, errno)));
+        }
     }
-    match set_up_eth0(&socket, identity) {
-        Ok(true) => return DeviceState::Up,
-        Ok(false) => console.log(format_args!("eth0 gets no address: the identity has none")),
-        Err(failure) => console.log(format_args!("eth0: {failure}")),
+
+    /// Sets up `eth0`; gives what became of it.
+    pub(crate) fn set_up(&self, identity: Option<&Identity>, console: &mut Console) -> DeviceState {
+        let Some(socket) = &self.socket else {
+            return DeviceState::Absent;
+        };
+        if ETH0.flags(socket) == Err(Errno::NODEV) {
+            return DeviceState::Absent;
+        }
+        match set_up_eth0(socket, identity) {
+            Ok(true) => return DeviceState::Up,
+            Ok(false) => console.log(format_args!("eth0 gets no address: the identity has none")),
+            Err(failure) => console.log(format_args!("eth0: {failure}")),
+        }
+        DeviceState::Failed
     }
-    DeviceState::Failed
 }
 
 /// Gives `eth0` its addresses; `false` if it is to have none.

@@ -49,7 +49,7 @@ fn a_good_recipe_is_resolved() {
         recipe.command_line(),
         "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check \
          initramfs_async=0 dhash_entries=256 ihash_entries=256 thash_entries=64 \
-         loglevel=7 tty.threads=2 tty.root=disk"
+         qemu_fw_cfg.ioport=12@0x510 loglevel=7 tty.threads=2 tty.root=disk"
     );
 }
 

@@ -1,12 +1,13 @@
 //! Clocks, by system call: rustix would add a parser for the vDSO, and the clocks
 //! are read only a few times a second.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use rustix::fs::Timespec;
 use rustix::io::Errno;
 
+use super::shared::SHARED;
 use super::syscall;
 
 const CLOCK_SETTIME: usize = 227;
@@ -15,18 +16,14 @@ const CLOCK_REALTIME: usize = 0;
 const CLOCK_MONOTONIC: usize = 1;
 const CLOCK_BOOTTIME: usize = 7;
 
-/// When this guest's life began, in milliseconds since the kernel started: the time
-/// before it was its template's.
-static BEGINNING_MS: AtomicU64 = AtomicU64::new(0);
-
-/// Has the guest's life begin now.
+/// Has the guest's life begin now: what was before is its template's.
 pub(crate) fn begin() {
-    BEGINNING_MS.store(boottime_ms(), Ordering::Relaxed);
+    SHARED.beginning_ms.store(boottime_ms(), Ordering::Relaxed);
 }
 
 /// Milliseconds since the guest's life began.
 pub(crate) fn age_ms() -> u64 {
-    boottime_ms() - BEGINNING_MS.load(Ordering::Relaxed)
+    boottime_ms() - SHARED.beginning_ms.load(Ordering::Relaxed)
 }
 
 /// Sets the time of day, as the time since 1970.

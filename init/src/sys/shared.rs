@@ -16,6 +16,8 @@ pub(crate) struct Shared {
     pub wanted: AtomicU32,
     /// Burn threads that there are.
     pub threads: AtomicU32,
+    /// Milliseconds of uptime when the guest's life began.
+    pub beginning_ms: AtomicU64,
     /// Milliseconds of uptime, and rounds done, when the duty was last set.
     pub set_ms: AtomicU64,
     pub set_rounds: AtomicU64,
@@ -30,6 +32,7 @@ pub(crate) static SHARED: Shared = Shared {
     duty: AtomicU32::new(0),
     wanted: AtomicU32::new(0),
     threads: AtomicU32::new(0),
+    beginning_ms: AtomicU64::new(0),
     set_ms: AtomicU64::new(0),
     set_rounds: AtomicU64::new(0),
     rounds: [const { AtomicU64::new(0) }; MAX_THREADS as usize],
