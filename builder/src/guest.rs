@@ -288,7 +288,7 @@ impl Guest {
                 None
             }
             Event::Restored => self.restored(),
-            Event::NotRestored(why) if before == Phase::Restoring => {
+            Event::NotRestored(why) if self.is_restoring() => {
                 Some(self.fail(Reason::NotRestored(why.clone())))
             }
             Event::Heard => {

@@ -58,7 +58,9 @@ impl Guest {
                 true
             }
             (Stage::Booting(boot), _) => {
-                boot.progress = Progress::Runs;
+                if boot.progress == Progress::Silent {
+                    boot.progress = Progress::Runs;
+                }
                 false
             }
             (Stage::Adopted(_), message) => matches!(

@@ -39,17 +39,24 @@ impl Guest {
         Some(Action::Ask)
     }
 
+    /// Whether its VMM restores it, and is to go on.
+    pub(crate) fn is_restoring(&self) -> bool {
+        matches!(&self.state, State::Alive { stage: Stage::Booting(boot), .. }
+            if boot.progress == Progress::Restoring)
+    }
+
     /// Its VMM has restored it, and it is told who it is.
     pub(crate) fn restored(&mut self) -> Option<Action> {
-        let State::Alive {
-            stage: Stage::Booting(boot),
-            ..
-        } = &mut self.state
-        else {
-            return None;
-        };
-        boot.progress = Progress::Runs;
-        Some(Action::Identify)
+        match &mut self.state {
+            State::Alive {
+                stage: Stage::Booting(boot),
+                ..
+            } if boot.progress == Progress::Restoring => {
+                boot.progress = Progress::Runs;
+                Some(Action::Identify)
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn tick(&mut self, now: Instant, policy: &Policy) -> Option<Action> {

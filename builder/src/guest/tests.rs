@@ -8,7 +8,7 @@ use super::heard::{LINE_WIDTH, TAIL_LINES};
 use super::*;
 use crate::guest::Restart;
 use crate::sample::schedule::Schedule;
-use crate::vmm::{Chance, End, MachineState};
+use crate::vmm::{Chance, End, MachineState, StartMethod};
 
 mod properties;
 
@@ -27,6 +27,11 @@ const PANIC: &str = "Kernel panic - not syncing: No working init found.";
 const KVM: &str = "qemu: KVM internal error. Suberror: 1";
 const POWER_DOWN: &str = "[    9.1] reboot: Power down";
 
+/// What a guest replies that was restored and not told who it is.
+const WHO_AM_I: &str = r#"{"event":"reply","id":"","ms":900,"seq":2,"code":1,"output":"not identified yet: `identify` first"}"#;
+
+const START: Event<'_> = Event::Start(StartMethod::Boot);
+const CLONE: Event<'_> = Event::Start(StartMethod::Clone);
 const BOOT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(15);
 const HEALTH: Duration = Duration::from_secs(30);
@@ -161,7 +166,7 @@ impl Bench {
 
     /// Starts it, and has it report ready a second later.
     fn comes_up(&mut self) {
-        assert_eq!(self.does(&Event::Start), None);
+        assert_eq!(self.does(&START), None);
         self.waits(seconds(1.0));
         assert_eq!(self.says(READY), None);
         assert_eq!(self.guest.phase(), Phase::Ready);
@@ -201,24 +206,25 @@ fn places() -> Vec<(&'static str, Bench)> {
     suspected.waits(ANSWER);
     suspected.does(&Event::Tick);
     suspected.does(&Event::Chance(HUNG));
-    let mut queued = made(&[&Event::Start, &ended]);
+    let mut queued = made(&[&START, &ended]);
     queued.waits(FIRST);
     queued.does(&Event::Tick);
-    let mut failed = made(&[&Event::Start]);
+    let mut failed = made(&[&START]);
     failed.policy.give_up = 1;
     failed.does(&ended);
     vec![
         ("planned", made(&[])),
-        ("starting", made(&[&Event::Start])),
+        ("starting", made(&[&START])),
+        ("restoring", made(&[&CLONE])),
         ("adopted", made(&[&Event::Adopted])),
-        ("booting", made(&[&Event::Start, &Event::Heard])),
-        ("ready", made(&[&Event::Start, &ready])),
+        ("booting", made(&[&START, &Event::Heard])),
+        ("ready", made(&[&START, &ready])),
         ("owing", Bench::owes()),
         ("unresponsive", late),
         ("suspected", suspected),
-        ("stopping", made(&[&Event::Start, &ready, &grace])),
-        ("killed", made(&[&Event::Start, &ready, &Event::Kill])),
-        ("backing off", made(&[&Event::Start, &ended])),
+        ("stopping", made(&[&START, &ready, &grace])),
+        ("killed", made(&[&START, &ready, &Event::Kill])),
+        ("backing off", made(&[&START, &ended])),
         ("queued", queued),
         ("exited", made(&[&grace])),
         ("failed", failed),
@@ -227,8 +233,9 @@ fn places() -> Vec<(&'static str, Bench)> {
 
 /// What each event does in each place: the phase after it, and the action. What
 /// is not listed is ignored.
-const TABLE: [(&str, &str, &str); 115] = [
+const TABLE: [(&str, &str, &str); 137] = [
     ("planned", "start", "starting"),
+    ("planned", "clone", "restoring"),
     ("planned", "stop", "exited"),
     ("planned", "restart", "planned, Spawn"),
     ("planned", "adopted", "starting, Ask"),
@@ -240,6 +247,7 @@ const TABLE: [(&str, &str, &str); 115] = [
     ("starting", "ready", "ready"),
     ("starting", "heartbeat", "booting"),
     ("starting", "reply", "booting"),
+    ("starting", "who am I", "booting"),
     ("starting", "parked", "booting"),
     ("starting", "fatal", "booting"),
     ("starting", "kvm", "starting, Kill"),
@@ -249,6 +257,19 @@ const TABLE: [(&str, &str, &str); 115] = [
     ("starting", "stop", "starting, Kill"),
     ("starting", "kill", "starting, Kill"),
     ("starting", "restart", "starting, Kill"),
+    ("restoring", "spawn failed", "restarting"),
+    ("restoring", "spawn held", "planned, Spawn"),
+    ("restoring", "restored", "booting, Identify"),
+    ("restoring", "not restored", "restoring, Kill"),
+    ("restoring", "ready", "ready"),
+    ("restoring", "kvm", "restoring, Kill"),
+    ("restoring", "tick", "restoring, Measure"),
+    ("restoring", "idle", "restoring, Kill"),
+    ("restoring", "ended", "restarting"),
+    ("restoring", "stop", "restoring, Kill"),
+    ("restoring", "kill", "restoring, Kill"),
+    ("restoring", "restart", "restoring, Kill"),
+    ("adopted", "who am I", "starting, Identify"),
     ("adopted", "spawn failed", "restarting"),
     ("adopted", "spawn held", "planned, Spawn"),
     ("adopted", "ready", "ready"),
@@ -277,6 +298,7 @@ const TABLE: [(&str, &str, &str); 115] = [
     ("ready", "stop", "ready, PowerOff"),
     ("ready", "kill", "ready, Kill"),
     ("ready", "restart", "ready, PowerOff"),
+    ("owing", "who am I", "ready, Identify"),
     ("owing", "kvm", "ready, Kill"),
     ("owing", "tick", "ready, Measure"),
     ("owing", "hung", "unresponsive, Inspect"),
@@ -290,6 +312,8 @@ const TABLE: [(&str, &str, &str); 115] = [
     ("unresponsive", "ready", "ready"),
     ("unresponsive", "heartbeat", "ready"),
     ("unresponsive", "reply", "ready"),
+    ("unresponsive", "who am I", "ready, Identify"),
+    ("unresponsive", "half restored", "unresponsive, Kill"),
     ("unresponsive", "kvm", "unresponsive, Kill"),
     ("unresponsive", "tick", "unresponsive, Measure"),
     ("unresponsive", "hung", "unresponsive, Inspect"),
@@ -303,6 +327,8 @@ const TABLE: [(&str, &str, &str); 115] = [
     ("suspected", "ready", "ready"),
     ("suspected", "heartbeat", "ready"),
     ("suspected", "reply", "ready"),
+    ("suspected", "who am I", "ready, Identify"),
+    ("suspected", "half restored", "unresponsive, Kill"),
     ("suspected", "kvm", "unresponsive, Kill"),
     ("suspected", "tick", "unresponsive, Kill"),
     ("suspected", "hung", "unresponsive, Inspect"),
@@ -325,6 +351,7 @@ const TABLE: [(&str, &str, &str); 115] = [
     ("backing off", "stop", "exited"),
     ("backing off", "restart", "restarting, Spawn"),
     ("queued", "start", "starting"),
+    ("queued", "clone", "restoring"),
     ("queued", "stop", "exited"),
     ("queued", "restart", "restarting, Spawn"),
     ("exited", "restart", "restarting, Spawn"),
@@ -334,6 +361,7 @@ const TABLE: [(&str, &str, &str); 115] = [
     ("planned", "ended", "planned"),
     ("planned", "text", "planned"),
     ("exited", "start", "exited"),
+    ("exited", "clone", "exited"),
     ("exited", "ready", "exited"),
     ("failed", "start", "failed"),
     ("failed", "adopted", "failed"),
@@ -355,9 +383,13 @@ fn every_event_in_every_place() {
         ("reply", message(REPLY)),
         ("parked", message(PARKED)),
         ("fatal", message(FATAL)),
+        ("who am I", message(WHO_AM_I)),
     ];
     let mut events = vec![
-        ("start", Event::Start),
+        ("start", START),
+        ("clone", CLONE),
+        ("restored", Event::Restored),
+        ("not restored", Event::NotRestored("no".to_owned())),
         (
             "spawn failed",
             Event::SpawnFailed(Reason::Spawn("no QEMU".to_owned())),
@@ -377,6 +409,10 @@ fn every_event_in_every_place() {
         ("paused", Event::MachineState(MachineState::Paused)),
         ("disk failed", Event::MachineState(MachineState::DiskFailed)),
         ("dead", Event::MachineState(MachineState::Dead)),
+        (
+            "half restored",
+            Event::MachineState(MachineState::Restoring),
+        ),
         ("out of reach", Event::OutOfReach),
         ("ended", Event::Ended(End::Code(1))),
         ("stop", Event::Stop(GRACE)),
@@ -419,7 +455,7 @@ fn every_event_in_every_place() {
 fn a_guest_that_does_not_come_up_ends_for_its_reason() {
     let timeout = |lines: &[&str]| {
         let mut bench = Bench::new(Restart::Never);
-        bench.does(&Event::Start);
+        bench.does(&START);
         for line in lines {
             bench.says(line);
         }
@@ -446,10 +482,10 @@ fn a_guest_that_does_not_come_up_ends_for_its_reason() {
 /// A guest that was started again after an end, and speaks.
 fn booting_again() -> Bench {
     let mut bench = Bench::new(Restart::Always);
-    bench.does(&Event::Start);
+    bench.does(&START);
     bench.does(&Event::Ended(End::Code(1)));
     bench.ticks_after(FIRST);
-    bench.does(&Event::Start);
+    bench.does(&START);
     bench.does(&Event::Heard);
     bench
 }
@@ -521,7 +557,7 @@ fn an_end_has_its_reason() {
     ];
     for (lines, end, reason) in table {
         let mut bench = Bench::new(Restart::Always);
-        bench.does(&Event::Start);
+        bench.does(&START);
         for line in lines {
             bench.says(line);
         }
@@ -640,18 +676,18 @@ fn backoff_doubles_up_to_its_most() {
 #[test]
 fn a_guest_that_keeps_ending_is_given_up_with_its_last_words() {
     let mut bench = Bench::new(Restart::Always);
-    bench.does(&Event::Start);
+    bench.does(&START);
     for delay in [0.25, 0.5, 1.0, 2.0] {
         bench.says("the last word");
         bench.does(&Event::Ended(End::Code(1)));
         assert_eq!(bench.guest.phase(), Phase::Restarting);
         // Too early a tick is none, and so is a start that nobody asked for.
         assert_eq!(bench.does(&Event::Tick), None);
-        bench.does(&Event::Start);
+        bench.does(&START);
         assert_eq!(bench.guest.phase(), Phase::Restarting);
         assert_eq!(bench.ticks_after(seconds(delay)), Some(Action::Spawn));
         assert_eq!(bench.guest.due(), None);
-        bench.does(&Event::Start);
+        bench.does(&START);
         assert_eq!(bench.guest.tail().count(), 0);
         assert_eq!(*bench.reason(), Reason::Ended(End::Code(1)));
     }
@@ -664,7 +700,7 @@ fn a_guest_that_keeps_ending_is_given_up_with_its_last_words() {
 
     // The user may try again, and it has all its tries.
     assert_eq!(bench.does(&Event::Restart(GRACE)), Some(Action::Spawn));
-    bench.does(&Event::Start);
+    bench.does(&START);
     assert_eq!(bench.guest.restarts(), 5);
     bench.does(&Event::SpawnFailed(Reason::Spawn("no QEMU".to_owned())));
     assert_eq!(*bench.reason(), Reason::Spawn("no QEMU".to_owned()));
@@ -677,7 +713,7 @@ fn a_start_that_the_host_keeps_from_coming_to_anything_is_none() {
         let mut bench = Bench::new(restart);
         // Before its first start.
         for _ in 0..10 * GIVE_UP {
-            bench.does(&Event::Start);
+            bench.does(&START);
             assert_eq!(bench.guest.phase(), Phase::Starting);
             let held = bench.does(&Event::SpawnFailed(full_disk()));
             assert_eq!(held, Some(Action::Spawn));
@@ -691,7 +727,7 @@ fn a_start_that_the_host_keeps_from_coming_to_anything_is_none() {
         bench.does(&Event::Restart(GRACE));
         bench.does(&Event::Ended(End::Code(0)));
         for _ in 0..10 * GIVE_UP {
-            bench.does(&Event::Start);
+            bench.does(&START);
             bench.does(&Event::VmmText(NO_THREAD));
             assert_eq!(bench.does(&Event::Ended(ABORTED)), Some(Action::Spawn));
             assert_eq!(bench.guest.phase(), Phase::Restarting);
@@ -707,7 +743,7 @@ fn a_start_that_the_host_keeps_from_coming_to_anything_is_none() {
     // A guest on trial is not tried on.
     let mut bench = Bench::new(Restart::Never);
     bench.policy.on_trouble = OnTrouble::GiveUp;
-    bench.does(&Event::Start);
+    bench.does(&START);
     bench.does(&Event::SpawnFailed(full_disk()));
     assert_eq!(bench.guest.phase(), Phase::Failed);
     assert_eq!(*bench.reason(), full_disk());
@@ -718,13 +754,13 @@ fn a_guest_whose_port_is_taken_waits_alone_and_is_to_get_another() {
     let mut bench = Bench::new(Restart::Always);
     for (tries, wait) in [0.25, 0.5, 1.0, 2.0, 4.0].into_iter().enumerate() {
         assert_eq!(bench.guest.has_lost_its_own(), tries >= 4);
-        bench.does(&Event::Start);
+        bench.does(&START);
         assert_eq!(bench.guest.has_lost_its_own(), tries >= 4);
         bench.does(&Event::VmmText(PORT));
         assert_eq!(bench.does(&Event::Ended(End::Code(1))), None);
         assert_eq!(bench.guest.phase(), Phase::Planned);
         // Nothing that starts all who are planned starts it before its time.
-        bench.does(&Event::Start);
+        bench.does(&START);
         assert_eq!(bench.guest.phase(), Phase::Planned);
         assert_eq!(bench.ticks_after(seconds(wait)), Some(Action::Spawn));
     }
@@ -734,7 +770,7 @@ fn a_guest_whose_port_is_taken_waits_alone_and_is_to_get_another() {
     // The user's request comes before its wait.
     bench.does(&Event::Restart(GRACE));
     bench.does(&Event::Ended(End::Code(0)));
-    bench.does(&Event::Start);
+    bench.does(&START);
     bench.does(&Event::VmmText(PORT));
     bench.does(&Event::Ended(End::Code(1)));
     assert_eq!(bench.does(&Event::Restart(GRACE)), Some(Action::Spawn));
@@ -760,7 +796,7 @@ fn what_a_vmm_says_of_the_host_counts_where_it_ends_its_start() {
         ),
     ] {
         let mut bench = Bench::new(Restart::Always);
-        bench.does(&Event::Start);
+        bench.does(&START);
         for line in lines {
             if *line == NO_THREAD {
                 bench.does(&Event::VmmText(line));
@@ -772,7 +808,7 @@ fn what_a_vmm_says_of_the_host_counts_where_it_ends_its_start() {
         assert_eq!(*bench.reason(), reason, "{lines:?} {end:?}");
     }
     let mut hung = Bench::new(Restart::Never);
-    hung.does(&Event::Start);
+    hung.does(&START);
     hung.does(&Event::VmmText(NO_THREAD));
     hung.now = hung.guest.due().unwrap();
     hung.does(&Event::Tick);
@@ -1077,12 +1113,12 @@ fn the_later_request_counts() {
 #[test]
 fn a_guest_is_stopped_while_it_starts() {
     let mut bench = Bench::new(Restart::Always);
-    bench.does(&Event::Start);
+    bench.does(&START);
     assert_eq!(bench.does(&Event::Stop(GRACE)), Some(Action::Kill));
     bench.does(&Event::Ended(KILLED));
     assert_eq!(bench.guest.phase(), Phase::Exited);
     // A start that was on its way is not wanted any more.
-    bench.does(&Event::Start);
+    bench.does(&START);
     assert_eq!(bench.guest.phase(), Phase::Exited);
 }
 
@@ -1112,7 +1148,7 @@ fn an_adopted_guest_is_ready_once_it_answers() {
     bench.does(&Event::Gone);
     assert_eq!(*bench.reason(), Reason::Lost);
     assert_eq!(bench.ticks_after(FIRST), Some(Action::Spawn));
-    bench.does(&Event::Start);
+    bench.does(&START);
     assert_eq!(bench.guest.restarts(), 1);
 }
 
@@ -1135,7 +1171,7 @@ fn times_beyond_a_clock_are_for_ever() {
 #[test]
 fn what_a_guest_says_cannot_move_the_cursor() {
     let mut bench = Bench::new(Restart::Never);
-    bench.does(&Event::Start);
+    bench.does(&START);
     bench.says(&FATAL.replace("mount", "\\u001b[2J\\u0007mount"));
     bench.does(&Event::Ended(End::Code(0)));
     assert_eq!(
@@ -1155,14 +1191,14 @@ fn the_last_status_of_a_life_is_kept() {
     bench.does(&Event::Restart(GRACE));
     assert_eq!(bench.does(&Event::Ended(End::Code(0))), Some(Action::Spawn));
     assert_eq!(rounds(&bench), Some(7));
-    bench.does(&Event::Start);
+    bench.does(&START);
     assert_eq!(rounds(&bench), None);
 }
 
 #[test]
 fn a_flood_of_text_is_kept_in_bounds() {
     let mut bench = Bench::new(Restart::Always);
-    bench.does(&Event::Start);
+    bench.does(&START);
     let long = "x".repeat(100_000);
     for _ in 0..100 {
         bench.says(&long);
@@ -1177,7 +1213,7 @@ fn a_flood_of_text_is_kept_in_bounds() {
 #[test]
 fn what_its_vmm_says_of_itself_is_not_what_a_guest_said_last() {
     let mut bench = Bench::new(Restart::Never);
-    bench.does(&Event::Start);
+    bench.does(&START);
     bench.does(&Event::VmmText(WAITS));
     assert_eq!(bench.guest.tail().count(), 0);
     bench.says("Linux version 6.12");

@@ -53,7 +53,7 @@ pub(super) fn chosen(
 fn why_boot(count: u32, manifest: &Manifest) -> Option<String> {
     if count < CLONES_PAY {
         return Some(format!(
-            "a template pays from {} on (--start clone takes one all the same)",
+            "a template pays from {} on (--start clone takes one for fewer)",
             counted(CLONES_PAY.into(), "guest")
         ));
     }

@@ -35,20 +35,20 @@ mod tests {
 
     #[test]
     fn a_process_that_sleeps_is_not_switched_and_one_that_wakes_is() {
-        let of = |id: u32| super::of(Path::new(&format!("/proc/{id}"))).unwrap();
+        let switches = |id: u32| of(Path::new(&format!("/proc/{id}"))).unwrap();
         let mut sleeper = Command::new("sleep").arg("100").spawn().unwrap();
         // Until it sleeps.
         let mut before = u64::MAX;
-        while before != of(sleeper.id()) {
-            before = of(sleeper.id());
+        while before != switches(sleeper.id()) {
+            before = switches(sleeper.id());
             thread::sleep(Duration::from_millis(50));
         }
-        assert_eq!(of(sleeper.id()), before);
+        assert_eq!(switches(sleeper.id()), before);
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
-        let own = of(std::process::id());
+        let own = switches(std::process::id());
         thread::sleep(Duration::from_millis(1));
-        assert!(of(std::process::id()) > own);
-        assert!(super::of(Path::new("/proc/0")).is_err());
+        assert!(switches(std::process::id()) > own);
+        assert!(of(Path::new("/proc/0")).is_err());
     }
 }

@@ -210,7 +210,7 @@ mod tests {
         }
         // Another one's files.
         store(&entry);
-        let other = super::tests::entry(cache.path(), "other");
+        let other = self::entry(cache.path(), "other");
         fs::rename(&entry.folder, &other.folder).unwrap();
         assert!(other.load().unwrap().is_none());
     }

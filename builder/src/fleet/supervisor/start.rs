@@ -95,7 +95,7 @@ impl Supervisor {
             .connect_monitor(guest, running.pid())
             .and_then(|monitor| (running.monitor()).restore(monitor, self.poll.registry(), token));
         if let Err(error) = begun {
-            let why = format!("its monitor cannot be told to: {error}");
+            let why = format!("its monitor is out of reach: {error}");
             self.apply(guest, &Event::NotRestored(why));
         }
     }

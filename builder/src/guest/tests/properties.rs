@@ -15,7 +15,9 @@ enum Step {
     WaitsUntilDue,
     Ticks,
     /// Its start is tried, and fails where there is a reason.
-    Starts(Option<Reason>),
+    Starts(StartMethod, Option<Reason>),
+    IsRestored,
+    IsNotRestored,
     /// Its console carries a line.
     Says(&'static str),
     /// Its VMM writes a line.
@@ -34,12 +36,14 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Step> {
     let grace = || select(vec![Duration::ZERO, GRACE]);
+    let method = || select(vec![StartMethod::Boot, StartMethod::Clone]);
     let spawn = Reason::Spawn("no QEMU".to_owned());
     let taken = Reason::Host(Trouble::Taken(PORT.to_owned()));
     let says = [
         READY,
         HEARTBEAT,
         REPLY,
+        WHO_AM_I,
         PARKED,
         FATAL,
         PANIC,
@@ -53,6 +57,7 @@ fn steps() -> impl Strategy<Value = Step> {
         MachineState::Running,
         MachineState::Paused,
         MachineState::DiskFailed,
+        MachineState::Restoring,
         MachineState::Dead,
     ];
     let chances = [HUNG, STARVED, STOPPED, IDLE, runnable(IDLE)];
@@ -60,8 +65,11 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (0..20_000_u64).prop_map(|ms| Step::Waits(Duration::from_millis(ms))),
         12 => Just(Step::WaitsUntilDue),
         12 => Just(Step::Ticks),
-        6 => Just(Step::Starts(None)),
-        1 => select(vec![spawn, taken, full_disk()]).prop_map(|why| Step::Starts(Some(why))),
+        6 => method().prop_map(|method| Step::Starts(method, None)),
+        1 => (method(), select(vec![spawn, taken, full_disk()]))
+            .prop_map(|(method, why)| Step::Starts(method, Some(why))),
+        3 => Just(Step::IsRestored),
+        1 => Just(Step::IsNotRestored),
         2 => Just(Step::Says(READY)),
         2 => select(says.to_vec()).prop_map(Step::Says),
         1 => select(vec![KVM, NO_THREAD, PORT, WAITS]).prop_map(Step::Complains),
@@ -139,10 +147,12 @@ impl Pair {
                 self.bench.now = due.map_or(self.bench.now, |due| due.max(self.bench.now));
             }
             Step::Ticks => self.ticks(),
-            Step::Starts(failure) => {
-                self.starts();
+            Step::IsRestored => self.does(&Event::Restored),
+            Step::IsNotRestored => self.does(&Event::NotRestored("no".to_owned())),
+            Step::Starts(method, failure) => {
+                self.starts(*method);
                 if let (true, Some(reason)) = (self.model.lives(), failure)
-                    && self.bench.guest.phase() == Phase::Starting
+                    && self.bench.guest.phase().is_starting()
                 {
                     self.ends(&Event::SpawnFailed(reason.clone()));
                 }
@@ -205,13 +215,13 @@ impl Pair {
 
     /// Exactly the start that was asked for begins, and one that nobody asked for
     /// does not.
-    fn starts(&mut self) {
+    fn starts(&mut self, method: StartMethod) {
         if std::mem::take(&mut self.model.is_to_start) {
             assert_eq!(self.model.wanted, Desired::Up);
             self.model.vmm = Vmm::Lives;
             self.model.restarts += u32::from(!self.model.is_new);
         }
-        self.does(&Event::Start);
+        self.does(&Event::Start(method));
     }
 
     fn ends(&mut self, event: &Event<'_>) {

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_state_is_sent_and_its_end_asked_for() {
         let mut capture = Capture::to_socket("/run/x");
-        let mut take = |capture: &mut Capture, line: &str| {
+        let take = |capture: &mut Capture, line: &str| {
             let outcome = capture.take(format!("{line}\n").as_bytes()).unwrap();
             (
                 outcome,
