@@ -13,7 +13,7 @@ use imgbuild::net::ports;
 use imgbuild::store::claims::Register;
 use imgbuild::store::folder::Folder;
 use imgbuild::store::key;
-use imgbuild::trial::Setup;
+use imgbuild::trial::{Purpose, Setup};
 use imgbuild::units::{GuestIndex, GuestRange};
 use imgbuild::vmm::qemu::{Emulator, Program};
 use imgbuild::vmm::{Accel, Confinement, Files, GuestSpec, Lifetime, Machine, Net, Sharing, qemu};
@@ -41,6 +41,7 @@ pub fn site(
             net,
             memory: artifacts.manifest.recipe.memory,
         },
+        purpose: Purpose::Trial,
     };
     let mut folder = Folder::create(NAME, directories).expect("the folder is ours");
     folder.make_folders().expect("the folder is ours");
