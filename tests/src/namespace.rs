@@ -18,7 +18,13 @@ impl Namespace {
     /// Mounts as everybody has them, but for an empty `/run`.
     #[must_use]
     pub fn with_empty_run() -> Self {
-        Self::hold("mount", "mount -t tmpfs -o mode=755 none /run")
+        Self::mounting("mount -t tmpfs -o mode=755 none /run")
+    }
+
+    /// Mounts as everybody has them, but for what this script mounts.
+    #[must_use]
+    pub fn mounting(script: &str) -> Self {
+        Self::hold("mount", script)
     }
 
     /// So many users and groups, from root on up. As a user without rights would

@@ -14,8 +14,9 @@ pub(crate) struct Processes {
     /// The VMM of each guest that has one.
     pub guests: Vec<(GuestIndex, u32)>,
     pub supervisor: Option<u32>,
-    /// Bytes of copies in memory of files that guests are handed.
-    pub copies: u64,
+    /// Bytes of the files in memory that guests are handed, as far as they are known:
+    /// the template, and copies of artifacts.
+    pub handed: u64,
     /// The fleet's control group, where it has one with a memory controller.
     pub charged: Option<Charged>,
 }
@@ -36,7 +37,7 @@ impl Processes {
         let group = charged.and_then(|charged| Group::of(charged.hierarchy, &charged.folder));
         Ok(Memory {
             host_available: available(),
-            ..compose(&self.fleet, &guests, supervisor, self.copies, group)
+            ..compose(&self.fleet, &guests, supervisor, self.handed, group)
         })
     }
 }
@@ -46,7 +47,7 @@ fn compose(
     fleet: &str,
     guests: &[(GuestIndex, u32, Process)],
     supervisor: Option<Process>,
-    copies: u64,
+    handed: u64,
     group: Option<Group>,
 ) -> Memory {
     let sum = |part: fn(&Process) -> u64| -> u64 {
@@ -60,12 +61,17 @@ fn compose(
     let supervisor = supervisor.map_or(0, |process| {
         let kernel = process.page_tables.saturating_add(process.kernel_stacks);
         let own = process.resident.saturating_add(process.swap);
-        own.saturating_add(kernel).saturating_add(copies)
+        own.saturating_add(kernel)
     });
+    // All of it, though guests map a part only; who does not know has what they map.
+    let mapped = sum(|process| process.in_memory);
+    let handed = handed.max(mapped);
     let parts = MemoryParts {
         cannot_merge: own.saturating_add(sum(|process| process.swap)),
         shared_by_all: sum(|process| process.proportional)
             .saturating_sub(own)
+            .saturating_sub(mapped)
+            .saturating_add(handed)
             .saturating_add(supervisor),
         kernel: group
             .and_then(|group| group.kernel)
@@ -90,6 +96,7 @@ fn compose(
         page_tables,
         kernel_stacks,
         supervisor,
+        handed,
         cgroup: group.map(|group| CgroupMemory {
             charged: group.charged,
             page_cache: group.cache,
@@ -120,6 +127,7 @@ mod tests {
         zero: 9,
         swap: 5,
         proportional: 45,
+        in_memory: 6,
         resident: 99,
         page_tables: 3,
         kernel_stacks: 4,
@@ -167,6 +175,11 @@ mod tests {
             assert_eq!(memory.parts.kernel, 14);
             assert_eq!(memory.parts.shared_by_all, 30);
         }
+
+        // A template is counted whole, and what guests map of it not once more.
+        let memory = compose("f", &guests(2), None, 50, None);
+        assert_eq!(memory.handed, 50);
+        assert_eq!(memory.parts.shared_by_all, 2 * (15 - 6) + 50);
     }
 
     #[test]
@@ -179,6 +192,7 @@ mod tests {
             zero: u64::MAX,
             swap: u64::MAX,
             proportional: u64::MAX,
+            in_memory: u64::MAX,
             resident: u64::MAX,
             page_tables: u64::MAX,
             kernel_stacks: u64::MAX,

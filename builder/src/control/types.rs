@@ -153,6 +153,10 @@ pub struct Memory {
     pub kernel_stacks: u64,
     /// The supervisor's process, which is a part of `shared_by_all`.
     pub supervisor: u64,
+    /// The files in memory that guests are handed: the template, and copies of
+    /// artifacts; a part of `shared_by_all`.
+    #[serde(default)]
+    pub handed: u64,
     /// What the fleet's control group counts; null where it has none with a memory
     /// controller.
     pub cgroup: Option<CgroupMemory>,

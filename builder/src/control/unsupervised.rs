@@ -39,7 +39,7 @@ pub(crate) fn memory(found: &Found) -> Result<Memory, UnsupervisedError> {
             .filter_map(|guest| Some((guest.id, guest.pid?)))
             .collect(),
         supervisor: None,
-        copies: 0,
+        handed: 0,
         charged: group.and_then(|group| group.accounted()),
     };
     processes.memory().map_err(UnsupervisedError::Memory)

@@ -167,8 +167,9 @@ impl Site {
         self.placement.as_ref()?.memory_room()
     }
 
-    /// Bytes of what guests are handed in memory: copies of artifacts, and a template.
-    pub(crate) fn copies(&self) -> u64 {
+    /// Bytes of the files in memory that guests are handed: copies of artifacts, and a
+    /// template.
+    pub(crate) fn handed(&self) -> u64 {
         let copies = [&self.kernel, &self.initramfs].map(Artifact::in_memory);
         let template = match &self.source {
             Source::Template(template) => template.in_memory(),

@@ -52,7 +52,7 @@ pub(crate) fn processes(supervisor: &Supervisor) -> Processes {
             .filter_map(|member| Some((member.index(), member.pid()?)))
             .collect(),
         supervisor: Some(std::process::id()),
-        copies: site.copies(),
+        handed: site.handed(),
         charged: site.accounted(),
     }
 }

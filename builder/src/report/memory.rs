@@ -99,6 +99,7 @@ mod tests {
             page_tables: 1,
             kernel_stacks: 1,
             supervisor: 1,
+            handed: 0,
             cgroup: Some(CgroupMemory {
                 charged: 5 << 20,
                 page_cache: 1 << 20,

@@ -27,6 +27,8 @@ pub(crate) struct Process {
     pub swap: u64,
     /// Its part of all pages that it maps: of one that N map, an Nth.
     pub proportional: u64,
+    /// What of that is of files in memory, such as a template's.
+    pub in_memory: u64,
     /// All pages that it maps, whoever else does.
     pub resident: u64,
     pub page_tables: u64,
@@ -46,8 +48,9 @@ impl Process {
 
     fn read(process: &Path) -> io::Result<Option<Self>> {
         // Each reading of this file walks all of the process's page tables.
-        let fields = ["Anonymous", "SwapPss", "Pss", "Rss"];
-        let [anonymous, swap, proportional, resident] = sizes(process, "smaps_rollup", fields)?;
+        let fields = ["Anonymous", "SwapPss", "Pss", "Pss_Shmem", "Rss"];
+        let [anonymous, swap, proportional, in_memory, resident] =
+            sizes(process, "smaps_rollup", fields)?;
         let threads: u64 = match field(process, "status", "Threads")?.parse() {
             Ok(threads) => threads,
             Err(error) => return Err(io::Error::other(error)),
@@ -61,6 +64,7 @@ impl Process {
             zero: pages(ksm.zero),
             swap,
             proportional,
+            in_memory,
             resident,
             page_tables: bytes(process, "status", &["VmPTE"])?,
             kernel_stacks: threads.saturating_mul(KERNEL_STACK),

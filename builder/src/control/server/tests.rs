@@ -111,7 +111,7 @@ fn serve_request(
             fleet: "f".to_owned(),
             guests: vec![(seven(), std::process::id())],
             supervisor: None,
-            copies: 0,
+            handed: 0,
             charged: None,
         })),
         Request::Guest {
