@@ -54,7 +54,12 @@ fn said(fleet: &Fleet<'_>, command: &str) -> Vec<String> {
     let said = run(&mut fleet.imgbuild(["ssh", "--all", "--", command])).succeeds();
     let lines = said.stdout.lines().filter_map(|line| line.split_once(": "));
     let lines: Vec<_> = lines.map(|(_, line)| line.to_owned()).collect();
-    assert_eq!(said.stderr.matches(&format!("{count} of {count} done")).count(), 1);
+    assert_eq!(
+        said.stderr
+            .matches(&format!("{count} of {count} done"))
+            .count(),
+        1
+    );
     lines
 }
 
@@ -76,19 +81,32 @@ fn clones_are_themselves_and_come_back_as_clones() {
     assert!(fleet.ps().guests.iter().all(|guest| guest.restarts == 0));
 
     // Random numbers, host keys and ephemeral keys of their own.
-    assert_distinct("random numbers", said(&fleet, "cat /proc/sys/kernel/random/uuid"), all);
+    assert_distinct(
+        "random numbers",
+        said(&fleet, "cat /proc/sys/kernel/random/uuid"),
+        all,
+    );
     let ports = fleet.spec()["ports"].as_array().unwrap().clone();
-    let ports = ports.iter().map(|port| u16::try_from(port.as_u64().unwrap()).unwrap());
+    let ports = ports
+        .iter()
+        .map(|port| u16::try_from(port.as_u64().unwrap()).unwrap());
     let keys: Vec<_> = ports.map(|port| exchange(port).unwrap()).collect();
     assert_distinct("host keys", keys.iter().map(|keys| &keys.host_key), all);
-    assert_distinct("ephemeral keys", keys.iter().map(|keys| &keys.ephemeral), all);
+    assert_distinct(
+        "ephemeral keys",
+        keys.iter().map(|keys| &keys.ephemeral),
+        all,
+    );
 
     // Each has its own name, MAC address, and the time of day.
     let answers = said(&fleet, "status");
     assert_eq!(answers.len(), all);
     for (index, answer) in answers.iter().enumerate() {
         let id = format!("id=g{index:05} phase=ready");
-        assert!(answer.starts_with(&id) && answer.contains("identity=applied"), "{answer}");
+        assert!(
+            answer.starts_with(&id) && answer.contains("identity=applied"),
+            "{answer}"
+        );
         assert!(answer.contains("disk=up net=up ssh=up"), "{answer}");
     }
     let links = said(&fleet, "ifconfig").join("\n").to_lowercase();
@@ -103,7 +121,11 @@ fn clones_are_themselves_and_come_back_as_clones() {
     for index in 0..count {
         let overlay = fleet.folder().join(format!("overlays/{index:05}.qcow2"));
         let bytes = fs::metadata(&overlay).unwrap().blocks() * 512;
-        assert!(bytes <= 16 << 10, "{} takes {bytes} bytes", overlay.display());
+        assert!(
+            bytes <= 16 << 10,
+            "{} takes {bytes} bytes",
+            overlay.display()
+        );
     }
 
     nobody_can_change_the_template(fleet.guest(0).pid.unwrap());
@@ -123,7 +145,11 @@ fn clones_are_themselves_and_come_back_as_clones() {
     assert!(!fleet.talk()[talk..].contains(TAKING), "{}", fleet.talk());
     for guest in &back.guests {
         let index = usize::try_from(guest.id.get()).unwrap();
-        assert_eq!(guest.restarts, u32::from(killed.contains(&index)), "{guest:?}");
+        assert_eq!(
+            guest.restarts,
+            u32::from(killed.contains(&index)),
+            "{guest:?}"
+        );
         let line = command_line(guest.pid.unwrap());
         assert!(line.contains("-incoming defer"), "{line}");
     }
@@ -139,13 +165,17 @@ fn clones_are_themselves_and_come_back_as_clones() {
 
 /// By how many seconds a guest's clock is ahead of this host's.
 fn clock_apart(fleet: &Fleet<'_>, guest: &str) -> f64 {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let now = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs_f64()
+    };
     let before = now();
     let read = fleet.ssh(guest, ["cat /proc/stat /proc/uptime"]);
     let after = now();
-    let field = |line: &str, at: usize| -> f64 {
-        line.split(' ').nth(at).unwrap().parse().unwrap()
-    };
+    let field =
+        |line: &str, at: usize| -> f64 { line.split(' ').nth(at).unwrap().parse().unwrap() };
     let mut lines = read.stdout.lines();
     let boot = field(lines.find(|line| line.starts_with("btime ")).unwrap(), 1);
     let guest = boot + field(lines.next_back().unwrap(), 0);
@@ -179,7 +209,9 @@ fn nobody_can_change_the_template(pid: u32) {
 fn leaves_its_disk_clean(env: &TestEnv, fleet: &Fleet<'_>, index: usize) {
     let id = format!("g{index:05}");
     run(&mut fleet.imgbuild(["stop", &id])).succeeds();
-    fleet.until("it is down", |fleet| fleet.guests[index].state == Phase::Exited);
+    fleet.until("it is down", |fleet| {
+        fleet.guests[index].state == Phase::Exited
+    });
     let raw = env.path().join("disk.raw");
     let overlay = fleet.folder().join(format!("overlays/{index:05}.qcow2"));
     run(env
@@ -188,7 +220,12 @@ fn leaves_its_disk_clean(env: &TestEnv, fleet: &Fleet<'_>, index: usize) {
         .args([&overlay, &raw]))
     .succeeds();
     let paths = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
-    run(env.command("e2fsck").env("PATH", &paths).arg("-fn").arg(&raw)).succeeds();
+    run(env
+        .command("e2fsck")
+        .env("PATH", &paths)
+        .arg("-fn")
+        .arg(&raw))
+    .succeeds();
 }
 
 #[test]
@@ -214,8 +251,11 @@ fn a_clone_has_the_hosts_time_however_old_its_template_is() {
         assert!(apart.abs() <= 1.0, "{apart} s");
     }
     // What a guest counts begins with the clone: its template took longer.
-    let ready = fs::read_to_string(fleet.folder().join("logs/00000.log")).unwrap();
-    let ready = ready.lines().find(|line| line.contains("\"ready\"")).unwrap();
+    let log = run(&mut fleet.imgbuild(["logs", "g00000"])).succeeds().stdout;
+    let ready = log
+        .lines()
+        .find(|line| line.contains("\"ready\""))
+        .unwrap();
     assert!(ready.contains("\"seq\":0,"), "{ready}");
     fleet.end();
 }
@@ -223,7 +263,8 @@ fn a_clone_has_the_hosts_time_however_old_its_template_is() {
 #[test]
 fn a_template_that_was_damaged_is_taken_again_and_fleets_at_once_take_one() {
     let env = TestEnv::new();
-    let launched = [of_clones(&env, "a", 1), of_clones(&env, "b", 1)].map(|mut one| start(&mut one));
+    let launched =
+        [of_clones(&env, "a", 1), of_clones(&env, "b", 1)].map(|mut one| start(&mut one));
     let said = launched.map(|one| finish(one).succeeds().stderr);
     let taken = said.iter().filter(|said| said.contains(TAKING));
     assert_eq!(taken.count(), 1, "{said:?}");
@@ -236,7 +277,11 @@ fn a_template_that_was_damaged_is_taken_again_and_fleets_at_once_take_one() {
     let launch = |changed: bool| {
         let launched = run(&mut of_clones(&env, "c", 1)).succeeds();
         assert_eq!(launched.stderr.contains(TAKING), changed, "{launched:?}");
-        assert_eq!(launched.stderr.contains("is damaged"), changed, "{launched:?}");
+        assert_eq!(
+            launched.stderr.contains("is damaged"),
+            changed,
+            "{launched:?}"
+        );
         let fleet = Fleet::of(&env, "c");
         fleet.wait();
         run(&mut fleet.imgbuild(["stop", "--all"])).succeeds();
@@ -244,9 +289,17 @@ fn a_template_that_was_damaged_is_taken_again_and_fleets_at_once_take_one() {
     launch(false);
     let memory = kept(&env, "memory");
     assert_eq!(fs::metadata(&memory).unwrap().mode() & 0o777, 0o600);
-    File::options().write(true).open(&memory).unwrap().set_len(1 << 20).unwrap();
+    File::options()
+        .write(true)
+        .open(&memory)
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
     launch(true);
-    let mut state = File::options().append(true).open(kept(&env, "state")).unwrap();
+    let mut state = File::options()
+        .append(true)
+        .open(kept(&env, "state"))
+        .unwrap();
     state.write_all(b"more").unwrap();
     launch(true);
 
@@ -271,7 +324,9 @@ fn a_template_that_cannot_be_had_ends_a_launch_that_asks_for_one() {
     let taking = start(&mut of_clones(&env, "none", 1));
     wait_until("its template boots", || !env.guests().is_empty());
     kill(env.guests()[0]);
-    finish(taking).exits(1).says(&["did not become poised", "--start boot"]);
+    finish(taking)
+        .exits(1)
+        .says(&["did not become poised", "--start boot"]);
     env.assert_no_process_left();
 
     // There is no memory for it.
@@ -279,7 +334,10 @@ fn a_template_that_cannot_be_had_ends_a_launch_that_asks_for_one() {
     limited.args(["--ignore-signal=XFSZ", "prlimit", "--fsize=33554432"]);
     let command = of_clones(&env, "none", 1);
     limited.arg(command.get_program()).args(command.get_args());
-    failed(env.own_cache(&mut limited), &["in memory", "File too large"]);
+    failed(
+        env.own_cache(&mut limited),
+        &["in memory", "File too large"],
+    );
 
     // Who did not ask for one gets guests that boot.
     let mut command = launch(&env, "some", 4);
@@ -301,7 +359,8 @@ fn clones_need_neither_ksm_nor_root() {
     let env = TestEnv::new();
     let namespace = Namespace::mounting("mount -t tmpfs none /sys/kernel/mm");
     let mut command = of_clones(&env, "plain", 2);
-    run(&mut namespace.within(command.args(["--sharing", "none", "--run-as-base", "0"]))).succeeds();
+    run(&mut namespace.within(command.args(["--sharing", "none", "--run-as-base", "0"])))
+        .succeeds();
     let fleet = Fleet::of(&env, "plain");
     fleet.wait();
     assert!(command_line(fleet.guest(1).pid.unwrap()).contains("-incoming defer"));

@@ -94,9 +94,9 @@ impl Supervisor {
             .site
             .connect_monitor(guest, running.pid())
             .and_then(|monitor| (running.monitor()).restore(monitor, self.poll.registry(), token));
+        // One that ended at once says why on stderr.
         if let Err(error) = begun {
-            let why = format!("its monitor is out of reach: {error}");
-            self.apply(guest, &Event::NotRestored(why));
+            tracing::debug!("{guest}: its monitor is out of reach: {error}");
         }
     }
 }
