@@ -172,13 +172,15 @@ fn fixed(host: &Host, want: &Want) -> Host {
 }
 
 /// Sets a setting in a snapshot.
-fn set(host: &mut Host, Setting { knob, value }: Setting) {
+fn set(host: &mut Host, setting: Setting) {
+    // None that the snapshot has as a natural number is set below 0.
+    let value = u64::try_from(setting.value).unwrap_or_default();
     let ksm = |host: &mut Host, field: fn(&mut Ksm) -> &mut Option<u64>| {
         if let Some(ksm) = &mut host.ksm {
             *field(ksm) = Some(value);
         }
     };
-    match knob {
+    match setting.knob {
         Knob::PidMax => host.processes.pid_max = Some(value),
         Knob::ThreadsMax => host.processes.threads_max = Some(value),
         Knob::OvercommitMemory => host.memory.overcommit = Some(value),
@@ -194,6 +196,11 @@ fn set(host: &mut Host, Setting { knob, value }: Setting) {
         Knob::KsmPagesToScan => ksm(host, |ksm| &mut ksm.pages_to_scan),
         Knob::KsmSleepMillisecs => ksm(host, |ksm| &mut ksm.sleep_millisecs),
         Knob::KsmRun => ksm(host, |ksm| &mut ksm.run),
+        Knob::KsmdNice => {
+            if let Some(ksm) = &mut host.ksm {
+                ksm.ksmd_nice = Some(setting.value);
+            }
+        }
     }
 }
 

@@ -162,7 +162,7 @@ impl Fix {
 
     /// One setting.
     pub fn setting(knob: Knob, value: u64) -> Self {
-        Self::Settings(vec![Setting { knob, value }])
+        Self::Settings(vec![Setting::of(knob, value)])
     }
 }
 

@@ -14,6 +14,7 @@ mod guests;
 mod holder;
 mod knob;
 mod ksm;
+mod ksmd;
 mod module;
 mod outcome;
 mod owner;
@@ -38,7 +39,15 @@ pub struct Setting {
     /// What to write.
     pub knob: Knob,
     /// The value; of a [limit](Knob::is_limit) the least that will do.
-    pub value: u64,
+    pub value: i64,
+}
+
+impl Setting {
+    /// `knob` at `value`, of which the kernel keeps no more than a `long`.
+    pub fn of(knob: Knob, value: u64) -> Self {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        Self { knob, value }
+    }
 }
 
 /// The order in which settings are written, each knob once: KSM's `run` last,

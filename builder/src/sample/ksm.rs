@@ -5,8 +5,8 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::processes::{is_gone, text};
-use super::source::Source;
+use super::processes::{Stat, is_gone, text};
+use super::source::{Source, unexpected};
 use super::unseen::Unseen;
 
 /// Its folder below a root (kernel document admin-guide/mm/ksm).
@@ -41,6 +41,10 @@ pub struct Ksm {
     pub pages_volatile: Option<u64>,
     /// Passes over all memory.
     pub full_scans: Option<u64>,
+    /// The nice value of ksmd; `None` where it is not seen, and where nobody looked
+    /// for it ([`ksmd`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ksmd_nice: Option<i64>,
 }
 
 impl Ksm {
@@ -71,10 +75,48 @@ pub(crate) fn read(root: &Path, unseen: &mut Vec<Unseen>) -> Option<Ksm> {
         pages_unshared: number("pages_unshared"),
         pages_volatile: number("pages_volatile"),
         full_scans: number("full_scans"),
+        ksmd_nice: None,
     };
     Some(Ksm {
         advisor_mode: source.choice(Path::new(FOLDER).join("advisor_mode")),
         ..ksm
+    })
+}
+
+/// ksmd, the kernel's thread that merges pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ksmd {
+    pub pid: u32,
+    /// In clock ticks since boot.
+    pub start_time: u64,
+    pub nice: i64,
+}
+
+/// `PF_KTHREAD` of Linux's include/linux/sched.h, which no program can have.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// ksmd, where it is among the processes that are seen. Any program may bear its name,
+/// and is not taken for it.
+pub(crate) fn ksmd(source: &mut Source) -> Option<Ksmd> {
+    let names = source.names("proc");
+    names.iter().find_map(|name| {
+        let pid = name.parse().ok()?;
+        let process = Path::new("proc").join(name);
+        let comm = text(&source.place(&process), "comm").ok()?;
+        if comm.trim_end() != "ksmd" {
+            return None;
+        }
+        let path = process.join("stat");
+        let line = source.text(&path)?;
+        let Some(stat) = Stat::parse(&line) else {
+            source.note(path, unexpected(line.trim_end(), "a process's state"));
+            return None;
+        };
+        (stat.flags & KERNEL_THREAD != 0).then_some(Ksmd {
+            pid,
+            start_time: stat.start_time,
+            nice: stat.nice,
+        })
     })
 }
 

@@ -78,6 +78,9 @@ fn malformed(process: &Path, name: &str, what: &str) -> io::Error {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub state: char,
+    /// `PF_…` of Linux's include/linux/sched.h.
+    pub flags: u32,
+    pub nice: i64,
     /// In clock ticks since boot.
     pub start_time: u64,
 }
@@ -91,12 +94,15 @@ impl Stat {
     /// The name of a process may hold spaces and parentheses; what follows its last
     /// parenthesis are numbers, from field 3 on. procfs-core's reader takes a line
     /// to be whole, and panics otherwise.
-    fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let (_, rest) = line.strip_suffix('\n')?.rsplit_once(')')?;
         let mut fields = rest.split_ascii_whitespace();
-        let state = fields.next()?.chars().next()?;
-        let start_time = fields.nth(22 - 4)?.parse().ok()?;
-        Some(Self { state, start_time })
+        Some(Self {
+            state: fields.next()?.chars().next()?,
+            flags: fields.nth(9 - 4)?.parse().ok()?,
+            nice: fields.nth(19 - 10)?.parse().ok()?,
+            start_time: fields.nth(22 - 20)?.parse().ok()?,
+        })
     }
 }
 
@@ -230,12 +236,14 @@ mod tests {
 
     #[test]
     fn a_line_that_was_cut_is_no_process() {
-        let line = format!("1 (a) b (c) S {}12345 1 2 3\n", "0 ".repeat(18));
+        let line = "1 (a) b (c) S 1 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 25 -5 1 0 12345 1 2 3\n";
         let whole = Stat {
             state: 'S',
+            flags: 2_129_984,
+            nice: -5,
             start_time: 12345,
         };
-        assert_eq!(Stat::parse(&line), Some(whole));
+        assert_eq!(Stat::parse(line), Some(whole));
         for end in 0..line.len() {
             assert_eq!(Stat::parse(&line[..end]), None, "{end}");
         }

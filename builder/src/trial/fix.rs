@@ -176,11 +176,11 @@ fn log_restored(report: &settings::Report) {
 
 /// The settings to change; where two fixes want different values, the larger.
 fn settings(report: &Report) -> Vec<Setting> {
-    let mut values = BTreeMap::<Knob, u64>::new();
+    let mut values = BTreeMap::<Knob, i64>::new();
     for fix in report.fixes() {
         if let Fix::Settings(settings) = fix {
             for &Setting { knob, value } in settings {
-                let most = values.entry(knob).or_default();
+                let most = values.entry(knob).or_insert(value);
                 *most = value.max(*most);
             }
         }

@@ -25,6 +25,10 @@ const SMART_SCAN: Check = Check {
     id: "ksm-smart-scan",
     document: DOCUMENT,
 };
+const PRIORITY: Check = Check {
+    id: "ksm-priority",
+    document: "setpriority(2)",
+};
 const MAX_SHARING: Check = Check {
     id: "ksm-max-page-sharing",
     document: DOCUMENT,
@@ -59,6 +63,14 @@ const KSMD_MAX: u64 = 1_500_000;
 /// Pages a turn, and milliseconds between turns, that keep ksmd busy.
 const PAGES_TO_SCAN: u64 = 20_000;
 const SLEEP_MILLISECS: u64 = 10;
+/// The nice value of ksmd at which it keeps up beside guests that burn. At the
+/// kernel's 5 it gets a third of the CPU time of any of them; at this, nine times as
+/// much.
+const NICE: i64 = -10;
+const RENICE: Setting = Setting {
+    knob: Knob::KsmdNice,
+    value: NICE,
+};
 /// Mappings of one page. A page that all guests have alike is kept once for
 /// every so many of them.
 const MAX_PAGE_SHARING: u64 = 4_096;
@@ -70,6 +82,7 @@ pub(super) fn judge(host: &Host, want: &Want) -> Vec<Finding> {
             present(),
             run(host, want, ksm),
             rate(host, want, ksm),
+            priority(want, ksm),
             smart_scan(want, ksm),
             max_page_sharing(want, ksm),
             zero_pages(want, ksm),
@@ -154,7 +167,7 @@ fn settings(host: &Host, ksm: &Ksm) -> Vec<Setting> {
     let mut settings = Vec::new();
     let mut set = |knob, value, now: Option<u64>| {
         if now.is_some_and(|now| now != value) {
-            settings.push(Setting { knob, value });
+            settings.push(Setting::of(knob, value));
         }
     };
     if is_empty(ksm) {
@@ -175,7 +188,33 @@ fn settings(host: &Host, ksm: &Ksm) -> Vec<Setting> {
         ksm.sleep_millisecs,
     );
     set(Knob::KsmRun, 1, ksm.run);
+    if ksm.ksmd_nice.is_some_and(|nice| nice > NICE) {
+        settings.push(RENICE);
+    }
     settings
+}
+
+fn priority(want: &Want, ksm: &Ksm) -> Finding {
+    let need = format!("ksmd at nice {NICE}");
+    let meaning = "ksmd merges pages whenever a CPU is left for it, and guests that burn leave \
+                   none.";
+    match ksm.ksmd_nice {
+        None => PRIORITY.finds(
+            Severity::Ok,
+            "not seen: ksmd is outside this PID namespace",
+            need,
+            "Whether guests that burn keep ksmd from merging is not known.",
+        ),
+        Some(nice) if nice > NICE => PRIORITY
+            .finds(
+                want.when_shared(Severity::Advice),
+                format!("nice {nice}"),
+                need,
+                meaning,
+            )
+            .with_fix(Fix::Settings(vec![RENICE])),
+        Some(nice) => PRIORITY.finds(Severity::Ok, format!("nice {nice}"), need, meaning),
+    }
 }
 
 fn is_empty(ksm: &Ksm) -> bool {
@@ -228,14 +267,8 @@ fn rate(host: &Host, want: &Want, ksm: &Ksm) -> Finding {
         ),
     )
     .with_fix(Fix::Settings(vec![
-        Setting {
-            knob: Knob::KsmPagesToScan,
-            value: PAGES_TO_SCAN,
-        },
-        Setting {
-            knob: Knob::KsmSleepMillisecs,
-            value: SLEEP_MILLISECS,
-        },
+        Setting::of(Knob::KsmPagesToScan, PAGES_TO_SCAN),
+        Setting::of(Knob::KsmSleepMillisecs, SLEEP_MILLISECS),
     ]))
 }
 

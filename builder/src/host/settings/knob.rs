@@ -6,11 +6,11 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 /// Most that the kernel keeps in an `int`.
-const INT: u64 = i32::MAX as u64;
+const INT: i64 = i32::MAX as i64;
 /// Most that the kernel keeps in an `unsigned int`.
-const UNSIGNED: u64 = u32::MAX as u64;
+const UNSIGNED: i64 = u32::MAX as i64;
 /// Most that the kernel keeps in a `long`.
-const LONG: u64 = i64::MAX as u64;
+const LONG: i64 = i64::MAX;
 
 /// A setting that imgbuild may write; no other ever is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,12 +28,13 @@ pub enum Knob {
     KsmPagesToScan,
     KsmSleepMillisecs,
     KsmRun,
+    KsmdNice,
 }
 
 impl Knob {
-    /// Its file below the root.
-    pub fn path(self) -> &'static str {
-        match self {
+    /// Its file below the root; the nice value of ksmd is none of a file.
+    pub fn file(self) -> Option<&'static str> {
+        let file = match self {
             Self::PidMax => "proc/sys/kernel/pid_max",
             Self::ThreadsMax => "proc/sys/kernel/threads-max",
             Self::OvercommitMemory => "proc/sys/vm/overcommit_memory",
@@ -46,7 +47,9 @@ impl Knob {
             Self::KsmPagesToScan => "sys/kernel/mm/ksm/pages_to_scan",
             Self::KsmSleepMillisecs => "sys/kernel/mm/ksm/sleep_millisecs",
             Self::KsmRun => "sys/kernel/mm/ksm/run",
-        }
+            Self::KsmdNice => return None,
+        };
+        Some(file)
     }
 
     /// What it is, in a few words.
@@ -64,6 +67,7 @@ impl Knob {
             Self::KsmPagesToScan => "pages a turn of ksmd",
             Self::KsmSleepMillisecs => "milliseconds between turns of ksmd",
             Self::KsmRun => "whether ksmd merges: 0 stopped, 1 running, 2 unmerged",
+            Self::KsmdNice => "how much CPU ksmd leaves to others; the least number leaves least",
         }
     }
 
@@ -80,13 +84,14 @@ impl Knob {
             | Self::KsmSmartScan
             | Self::KsmPagesToScan
             | Self::KsmSleepMillisecs
-            | Self::KsmRun => false,
+            | Self::KsmRun
+            | Self::KsmdNice => false,
         }
     }
 
     /// The values it can have: what Linux's sysctls, mm/ksm.c and
     /// virt/kvm/kvm_main.c take.
-    pub(crate) fn range(self) -> RangeInclusive<u64> {
+    pub(crate) fn range(self) -> RangeInclusive<i64> {
         match self {
             // RESERVED_PIDS + 1, and PID_MAX_LIMIT.
             Self::PidMax => 301..=4_194_304,
@@ -97,12 +102,14 @@ impl Knob {
             Self::KvmHaltPollNs | Self::KsmPagesToScan | Self::KsmSleepMillisecs => 0..=UNSIGNED,
             Self::OvercommitMemory | Self::KsmRun => 0..=2,
             Self::KsmUseZeroPages | Self::KsmMergeAcrossNodes | Self::KsmSmartScan => 0..=1,
+            // MIN_NICE and MAX_NICE.
+            Self::KsmdNice => -20..=19,
         }
     }
 
     /// The values that may be asked for. KSM's `run=2` unmerges every process's
     /// pages, and is not a state to stay in.
-    pub(crate) fn settable(self) -> RangeInclusive<u64> {
+    pub(crate) fn settable(self) -> RangeInclusive<i64> {
         match self {
             Self::KsmRun => 0..=1,
             _ => self.range(),
@@ -111,16 +118,17 @@ impl Knob {
 
     /// What to write so that it is as it was at `old`: KSM that was stopped and
     /// unmerged stays stopped, and nobody's pages are unmerged a second time.
-    pub(crate) fn back_to(self, old: u64) -> u64 {
+    pub(crate) fn back_to(self, old: i64) -> i64 {
         match (self, old) {
             (Self::KsmRun, 2) => 0,
             _ => old,
         }
     }
 
-    /// Whether it belongs to KSM.
+    /// Whether it is one of KSM's files.
     pub(crate) fn is_ksm(self) -> bool {
-        self.path().starts_with("sys/kernel/mm/ksm/")
+        self.file()
+            .is_some_and(|file| file.starts_with("sys/kernel/mm/ksm/"))
     }
 
     /// Whether the kernel takes it only while no pages are merged (kernel
@@ -141,7 +149,7 @@ impl Knob {
 
     /// Its name as sysctl(8) has it, if it is one of them.
     pub(crate) fn sysctl(self) -> Option<String> {
-        let path = self.path().strip_prefix("proc/sys/")?;
+        let path = self.file()?.strip_prefix("proc/sys/")?;
         Some(path.replace('/', "."))
     }
 }
@@ -149,9 +157,10 @@ impl Knob {
 impl fmt::Display for Knob {
     /// As sysctl(8) names it, or its path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.sysctl() {
-            Some(name) => f.write_str(&name),
-            None => write!(f, "/{}", self.path()),
+        match (self.sysctl(), self.file()) {
+            (Some(name), _) => f.write_str(&name),
+            (None, Some(file)) => write!(f, "/{file}"),
+            (None, None) => f.write_str("the nice value of ksmd"),
         }
     }
 }

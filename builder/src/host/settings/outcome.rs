@@ -12,7 +12,7 @@ pub(crate) struct Applied {
     /// The setting.
     pub knob: Knob,
     /// The value that was asked for.
-    pub wanted: u64,
+    pub wanted: i64,
     /// What became of it.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -23,18 +23,18 @@ pub(crate) struct Applied {
 #[serde(rename_all = "lowercase", tag = "outcome")]
 pub(crate) enum Outcome {
     /// It was so before, and not by imgbuild; nothing was written or recorded.
-    Already { now: u64 },
+    Already { now: i64 },
     /// An earlier run of imgbuild wrote it; it is held for one more.
     Held {
         /// What will be put back.
-        old: u64,
-        now: u64,
+        old: i64,
+        now: i64,
     },
     Written {
         /// What will be put back.
-        old: u64,
+        old: i64,
         /// The present value, which the kernel may have brought into its range.
-        now: u64,
+        now: i64,
     },
     /// It is as it was.
     Refused { why: Reason },
@@ -60,9 +60,9 @@ pub(crate) struct Restored {
     /// The setting.
     pub knob: Knob,
     /// What imgbuild had made of it.
-    pub from: u64,
+    pub from: i64,
     /// What it is again.
-    pub to: u64,
+    pub to: i64,
 }
 
 /// A setting that was not put back.
@@ -71,11 +71,11 @@ pub(crate) struct Left {
     /// The setting.
     pub knob: Knob,
     /// Its present value, where that can be read.
-    pub found: Option<u64>,
+    pub found: Option<i64>,
     /// What imgbuild wrote.
-    pub wrote: u64,
+    pub wrote: i64,
     /// What it was before.
-    pub old: u64,
+    pub old: i64,
     /// Why. Unless it is [`Reason::Changed`], the next `imgbuild check
     /// --restore` tries again.
     pub why: Reason,
@@ -87,7 +87,7 @@ pub(crate) struct Held {
     /// The setting.
     pub knob: Knob,
     /// What imgbuild wrote.
-    pub wrote: u64,
+    pub wrote: i64,
     /// Who needs it.
     pub by: Vec<Keeper>,
 }
@@ -130,13 +130,13 @@ pub(crate) enum Reason {
     Absent,
     /// The value makes no sense.
     #[error("its values are {low} to {high}")]
-    Range { low: u64, high: u64 },
+    Range { low: i64, high: i64 },
     /// The present value makes no sense, so it could not be put back.
     #[error("its value is {found}, which imgbuild could not restore later")]
-    Irreversible { found: u64 },
+    Irreversible { found: i64 },
     /// Somebody who is still there needs another value.
     #[error("{} needs it to be {value}", names(by))]
-    Held { by: Vec<Holder>, value: u64 },
+    Held { by: Vec<Holder>, value: i64 },
     /// Somebody else has changed it since.
     #[error(
         "it does not have the value that imgbuild wrote, so somebody else has set it since; imgbuild \
@@ -177,7 +177,7 @@ pub(crate) enum Reason {
     KsmTaken,
     /// The kernel took the value, and did not heed it.
     #[error("the kernel ignored the new value; it is still {now}")]
-    Ignored { now: u64 },
+    Ignored { now: i64 },
     #[error("{0}")]
     System(String),
 }

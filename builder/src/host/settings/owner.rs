@@ -29,10 +29,10 @@ enum Plan {
     Nothing(Outcome),
     /// It is as wanted, by imgbuild's doing.
     Join {
-        now: u64,
+        now: i64,
     },
     Write {
-        found: u64,
+        found: i64,
     },
 }
 
@@ -184,7 +184,7 @@ impl Owner {
     }
 
     /// Writes a setting that the record announces, and records what came of it.
-    fn write(&self, store: &mut Store, setting: Setting, found: u64) -> Outcome {
+    fn write(&self, store: &mut Store, setting: Setting, found: i64) -> Outcome {
         let Setting { knob, value } = setting;
         let written = file::write(&self.root, knob, value);
         let now = match (&written, file::read(&self.root, knob)) {
@@ -221,7 +221,7 @@ impl Owner {
 }
 
 /// Whether a knob at `found` serves those who need `value`.
-fn suffices(knob: super::Knob, found: u64, value: u64) -> bool {
+fn suffices(knob: super::Knob, found: i64, value: i64) -> bool {
     found == value || (knob.is_limit() && found > value)
 }
 

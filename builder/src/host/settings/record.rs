@@ -31,19 +31,19 @@ pub(crate) struct Record {
 pub(crate) struct Change {
     pub knob: Knob,
     /// What it was before imgbuild first wrote it.
-    pub old: u64,
+    pub old: i64,
     /// What imgbuild wrote last and read back; `old` until then.
-    pub written: u64,
+    pub written: i64,
     /// What imgbuild is about to write: recorded before it is, so that the
     /// value is known as imgbuild's whenever this process dies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub writing: Option<u64>,
+    pub writing: Option<i64>,
     pub holders: Vec<Holder>,
 }
 
 impl Change {
     /// The change of `knob`, which is `old`, before anything is written.
-    pub(super) fn new(knob: Knob, old: u64) -> Self {
+    pub(super) fn new(knob: Knob, old: i64) -> Self {
         Self {
             knob,
             old,
@@ -54,22 +54,22 @@ impl Change {
     }
 
     /// What it is to be again.
-    pub(super) fn back(&self) -> u64 {
+    pub(super) fn back(&self) -> i64 {
         self.knob.back_to(self.old)
     }
 
     /// Whether the setting, now at `found`, is imgbuild's to put back.
-    pub(super) fn is_ours(&self, found: u64) -> bool {
+    pub(super) fn is_ours(&self, found: i64) -> bool {
         !self.is_back(found) && (found == self.written || Some(found) == self.writing)
     }
 
     /// Whether the setting, now at `found`, needs no putting back.
-    pub(super) fn is_back(&self, found: u64) -> bool {
+    pub(super) fn is_back(&self, found: i64) -> bool {
         found == self.old || found == self.back()
     }
 
     /// What imgbuild wrote, or was about to.
-    pub(super) fn wrote(&self) -> u64 {
+    pub(super) fn wrote(&self) -> i64 {
         self.writing.unwrap_or(self.written)
     }
 

@@ -10,10 +10,10 @@ use super::{
     ksm,
 };
 
-const STOPPED: u64 = 0;
-const RUNNING: u64 = 1;
+const STOPPED: i64 = 0;
+const RUNNING: i64 = 1;
 /// ksmd does nothing, and nothing is merged.
-const UNMERGED: u64 = 2;
+const UNMERGED: i64 = 2;
 
 /// Puts back every setting of the record that has no holder, in the reverse
 /// order of writing, and records what is left to do. While any guest lives
@@ -114,7 +114,7 @@ fn put_ksm_back(
 
 /// Whether a knob is to be put back that can be only while nothing is merged,
 /// or ksmd is about to stand still, and never to forget what it has merged.
-fn wants_nothing_merged(root: &Path, store: &Store, run: Option<u64>) -> bool {
+fn wants_nothing_merged(root: &Path, store: &Store, run: Option<i64>) -> bool {
     let bound = free(store, Knob::needs_nothing_merged);
     let stops = store.record.change(Knob::KsmRun).is_some_and(|change| {
         change.holders.is_empty()
@@ -175,7 +175,7 @@ fn clear(root: &Path, patience: Duration, store: &mut Store) -> Result<(), Obsta
 }
 
 /// Writes KSM's `run` on the way to its old value, and has the record know it.
-fn set_run(root: &Path, store: &mut Store, value: u64) -> Result<(), Obstacle> {
+fn set_run(root: &Path, store: &mut Store, value: i64) -> Result<(), Obstacle> {
     let knob = Knob::KsmRun;
     let mut change = match store.record.change(knob) {
         Some(change) => change.clone(),
@@ -203,7 +203,7 @@ fn keep(root: &Path, store: &mut Store, knob: Knob, guests: u64, report: &mut Re
 
 /// What a knob is, and what it is to be again, if it is still imgbuild's;
 /// otherwise says why not.
-fn way_back(root: &Path, store: &mut Store, knob: Knob, report: &mut Report) -> Option<(u64, u64)> {
+fn way_back(root: &Path, store: &mut Store, knob: Knob, report: &mut Report) -> Option<(i64, i64)> {
     let change = store.record.change(knob)?.clone();
     match file::read(root, knob) {
         Err(error) => leave(root, store, knob, Reason::of(knob, &error), report),

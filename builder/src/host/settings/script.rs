@@ -21,9 +21,11 @@ pub(crate) fn script(settings: &[Setting], modules: &[Module]) -> String {
     }
     for Setting { knob, value } in in_order(settings) {
         let _ = writeln!(script, "\n# {}", knob.purpose());
-        let _ = match knob.sysctl() {
-            Some(name) => writeln!(script, "sysctl -w {name}={value}"),
-            None => writeln!(script, "echo {value} > {knob}"),
+        let _ = match (knob.sysctl(), knob.file()) {
+            (Some(name), _) => writeln!(script, "sysctl -w {name}={value}"),
+            (None, Some(file)) => writeln!(script, "echo {value} > /{file}"),
+            // Kernel threads are the children of process 2.
+            (None, None) => writeln!(script, "renice {value} -p \"$(pgrep -P 2 -x ksmd)\""),
         };
     }
     script

@@ -2,10 +2,11 @@
 
 mod apply;
 mod death;
-mod fake;
+pub(crate) mod fake;
 pub(crate) mod fuse;
 mod guests;
 mod ksm;
+mod ksmd;
 mod live;
 mod restore;
 mod script;

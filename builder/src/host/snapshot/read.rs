@@ -120,6 +120,7 @@ impl Host {
         let memory = memory::read(root, &mut unseen);
         let ksm = ksm::read(root, &mut unseen);
         let mut source = Source::new(root, &mut unseen);
+        let ksmd_nice = ksm::ksmd(&mut source).map(|ksmd| ksmd.nice);
         let mounts = mounts::read(&mut source);
         let running = daemons::read(&mut source);
         let mut host = Self {
@@ -135,7 +136,7 @@ impl Host {
             },
             memory,
             nodes: cpu::nodes(&mut source),
-            ksm,
+            ksm: ksm.map(|ksm| ksm::Ksm { ksmd_nice, ..ksm }),
             allocator: alike::allocator(root).map(|path| path.display().to_string()),
             memory_merge: system.memory_merge,
             cgroup: cgroup::read(&mut source, &mounts),

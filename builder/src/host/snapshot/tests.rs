@@ -141,6 +141,17 @@ const DEVICES_AND_PROC: &[(&str, &str)] = &[
     ("proc/77/comm", "ksmtuned\n"),
     ("proc/77/status", ROOT_S),
     ("proc/78/comm", "uksmd\n"),
+    // A program, and the kernel's thread.
+    ("proc/36/comm", "ksmd\n"),
+    (
+        "proc/36/stat",
+        "36 (ksmd) S 1 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 39 19 1 0 70\n",
+    ),
+    ("proc/37/comm", "ksmd\n"),
+    (
+        "proc/37/stat",
+        "37 (ksmd) S 2 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 25 5 1 0 60\n",
+    ),
     ("proc/78/status", A_USER_S),
     ("proc/379/comm", "kvm-pit/1234\n"),
     ("proc/379/status", ROOT_S),
@@ -307,6 +318,7 @@ fn memory_and_its_sharing_are_read() {
         pages_unshared: Some(11),
         pages_volatile: Some(12),
         full_scans: Some(13),
+        ksmd_nice: Some(5),
     };
     assert_eq!(host.ksm, Some(expected));
     assert_eq!(host.memory_merge, Some(MemoryMerge::Kept));

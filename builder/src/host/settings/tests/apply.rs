@@ -5,13 +5,13 @@ use super::super::record::{Change, LIMIT, Record};
 use super::super::{Holder, Keeper, Knob, Outcome, Reason, SettingsError, file};
 use super::fake::{BOOT, DEFAULTS, Fake, fast_ksm, setting};
 
-fn outcome(fake: &Fake, knob: Knob, value: u64, holder: &Holder) -> Outcome {
+fn outcome(fake: &Fake, knob: Knob, value: i64, holder: &Holder) -> Outcome {
     let mut applied = fake.apply(&[setting(knob, value)], holder);
     assert_eq!(applied.len(), 1);
     applied.remove(0).outcome
 }
 
-fn refusal(fake: &Fake, knob: Knob, value: u64) -> Reason {
+fn refusal(fake: &Fake, knob: Knob, value: i64) -> Reason {
     match outcome(fake, knob, value, &Holder::User) {
         Outcome::Refused { why } => why,
         other => panic!("{knob} to {value}: {other:?}"),
@@ -165,13 +165,13 @@ fn what_could_not_be_put_back_is_not_changed() {
     fake.set(Knob::PidMax, 300);
     let why = refusal(&fake, Knob::PidMax, 50000);
     assert_eq!(why, Reason::Irreversible { found: 300 });
-    fake.file(Knob::PidMax.path(), "many\n");
+    fake.file(Knob::PidMax.file().unwrap(), "many\n");
     let why = refusal(&fake, Knob::PidMax, 50000);
     assert!(
         why.to_string().contains("\"many\" is not a number"),
         "{why}"
     );
-    fs::remove_file(fake.path(Knob::PidMax.path())).unwrap();
+    fs::remove_file(fake.path(Knob::PidMax.file().unwrap())).unwrap();
     assert_eq!(refusal(&fake, Knob::PidMax, 50000), Reason::Absent);
     assert!(!fake.record().exists());
 }
@@ -180,7 +180,7 @@ fn what_could_not_be_put_back_is_not_changed() {
 fn what_the_kernel_refuses_does_not_stop_the_others() {
     let fake = Fake::new();
     // The kernel takes up to 1000 there, and answers EINVAL to more.
-    let path = fake.path(Knob::FileMax.path());
+    let path = fake.path(Knob::FileMax.file().unwrap());
     fs::remove_file(&path).unwrap();
     symlink("/proc/self/oom_score_adj", &path).unwrap();
     let settings = [setting(Knob::FileMax, 5000), setting(Knob::PidMax, 50000)];
@@ -197,9 +197,9 @@ fn what_the_kernel_refuses_does_not_stop_the_others() {
 #[test]
 fn what_the_kernel_brings_into_range_is_reported_and_put_back() {
     // A timer slack of 0 is the default, 50,000 ns (proc_pid_timerslack_ns(5)).
-    const DEFAULT: u64 = 50_000;
+    const DEFAULT: i64 = 50_000;
     let fake = Fake::new();
-    let path = fake.path(Knob::KsmPagesToScan.path());
+    let path = fake.path(Knob::KsmPagesToScan.file().unwrap());
     fs::remove_file(&path).unwrap();
     symlink("/proc/self/timerslack_ns", &path).unwrap();
     if !matches!(file::read(fake.root(), Knob::KsmPagesToScan), Ok(DEFAULT)) {

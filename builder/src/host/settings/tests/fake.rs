@@ -7,13 +7,38 @@ use std::time::Duration;
 
 use super::super::{Applied, Holder, Knob, Owner, Report, Setting, file};
 
+/// The process number of ksmd.
+pub(super) const KSMD: u32 = 37;
+
+/// Has ksmd under `root` another nice value, if that is a host of files.
+pub(crate) fn set_nice(root: &Path, pid: u32, nice: i64) -> bool {
+    let is_fake = fs::read_to_string(root.join(BOOT_ID)).is_ok_and(|id| id.trim_end() == BOOT);
+    if is_fake {
+        write_ksmd(root, pid, nice);
+    }
+    is_fake
+}
+
+fn write_ksmd(root: &Path, pid: u32, nice: i64) {
+    let process = root.join(format!("proc/{pid}"));
+    let zeros = " 0".repeat(30);
+    // Flags with PF_KTHREAD, as ksmd has them.
+    let stat =
+        format!("{pid} (ksmd) S 2 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 25 {nice} 1 0 60{zeros}\n");
+    fs::create_dir_all(&process).unwrap();
+    fs::write(process.join("comm"), "ksmd\n").unwrap();
+    fs::write(process.join("stat"), stat).unwrap();
+    fs::write(process.join("ksm_merging_pages"), "0\n").unwrap();
+}
+
+const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 pub(super) const BOOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
-pub(super) const DEFAULTS: [(Knob, u64); 12] = [
+pub(super) const DEFAULTS: [(Knob, i64); 13] = [
     (Knob::PidMax, 32768),
     (Knob::ThreadsMax, 192_730),
     (Knob::OvercommitMemory, 0),
-    (Knob::FileMax, i64::MAX as u64),
+    (Knob::FileMax, i64::MAX),
     (Knob::KvmHaltPollNs, 200_000),
     (Knob::KsmMaxPageSharing, 256),
     (Knob::KsmUseZeroPages, 0),
@@ -22,6 +47,7 @@ pub(super) const DEFAULTS: [(Knob, u64); 12] = [
     (Knob::KsmPagesToScan, 100),
     (Knob::KsmSleepMillisecs, 20),
     (Knob::KsmRun, 0),
+    (Knob::KsmdNice, 5),
 ];
 
 pub(super) struct Fake {
@@ -37,7 +63,7 @@ impl Fake {
             fake.set(knob, value);
         }
         fs::create_dir(fake.path("run")).unwrap();
-        fake.file("proc/sys/kernel/random/boot_id", &format!("{BOOT}\n"));
+        fake.file(BOOT_ID, &format!("{BOOT}\n"));
         fake.file("proc/meminfo", "MemAvailable:    8388608 kB\n");
         for counter in ["pages_shared", "pages_sharing", "ksm_zero_pages"] {
             fake.ksm(counter, 0);
@@ -72,11 +98,14 @@ impl Fake {
         );
     }
 
-    pub(super) fn set(&self, knob: Knob, value: u64) {
-        self.file(knob.path(), &format!("{value}\n"));
+    pub(super) fn set(&self, knob: Knob, value: i64) {
+        match knob.file() {
+            Some(file) => self.file(file, &format!("{value}\n")),
+            None => self.ksmd(KSMD, value),
+        }
     }
 
-    pub(super) fn get(&self, knob: Knob) -> u64 {
+    pub(super) fn get(&self, knob: Knob) -> i64 {
         file::read(self.root(), knob).unwrap()
     }
 
@@ -103,6 +132,11 @@ impl Fake {
 
     pub(super) fn restore(&self) -> Report {
         self.owner().restore().unwrap()
+    }
+
+    /// ksmd as the kernel has it; its numbers are those of no process here.
+    pub(super) fn ksmd(&self, pid: u32, nice: i64) {
+        write_ksmd(self.root(), pid, nice);
     }
 
     pub(super) fn process(&self, pid: u32, state: char, start: u64) {
@@ -133,7 +167,7 @@ impl Fake {
     }
 }
 
-pub(super) fn setting(knob: Knob, value: u64) -> Setting {
+pub(super) fn setting(knob: Knob, value: i64) -> Setting {
     Setting { knob, value }
 }
 

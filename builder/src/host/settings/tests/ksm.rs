@@ -19,7 +19,7 @@ fn after_guests() -> Fake {
 }
 
 /// The values that `run` has while restoring, seen at each of its effects.
-fn runs(prepare: impl Fn() -> Fake) -> Vec<u64> {
+fn runs(prepare: impl Fn() -> Fake) -> Vec<i64> {
     let mut runs = Vec::new();
     for effects in 0.. {
         let fake = prepare();

@@ -3,10 +3,13 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::super::{Holder, Keeper, Knob, Outcome, Owner, SettingsError, file, guests};
 use super::fake::setting;
+use crate::sample::ksm::ksmd;
+use crate::sample::source::Source;
 
 /// The live settings and this process, with a `/run` of its own. Guests that
 /// happen to be on this host are not there.
@@ -16,7 +19,10 @@ fn live() -> tempfile::TempDir {
         fs::create_dir(root.path().join(folder)).unwrap();
     }
     let this = format!("proc/{}", std::process::id());
-    for place in ["sys", "proc/sys", "proc/self", "proc/meminfo", &this] {
+    let ksmd = ksmd(&mut Source::new(Path::new("/"), &mut Vec::new()));
+    let ksmd = ksmd.map(|ksmd| format!("proc/{}", ksmd.pid));
+    let places = ["sys", "proc/sys", "proc/self", "proc/meminfo", &this];
+    for place in places.into_iter().chain(ksmd.as_deref()) {
         symlink(format!("/{place}"), root.path().join(place)).unwrap();
     }
     root
@@ -35,7 +41,7 @@ fn alone() -> File {
 /// Puts a knob back however the test ends.
 struct Guard {
     knob: Knob,
-    value: u64,
+    value: i64,
 }
 
 impl Guard {
@@ -55,7 +61,7 @@ impl Drop for Guard {
 
 /// Whether these settings can be written here; otherwise the refusal is what is
 /// tested.
-fn writable(owner: &Owner, knob: Knob, value: u64) -> bool {
+fn writable(owner: &Owner, knob: Knob, value: i64) -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
     }
@@ -74,9 +80,9 @@ fn the_kernel_takes_what_is_written_and_has_it_back() {
     let _alone = alone();
     let root = live();
     let owner = Owner::new(root.path());
-    for knob in [Knob::ThreadsMax, Knob::KsmPagesToScan] {
+    for knob in [Knob::ThreadsMax, Knob::KsmPagesToScan, Knob::KsmdNice] {
         let Ok(old) = file::read("/".as_ref(), knob) else {
-            eprintln!("SKIPPED: this kernel has no {knob}");
+            eprintln!("SKIPPED: {knob} is not to be had here");
             continue;
         };
         let now = old + 1;

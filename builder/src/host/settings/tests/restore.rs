@@ -197,7 +197,7 @@ fn what_somebody_else_has_put_back_is_no_news() {
 fn what_cannot_be_put_back_now_is_tried_again() {
     let fake = Fake::new();
     fake.apply(&[setting(Knob::PidMax, 50000)], &Holder::User);
-    let path = fake.path(Knob::PidMax.path());
+    let path = fake.path(Knob::PidMax.file().unwrap());
     fs::remove_file(&path).unwrap();
     let report = fake.restore();
     assert_eq!(report.left[0].why, Reason::Absent);
