@@ -15,9 +15,13 @@ pub(crate) mod counts;
 pub(crate) mod deadline;
 mod event;
 mod heard;
+pub(crate) mod ksmd;
 mod lateness;
+pub(crate) mod merging;
 mod policy;
 mod reason;
+#[cfg(test)]
+mod simulated;
 mod state;
 mod steps;
 #[cfg(test)]

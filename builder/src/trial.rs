@@ -9,7 +9,7 @@ use crate::guest::{Backoff, BurnAt, GIVE_UP, OnTrouble, Policy, Restart, deadlin
 use crate::interrupt::Interrupt;
 use crate::placement::PlacementSpec;
 use crate::store::folder::{Folder, FolderError, TRIAL_PREFIX, sweep};
-use crate::store::spec::FleetSpec;
+use crate::store::spec::{FleetSpec, HostSettings};
 use crate::system::{Doing as _, SystemError};
 use crate::units::{Duty, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
@@ -148,9 +148,11 @@ impl Setup<'_> {
                 rate: None,
                 parallel: Some(guests.count() as usize),
                 guest_memory: 0,
+                merged_memory: None,
             },
             placement: PlacementSpec::default(),
             run_as_base: None,
+            settings: HostSettings::Kept,
             metrics: None,
             keep: None,
             until: None,

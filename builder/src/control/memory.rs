@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::types::{API_VERSION, CgroupMemory, GuestMemory, Memory, MemoryParts};
+use super::types::{API_VERSION, CgroupMemory, GuestMemory, KsmState, Memory, MemoryParts};
 use crate::sample::account::{Charged, Group, Process, available};
 use crate::units::GuestIndex;
 
@@ -19,6 +19,8 @@ pub(crate) struct Processes {
     pub handed: u64,
     /// The fleet's control group, where it has one with a memory controller.
     pub charged: Option<Charged>,
+    /// How far KSM has come, as far as that is known.
+    pub ksm: Option<KsmState>,
 }
 
 impl Processes {
@@ -37,6 +39,7 @@ impl Processes {
         let group = charged.and_then(|charged| Group::of(charged.hierarchy, &charged.folder));
         Ok(Memory {
             host_available: available(),
+            ksm: self.ksm,
             ..compose(&self.fleet, &guests, supervisor, self.handed, group)
         })
     }
@@ -103,6 +106,7 @@ fn compose(
             kernel: group.kernel,
         }),
         host_available: None,
+        ksm: None,
         guests: guests
             .iter()
             .map(|&(id, pid, process)| GuestMemory {

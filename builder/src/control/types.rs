@@ -162,9 +162,24 @@ pub struct Memory {
     pub cgroup: Option<CgroupMemory>,
     /// `MemAvailable` of the host.
     pub host_available: Option<u64>,
+    /// How far KSM has come; null where that is not known, as without a supervisor.
+    #[serde(default)]
+    pub ksm: Option<KsmState>,
     /// The guests that have a process, in order; `imgbuild ps --memory GUESTS` leaves
     /// out the others.
     pub guests: Vec<GuestMemory>,
+}
+
+/// How far KSM has come with the memory of a fleet and of others on its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KsmState {
+    /// It does not run.
+    Stopped,
+    /// It may merge more, so that the fleet is going to take less.
+    Merging,
+    /// Its last three passes over all memory found nothing more to merge.
+    Settled,
 }
 
 /// What a fleet's memory consists of, in bytes.

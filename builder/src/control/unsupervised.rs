@@ -41,6 +41,7 @@ pub(crate) fn memory(found: &Found) -> Result<Memory, UnsupervisedError> {
         supervisor: None,
         handed: 0,
         charged: group.and_then(|group| group.accounted()),
+        ksm: None,
     };
     processes.memory().map_err(UnsupervisedError::Memory)
 }

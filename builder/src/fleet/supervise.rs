@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use self::ksmd::Ksmd;
 use self::log::Log;
 use super::ask::Asks;
 use super::changes::Changes;
@@ -27,6 +28,7 @@ use crate::units::GuestIndex;
 use crate::{host, outlet};
 
 mod end;
+mod ksmd;
 mod log;
 mod outcome;
 mod requests;
@@ -65,6 +67,7 @@ pub(crate) struct Fleet<'a> {
     /// The initial start is done.
     up: bool,
     progress: StartProgress,
+    ksmd: Ksmd,
     reported: (Stage, Option<String>),
     /// There may be more requests than one turn takes.
     has_requests: bool,
@@ -94,6 +97,7 @@ impl<'a> Fleet<'a> {
         let (outbox, inbox) = bridge(supervisor.waker()?);
         let spec = supervisor.site().spec();
         let metrics = spec.metrics;
+        let ksmd = Ksmd::of(spec);
         let folder = supervisor.site().folder();
         let control = folder.control();
         let bound = server::bind(&folder.socket(&control));
@@ -114,6 +118,7 @@ impl<'a> Fleet<'a> {
             changes: Changes::default(),
             up: journal.history().up,
             progress: StartProgress::new(Instant::now()),
+            ksmd,
             journal,
             reported: (Stage::Starting, None),
             has_requests: false,
@@ -210,6 +215,7 @@ impl<'a> Fleet<'a> {
             self.asks.due(),
             self.changes.due(),
             self.renewal,
+            self.ksmd.due(),
             at_once,
         ];
         let notices = self.supervisor.turn(next.into_iter().flatten().min())?;
@@ -224,6 +230,7 @@ impl<'a> Fleet<'a> {
         if self.renewal.is_some_and(|at| at <= Instant::now()) {
             self.renew_sockets();
         }
+        self.ksmd.go_on(&self.supervisor);
         self.asks.go_on(&mut self.supervisor);
         self.changes.go_on(&mut self.supervisor, &mut self.journal);
         Ok(())

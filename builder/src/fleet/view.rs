@@ -8,7 +8,7 @@ use super::site::Site;
 use super::supervisor::{Member, Supervisor};
 use crate::control::bridge::Detail;
 use crate::control::memory::Processes;
-use crate::control::types::{self, API_VERSION, Stage};
+use crate::control::types::{self, API_VERSION, KsmState, Stage};
 use crate::guest::{Guest, Phase};
 use crate::units::Duty;
 
@@ -43,7 +43,7 @@ pub(crate) fn fleet(
 }
 
 /// The processes that it consists of.
-pub(crate) fn processes(supervisor: &Supervisor) -> Processes {
+pub(crate) fn processes(supervisor: &Supervisor, ksm: Option<KsmState>) -> Processes {
     let site = supervisor.site();
     let members = supervisor.members().iter();
     Processes {
@@ -54,6 +54,7 @@ pub(crate) fn processes(supervisor: &Supervisor) -> Processes {
         supervisor: Some(std::process::id()),
         handed: site.handed(),
         charged: site.accounted(),
+        ksm,
     }
 }
 

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::merging::{KsmSeen, Merging, PASSES, Population};
 use crate::host::concern::text::{counted, size};
-use crate::sample::ksm::{self, Ksm};
+use crate::sample::ksm::{self, PAGE};
 use crate::sample::meminfo;
 use crate::sample::source::Source;
 
@@ -28,6 +29,10 @@ pub struct AdmissionSpec {
     pub parallel: Option<usize>,
     /// Host memory that a guest takes before KSM merges it, in bytes.
     pub guest_memory: u64,
+    /// The same once KSM has merged what it can; `None` where KSM merges nothing, or
+    /// it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged_memory: Option<u64>,
 }
 
 #[cfg(test)]
@@ -44,14 +49,20 @@ const PRESSURE_MOST: f64 = 10.0;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same while KSM has not been over all memory since the last start.
 const PATIENCE_MERGING: Duration = Duration::from_secs(60);
-/// Passes of KSM over all memory until what a new guest has in common is
-/// merged: the one under way, and two that find it unchanged.
-const PASSES: u64 = 3;
+/// Most memory that guests may take until KSM has merged it, beside what the fleet
+/// takes merged: a half of that, so that growing a fleet takes half as much again at
+/// most; and what no host minds.
+const BACKLOG_SHARE: u64 = 2;
+const BACKLOG_LEAST: u64 = 256 << 20;
+/// How long the next start waits for KSM, and how much longer for each living guest:
+/// a little more than three passes at ksmd's greatest speed. KSM that takes longer
+/// does not keep up, whatever the reason, and is not waited for before it has caught
+/// up.
+const BACKLOG_PATIENCE: Duration = Duration::from_secs(5);
+const BACKLOG_PATIENCE_A_GUEST: Duration = Duration::from_millis(5);
 /// Memory that must come back for it to be getting better, in bytes: more than
 /// comes and goes by itself.
 const STEP: u64 = 1 << 20;
-/// Size of a page, in bytes.
-const PAGE: u64 = 4096;
 
 /// Decides whether another guest may start.
 #[derive(Debug)]
@@ -65,6 +76,9 @@ pub struct Admission {
     /// The same when the last guest started.
     scans_at_start: u64,
     short: Option<Shortage>,
+    merging: Merging,
+    /// Since when too much is not merged.
+    behind: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -94,18 +108,6 @@ pub struct Seen {
     pub memory_pressure: f64,
     /// KSM, where it runs.
     pub ksm: Option<KsmSeen>,
-}
-
-/// What KSM did (kernel document admin-guide/mm/ksm).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KsmSeen {
-    /// Passes over all memory.
-    pub full_scans: u64,
-    /// Pages that others stand for: memory saved (`pages_sharing`).
-    pub merged: u64,
-    /// Pages that were looked at and not merged (`pages_unshared` and
-    /// `pages_volatile`).
-    pub unmerged: u64,
 }
 
 /// Whether another guest may start.
@@ -157,6 +159,16 @@ pub enum Delay {
         /// Pages that it looked at and has not merged.
         unmerged: u64,
     },
+    /// There is memory, but guests take more of it that KSM is about to merge than they
+    /// are to.
+    Backlog {
+        /// Guests with which KSM is not done.
+        pending: usize,
+        /// What it is about to merge of theirs, in bytes.
+        backlog: u64,
+        /// Most of that, in bytes.
+        most: u64,
+    },
 }
 
 impl fmt::Display for Delay {
@@ -207,6 +219,18 @@ impl fmt::Display for Delay {
                 size(merged.saturating_mul(PAGE)),
                 size(unmerged.saturating_mul(PAGE))
             ),
+            Self::Backlog {
+                pending,
+                backlog,
+                most,
+            } => write!(
+                f,
+                "KSM has yet to merge about {} of {}, and no more are started than it can merge \
+                 {} of",
+                size(backlog),
+                counted(pending as u64, "guest"),
+                size(most)
+            ),
         }
     }
 }
@@ -224,6 +248,8 @@ impl Admission {
             full_scans: 0,
             scans_at_start: 0,
             short: None,
+            merging: Merging::default(),
+            behind: None,
         }
     }
 
@@ -236,8 +262,13 @@ impl Admission {
     /// that are started again too, with the guests started before counted in
     /// `seen`.
     pub fn may_start(&mut self, now: Instant, seen: &Seen) -> Verdict {
+        let population = Population {
+            up: seen.living.saturating_sub(seen.booting),
+            living: seen.living,
+        };
         if let Some(ksm) = seen.ksm {
             self.full_scans = ksm.full_scans;
+            self.merging.see(&ksm, population);
         }
         let wait = |why| Verdict::Wait {
             until: now + LOOK,
@@ -269,6 +300,9 @@ impl Admission {
         if seen.memory_pressure > PRESSURE_MOST {
             return wait(Delay::Pressure(seen.memory_pressure));
         }
+        if let Some(why) = self.falls_behind(now, seen) {
+            return wait(why);
+        }
         match (self.spec.rate, self.next) {
             (Some(rate), Some(until)) if now < until => Verdict::Wait {
                 until,
@@ -288,6 +322,36 @@ impl Admission {
             let interval = Duration::try_from_secs_f64(rate.recip()).unwrap_or_default();
             self.next = from.checked_add(interval);
         }
+    }
+
+    /// Whether the next start is to wait for KSM, and why.
+    fn falls_behind(&mut self, now: Instant, seen: &Seen) -> Option<Delay> {
+        let why = self.backlog(seen);
+        if why.is_none() {
+            self.behind = None;
+            return None;
+        }
+        let since = *self.behind.get_or_insert(now);
+        let living = u32::try_from(seen.living).unwrap_or(u32::MAX);
+        let patience = BACKLOG_PATIENCE + BACKLOG_PATIENCE_A_GUEST.saturating_mul(living);
+        why.filter(|_| now.saturating_duration_since(since) < patience)
+    }
+
+    /// Whether another guest would take too much that is to be merged.
+    fn backlog(&self, seen: &Seen) -> Option<Delay> {
+        let merged = self.spec.merged_memory?;
+        seen.ksm?;
+        let saving = self.spec.guest_memory.saturating_sub(merged);
+        let fleet = merged.saturating_mul(seen.living as u64);
+        let most = (fleet / BACKLOG_SHARE).max(BACKLOG_LEAST);
+        let pending = self.merging.pending(seen.living);
+        let backlog = saving.saturating_mul(pending as u64);
+        let is_more = pending > 0 && backlog.saturating_add(saving) > most;
+        is_more.then_some(Delay::Backlog {
+            pending,
+            backlog,
+            most,
+        })
     }
 
     /// Tells whether memory that is short may yet come; so much is `available`.
@@ -335,7 +399,7 @@ impl Admission {
 /// not tell for one that does not run.
 pub(crate) fn look(root: &Path, allowed: Option<u64>, booting: usize, living: usize) -> Seen {
     let mut unseen = Vec::new();
-    let ksm = ksm::read(root, &mut unseen).filter(Ksm::runs);
+    let ksm = ksm::read(root, &mut unseen);
     let mut source = Source::new(root, &mut unseen);
     Seen {
         booting,
@@ -343,12 +407,6 @@ pub(crate) fn look(root: &Path, allowed: Option<u64>, booting: usize, living: us
         available: meminfo::available(&mut source).unwrap_or(u64::MAX),
         room: allowed.unwrap_or(u64::MAX),
         memory_pressure: meminfo::pressure(&mut source).unwrap_or(0.0),
-        ksm: ksm.and_then(|ksm| {
-            Some(KsmSeen {
-                full_scans: ksm.full_scans?,
-                merged: ksm.pages_sharing?,
-                unmerged: ksm.pages_unshared?.saturating_add(ksm.pages_volatile?),
-            })
-        }),
+        ksm: ksm.as_ref().and_then(KsmSeen::of),
     }
 }

@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+mod drive;
 mod error;
 mod file;
 mod guests;

@@ -9,20 +9,12 @@ use crate::guest::{BurnAt, Restart};
 use crate::net::tap::{self, Subnet};
 use crate::placement::PlacementSpec;
 use crate::store::claims::Others;
+use crate::store::spec::HostSettings;
 use crate::store::users::Users;
 use crate::trial::readiness::Canaries;
 use crate::units::GuestRange;
 use crate::vmm::qemu::Program;
 use crate::vmm::{Choice, Lifetime, Net, Outbound, StartMethod};
-
-/// What a launch does with host settings that guests would want otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HostSettings {
-    /// They stay as they are.
-    Kept,
-    /// They are changed for as long as the fleet lives.
-    Fixed,
-}
 
 /// What a launch does on a host that is not ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,8 +22,8 @@ use crate::system::Doing as _;
 use crate::template::Fingerprint;
 use crate::trial::readiness::Report;
 use crate::units::Instance;
-use crate::vmm::Net;
 use crate::vmm::qemu::{Emulator, Program};
+use crate::vmm::{Net, Sharing};
 use crate::{host, random};
 
 /// What was chosen for a fleet: its QEMU, and what no other fleet may have.
@@ -101,9 +101,14 @@ pub(super) fn spec(
             rate: options.rate,
             parallel: options.parallel,
             guest_memory: cost.memory,
+            merged_memory: match options.machine.sharing {
+                Sharing::None => None,
+                Sharing::Guest | Sharing::All => cost.memory_merged,
+            },
         },
         placement: options.placement.clone(),
         run_as_base: chosen.users.map(|users| users.first),
+        settings: options.settings,
         metrics: options.metrics,
         keep: options.keep,
         until: None,

@@ -1,7 +1,7 @@
 //! Checks the host, and changes its settings if the user asked for that.
 
 use super::error::LaunchError;
-use super::options::{HostSettings, LaunchOptions};
+use super::options::LaunchOptions;
 use crate::artifact::opened::Artifacts;
 use crate::directories::Directories;
 use crate::host::kvm::Prober;
@@ -9,6 +9,7 @@ use crate::host::snapshot::{KvmProbe, Places};
 use crate::host::want::GuestUsers;
 use crate::interrupt::Interrupt;
 use crate::net::tap::Subnet;
+use crate::store::spec::HostSettings;
 use crate::store::users::Users;
 use crate::trial::fix::Lease;
 use crate::trial::readiness::{self, Canaries, Question, Report};

@@ -1,6 +1,6 @@
 //! What a fleet costs its host in memory, for people.
 
-use crate::control::types::{GuestMemory, Memory};
+use crate::control::types::{GuestMemory, KsmState, Memory};
 use crate::units::counted;
 
 /// The figure, its parts, and a line for each guest.
@@ -41,12 +41,22 @@ pub(crate) fn memory(memory: &Memory) -> String {
     if let Some(available) = memory.host_available {
         lines.push(format!("the host has {} available", mebibytes(available)));
     }
+    lines.push(progress(memory.ksm).to_owned());
     lines.push(String::new());
     lines.push(guest_row(
         ["GUEST", "PID", "ANONYMOUS", "MERGED", "ZERO", "SWAP"].map(str::to_owned),
     ));
     lines.extend(memory.guests.iter().map(|guest| guest_row(cells(guest))));
     lines.join("\n")
+}
+
+fn progress(ksm: Option<KsmState>) -> &'static str {
+    match ksm {
+        None => "it is not known whether KSM has settled: nobody watches it",
+        Some(KsmState::Stopped) => "KSM does not run",
+        Some(KsmState::Merging) => "KSM has not settled: it may merge more",
+        Some(KsmState::Settled) => "KSM has settled",
+    }
 }
 
 fn row([name, each, all]: [&str; 3]) -> String {
@@ -106,6 +116,7 @@ mod tests {
                 kernel: Some(1),
             }),
             host_available: Some(1 << 30),
+            ksm: Some(KsmState::Settled),
             guests: [0, 1]
                 .map(|number| GuestMemory {
                     id: crate::units::GuestIndex::new(number).unwrap(),
@@ -129,6 +140,7 @@ mod tests {
              \n\
              its cgroup is charged with 5.00 MiB, 1.00 MiB of it page cache\n\
              the host has 1024.00 MiB available\n\
+             KSM has settled\n\
              \n\
              GUEST      PID    ANONYMOUS       MERGED         ZERO         SWAP\n\
              g00000 4194304    10.00 MiB     9.00 MiB     0.00 MiB     0.00 MiB\n\

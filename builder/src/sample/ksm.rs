@@ -12,6 +12,13 @@ use super::unseen::Unseen;
 /// Its folder below a root (kernel document admin-guide/mm/ksm).
 const FOLDER: &str = "sys/kernel/mm/ksm";
 
+/// The size of a page of x86-64, in bytes.
+pub(crate) const PAGE: u64 = 4096;
+/// Pages a second that the one thread of ksmd gets through at most.
+pub(crate) const KSMD_MAX: u64 = 1_500_000;
+/// Pages that a guest touches before any are merged: about 8 MiB.
+pub(crate) const PAGES_A_GUEST: u64 = 2_000;
+
 /// Kernel samepage merging (kernel document admin-guide/mm/ksm).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ksm {

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Sha256;
 use crate::guest::admission::AdmissionSpec;
 use crate::guest::{BurnAt, Restart};
@@ -21,6 +23,23 @@ use crate::vmm::{Machine, Net, Outbound, SSH_PORT};
 pub(super) mod file;
 
 pub use file::SPEC_VERSION;
+
+/// What a launch does with host settings that guests would want otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostSettings {
+    /// They stay as they are.
+    #[default]
+    Kept,
+    /// They are changed for as long as the fleet lives.
+    Fixed,
+}
+
+impl HostSettings {
+    fn are_kept(&self) -> bool {
+        *self == Self::Kept
+    }
+}
 
 /// A fleet.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +95,8 @@ pub struct FleetSpec {
     /// Guest N runs under the user id of this plus N; under the supervisor's
     /// own without.
     pub run_as_base: Option<u32>,
+    /// What its launch does with host settings.
+    pub settings: HostSettings,
     /// Where Prometheus may ask.
     pub metrics: Option<SocketAddr>,
     /// How long the fleet is kept after its initial start; until its stop

@@ -1,6 +1,6 @@
 //! Changes host settings as a report's fixes say, and restores them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -13,6 +13,8 @@ use crate::host::settings::{
     load_module,
 };
 use crate::interrupt::Interrupt;
+use crate::sample::ksm;
+use crate::sample::source::Source;
 use crate::text::printable;
 use crate::vmm::Accel;
 
@@ -69,16 +71,11 @@ impl Drop for Lease {
         match owner().release(&self.holder) {
             Ok(report) => {
                 log_restored(&report);
-                let by_guests = |held: &&Held| {
-                    held.by
-                        .iter()
-                        .any(|keeper| matches!(keeper, Keeper::Guests(_)))
-                };
-                if let Some(held) = report.held.iter().find(by_guests) {
+                if let Some(keepers) = keepers(&report, &self.holder) {
                     tracing::info!(
-                        "did not restore host settings, because {} may need them; `imgbuild \
-                         check --restore` restores them once those have ended",
-                        names(held)
+                        "did not restore host settings, because {keepers} may need them; they \
+                         are restored at the end of root's last fleet, or by `imgbuild check \
+                         --restore` once nobody does"
                     );
                 }
             }
@@ -100,6 +97,12 @@ pub(crate) fn apply(
             Ok(()) => tracing::info!("loaded the module {module}; no restore unloads it"),
             Err(error) => tracing::warn!("{error}"),
         }
+    }
+    if is_ksmd_hidden() {
+        tracing::info!(
+            "ksmd is not among the processes that are seen here, so its priority stays as it \
+             is; in a container, renice it on the host"
+        );
     }
     let applied = owner().apply(&settings(report), holder)?;
     for Applied {
@@ -145,6 +148,29 @@ pub(crate) fn script(report: &Report) -> String {
         }
     }
     script
+}
+
+/// Who else keeps settings from being restored at the end of what `holder` is; not the
+/// supervisor that goes on with the same fleet.
+fn keepers(report: &settings::Report, holder: &Holder) -> Option<String> {
+    let goes_on = |keeper: &Keeper| {
+        let names = (keeper.fleet(), holder.fleet());
+        matches!(names, (Some(other), Some(own)) if other == own)
+    };
+    let all = report.held.iter().flat_map(|held| &held.by);
+    let others: BTreeSet<_> = all
+        .filter(|keeper| !goes_on(keeper))
+        .map(ToString::to_string)
+        .collect();
+    let others: Vec<_> = others.into_iter().collect();
+    (!others.is_empty()).then(|| others.join(", "))
+}
+
+/// Whether there is KSM, and its thread is in another PID namespace.
+fn is_ksmd_hidden() -> bool {
+    let (root, mut unseen) = (Path::new("/"), Vec::new());
+    let is_there = ksm::read(root, &mut unseen).is_some();
+    is_there && ksm::ksmd(&mut Source::new(root, &mut unseen)).is_none()
 }
 
 fn names(held: &Held) -> String {

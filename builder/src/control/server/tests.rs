@@ -113,6 +113,7 @@ fn serve_request(
             supervisor: None,
             handed: 0,
             charged: None,
+            ksm: None,
         })),
         Request::Guest {
             guest: which,

@@ -26,7 +26,8 @@ impl Fleet<'_> {
                 let _ = reply.send(view::fleet(supervisor, stage, held_back, detail));
             }
             Request::Processes { reply } => {
-                let _ = reply.send(view::processes(supervisor));
+                self.ksmd.look(supervisor);
+                let _ = reply.send(view::processes(supervisor, self.ksmd.state()));
             }
             Request::Guest { guest, reply } => {
                 let member = supervisor.members().get(guest);

@@ -218,6 +218,7 @@ mod tests {
             rate: None,
             parallel: Some(1),
             guest_memory: 1 << 20,
+            merged_memory: None,
         };
         Starts::new(Admission::new(&spec, 1))
     }

@@ -1,3 +1,5 @@
+mod backlog;
+
 use std::fs;
 
 use super::*;
@@ -11,6 +13,7 @@ const SPEC: AdmissionSpec = AdmissionSpec {
     rate: None,
     parallel: None,
     guest_memory: GUEST,
+    merged_memory: None,
 };
 
 /// A host with memory to spare.
@@ -33,8 +36,10 @@ const SHORT: Seen = Seen {
 fn ksm(full_scans: u64, merged: u64) -> KsmSeen {
     KsmSeen {
         full_scans,
+        shared: 10,
         merged,
         unmerged: 1000,
+        left_out: 0,
     }
 }
 
@@ -55,6 +60,7 @@ fn word(verdict: Verdict) -> &'static str {
             Delay::Memory { .. } => "memory",
             Delay::Group { .. } => "group",
             Delay::Merging { .. } => "merging",
+            Delay::Backlog { .. } => "backlog",
         },
     }
 }
@@ -338,9 +344,10 @@ fn look_at(files: &[(&str, &[u8])]) -> Seen {
 
 /// KSM's files, with `run` set so.
 fn ksm_files(run: &'static [u8]) -> Vec<(String, &'static [u8])> {
-    let files: [(&str, &[u8]); 5] = [
+    let files: [(&str, &[u8]); 6] = [
         ("run", run),
         ("full_scans", b"12\n"),
+        ("pages_shared", b"70\n"),
         ("pages_sharing", b"3400\n"),
         ("pages_unshared", b"50\n"),
         ("pages_volatile", b"6\n"),
@@ -377,8 +384,10 @@ fn a_host_is_looked_at() {
         memory_pressure: 1.25,
         ksm: Some(KsmSeen {
             full_scans: 12,
+            shared: 70,
             merged: 3400,
             unmerged: 56,
+            left_out: 0,
         }),
         ..NOTHING
     };
@@ -412,7 +421,7 @@ fn what_cannot_be_read_holds_nobody_back() {
             String::from_utf8_lossy(bytes).get(..20)
         );
     }
-    for broken in 0..5 {
+    for broken in 0..6 {
         let ksm = ksm_files(b"1\n");
         let mut files: Vec<_> = ksm.iter().map(|(path, bytes)| (&**path, *bytes)).collect();
         files[broken].1 = b"many";

@@ -6,6 +6,7 @@ use crate::host::finding::{Check, Finding, Fix, Needs, Severity};
 use crate::host::settings::{Knob, Setting};
 use crate::host::snapshot::{Host, Ksm, MemoryMerge};
 use crate::host::want::{Basis, Want};
+use crate::sample::ksm::{KSMD_MAX, PAGES_A_GUEST};
 use crate::vmm::Sharing;
 
 const DOCUMENT: &str = "https://docs.kernel.org/admin-guide/mm/ksm.html";
@@ -50,16 +51,12 @@ const ALLOCATOR: Check = Check {
     document: "https://jemalloc.net/jemalloc.3.html#tuning",
 };
 
-/// Pages that a guest touches before any are merged: about 8 MiB.
-const PAGES_A_GUEST: u64 = 2_000;
 /// Seconds that a pass over all guests may take; a page is merged in the
 /// second pass that finds it unchanged.
 const PASS: u64 = 10;
 /// Seconds of a pass above which guests that are started back to back are not
 /// merged before memory ends.
 const LATE_PASS: u64 = 60;
-/// Pages a second that the one thread of ksmd gets through at most.
-const KSMD_MAX: u64 = 1_500_000;
 /// Pages a turn, and milliseconds between turns, that keep ksmd busy.
 const PAGES_TO_SCAN: u64 = 20_000;
 const SLEEP_MILLISECS: u64 = 10;

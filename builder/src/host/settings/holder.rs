@@ -36,6 +36,14 @@ impl Holder {
         })
     }
 
+    /// The name of the fleet that it is.
+    pub(crate) fn fleet(&self) -> Option<&str> {
+        match self {
+            Self::User => None,
+            Self::Fleet { name, .. } => Some(name),
+        }
+    }
+
     /// Whether it is still there. One of whom that is not known is, since its
     /// settings must not be taken from it.
     pub(crate) fn lives(&self, root: &Path) -> bool {

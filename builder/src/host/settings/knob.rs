@@ -89,6 +89,12 @@ impl Knob {
         }
     }
 
+    /// Whether it is a part of ksmd's rate, which fleets set as they need it: whoever
+    /// holds it needs that it is set, and not one value.
+    pub(crate) fn is_rate(self) -> bool {
+        matches!(self, Self::KsmPagesToScan | Self::KsmSleepMillisecs)
+    }
+
     /// The values it can have: what Linux's sysctls, mm/ksm.c and
     /// virt/kvm/kvm_main.c take.
     pub(crate) fn range(self) -> RangeInclusive<i64> {

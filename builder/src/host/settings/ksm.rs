@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use super::{Reason, file};
+use crate::sample::ksm::PAGE;
 use crate::sample::source::Source;
 use crate::sample::{self, meminfo, processes};
 
-/// The size of a page of x86-64, in bytes.
-const PAGE: u64 = 4096;
 /// How often ksmd's progress is looked at.
 const INTERVAL: Duration = Duration::from_millis(50);
 /// The first PID namespace, from which every process can be seen

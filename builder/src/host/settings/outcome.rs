@@ -104,6 +104,16 @@ pub(crate) enum Keeper {
     Holder(Holder),
 }
 
+impl Keeper {
+    /// The name of the fleet that it is, as far as it is known.
+    pub(crate) fn fleet(&self) -> Option<&str> {
+        match self {
+            Self::Guests(_) => None,
+            Self::Holder(holder) => holder.fleet(),
+        }
+    }
+}
+
 impl fmt::Display for Keeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

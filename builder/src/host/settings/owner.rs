@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// so any number of processes may have an owner each.
 #[derive(Debug)]
 pub(crate) struct Owner {
-    root: PathBuf,
+    pub(super) root: PathBuf,
     pub(crate) patience: Duration,
 }
 
@@ -67,11 +67,21 @@ impl Owner {
             return Ok(settings.iter().map(as_it_is).collect());
         };
         store.record.drop_holders(&self.root, |_| false);
+        self.carry_out(&mut store, settings, holder)
+    }
+
+    /// Writes settings, and records what they were before.
+    pub(super) fn carry_out(
+        &self,
+        store: &mut Store,
+        settings: Vec<Setting>,
+        holder: &Holder,
+    ) -> Result<Vec<Applied>, SettingsError> {
         let mut plans = Vec::with_capacity(settings.len());
         for setting in settings {
             let change = store.record.change(setting.knob);
             let plan = self.plan(setting, change, holder);
-            claim(&mut store, setting, &plan, holder);
+            claim(store, setting, &plan, holder);
             plans.push((setting, plan));
         }
         store.save()?;
@@ -82,7 +92,7 @@ impl Owner {
                     let old = store.record.change(setting.knob).map_or(now, Change::back);
                     Outcome::Held { old, now }
                 }
-                Plan::Write { found } => self.write(&mut store, setting, found),
+                Plan::Write { found } => self.write(store, setting, found),
             };
             applied(setting, outcome)
         });
@@ -176,7 +186,10 @@ impl Owner {
             return refused(Reason::Irreversible { found });
         }
         let others = ours.into_iter().flat_map(|change| &change.holders);
-        let by: Vec<_> = others.filter(|other| *other != holder).cloned().collect();
+        let by: Vec<_> = others
+            .filter(|other| *other != holder && (!knob.is_rate() || **other == Holder::User))
+            .cloned()
+            .collect();
         if !knob.is_limit() && !by.is_empty() {
             return refused(Reason::Held { by, value: found });
         }

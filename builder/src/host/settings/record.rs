@@ -22,6 +22,9 @@ pub(crate) struct Record {
     schema: u32,
     /// The boot; at the next one the kernel's defaults are back.
     pub boot_id: BootId,
+    /// The fleet that sets ksmd's rate: one at a time does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Holder>,
     /// In the order in which they were first written.
     pub changes: Vec<Change>,
 }
@@ -86,6 +89,7 @@ impl Record {
         Self {
             schema: SCHEMA,
             boot_id,
+            driver: None,
             changes: Vec::new(),
         }
     }
@@ -100,6 +104,9 @@ impl Record {
             return Err(format!(
                 "has form {schema}, and this imgbuild knows form {SCHEMA}"
             ));
+        }
+        if let Some(Holder::User) = record.driver {
+            return Err("has nobody's process set ksmd's rate".to_owned());
         }
         for (place, change) in record.changes.iter().enumerate() {
             credible(change)?;
@@ -143,11 +150,11 @@ impl Record {
 
     /// Drops the holders that are no more, and those of whom `lets_go` is true.
     pub(super) fn drop_holders(&mut self, root: &Path, lets_go: impl Fn(&Holder) -> bool) {
+        let stays = |holder: &Holder| !lets_go(holder) && holder.lives(root);
         for change in &mut self.changes {
-            change
-                .holders
-                .retain(|holder| !lets_go(holder) && holder.lives(root));
+            change.holders.retain(stays);
         }
+        self.driver.take_if(|driver| !stays(driver));
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod death;
+mod drive;
 pub(crate) mod fake;
 pub(crate) mod fuse;
 mod guests;

@@ -13,6 +13,7 @@ use crate::host_id::{HostId, boot};
 use crate::placement::{Pin, PlacementSpec};
 use crate::recipe::SshServer;
 use crate::store::orphans::tests::Waiting;
+use crate::store::spec::HostSettings;
 use crate::store::spec::file::SpecFile;
 use crate::units::{Duty, GuestRange, Instance};
 use crate::vmm::qemu::Emulator;
@@ -76,12 +77,14 @@ pub(crate) fn spec(name: &str, ports: usize) -> FleetSpec {
             rate: Some(0.1),
             parallel: None,
             guest_memory: 1 << 24,
+            merged_memory: None,
         },
         placement: PlacementSpec {
             pin: Some(Pin::List(vec![0, 1])),
             ..PlacementSpec::default()
         },
         run_as_base: None,
+        settings: HostSettings::Kept,
         metrics: None,
         keep: None,
         until: None,

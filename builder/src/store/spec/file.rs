@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::FleetSpec;
+use super::{FleetSpec, HostSettings};
 use crate::any_path;
 use crate::digest::Sha256;
 use crate::guest::admission::AdmissionSpec;
@@ -63,6 +63,8 @@ pub(in crate::store) struct SpecFile {
     admission: AdmissionSpec,
     placement: PlacementSpec,
     run_as_base: Option<u32>,
+    #[serde(default, skip_serializing_if = "HostSettings::are_kept")]
+    settings: HostSettings,
     metrics: Option<SocketAddr>,
     keep: Option<Duration>,
     until: Option<u64>,
@@ -105,6 +107,7 @@ impl From<FleetSpec> for SpecFile {
             admission: spec.admission,
             placement: spec.placement,
             run_as_base: spec.run_as_base,
+            settings: spec.settings,
             metrics: spec.metrics,
             keep: spec.keep,
             until: spec.until,
@@ -149,6 +152,7 @@ impl TryFrom<SpecFile> for FleetSpec {
             admission: file.admission,
             placement: file.placement,
             run_as_base: file.run_as_base,
+            settings: file.settings,
             metrics: file.metrics,
             keep: file.keep,
             until: file.until,
@@ -173,6 +177,7 @@ mod tests {
             outbound: Outbound::Open,
             run_as_base: Some(70_000),
             ssh_server: SshServer::Image,
+            settings: HostSettings::Fixed,
             unfinished: true,
             ..spec("web", 2)
         };
@@ -185,6 +190,7 @@ mod tests {
             ("memory", json!("64M")),
             ("outbound", json!(true)),
             ("ssh_server", json!("image")),
+            ("settings", json!("fixed")),
             ("ports", json!([40_000, 40_000])),
             ("unfinished", json!(true)),
         ] {

@@ -79,21 +79,21 @@ fn a_second_holder_keeps_the_first_old_value() {
 fn what_another_fleet_holds_is_not_changed_under_it() {
     let fake = Fake::new();
     let (web, db) = (fake.fleet("web", 10), fake.fleet("db", 11));
-    outcome(&fake, Knob::KsmPagesToScan, 20000, &web);
-    let refused = outcome(&fake, Knob::KsmPagesToScan, 500, &db);
+    outcome(&fake, Knob::KvmHaltPollNs, 20000, &web);
+    let refused = outcome(&fake, Knob::KvmHaltPollNs, 500, &db);
     let Outcome::Refused { why } = refused else {
         panic!("{refused:?}")
     };
     assert!(why.to_string().contains("fleet web"), "{why}");
-    assert_eq!(fake.get(Knob::KsmPagesToScan), 20000);
+    assert_eq!(fake.get(Knob::KvmHaltPollNs), 20000);
     // Its own it may change, and a dead one's.
-    outcome(&fake, Knob::KsmPagesToScan, 10000, &web);
-    assert_eq!(fake.get(Knob::KsmPagesToScan), 10000);
+    outcome(&fake, Knob::KvmHaltPollNs, 10000, &web);
+    assert_eq!(fake.get(Knob::KvmHaltPollNs), 10000);
     fake.process_ends(10);
-    outcome(&fake, Knob::KsmPagesToScan, 500, &db);
-    assert_eq!(fake.get(Knob::KsmPagesToScan), 500);
+    outcome(&fake, Knob::KvmHaltPollNs, 500, &db);
+    assert_eq!(fake.get(Knob::KvmHaltPollNs), 500);
     let report = fake.release(&db);
-    assert_eq!(report.restored[0].to, 100);
+    assert_eq!(report.restored[0].to, 200_000);
 }
 
 #[test]
