@@ -251,11 +251,10 @@ fn a_clone_has_the_hosts_time_however_old_its_template_is() {
         assert!(apart.abs() <= 1.0, "{apart} s");
     }
     // What a guest counts begins with the clone: its template took longer.
-    let log = run(&mut fleet.imgbuild(["logs", "g00000"])).succeeds().stdout;
-    let ready = log
-        .lines()
-        .find(|line| line.contains("\"ready\""))
-        .unwrap();
+    let log = run(&mut fleet.imgbuild(["logs", "g00000"]))
+        .succeeds()
+        .stdout;
+    let ready = log.lines().find(|line| line.contains("\"ready\"")).unwrap();
     assert!(ready.contains("\"seq\":0,"), "{ready}");
     fleet.end();
 }

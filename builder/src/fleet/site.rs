@@ -1,6 +1,5 @@
 //! What the guests of a fleet run with: artifacts, files of their own, CPUs.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -32,18 +31,19 @@ use crate::store::orphans::Living;
 use crate::store::spec::FleetSpec;
 use crate::store::{identity, ssh_config};
 use crate::system::{Doing as _, SystemError};
-use crate::template::Template;
 use crate::units::{GuestIndex, GuestRange, Instance};
 use crate::vmm::qemu::{EmulatorError, Standing, Watch};
 use crate::vmm::running::Running;
-use crate::vmm::{Accel, GuestSpec, Lifetime, Net, Part, StartMethod, kvm_for_users};
+use crate::vmm::{Accel, GuestSpec, Lifetime, Net, Part, kvm_for_users};
 
 mod artifact;
 mod error;
 mod socket;
+mod source;
 mod start;
 
 pub use error::{SiteError, SpawnError};
+pub(crate) use source::Source;
 
 /// What the guests of a fleet run from and within.
 #[derive(Debug)]
@@ -59,18 +59,6 @@ pub struct Site {
     placement: Option<Placement>,
     lifetime: Lifetime,
     source: Source,
-}
-
-/// What guests begin with.
-#[derive(Debug, Default)]
-pub(crate) enum Source {
-    /// The kernel, which boots.
-    #[default]
-    Kernel,
-    /// The same, in this memory: the guest is to become a template.
-    Kept(File),
-    /// A template.
-    Template(Template),
 }
 
 impl Site {
@@ -121,19 +109,6 @@ impl Site {
         &mut self.spec
     }
 
-    /// Has guests begin with this from now on.
-    pub(crate) fn begin_with(&mut self, source: Source) {
-        self.source = source;
-    }
-
-    /// How a guest comes up.
-    pub(crate) fn start_method(&self) -> StartMethod {
-        match self.source {
-            Source::Kernel | Source::Kept(_) => StartMethod::Boot,
-            Source::Template(_) => StartMethod::Clone,
-        }
-    }
-
     /// Makes the folder of sockets again, elsewhere if need be, which the spec then
     /// says.
     pub fn renew_runtime(&mut self) -> Result<(), SiteError> {
@@ -171,11 +146,7 @@ impl Site {
     /// template.
     pub(crate) fn handed(&self) -> u64 {
         let copies = [&self.kernel, &self.initramfs].map(Artifact::in_memory);
-        let template = match &self.source {
-            Source::Template(template) => template.in_memory(),
-            Source::Kernel | Source::Kept(_) => 0,
-        };
-        copies.iter().sum::<u64>() + template
+        copies.iter().sum::<u64>() + self.source.in_memory()
     }
 
     /// The control group that guests' memory is charged to, where it is theirs alone.

@@ -6,9 +6,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use super::Site;
 use super::artifact::named;
 use super::error::SpawnError;
-use super::{Site, Source};
 use crate::disk::overlay::write_overlays;
 use crate::fleet::site::socket::listener;
 use crate::interrupt::Interrupt;
@@ -17,7 +17,7 @@ use crate::placement::Prepared;
 use crate::store::identity;
 use crate::units::{GuestIndex, GuestRange};
 use crate::vmm::running::Running;
-use crate::vmm::{Confinement, Disk, Files, Net, Ram, hand_over, qemu};
+use crate::vmm::{Confinement, Disk, Files, Net, hand_over, qemu};
 
 impl Site {
     /// Opens what a guest is handed. Its console listens from here on.
@@ -60,7 +60,7 @@ impl Site {
         Ok(Files {
             kernel: self.kernel.shared()?,
             initramfs: self.initramfs.shared()?,
-            ram: self.ram()?,
+            ram: self.source.ram()?,
             disk: Some(Disk {
                 overlay: open(&overlay, OpenOptions::new().read(true).write(true))?,
                 base: self.base.again()?,
@@ -78,15 +78,6 @@ impl Site {
                 (Net::User | Net::None, _) => None,
             },
         })
-    }
-
-    /// What a guest's RAM is.
-    fn ram(&self) -> io::Result<Ram> {
-        match &self.source {
-            Source::Kernel => Ok(Ram::Own),
-            Source::Kept(memory) => memory.try_clone().map(Ram::Kept),
-            Source::Template(template) => template.ram(),
-        }
     }
 
     pub(crate) fn spawn(&self, guest: GuestIndex) -> Result<Running, SpawnError> {
