@@ -2,7 +2,7 @@
 
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use tty_init::identity::Identity;
 use tty_init::protocol::DeviceState;
 
@@ -23,7 +23,14 @@ impl Interfaces {
     /// Brings up `lo`.
     pub(crate) fn open(console: &mut Console) -> Self {
         let this = Self {
-            socket: socket(AddressFamily::INET, SocketType::DGRAM, None).ok(),
+            // The image's programs inherit what is not closed for them.
+            socket: socket_with(
+                AddressFamily::INET,
+                SocketType::DGRAM,
+                SocketFlags::CLOEXEC,
+                None,
+            )
+            .ok(),
         };
         this.bring_up(LO, "lo: SIOCSIFFLAGS", console);
         this
