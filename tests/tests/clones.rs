@@ -133,8 +133,9 @@ fn clones_are_themselves_and_come_back_as_clones() {
     // A third killed, and the supervisor: the next one has the template from a clone
     // that lives.
     let killed: Vec<_> = (0..all).filter(|index| index % 3 == 1).collect();
-    fleet.ssh("g00004", ["write /disk/kept by its former life"]);
-    fleet.ssh("g00004", ["sync"]);
+    let written = fleet.ssh("g00004", ["write /disk/kept by its former life"]);
+    written.succeeds();
+    fleet.ssh("g00004", ["sync"]).succeeds();
     fs::remove_dir_all(templates(&env)).unwrap();
     fleet.kill_guests(&killed);
     fleet.kill_supervisor();

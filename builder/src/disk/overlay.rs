@@ -73,7 +73,7 @@ pub struct Overlay {
 impl Overlay {
     /// An overlay of `virtual_size` over `backing`, which must be as large.
     pub fn new(backing: &Backing, virtual_size: ByteSize) -> Result<Self, Qcow2Error> {
-        let geometry = Geometry::of(virtual_size)?;
+        let geometry = Geometry::of_overlay(virtual_size)?;
         Ok(Self {
             image: overlay_image(geometry, backing),
         })
@@ -306,9 +306,9 @@ mod tests {
             );
         };
         let error = write(Path::new(&dir), 10, "1G").unwrap_err().to_string();
-        // Five overlays of 12 KiB fit, a sixth does not.
-        assert!(error.contains("/00005.qcow2: No space left"), "{error}");
-        assert!(error.contains("5 of 10 had been written"), "{error}");
+        // Eight overlays of 8 KiB fit, a ninth does not.
+        assert!(error.contains("/00008.qcow2: No space left"), "{error}");
+        assert!(error.contains("8 of 10 had been written"), "{error}");
         assert_eq!(fs::read_dir(dir).unwrap().count(), 0);
     }
 
