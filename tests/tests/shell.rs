@@ -188,6 +188,8 @@ fn serves_a_shell(fleet: &Fleet<'_>) {
     );
     fleet.says("sleep 300 >/dev/null 2>&1 </dev/null & echo on", "on\n", 0);
     fleet.says("pwd; id -u; echo $HOME", "/root\n0\n/root\n", 0);
+    // None of init's files, and the folder that ls reads.
+    fleet.says("ls /proc/self/fd", "0\n1\n2\n3\n", 0);
 
     // Input: read to its end, in part, not at all, and by a wait for it.
     fleet.answers("tr a-z A-Z | cat", b"hello\n", "HELLO\n", 0);
