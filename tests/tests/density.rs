@@ -70,6 +70,8 @@ fn what_a_fleet_costs_is_what_its_cgroup_says() {
     let parts = parts.map(|part| figure(&shown, &format!("/parts/{part}")));
     let sum: f64 = parts.iter().sum();
     assert_eq!(figure(&shown, "/bytes").to_bits(), sum.to_bits(), "{shown}");
+    // Whether KSM runs is for other tests to say; somebody watches it.
+    assert!(shown["ksm"].is_string(), "{shown}");
     let seen = figure(&shown, "/page_tables") + figure(&shown, "/kernel_stacks");
     assert!(figure(&shown, "/parts/kernel") >= seen, "{shown}");
 
@@ -115,6 +117,7 @@ fn what_a_fleet_costs_is_what_its_cgroup_says() {
     let orphaned = run(&mut fleet.imgbuild(["ps", "--memory", "--json"])).succeeds();
     let orphaned: Value = serde_json::from_str(&orphaned.stdout).unwrap();
     assert_eq!(orphaned["supervisor"], 0);
+    assert!(orphaned["ksm"].is_null(), "{orphaned}");
     assert_eq!(orphaned["guests"].as_array().unwrap().len(), 6);
     fleet.resume().succeeds();
     fleet.end();

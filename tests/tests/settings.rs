@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::process::Command;
 
+use imgbuild::guest::Phase;
+use imgbuild_tests::fleet::Fleet;
 use imgbuild_tests::{TestEnv, binary, finish, run, start, wait_until};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpriority_process, kill_process, setpriority_process};
 use serde_json::Value;
 
 const KSM: &str = "/sys/kernel/mm/ksm";
@@ -22,6 +24,11 @@ const KNOBS: [&str; 6] = [
     "use_zero_pages",
 ];
 
+/// ksmd's rate, which a fleet sets as it needs it.
+const RATE: [&str; 2] = ["pages_to_scan", "sleep_millisecs"];
+/// The nice value of ksmd, among the knobs.
+const NICE: &str = "nice";
+
 type Values = BTreeMap<&'static str, String>;
 
 /// The host's settings as they were, put back by hand when a test fails.
@@ -31,10 +38,28 @@ struct Before {
 }
 
 fn now() -> Values {
-    KNOBS
-        .into_iter()
-        .filter_map(|knob| Some((knob, fs::read_to_string(format!("{KSM}/{knob}")).ok()?)))
-        .collect()
+    let knobs = KNOBS.into_iter();
+    let knobs =
+        knobs.filter_map(|knob| Some((knob, fs::read_to_string(format!("{KSM}/{knob}")).ok()?)));
+    let nice = ksmd().map(|pid| {
+        let priority = getpriority_process(Some(pid)).unwrap();
+        (NICE, priority.to_string())
+    });
+    knobs.chain(nice).collect()
+}
+
+/// The kernel's thread that merges pages; none is seen in most containers.
+fn ksmd() -> Option<Pid> {
+    let mut pgrep = Command::new("pgrep");
+    let found = pgrep.args(["-P", "2", "-x", "ksmd"]).output().unwrap();
+    let pid = String::from_utf8(found.stdout).unwrap();
+    Pid::from_raw(pid.trim().parse().ok()?)
+}
+
+/// The same without ksmd's rate.
+fn but_for_the_rate(mut values: Values) -> Values {
+    values.retain(|knob, _| !RATE.contains(knob));
+    values
 }
 
 /// The right to change this host's settings, for one test at a time: the unit
@@ -93,8 +118,12 @@ impl Drop for Before {
         if std::thread::panicking() {
             // The guests of the test that failed are gone by now.
             let _ = Command::new(binary()).args(["check", "--restore"]).status();
-            for (knob, value) in &self.values {
-                let _ = fs::write(format!("{KSM}/{knob}"), value);
+            for (&knob, value) in &self.values {
+                if knob == NICE {
+                    let _ = setpriority_process(ksmd(), value.parse().unwrap());
+                } else {
+                    let _ = fs::write(format!("{KSM}/{knob}"), value);
+                }
             }
             let _ = fs::remove_file(RECORD);
         }
@@ -170,17 +199,22 @@ fn the_last_of_two_fleets_puts_back() {
     wait_until("the first fleet runs", || env.guests().len() == 1);
     let second = launch("second");
     wait_until("both fleets run", || env.guests().len() == 2);
-    let ours = now();
+    let ours = but_for_the_rate(now());
     assert_eq!(ours["run"].trim(), "1");
+    if ksmd().is_some() {
+        assert_eq!(ours[NICE], "-10");
+    }
 
     // One holds what the other let go of, also against --restore.
     kill_process(Pid::from_child(&first), Signal::INT).unwrap();
-    finish(first).exits(130);
-    assert_eq!(now(), ours);
+    finish(first)
+        .exits(130)
+        .says(&["did not restore host settings, because the fleet second"]);
+    assert_eq!(but_for_the_rate(now()), ours);
     run(&mut check(&env, &["--restore"]))
         .succeeds()
         .says(&["stays 1, because", "second"]);
-    assert_eq!(now(), ours);
+    assert_eq!(but_for_the_rate(now()), ours);
     kill_process(Pid::from_child(&second), Signal::INT).unwrap();
     finish(second).exits(130);
     assert_eq!(now(), before.values);
@@ -203,10 +237,11 @@ fn restore_puts_back_what_a_killed_launch_left() {
     let mut command = env.imgbuild(arguments);
     let launch = start(command.arg(&out));
     wait_until("a guest runs", || env.guests().len() == 1);
-    let ours = now();
-    assert_eq!(ours["run"].trim(), "1");
     kill_process(Pid::from_child(&launch), Signal::KILL).unwrap();
     assert_eq!(finish(launch).status.code(), None);
+    let ours = now();
+    assert_eq!(ours["run"].trim(), "1");
+    assert_ne!(ours.get(NICE), before.values.get(NICE));
 
     // Its guest lives on, and with it the settings.
     run(&mut check(&env, &["--restore"]))
@@ -236,6 +271,61 @@ fn restore_puts_back_what_a_killed_launch_left() {
     .unwrap();
     // Its cgroup has outlived it too.
     run(&mut env.imgbuild(["rm", "tty-idle"])).succeeds();
+}
+
+/// What `ps --memory` says of KSM.
+fn ksm_of(fleet: &Fleet) -> Value {
+    let shown = run(&mut fleet.imgbuild(["ps", "--memory", "--json"])).succeeds();
+    shown.json_lines()[0]["ksm"].clone()
+}
+
+/// Pages that ksmd looks at in a second, but for the time that it takes itself.
+fn rate() -> u64 {
+    let [pages, sleep] = RATE.map(|knob| now()[knob].trim().parse::<u64>().unwrap());
+    pages * 1000 / sleep
+}
+
+#[test]
+fn ksmd_is_driven_while_a_fleet_lives_and_settles() {
+    let before = Before::look();
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "driven", 3, &["--fix"]);
+    // Three guests do not need what --fix begins with, and once they are merged even
+    // less.
+    wait_until("ksmd goes as fast as three guests need", || {
+        rate() < 500_000
+    });
+    wait_until("KSM has settled", || ksm_of(&fleet) == "settled");
+    wait_until("ksmd goes slowly", || rate() < 5_000);
+
+    // A supervisor after this one goes on with it.
+    fleet.kill_supervisor();
+    fleet.wait_until_unsupervised();
+    assert!(ksm_of(&fleet).is_null());
+    fleet.resume().succeeds();
+    fleet.kill_guests(&[0]);
+    wait_until("ksmd goes faster for the guest that restarts", || {
+        rate() >= 20_000
+    });
+    assert_eq!(ksm_of(&fleet), "merging");
+    wait_until("KSM has settled again", || ksm_of(&fleet) == "settled");
+
+    // Somebody else sets it: that stands, during the fleet's life and after it.
+    fs::write(format!("{KSM}/pages_to_scan"), "4321").unwrap();
+    fleet.kill_guests(&[1]);
+    wait_until("the guest is back", || {
+        fleet.guest(1).restarts == 1 && fleet.guest(1).state == Phase::Ready
+    });
+    assert_eq!(now()["pages_to_scan"].trim(), "4321");
+    let talk = fleet.talk();
+    assert!(talk.contains("does not set ksmd's rate"), "{talk}");
+    fleet.end();
+    fs::write(
+        format!("{KSM}/pages_to_scan"),
+        &before.values["pages_to_scan"],
+    )
+    .unwrap();
+    assert_eq!(now(), before.values);
 }
 
 #[test]

@@ -27,8 +27,10 @@ const SETTLED: Duration = Duration::from_secs(60);
 const MEMORY: Duration = Duration::from_secs(5);
 /// Most pages a second, so that ksmd leaves a fifth of its CPU to others.
 const MOST: u64 = KSMD_MAX / 5 * 4;
-/// Fewest pages a second.
+/// Fewest pages a second, and fewest while KSM has not settled: for these ksmd takes a
+/// hundredth of a CPU, and a small fleet settles within seconds.
 const LEAST: u64 = 1_000;
+const LEAST_UNSETTLED: u64 = 20_000;
 /// Milliseconds between turns of ksmd, and those when it goes slowly, so that it
 /// wakes less often.
 const SLEEP: u64 = 10;
@@ -129,7 +131,12 @@ impl Pace {
         let new = (self.merging.pending(guests.living) as u64).saturating_mul(PAGES_A_GUEST);
         let pages = ksm.pages().saturating_add(new);
         let wanted = (pages as f64 / self.pass.as_secs_f64()) as u64;
-        let wanted = wanted.clamp(LEAST, MOST);
+        let least = if self.has_settled {
+            LEAST
+        } else {
+            LEAST_UNSETTLED
+        };
+        let wanted = wanted.clamp(least, MOST);
         let is_near = (present.pages_a_second() / wanted as f64 - 1.0).abs() <= SLACK;
         (!is_near).then(|| Rate::of(wanted))
     }
