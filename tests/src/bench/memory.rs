@@ -113,10 +113,10 @@ fn a_guest(env: &TestEnv, supervisor: u32, guests: &[u32]) -> f64 {
     bytes / f64::from(1 << 20) / f64::from(u32::try_from(guests.len()).expect("few"))
 }
 
-/// A fleet of imgbuild's, each guest asked for its status once.
+/// A fleet of imgbuild's, which are clones, each asked for its status once.
 fn ours(env: &TestEnv, count: u32) -> Cost {
     let name = format!("of-{count}");
-    let fleet = Fleet::launch(env, &name, count, &["--sharing", "guest"]);
+    let fleet = Fleet::launch(env, &name, count, &["--sharing", "all", "--fix"]);
     let pids = || -> Vec<u32> {
         let guests = fleet.ps().guests.into_iter();
         guests.filter_map(|guest| guest.pid).collect()
