@@ -41,6 +41,8 @@ def identity(index, public_key):
 
 
 class Guest:
+    """A guest that is killed when it is left."""
+
     def __init__(self, place, index, ram=None, share="off", options=()):
         self.folder = place / f"{index:05}"
         self.folder.mkdir()
@@ -95,6 +97,7 @@ class Guest:
         while True:
             try:
                 stream = socket.socket(socket.AF_UNIX)
+                stream.settimeout(60)
                 stream.connect(f"{self.folder}/{name}")
                 return stream
             except OSError:
@@ -156,20 +159,22 @@ class Guest:
         found = self.ram and re.search(rf"{self.ram}\n(?:\w+: .*\n)*?Anonymous: +(\d+)", smaps)
         return int(found[1]) // 4 if found else 0
 
-    def end(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
 
 
 def save_template(place, ram):
-    template = Guest(place, 99, ram, "on")
-    template.event({"poise": "poised", "park": "parked"}[GOAL])
-    time.sleep(3)
-    template.qmp("migrate-set-capabilities", capabilities=SHARED)
-    template.qmp("migrate", uri=f"exec:cat > {place}/state")
-    while template.qmp("query-migrate").get("status") != "completed":
-        time.sleep(0.02)
-    template.end()
+    with Guest(place, 99, ram, "on") as template:
+        template.event({"poise": "poised", "park": "parked"}[GOAL])
+        time.sleep(3)
+        template.qmp("migrate-set-capabilities", capabilities=SHARED)
+        template.qmp("migrate", uri=f"exec:cat > {place}/state")
+        while template.qmp("query-migrate").get("status") != "completed":
+            time.sleep(0.02)
 
 
 def main():
@@ -184,17 +189,15 @@ def main():
             save_template(place, ram)
         costs = {stage: [] for stage in STAGES}
         for index in range(CLONES):
-            clone = Guest(
-                place, index, ram, options=["-incoming", "defer"] if ram else []
-            )
-            if ram:
-                costs["QEMU"].append(clone.cost())
-                clone.qmp("migrate-set-capabilities", capabilities=SHARED)
-                clone.qmp("migrate-incoming", uri=f"exec:cat {place}/state")
-            for stage in STAGES[1 if ram else 2 :]:
-                clone.do(stage)
-                costs[stage].append(clone.cost())
-            clone.end()
+            options = ["-incoming", "defer"] if ram else []
+            with Guest(place, index, ram, options=options) as clone:
+                if ram:
+                    costs["QEMU"].append(clone.cost())
+                    clone.qmp("migrate-set-capabilities", capabilities=SHARED)
+                    clone.qmp("migrate-incoming", uri=f"exec:cat {place}/state")
+                for stage in STAGES[1 if ram else 2 :]:
+                    clone.do(stage)
+                    costs[stage].append(clone.cost())
     print("stage       CPU, ms  own pages  blocks of code")
     for stage, each in costs.items():
         if each:
