@@ -140,20 +140,19 @@ fn begin_with_template(
     }
     let living = supervisor.members().iter().filter_map(Member::pid);
     let mut held = living.filter_map(|pid| Template::of_clone(known, pid).ok());
-    let template = match held.next() {
-        Some(template) => template,
-        None => {
-            let artifacts = Artifacts::open(&site.spec().out)?;
-            let (machine, qemu) = (site.spec().machine, site.spec().qemu.clone());
-            match template(&artifacts, machine, &qemu, directories, interrupt) {
-                Ok(template) => template,
-                Err(TemplateError::Interrupted) => return Err(LaunchError::Interrupted),
-                Err(error) => {
-                    tracing::warn!(
-                        "guests that are started again boot, because there is no template: {error}"
-                    );
-                    return Ok(());
-                }
+    let template = if let Some(held) = held.next() {
+        held
+    } else {
+        let artifacts = Artifacts::open(&site.spec().out)?;
+        let (machine, qemu) = (site.spec().machine, &site.spec().qemu);
+        match template(&artifacts, machine, qemu, directories, interrupt) {
+            Ok(template) => template,
+            Err(TemplateError::Interrupted) => return Err(LaunchError::Interrupted),
+            Err(error) => {
+                tracing::warn!(
+                    "guests that are started again boot, because there is no template: {error}"
+                );
+                return Ok(());
             }
         }
     };

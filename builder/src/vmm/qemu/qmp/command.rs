@@ -123,6 +123,23 @@ impl Command for MigrateSetCapabilities {
     type Answer = Value;
 }
 
+/// Has QEMU announce no NIC of a restored machine to its network (by RARP, five times
+/// within a second): the other end of its link is the host.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct MigrateSetParameters {
+    announce_rounds: u32,
+}
+
+impl MigrateSetParameters {
+    pub(crate) const UNANNOUNCED: Self = Self { announce_rounds: 0 };
+}
+
+impl Command for MigrateSetParameters {
+    const NAME: &'static str = "migrate-set-parameters";
+    type Answer = Value;
+}
+
 /// Has the machine be restored from what comes by this URI; it runs once it is.
 #[derive(Debug, Serialize)]
 pub(crate) struct MigrateIncoming {

@@ -1,6 +1,6 @@
 //! Has a VMM restore its guest from a template.
 
-use super::command::{MigrateIncoming, MigrateSetCapabilities};
+use super::command::{MigrateIncoming, MigrateSetCapabilities, MigrateSetParameters};
 use super::connection::{Connection, Heard};
 use super::error::QmpError;
 use super::talk::Talk;
@@ -21,6 +21,7 @@ pub(crate) struct Restoration {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Capabilities,
+    Parameters,
     Begun,
     Runs,
 }
@@ -54,6 +55,10 @@ impl Talk for Restoration {
         while let Some(heard) = self.connection.hear(&mut bytes)? {
             match heard {
                 Heard::Answer(_) if self.step == Step::Capabilities => {
+                    self.connection.ask(&MigrateSetParameters::UNANNOUNCED);
+                    self.step = Step::Parameters;
+                }
+                Heard::Answer(_) if self.step == Step::Parameters => {
                     self.connection.ask(&MigrateIncoming {
                         uri: self.state.clone(),
                     });
@@ -61,7 +66,9 @@ impl Talk for Restoration {
                 }
                 Heard::Answer(_) => self.step = Step::Runs,
                 // It may come before the answer.
-                Heard::Event(name) if name == RUNS && self.step != Step::Capabilities => {
+                Heard::Event(name)
+                    if name == RUNS && matches!(self.step, Step::Begun | Step::Runs) =>
+                {
                     return Ok(Some(Restored));
                 }
                 Heard::Event(_) => {}
@@ -100,9 +107,9 @@ mod tests {
     fn a_guest_is_restored_once_its_machine_runs() {
         let (stopped, runs) = (event("STOP"), event("RESUME"));
         for lines in [
-            [GREETING, DONE, DONE, DONE, &stopped, &runs],
+            [GREETING, DONE, DONE, DONE, DONE, &stopped, &runs],
             // An answer may come after what it began.
-            [GREETING, DONE, DONE, &stopped, &runs, DONE],
+            [GREETING, DONE, DONE, DONE, &stopped, &runs, DONE],
         ] {
             let (outcome, sent) = heard(&lines);
             assert_eq!(outcome, Ok(Some(Restored)));
@@ -123,6 +130,7 @@ mod tests {
         for lines in [
             &[GREETING, DONE, refusal][..],
             &[GREETING, DONE, DONE, refusal],
+            &[GREETING, DONE, DONE, DONE, refusal],
         ] {
             let error = heard(lines).0.unwrap_err().to_string();
             assert!(error.contains("no such capability"), "{error}");
