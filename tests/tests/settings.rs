@@ -163,6 +163,11 @@ fn canaries_merge_after_fix_and_restore_puts_everything_back() {
 
     let (fixed, said) = report(&["--fix"]);
     said.says(&["/sys/kernel/mm/ksm/run: 0 → 1"]);
+    if let Some(nice) = before.values.get(NICE) {
+        let applied = fixed["applied"].as_array().unwrap();
+        let renice = applied.iter().find(|one| one["knob"] == "ksmd-nice");
+        assert_eq!(renice.unwrap()["now"], -10, "from {nice}: {fixed}");
+    }
     assert_eq!(now()["run"].trim(), "1");
     assert_eq!(finding(&fixed, "ksm-run")["severity"], "ok");
     // What was said of --fix has come true, and two guests' pages really merge.
@@ -372,6 +377,11 @@ fn a_dry_run_is_a_script_and_changes_nothing() {
         "#!/bin/sh",
         "sysctl -w kernel.pid_max=",
         "echo 1 > /sys/kernel/mm/ksm/run",
+        if ksmd().is_some() {
+            "renice -10 -p"
+        } else {
+            ""
+        },
         "# Not done by --fix: ports: ",
     ])
     .stdout;

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use super::merging::{KsmSeen, Merging, PASSES, Population};
 use crate::sample::ksm::{KSMD_MAX, PAGES_A_GUEST};
 
-/// Share of the guests with which KSM may not be done while guests start: with 8 MiB
-/// before and 3 MiB after, they then take half as much as the rest, and others of the
-/// host may take CPU time of ksmd's.
-const PENDING_SHARE: f64 = 0.1;
+/// Part of the guests with which KSM may not be done while guests start: with 8 MiB
+/// before and 3 MiB after, they then take a quarter as much as the rest, and others of
+/// the host may take CPU time of ksmd's.
+const PENDING_PART: u64 = 10;
 /// The shortest pass that is asked for: below that, guests change under it.
 const SHORTEST: Duration = Duration::from_millis(250);
 /// A pass while KSM is not done with guests.
@@ -37,8 +37,8 @@ const SLEEP: u64 = 10;
 const LONG_SLEEP: u64 = 100;
 /// Pages a second below which it goes slowly.
 const SLOW: u64 = 20_000;
-/// How far the rate may be from the one that is wanted before it is set anew.
-const SLACK: f64 = 0.25;
+/// The part of the wanted rate by which it may be another before it is set anew.
+const SLACK: u64 = 4;
 
 /// How fast ksmd goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +62,11 @@ impl Rate {
     }
 
     /// Pages a second that ksmd gets through at most.
-    pub(super) fn pages_a_second(self) -> f64 {
-        let turn = self.pages_to_scan as f64;
-        turn / (turn / KSMD_MAX as f64 + self.sleep_millisecs as f64 / 1000.0)
+    pub(super) fn pages_a_second(self) -> u64 {
+        let pages = self.pages_to_scan.saturating_mul(1_000_000);
+        let asleep = self.sleep_millisecs.saturating_mul(1000);
+        let micros = (pages / KSMD_MAX).saturating_add(asleep);
+        pages.checked_div(micros).unwrap_or_default()
     }
 }
 
@@ -130,14 +132,15 @@ impl Pace {
     pub(crate) fn rate(&self, ksm: &KsmSeen, guests: Population, present: Rate) -> Option<Rate> {
         let new = (self.merging.pending(guests.living) as u64).saturating_mul(PAGES_A_GUEST);
         let pages = ksm.pages().saturating_add(new);
-        let wanted = (pages as f64 / self.pass.as_secs_f64()) as u64;
+        let wanted = u128::from(pages) * 1000 / self.pass.as_millis();
+        let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
         let least = if self.has_settled {
             LEAST
         } else {
             LEAST_UNSETTLED
         };
         let wanted = wanted.clamp(least, MOST);
-        let is_near = (present.pages_a_second() / wanted as f64 - 1.0).abs() <= SLACK;
+        let is_near = present.pages_a_second().abs_diff(wanted) <= wanted / SLACK;
         (!is_near).then(|| Rate::of(wanted))
     }
 
@@ -146,12 +149,15 @@ impl Pace {
         let (Some(first), Some(last)) = (self.living.front(), self.living.back()) else {
             return GROWING;
         };
-        let started = last.1.saturating_sub(first.1) as f64;
-        let over = last.0.saturating_duration_since(first.0).as_secs_f64();
-        let passes = started * PASSES as f64;
-        let pass = guests.living as f64 * PENDING_SHARE * over / passes;
-        // Without any start it is no number.
-        Duration::try_from_secs_f64(pass).map_or(GROWING, |pass| pass.clamp(SHORTEST, GROWING))
+        let over = last.0.saturating_duration_since(first.0);
+        let started = last.1.saturating_sub(first.1) as u64;
+        let most = guests.living as u64 / PENDING_PART;
+        let over = over.saturating_mul(u32::try_from(most).unwrap_or(u32::MAX));
+        let pass = u32::try_from(started * PASSES)
+            .ok()
+            .and_then(|passes| over.checked_div(passes));
+        // Without any start, no pass is too long.
+        pass.unwrap_or(GROWING).clamp(SHORTEST, GROWING)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::sample::ksm::{KSMD_MAX, PAGES_A_GUEST};
 
 /// How finely time passes.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
+const TICKS: u64 = 100;
 /// How long a clone takes to come up.
 const BOOT: Duration = Duration::from_millis(150);
 /// Pages that KSM merges of those that it looks at; the others differ.
@@ -34,10 +35,10 @@ pub(crate) struct Host {
     pub(crate) speed: u64,
     full_scans: u64,
     /// Pages of this pass that are done, and pages that it has.
-    done: f64,
+    done: u64,
     pass: u64,
-    /// Seconds of CPU that ksmd took.
-    pub(crate) cpu: f64,
+    /// Pages that ksmd looked at.
+    scanned: u64,
 }
 
 impl Host {
@@ -48,9 +49,9 @@ impl Host {
             rate,
             speed: KSMD_MAX,
             full_scans: 0,
-            done: 0.0,
+            done: 0,
             pass: 0,
-            cpu: 0.0,
+            scanned: 0,
         }
     }
 
@@ -61,7 +62,12 @@ impl Host {
         });
     }
 
-    /// Guests that somebody has write to so many of all, which KSM has to merge anew.
+    /// The time that ksmd has run.
+    pub(crate) fn cpu(&self) -> Duration {
+        Duration::from_millis(self.scanned * 1000 / KSMD_MAX)
+    }
+
+    /// Has the first so many write to all pages that were merged.
     pub(crate) fn write(&mut self, guests: usize) {
         for guest in self.guests.iter_mut().take(guests) {
             guest.passes = 0;
@@ -81,11 +87,11 @@ impl Host {
 
     pub(crate) fn tick(&mut self) {
         self.now += TICK;
-        let most = (self.rate.pages_a_second()).min(self.speed as f64) * TICK.as_secs_f64();
-        self.cpu += most / KSMD_MAX as f64;
+        let most = self.rate.pages_a_second().min(self.speed) / TICKS;
+        self.scanned += most;
         self.done += most;
-        while self.pass == 0 || self.done >= self.pass as f64 {
-            self.done -= self.pass as f64;
+        while self.pass == 0 || self.done >= self.pass {
+            self.done -= self.pass;
             if self.pass > 0 {
                 self.full_scans += 1;
             }
@@ -96,7 +102,7 @@ impl Host {
             }
             self.pass = self.guests.len() as u64 * PAGES_A_GUEST;
             if self.pass == 0 {
-                self.done = 0.0;
+                self.done = 0;
                 return;
             }
         }

@@ -50,7 +50,7 @@ pub(super) fn prepare(
         readiness::check(&host, &question, directories, interrupt)?.ok_or(LaunchError::Interrupted)
     };
     if options.settings == HostSettings::Kept {
-        let lease = Lease::of_others(fleet);
+        let lease = Lease::of_others(fleet, options.settings);
         return Ok((ask(options.canaries)?, lease));
     }
     let lease = Lease::new(&ask(Canaries::Kept)?, fleet, interrupt)?;

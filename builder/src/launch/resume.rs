@@ -64,7 +64,7 @@ pub(crate) fn resume(
     warn_of_qemu(name, &spec.qemu);
     raise(Resource::Nproc)?;
     // Settings that the fleet was launched with stay in force for it.
-    let _settings = Lease::of_others(name);
+    let _settings = Lease::of_others(name, spec.settings);
     let journal = Journal::open(&folder.journal())?;
     let mut site = Site::new(folder, spec, &artifacts, Lifetime::Own)?;
     site.renew_runtime()?;

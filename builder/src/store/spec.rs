@@ -36,7 +36,8 @@ pub enum HostSettings {
 }
 
 impl HostSettings {
-    fn are_kept(&self) -> bool {
+    /// Whether it changes none.
+    pub fn are_kept(&self) -> bool {
         *self == Self::Kept
     }
 }

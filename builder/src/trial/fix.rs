@@ -15,6 +15,7 @@ use crate::host::settings::{
 use crate::interrupt::Interrupt;
 use crate::sample::ksm;
 use crate::sample::source::Source;
+use crate::store::spec::HostSettings;
 use crate::text::printable;
 use crate::vmm::Accel;
 
@@ -23,6 +24,8 @@ use crate::vmm::Accel;
 #[derive(Debug)]
 pub(crate) struct Lease {
     holder: Holder,
+    /// Whether the fleet is one for which settings were changed.
+    settings: HostSettings,
 }
 
 impl Lease {
@@ -34,6 +37,7 @@ impl Lease {
     ) -> Result<Self, SettingsError> {
         let lease = Self {
             holder: Holder::this_process(fleet)?,
+            settings: HostSettings::Fixed,
         };
         apply(report, &lease.holder, interrupt)?;
         owner().join(&lease.holder)?;
@@ -51,12 +55,12 @@ impl Lease {
         Ok(lease)
     }
 
-    /// Keeps what others had changed for the fleet that this process launches,
-    /// if this user may.
-    pub(crate) fn of_others(fleet: &str) -> Option<Self> {
+    /// Keeps what is changed already, for the fleet that this process supervises, if
+    /// this user may.
+    pub(crate) fn of_others(fleet: &str, settings: HostSettings) -> Option<Self> {
         let holder = Holder::this_process(fleet).ok()?;
         match owner().join(&holder) {
-            Ok(()) => Some(Self { holder }),
+            Ok(()) => Some(Self { holder, settings }),
             Err(SettingsError::Denied { .. }) => None,
             Err(error) => {
                 tracing::warn!("{error}");
@@ -66,12 +70,38 @@ impl Lease {
     }
 }
 
+impl Lease {
+    /// Who keeps settings from being restored, where that is news at the end of this
+    /// fleet: it changed them itself, or was the last that root knows of. It is none if
+    /// another supervisor goes on with the fleet.
+    fn keepers(&self, report: &settings::Report) -> Option<String> {
+        let all: Vec<_> = report.held.iter().flat_map(|held| &held.by).collect();
+        let own = self.holder.fleet();
+        if all
+            .iter()
+            .any(|keeper| keeper.fleet() == own && own.is_some())
+        {
+            return None;
+        }
+        let is_news = |keeper: &&&Keeper| {
+            self.settings == HostSettings::Fixed || matches!(keeper, Keeper::Guests(_))
+        };
+        let news: BTreeSet<_> = all
+            .iter()
+            .filter(is_news)
+            .map(ToString::to_string)
+            .collect();
+        let news: Vec<_> = news.into_iter().collect();
+        (!news.is_empty()).then(|| news.join(", "))
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         match owner().release(&self.holder) {
             Ok(report) => {
                 log_restored(&report);
-                if let Some(keepers) = keepers(&report, &self.holder) {
+                if let Some(keepers) = self.keepers(&report) {
                     tracing::info!(
                         "did not restore host settings, because {keepers} may need them; they \
                          are restored at the end of root's last fleet, or by `imgbuild check \
@@ -148,22 +178,6 @@ pub(crate) fn script(report: &Report) -> String {
         }
     }
     script
-}
-
-/// Who else keeps settings from being restored at the end of what `holder` is; not the
-/// supervisor that goes on with the same fleet.
-fn keepers(report: &settings::Report, holder: &Holder) -> Option<String> {
-    let goes_on = |keeper: &Keeper| {
-        let names = (keeper.fleet(), holder.fleet());
-        matches!(names, (Some(other), Some(own)) if other == own)
-    };
-    let all = report.held.iter().flat_map(|held| &held.by);
-    let others: BTreeSet<_> = all
-        .filter(|keeper| !goes_on(keeper))
-        .map(ToString::to_string)
-        .collect();
-    let others: Vec<_> = others.into_iter().collect();
-    (!others.is_empty()).then(|| others.join(", "))
 }
 
 /// Whether there is KSM, and its thread is in another PID namespace.

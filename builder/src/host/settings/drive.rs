@@ -54,7 +54,9 @@ impl Owner {
         let all = run.map_or_else(Vec::new, |run| run.holders.clone());
         let changes = store.record.changes.iter_mut();
         for change in changes.filter(|change| rate.iter().any(|one| one.knob == change.knob)) {
-            all.iter().for_each(|holder| change.add_holder(holder));
+            for holder in &all {
+                change.add_holder(holder);
+            }
         }
         store.save()?;
         let refused = applied
