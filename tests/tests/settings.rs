@@ -214,7 +214,7 @@ fn the_last_of_two_fleets_puts_back() {
     kill_process(Pid::from_child(&first), Signal::INT).unwrap();
     finish(first)
         .exits(130)
-        .says(&["did not restore host settings, because the fleet second"]);
+        .says(&["did not restore host settings, because", "the fleet second"]);
     assert_eq!(but_for_the_rate(now()), ours);
     run(&mut check(&env, &["--restore"]))
         .succeeds()
