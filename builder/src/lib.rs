@@ -36,6 +36,10 @@ mod progress;
 mod random;
 pub mod recipe;
 mod report;
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "integration tests have it from a library")]
+#[path = "../../tests/src/rights.rs"]
+mod rights;
 pub mod sample;
 mod sealed;
 pub mod store;

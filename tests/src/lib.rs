@@ -12,6 +12,7 @@ pub mod machine;
 pub mod namespace;
 pub mod python;
 pub mod reachable;
+pub mod rights;
 pub mod root;
 pub mod small_kernel;
 pub mod stand_in;

@@ -1,10 +1,13 @@
-//! Namespaces of a test's own, in which it runs commands. They take root.
+//! Namespaces of a test's own, in which it runs commands. They take root, but for one
+//! of a single user.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use rustix::process::geteuid;
 
 /// A namespace that is there for as long as this is.
 #[derive(Debug)]
@@ -36,11 +39,12 @@ impl Namespace {
             let path = format!("/proc/{}/{file}", namespace.holder.id());
             fs::write(&path, text).unwrap_or_else(|error| panic!("{path}: {error}"));
         };
+        let own = geteuid().as_raw();
         if count == 1 {
             write("setgroups", "deny");
         }
         for map in ["uid_map", "gid_map"] {
-            write(map, &format!("0 0 {count}\n"));
+            write(map, &format!("0 {own} {count}\n"));
         }
         namespace
     }

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use imgbuild::host::snapshot::Host;
 use imgbuild_tests::fleet::Fleet;
-use imgbuild_tests::{Finished, TestEnv, run, workspace};
+use imgbuild_tests::{Finished, TestEnv, rights, run, workspace};
+use rustix::process::geteuid;
 use serde_json::Value;
 
 fn report(finished: &Finished) -> Value {
@@ -41,10 +42,14 @@ fn kvm_that_emulates_is_named_where_virt_host_validate_passes_it() {
     keep("imgbuild-check.txt", &ours);
     // Flags are all that it goes by: with the flag shown, as most clouds show
     // it to their guests, it passes this very host.
-    let theirs = run(env.command("unshare").args(["--mount", "sh", "-ec"]).arg(
-        "sed 's/^flags.*:/& vmx/' /proc/cpuinfo > cpuinfo; mount --bind cpuinfo /proc/cpuinfo; \
-         exec virt-host-validate qemu",
-    ));
+    let theirs = run(env
+        .command("unshare")
+        .args(rights::own_mounts())
+        .args(["sh", "-ec"])
+        .arg(
+            "sed 's/^flags.*:/& vmx/' /proc/cpuinfo > cpuinfo; mount --bind cpuinfo /proc/cpuinfo; \
+             exec virt-host-validate qemu",
+        ));
     keep("virt-host-validate-with-vmx.txt", &theirs);
     keep(
         "virt-host-validate.txt",
@@ -227,14 +232,17 @@ fn a_launch_gets_by_without_a_cache_and_with_a_long_temporary_folder() {
 fn a_user_launches_without_a_word_on_settings_that_are_roots() {
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
-    run(env.command("chown").args(["-R", "65534", "."])).succeeds();
-    let mut imgbuild = env.imgbuild(["launch", "--accel", "tcg", "--count", "1"]);
-    imgbuild.args(["--for", "0s"]).arg(&out);
-    let mut launch = env.command("setpriv");
-    launch
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(imgbuild.get_program())
-        .args(imgbuild.get_args());
+    let mut launch = env.imgbuild(["launch", "--accel", "tcg", "--count", "1"]);
+    launch.args(["--for", "0s"]).arg(&out);
+    if geteuid().is_root() {
+        run(env.command("chown").args(["-R", "65534", "."])).succeeds();
+        let mut other = env.command("setpriv");
+        other
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(launch.get_program())
+            .args(launch.get_args());
+        launch = other;
+    }
     let finished = run(env.own_cache(&mut launch)).succeeds();
     for word in ["/run/imgbuild", "put back", "warning"] {
         assert!(!finished.stderr.contains(word), "{}", finished.stderr);
@@ -243,6 +251,9 @@ fn a_user_launches_without_a_word_on_settings_that_are_roots() {
 
 #[test]
 fn what_the_environment_asks_of_checks_does_not_keep_from_restoring() {
+    if !rights::is_root("restore settings") {
+        return;
+    }
     let env = TestEnv::new();
     run(env
         .imgbuild(["check", "--restore"])
@@ -288,6 +299,9 @@ fn a_qemu_that_is_missing_hangs_or_fails_is_a_finding() {
 
 #[test]
 fn without_root_it_says_what_it_could_not_see_and_goes_on() {
+    if !rights::is_root("hide other users' processes") {
+        return;
+    }
     let env = TestEnv::new();
     run(env.command("chmod").args(["-R", "a+rwX", "."])).succeeds();
     let imgbuild = env.imgbuild(["check", "--accel", "tcg", "--json"]);

@@ -1,5 +1,4 @@
-//! What a guest's process may do on the host. Takes root, for users of their
-//! own.
+//! What a guest's process may do on the host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +17,7 @@ use imgbuild::vmm::{Lifetime, Net};
 use imgbuild_tests::fleet::{Fleet, detached};
 use imgbuild_tests::guest::READY;
 use imgbuild_tests::namespace::Namespace;
-use imgbuild_tests::{TestEnv, alone, run, wait_until};
+use imgbuild_tests::{TestEnv, alone, rights, run, wait_until};
 use serde_json::Value;
 
 /// Users that nobody else has.
@@ -161,6 +160,9 @@ const LIST: &str = "exec 2>/dev/null; ls \"$1\"";
 
 #[test]
 fn a_guest_runs_under_its_user_and_has_what_it_was_handed() {
+    if !rights::is_root("give guests users of their own") {
+        return;
+    }
     let place = Place::new(1, Some(FIRST_USER));
     let mut guest = place.start(0, Lifetime::WithParent);
     let ready = guest.ready();
@@ -231,6 +233,9 @@ fn a_guest_runs_under_its_user_and_has_what_it_was_handed() {
 
 #[test]
 fn a_guest_s_user_reaches_nothing_of_the_fleet_s() {
+    if !rights::is_root("give guests users of their own") {
+        return;
+    }
     let place = Place::new(2, Some(FIRST_USER));
     let mut guests = [0, 1].map(|guest| place.start(guest, Lifetime::WithParent));
     for guest in &mut guests {
@@ -275,6 +280,9 @@ fn a_guest_s_user_reaches_nothing_of_the_fleet_s() {
 /// As a build under umask 077 leaves them.
 #[test]
 fn artifacts_that_are_closed_to_others_reach_a_guest_s_user() {
+    if !rights::is_root("give guests users of their own") {
+        return;
+    }
     let place = Place::prepared(1, Some(FIRST_USER), |out| {
         run(Command::new("chmod").args(["-R", "go-rwx"]).arg(out)).succeeds();
     });
@@ -287,6 +295,9 @@ fn artifacts_that_are_closed_to_others_reach_a_guest_s_user() {
 
 #[test]
 fn the_disk_under_an_overlay_is_what_was_handed_over() {
+    if !rights::is_root("give guests users of their own") {
+        return;
+    }
     let place = Place::new(1, Some(FIRST_USER));
     // The path in the overlay's header leads nowhere now.
     fs::rename(&place.out, place.out.with_file_name("moved")).unwrap();
@@ -358,6 +369,9 @@ fn users_within(namespace: &Namespace) -> (Vec<Vec<String>>, Value, String) {
 
 #[test]
 fn guests_in_a_container_have_ids_that_are_there() {
+    if !rights::is_root("map so many users") {
+        return;
+    }
     // As LXC and rootless Podman have.
     let (users, check, said) = users_within(&Namespace::with_users(65_536));
     let user = |guest: usize| users[guest][0].parse::<u32>().unwrap();
@@ -369,6 +383,9 @@ fn guests_in_a_container_have_ids_that_are_there() {
 
 #[test]
 fn guests_where_there_is_one_id_run_under_it_and_that_is_said_once() {
+    if !rights::has_namespaces() {
+        return;
+    }
     let (users, check, said) = users_within(&Namespace::with_users(1));
     assert_eq!(users, [["0"; 4], ["0"; 4]]);
     let finding = user_ids(&check, "advice");

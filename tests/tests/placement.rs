@@ -1,5 +1,5 @@
 //! Where guests run: what the kernel makes of it, with the cgroups that this
-//! machine has, of version 1 or 2. It takes root, or a delegated group.
+//! machine has, of version 1 or 2.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,6 +14,7 @@ use imgbuild::placement::{Class, CpuError, Placement};
 use imgbuild::placement::{Pin, PlacementSpec};
 use imgbuild::units::ByteSize;
 use imgbuild::units::Instance;
+use imgbuild_tests::rights;
 
 /// A fleet of ordinary processes, ended and removed when dropped.
 struct Fleet {
@@ -135,6 +136,9 @@ fn status(pid: u32, field: &str) -> String {
 
 #[test]
 fn a_vmm_moves_with_all_its_threads_and_nothing_is_left() {
+    if !rights::is_root("make control groups") {
+        return;
+    }
     let mut fleet = Fleet::new(1, &PlacementSpec::default());
     let pid = fleet.start(
         0,
@@ -184,6 +188,9 @@ fn a_vmm_moves_with_all_its_threads_and_nothing_is_left() {
 
 #[test]
 fn weights_and_limits_are_the_kernels() {
+    if !rights::is_root("make control groups") {
+        return;
+    }
     let fleet = Fleet::new(
         2,
         &PlacementSpec {
@@ -206,6 +213,9 @@ fn weights_and_limits_are_the_kernels() {
 
 #[test]
 fn memory_beyond_the_limit_is_killed_and_counted() {
+    if !rights::is_root("make control groups") {
+        return;
+    }
     let mut fleet = Fleet::new(
         3,
         &PlacementSpec {
@@ -225,6 +235,9 @@ fn memory_beyond_the_limit_is_killed_and_counted() {
 
 #[test]
 fn urgent_guests_get_half_of_the_cpu_however_many_others_there_are() {
+    if !rights::is_root("make control groups") {
+        return;
+    }
     let mut fleet = Fleet::new(4, &PlacementSpec::default());
     let cpus = std::thread::available_parallelism().unwrap().get();
     let running: Vec<_> = (0..4 * cpus)
@@ -265,6 +278,9 @@ fn a_guest_has_its_cpu_and_its_nice_value() {
     assert_eq!(status(pid, "Cpus_allowed_list"), last.to_string());
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     assert_eq!(stat.split_ascii_whitespace().nth(18), Some("10"));
+    if !rights::is_root("make control groups") {
+        return;
+    }
     // The weight of a process at 10, of a whole 100 or 1,024.
     let weight = fleet.says(["cpu.weight", "cpu.shares"]);
     assert!(["11", "112"].contains(&&*weight), "{weight}");

@@ -12,7 +12,7 @@ use std::thread;
 
 use imgbuild::store::identity;
 use imgbuild_tests::kex::{self, Exchange};
-use imgbuild_tests::{TestEnv, finish, run, start, wait_until};
+use imgbuild_tests::{TestEnv, finish, rights, run, start, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tty_init::identity::Identity;
@@ -238,6 +238,9 @@ fn a_key_that_guests_do_not_take_is_refused_before_anything_starts() {
 
 #[test]
 fn a_host_without_ports_to_spare_is_not_ready() {
+    if !rights::has_namespaces() {
+        return;
+    }
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
     let imgbuild = env.imgbuild(["launch", "--count", "7", "--accel", "tcg", "--for", "1s"]);

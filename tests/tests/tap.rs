@@ -1,6 +1,6 @@
 //! Guests on taps, each test in a network namespace of its own: what they
 //! reach, what outlives a supervisor, what is refused, and how many there can
-//! be. It takes root.
+//! be.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use imgbuild::units::GuestRange;
 use imgbuild::units::Instance;
 use imgbuild::vmm::mac;
 use imgbuild_tests::fleet::{Fleet, detached, with_shell};
-use imgbuild_tests::{TestEnv, run};
+use imgbuild_tests::{TestEnv, rights, run};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// What a fleet takes here.
@@ -24,8 +24,11 @@ const ON_TAPS: [&str; 4] = ["--net", "tap", "--sharing", "none"];
 /// Moves this thread, and what it starts from now on, into a network namespace
 /// of its own with nothing but a loopback interface, and settings as the kernel
 /// has them where nobody changed the host's. The last process in it takes it
-/// along.
-fn enter_own_network() {
+/// along. If it may not, the test is to end here.
+fn enter_own_network() -> bool {
+    if !rights::is_root("make taps") {
+        return false;
+    }
     let mut holder = Command::new("unshare")
         .args(["--net", "sh", "-ec"])
         .arg(
@@ -45,6 +48,7 @@ fn enter_own_network() {
     move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
     holder.stdin.take().unwrap().write_all(b"end\n").unwrap();
     assert!(holder.wait().unwrap().success());
+    true
 }
 
 /// What `ip` lists of all interfaces but the loopback: the first words of each
@@ -99,7 +103,9 @@ fn ping(fleet: &Fleet<'_>, guest: &str, from: &str, to: &str) -> bool {
 
 #[test]
 fn guests_reach_the_host_and_each_other_under_their_own_address() {
-    enter_own_network();
+    if !enter_own_network() {
+        return;
+    }
     let env = TestEnv::new();
     let out = with_shell(&env);
     let mut launch = env.imgbuild(["launch", "--accel", "tcg", "--detach"]);
@@ -196,7 +202,9 @@ fn guests_reach_the_host_and_each_other_under_their_own_address() {
 
 #[test]
 fn taps_outlive_a_supervisor_and_go_with_the_fleet() {
-    enter_own_network();
+    if !enter_own_network() {
+        return;
+    }
     let env = TestEnv::new();
     let fleet = Fleet::ready(&env, "f", 2, &ON_TAPS);
     let before = addresses();
@@ -232,7 +240,9 @@ fn behind(env: &TestEnv, script: &str, command: &Command) -> Command {
 
 #[test]
 fn taps_that_cannot_be_had_are_refused_and_leave_nothing() {
-    enter_own_network();
+    if !enter_own_network() {
+        return;
+    }
     let env = TestEnv::new();
     let _ = env.artifacts("tty-idle");
     let route = ["ip", "addr", "add", "10.9.9.1/24", "dev", "lo"];
@@ -295,7 +305,9 @@ fn taps_that_cannot_be_had_are_refused_and_leave_nothing() {
 
 #[test]
 fn a_firewall_between_guests_is_found() {
-    enter_own_network();
+    if !enter_own_network() {
+        return;
+    }
     let env = TestEnv::new();
     let _ = env.artifacts("tty-idle");
     let firewall = |rules: &str| run(env.command("nft").arg(rules)).succeeds();
@@ -324,7 +336,9 @@ fn a_firewall_between_guests_is_found() {
 
 #[test]
 fn who_tries_whether_the_host_forwards_is_in_nobodys_way() {
-    enter_own_network();
+    if !enter_own_network() {
+        return;
+    }
     // No more than the links that are tried.
     let subnet: Subnet = "10.8.0.0/30".parse().unwrap();
     thread::scope(|scope| {
@@ -351,7 +365,9 @@ fn who_tries_whether_the_host_forwards_is_in_nobodys_way() {
 /// (`gc_thresh3` of arp(7)).
 #[test]
 fn thousands_of_taps_are_made_and_removed_together() {
-    enter_own_network();
+    if !enter_own_network() {
+        return;
+    }
     let guests = GuestRange::first(3_000).unwrap();
     let (ours, others) = (Instance([0x3f; 12]), Instance([0x40; 12]));
     let one = "192.168.7.0/31".parse().unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use imgbuild_tests::tree::Tree;
-use imgbuild_tests::{Finished, TestEnv, run};
+use imgbuild_tests::{Finished, TestEnv, rights, run};
 use serde_json::Value;
 
 /// The files of an output folder with one overlay.
@@ -253,6 +253,9 @@ fn no_boot_starts_no_guest() {
 
 #[test]
 fn offline_with_a_kernel_in_the_cache_needs_no_network() {
+    if !rights::has_namespaces() {
+        return;
+    }
     let env = TestEnv::new();
     // Without an interface but loopback, any look at the network fails.
     let mut command = env.command("unshare");

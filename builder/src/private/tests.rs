@@ -3,6 +3,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use tempfile::TempDir;
 
 use super::*;
+use crate::rights;
 
 fn temporary() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -84,8 +85,7 @@ fn what_is_not_a_folder_is_refused() {
 
 #[test]
 fn what_belongs_to_others_is_refused() {
-    if !geteuid().is_root() {
-        eprintln!("SKIPPED: only root can give files away");
+    if !rights::is_root("give files away") {
         return;
     }
     let temporary = temporary();
@@ -130,8 +130,7 @@ fn a_socket_that_another_user_listens_on_is_refused() {
     let path = temporary.path().join("control");
     let listener = UnixListener::bind(&path).unwrap();
     is_served_by_us(UnixStream::connect(&path).unwrap(), None).unwrap();
-    if !geteuid().is_root() {
-        eprintln!("SKIPPED: only root can be another user");
+    if !rights::is_root("be another user") {
         return;
     }
     // What counts is who called listen(2).

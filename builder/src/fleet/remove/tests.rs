@@ -4,6 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 
 use super::*;
+use crate::rights;
 use crate::store::folder::tests::directories;
 use crate::store::journal::{Journal, Record};
 use crate::store::orphans::tests::{Waiting, own};
@@ -81,8 +82,7 @@ fn guests_that_live_are_spared_unless_forced() {
 
 #[test]
 fn a_process_of_a_stranger_s_that_names_a_guest_is_none_and_stays() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root can start a process of another user's");
+    if !rights::is_root("start a process of another user's") {
         return;
     }
     let instance = Instance([0xc7; 12]);

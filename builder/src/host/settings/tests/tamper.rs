@@ -7,6 +7,7 @@ use std::path::Path;
 use super::super::record::LIMIT;
 use super::super::{Holder, Knob, SettingsError};
 use super::fake::{Fake, setting};
+use crate::rights;
 
 /// A host with a record of two changes that `check --restore` would put back.
 fn changed() -> Fake {
@@ -137,8 +138,7 @@ fn other_rights() {
 
 #[test]
 fn other_owners() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root can give files away");
+    if !rights::is_root("give files away") {
         return;
     }
     let nobody = Some(65534);
