@@ -5,11 +5,11 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use imgbuild_tests::fleet::Fleet;
 use imgbuild_tests::root::Root;
-use imgbuild_tests::{Finished, TestEnv, python, run, wait_until, workspace};
+use imgbuild_tests::{Finished, TestEnv, finish, python, run, start, wait_until, workspace};
 
 /// Asks for the tests that take minutes.
 const ASKED: &str = "IMGBUILD_SOAK";
@@ -185,11 +185,20 @@ fn with_openssh(env: &TestEnv) -> Root {
 
 #[test]
 fn debians_openssh_server_serves_a_guest_whose_root_is_the_disk() {
+    // It is waited for half a minute, in which it does nothing.
+    let elsewhere = TestEnv::new();
+    let failing = start_build_that_never_serves(&elsewhere);
     let env = TestEnv::new();
     let root = with_openssh(&env);
     let guests = Guests::launch(&env, &root, "disk", "/usr/sbin/sshd");
     guests.serves_as_any_machine("sshd");
     guests.fleet.end();
+    finish(failing).exits(1).says(&[
+        "the image's SSH server does not listen",
+        "ssh: no rights to this",
+        "/usr/sbin/sshd exited with 7; it is started again in 1 s",
+    ]);
+    assert!(!elsewhere.path().join("out/debian-shell").exists());
 }
 
 /// `just soak` runs it: it installs Ansible, and Python is slow in an emulated guest.
@@ -265,6 +274,21 @@ fn dropbear_serves_a_guest_whose_root_is_in_memory() {
     assert!(!session.stderr.contains("another version"), "{session:?}");
 }
 
+fn add_failing_server(root: &Root) {
+    root.directory("usr/sbin");
+    root.script(
+        "usr/sbin/sshd",
+        "#!/bin/sh\necho no rights to this >&2\nexit 7\n",
+    );
+}
+
+/// Starts the build of an image whose server ends whenever it is started.
+fn start_build_that_never_serves(env: &TestEnv) -> Child {
+    let root = busybox(env);
+    add_failing_server(&root);
+    start(&mut build(env, &pack(env, &root), "disk"))
+}
+
 #[test]
 fn a_server_that_cannot_serve_fails_the_build() {
     let env = TestEnv::new();
@@ -281,11 +305,7 @@ fn a_server_that_cannot_serve_fails_the_build() {
         .exits(2)
         .says(&["--ssh-server image", "tty-idle", "[rootfs]"]);
 
-    root.directory("usr/sbin");
-    root.script(
-        "usr/sbin/sshd",
-        "#!/bin/sh\necho no rights to this >&2\nexit 7\n",
-    );
+    add_failing_server(&root);
     root.file("etc/shadow", "root:!:19000:0:99999:7:::\n");
     run(build(&env, &pack(&env, &root), "disk").arg("--no-boot"))
         .exits(1)
@@ -293,15 +313,6 @@ fn a_server_that_cannot_serve_fails_the_build() {
             "its root account is locked",
             "/usr/sbin/sshd lets nobody log in",
             "usermod -p '*' root",
-        ]);
-
-    root.file("etc/shadow", "root:*:19000:0:99999:7:::\n");
-    run(&mut build(&env, &pack(&env, &root), "disk"))
-        .exits(1)
-        .says(&[
-            "the image's SSH server does not listen",
-            "ssh: no rights to this",
-            "/usr/sbin/sshd exited with 7; it is started again in 1 s",
         ]);
     assert!(!env.path().join("out/debian-shell").exists());
 }
