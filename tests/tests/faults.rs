@@ -32,7 +32,7 @@ impl<'a> Tmpfs<'a> {
         run(self
             .env
             .command("mount")
-            .args(["-o", "remount,ro"])
+            .args(["-o", "remount,bind,ro"])
             .arg(&self.path))
         .succeeds();
     }
