@@ -214,6 +214,9 @@ fn two_fleets_of_one_name_are_refused() {
 
 #[test]
 fn a_start_that_goes_no_further_is_given_up_with_its_reason() {
+    if !rights::is_root("make control groups") {
+        return;
+    }
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
     // Some guests are all that the group holds.
