@@ -117,6 +117,8 @@ fn guests_that_never_get_ready_are_given_up() {
         ("[guest]", "[guest]\nboot_timeout = \"4s\""),
     ]);
     let mut launch = env.imgbuild(["launch", "--count", "2", "--accel", "tcg"]);
+    // A clone of such a guest would: it is told who it is.
+    launch.args(["--start", "boot"]);
     launch.args(["--no-canary", "--json"]).arg(&out);
     let events = run(&mut launch).exits(1).json_lines();
     for guest in ["g00000", "g00001"] {

@@ -291,7 +291,7 @@ fn taps_that_cannot_be_had_are_refused_and_leave_nothing() {
             "10.8.0.0/16",
             &open,
             1,
-            &["not permitted to make the tap ib", unprivileged],
+            &["not permitted to make", unprivileged],
         ),
     ] {
         let mut command = behind(&env, script, &detached(&env, "f", 3));
