@@ -12,7 +12,8 @@ use crate::host_id::HostId;
 use crate::plain;
 use crate::sample::source::Source;
 use crate::vmm::qemu::Emulator;
-use crate::vmm::{Accel, Machine, Sharing};
+use crate::vmm::qemu::argv::kind;
+use crate::vmm::{Accel, Machine, Part, Sharing};
 
 /// Changes whenever what a template holds, or how it is taken, does.
 const VERSION: u32 = 1;
@@ -40,6 +41,8 @@ pub(crate) struct Key<'a> {
     artifacts: Sha256,
     /// All of it but what KSM may merge, which makes no other guest.
     machine: Machine,
+    /// How QEMU is asked for it.
+    argv: Sha256,
     qemu: &'a Emulator,
     /// The frequency that the guest's kernel was told is this host's.
     host: Option<&'a str>,
@@ -61,14 +64,16 @@ impl<'a> Key<'a> {
             Accel::Kvm => Source::new(root, &mut Vec::new()).text("proc/sys/kernel/osrelease"),
             Accel::Tcg => None,
         };
+        let machine = Machine {
+            sharing: Sharing::None,
+            ..machine
+        };
         let cpuinfo = plain::read_start(&root.join("proc/cpuinfo"), CPUINFO_MAX);
         Self {
             version: VERSION,
             artifacts: artifacts.digest,
-            machine: Machine {
-                sharing: Sharing::None,
-                ..machine
-            },
+            machine,
+            argv: kind(machine, &[Part::Identity, Part::Overlay, Part::Base]),
             qemu,
             host: host.machine.as_deref(),
             cpu: cpu(&String::from_utf8_lossy(&cpuinfo.unwrap_or_default())),

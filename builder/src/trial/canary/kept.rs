@@ -11,10 +11,9 @@ use crate::host::canary::Canary;
 use crate::host::snapshot::Ksm;
 use crate::host::want::Want;
 use crate::host_id::BootId;
-use crate::kernel::Format;
+use crate::vmm::Part;
 use crate::vmm::qemu::Emulator;
-use crate::vmm::qemu::argv::argv;
-use crate::vmm::{GuestSpec, Outbound, Part};
+use crate::vmm::qemu::argv::kind;
 use crate::{durable, plain};
 
 /// Shape of a kept result.
@@ -57,7 +56,7 @@ impl Key {
             boot_id: boot_id.clone(),
             artifacts,
             qemu: qemu.clone(),
-            argv: argv_digest(want),
+            argv: kind(want.machine, &[Part::Overlay, Part::Base]),
             ksm: ksm.map(|ksm| [ksm.run, ksm.pages_to_scan, ksm.sleep_millisecs]),
         }
     }
@@ -100,25 +99,6 @@ impl Key {
         };
         durable::replace(&self.file(cache), &serde_json::to_vec(&entry)?).map(drop)
     }
-}
-
-/// The digest of what QEMU is given for a guest like those that are wanted, but
-/// for its own files.
-fn argv_digest(want: &Want) -> Sha256 {
-    let guest = GuestSpec {
-        id: String::new(),
-        uuid: None,
-        machine: want.machine,
-        kernel_format: Format::Elf,
-        command_line: String::new(),
-        ssh_port: None,
-        outbound: Outbound::Closed,
-    };
-    let words: Vec<_> = argv(&guest, &[Part::Overlay, Part::Base])
-        .iter()
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
-    Sha256::of_bytes(words.join("\0"))
 }
 
 fn folder(cache: &Path) -> PathBuf {

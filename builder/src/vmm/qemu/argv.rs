@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use serde_json::json;
 use tty_init::identity::FW_CFG_NAME;
 
-use crate::vmm::{Accel, GuestSpec, Net, Outbound, Part, SSH_PORT, Sharing};
+use crate::digest::Sha256;
+use crate::kernel::Format;
+use crate::vmm::{Accel, GuestSpec, Machine, Net, Outbound, Part, SSH_PORT, Sharing};
 
 /// Gives a machine the UUID by which its process is found again.
 pub(super) const UUID: &str = "-uuid";
@@ -137,6 +139,25 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
     argv.arguments
 }
 
+/// The digest of what QEMU is given for each such guest with these parts, but for what is
+/// the guest's own: of another digest, its machine is another.
+pub(crate) fn kind(machine: Machine, parts: &[Part]) -> Sha256 {
+    let guest = GuestSpec {
+        id: String::new(),
+        uuid: None,
+        machine,
+        kernel_format: Format::Elf,
+        command_line: String::new(),
+        ssh_port: None,
+        outbound: Outbound::Closed,
+    };
+    let words: Vec<_> = argv(&guest, parts)
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    Sha256::of_bytes(words.join("\0"))
+}
+
 /// The name of a file that QEMU opens by itself; it opens a descriptor's again.
 fn opened_again(part: Part) -> String {
     format!("/dev/fd/{}", part.descriptor())
@@ -200,8 +221,6 @@ impl Argv {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::Format;
-    use crate::vmm::Machine;
 
     const CONSOLE_ALONE: [Part; 3] = [Part::Console, Part::Kernel, Part::Initramfs];
     const ALL: [Part; 6] = [
