@@ -39,12 +39,12 @@ symbols:
     CARGO_PROFILE_INIT_STRIP=none cargo build --release --locked --target-dir target/symbols
     @ls target/symbols/release/build/imgbuild-*/out/init/*/init/tty-init
 
-# What takes hours: guests under attack, a fleet of 300, 200 launches, Ansible, cgroup v2, and
+# What takes hours: guests under attack, a fleet of 300 and 1,000 clones, 200 launches, Ansible, cgroup v2, and
 # two newcomers, each in a minimal Debian
 soak: build
-    IMGBUILD_SOAK=1 IMGBUILD_TEST_GUESTS=300 IMGBUILD_TEST_ROUNDS=200 IMGBUILD_BIN="$PWD/{{imgbuild}}" \
+    IMGBUILD_SOAK=1 IMGBUILD_TEST_GUESTS=300 IMGBUILD_TEST_CLONES=1000 IMGBUILD_TEST_ROUNDS=200 IMGBUILD_BIN="$PWD/{{imgbuild}}" \
         cargo test --release --locked --package imgbuild-tests \
-        --test hostile --test fleet --test image_server --test placement --test soak -- --nocapture
+        --test hostile --test fleet --test clones --test image_server --test placement --test soak -- --nocapture
     tests/newcomer
 
 # Run what users do under real KVM, in a machine that QEMU emulates; --sharing: one with Linux 6.12

@@ -49,6 +49,15 @@ report scaled guests
 step stop imgbuild stop --all
 step stopped nothing_left
 
+step clones imgbuild launch /root/out --count 2 --start clone --detach
+step poised imgbuild wait --quiet --ready --timeout 10m
+report answered imgbuild ssh --all --json -- status
+step kill-clone busybox kill -9 $(pid_of g00001)
+step clone-again imgbuild wait --quiet --ready --timeout 10m
+report cloned guests
+step stop-clones imgbuild stop --all
+step clones-gone nothing_left
+
 report fix imgbuild check --fix --json /root/out
 report canary imgbuild check --canary --json /root/out
 step restore imgbuild check --restore
@@ -68,7 +77,7 @@ step end nothing_left
 "#;
 
 /// How the steps end, in order; 3 is a host that is not ready.
-const STEPS: [(&str, i32); 32] = [
+const STEPS: [(&str, i32); 40] = [
     ("load", 0),
     ("check", 0),
     ("build", 0),
@@ -87,6 +96,14 @@ const STEPS: [(&str, i32); 32] = [
     ("scaled", 0),
     ("stop", 0),
     ("stopped", 0),
+    ("clones", 0),
+    ("poised", 0),
+    ("answered", 0),
+    ("kill-clone", 0),
+    ("clone-again", 0),
+    ("cloned", 0),
+    ("stop-clones", 0),
+    ("clones-gone", 0),
     ("fix", 0),
     ("canary", 0),
     ("restore", 0),
@@ -170,6 +187,11 @@ fn a_fleet_lives_under_kvm() {
     assert_eq!(scaled.len(), 4);
     assert_ne!(scaled[0].pid, resumed[0].pid);
     assert_eq!(scaled[1..3], resumed[1..]);
+
+    let answered = console.report("answered").unwrap();
+    assert_eq!(answered.matches("phase=ready").count(), 2, "{answered}");
+    let cloned = guests(&report("cloned"));
+    assert_eq!([cloned[0].restarts, cloned[1].restarts], [0, 1]);
 
     let canary = report("canary");
     assert_eq!(canary["want"]["cost"]["basis"], "measured");

@@ -14,8 +14,9 @@ use super::Sharing;
 
 /// An allocator whose layout is the same in every process that does the same.
 const ALLOCATOR: &str = "libjemalloc.so.2";
-/// With one arena and no caches of threads (jemalloc(3), TUNING).
-const ALLOCATOR_OPTIONS: &str = "narenas:1,tcache:false";
+/// With one arena, no caches of threads, and nothing kept that is free: a QEMU that
+/// sleeps would keep it for ever (jemalloc(3), TUNING).
+const ALLOCATOR_OPTIONS: &str = "narenas:1,tcache:false,dirty_decay_ms:0,muzzy_decay_ms:0";
 /// Where distributions have it.
 const LIBRARIES: [&str; 4] = [
     "usr/lib/x86_64-linux-gnu",
