@@ -10,6 +10,8 @@ use sha2::{Digest as _, Sha256};
 use crate::host;
 use crate::host::ports::FIRST;
 
+const FIVE_DIGITS: u16 = 10_000;
+
 /// Fewer ports are free than the fleet has guests.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -33,7 +35,9 @@ pub struct TooFewPorts {
 ///
 /// The search starts at a place of the fleet's own, made from its name and
 /// whose it is, so that it tends to get the same ports again, and two fleets
-/// get different ones even while neither listens yet.
+/// get different ones even while neither listens yet. Ports of five digits come
+/// first: arguments of equal length keep the heaps of VMMs alike
+/// ([`crate::vmm::alike`]).
 pub fn choose(fleet: &Path, taken: &BTreeSet<u16>, count: u32) -> Result<Vec<u16>, TooFewPorts> {
     extend(fleet, taken, &[], count)
 }
@@ -69,10 +73,12 @@ fn search(
     is_free: impl Fn(u16) -> bool,
 ) -> Result<Vec<u16>, TooFewPorts> {
     let usable: Vec<_> = host::ports::usable(&kernel).collect();
-    let (before, from_start) = usable.split_at(start(fleet, usable.len()));
+    let (short, long) = usable.split_at(usable.partition_point(|port| *port < FIVE_DIGITS));
+    let (before, from_start) = long.split_at(start(fleet, long.len()));
     let ports: Vec<_> = from_start
         .iter()
         .chain(before)
+        .chain(short)
         .copied()
         .filter(|port| is_free(*port))
         .take(count as usize)
@@ -136,6 +142,14 @@ mod tests {
             ),
             "{error}"
         );
+    }
+
+    #[test]
+    fn ports_of_five_digits_come_first() {
+        let all = search("f", 36_280, KERNEL, |_| true).unwrap();
+        let (long, short) = all.split_at(36_280 - (10_000 - 1024));
+        assert!(long.iter().all(|port| *port >= 10_000));
+        assert!(short.iter().all(|port| *port < 10_000));
     }
 
     #[test]
