@@ -13,8 +13,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Hasher, Sha256};
-use crate::sealed;
 use crate::vmm::{Part, Ram};
+use crate::{plain, sealed};
 
 pub(crate) mod cache;
 pub(crate) mod key;
@@ -90,10 +90,10 @@ impl Template {
     pub(crate) fn of_clone(fingerprint: Fingerprint, pid: u32) -> Result<Self, NoTemplate> {
         let template = Self {
             fingerprint,
-            memory: File::open(Part::Memory.held_by(pid))?,
-            state: File::open(Part::KeptState.held_by(pid))?,
+            // A guest that broke out may have put anything there.
+            memory: plain::open(&Part::Memory.held_by(pid))?,
+            state: plain::open(&Part::KeptState.held_by(pid))?,
         };
-        // A guest that broke out may have put anything there.
         for (file, what) in [(&template.memory, "memory"), (&template.state, "state")] {
             if !sealed::is_sealed(file) {
                 return Err(NoTemplate::Open(what));
@@ -109,6 +109,9 @@ impl Template {
     }
 
     fn check_state(&self) -> Result<(), NoTemplate> {
+        if self.state.metadata()?.len() > STATE_MAX {
+            return Err(NoTemplate::Changed("state"));
+        }
         let mut hasher = Hasher::default();
         hasher.read(&mut again(&self.state)?)?;
         if hasher.finish() == self.fingerprint.state {

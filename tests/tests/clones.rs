@@ -360,6 +360,33 @@ fn a_template_that_cannot_be_had_ends_a_launch_that_asks_for_one() {
 }
 
 #[test]
+fn guests_are_clones_by_themselves_where_that_pays() {
+    let env = TestEnv::new();
+    let boots = "guests boot: ";
+    for (count, sharing, says, incoming) in [
+        (
+            3,
+            "guest",
+            [boots, "a template pays from 4 guests on"],
+            false,
+        ),
+        (4, "none", [boots, "no page in common"], false),
+        (4, "guest", [TAKING, "restored from a template"], true),
+    ] {
+        let mut launch = detached(&env, "few", count);
+        env.own_cache(&mut launch).env_remove("IMGBUILD_START");
+        run(launch.args(["--sharing", sharing]))
+            .succeeds()
+            .says(&says);
+        let fleet = Fleet::of(&env, "few");
+        fleet.wait();
+        let line = command_line(fleet.guest(1).pid.unwrap());
+        assert_eq!(line.contains("-incoming"), incoming, "{line}");
+        fleet.end();
+    }
+}
+
+#[test]
 fn clones_need_neither_ksm_nor_root() {
     if !rights::may_mount() {
         return;

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, io};
 
 use rustix::process::Pid;
@@ -59,6 +60,8 @@ pub struct Site {
     placement: Option<Placement>,
     lifetime: Lifetime,
     source: Source,
+    /// The QEMU is not the one that the source is of.
+    qemu_is_another: AtomicBool,
 }
 
 impl Site {
@@ -86,6 +89,7 @@ impl Site {
             placement: None,
             lifetime,
             source: Source::default(),
+            qemu_is_another: AtomicBool::new(false),
         })
     }
 
@@ -323,11 +327,16 @@ impl Site {
         written.map(|()| port)
     }
 
-    /// Refuses a QEMU that is gone, and tells once of one that is another by now.
+    /// Refuses a QEMU that is gone, and tells once of one that is another by now: what
+    /// the former one left is none of its business.
     pub(crate) fn look_at_qemu(&self) -> Result<(), EmulatorError> {
         let qemu = &self.spec.qemu;
         if self.qemu.look(qemu)? == Standing::Replaced {
             tracing::warn!("{}: {}", self.spec.name, qemu.replaced());
+            self.qemu_is_another.store(true, Ordering::Relaxed);
+            if let Source::Template(_) = self.source {
+                tracing::warn!("guests boot from now on: their template is the former QEMU's");
+            }
         }
         Ok(())
     }

@@ -32,10 +32,11 @@ impl Guest {
                 self.duty = Some(Duty::at_most_whole(status.burn.duty));
             }
         }
-        let answers = matches!(
-            message,
-            Some(Message::Ready { .. } | Message::Heartbeat { .. } | Message::Reply { .. })
-        );
+        let answers = match message {
+            Some(Message::Ready { .. } | Message::Heartbeat { .. }) => true,
+            Some(message @ Message::Reply { .. }) => !does_not_know_itself(message),
+            _ => false,
+        };
         self.settle(now);
         let State::Alive { stage, symptom } = &mut self.state else {
             return;
@@ -89,11 +90,8 @@ impl Guest {
         let State::Alive { stage, .. } = &self.state else {
             return None;
         };
-        let does_not_know = matches!(
-            message,
-            Message::Reply { tag: None, output, .. } if output == NOT_IDENTIFIED
-        );
-        (does_not_know && stage.question().is_some()).then_some(Action::Identify)
+        let is_asked = stage.question().is_some();
+        (is_asked && does_not_know_itself(message)).then_some(Action::Identify)
     }
 
     pub(crate) fn read(&mut self, now: Instant, line: &str, policy: &Policy) {
@@ -122,7 +120,9 @@ impl Guest {
         let State::Alive { stage, symptom } = &mut self.state else {
             return None;
         };
-        if complaint == Complaint::Terminated {
+        if complaint == Complaint::NotRestored && Trouble::in_message(line).is_none() {
+            *symptom = Some(Reason::NotRestored(excerpt(line)));
+        } else if complaint == Complaint::Terminated {
             *symptom = Some(Reason::Terminated(excerpt(line)));
         } else if let Stage::Booting(_) = stage
             && let Some(trouble) = Trouble::in_message(&excerpt(line))
@@ -144,6 +144,11 @@ impl Guest {
         }
         self.tail.push_back(excerpt(line));
     }
+}
+
+/// Whether a guest replies that it was not told who it is.
+fn does_not_know_itself(message: &Message<String>) -> bool {
+    matches!(message, Message::Reply { tag: None, output, .. } if output == NOT_IDENTIFIED)
 }
 
 /// The beginning of a line, so that a flood is kept in bounds.

@@ -141,7 +141,11 @@ impl fmt::Display for Reason {
             Self::OomKilled => write!(f, "QEMU was ended by the OOM killer"),
             Self::Stopped => write!(f, "stopped on request"),
             Self::Killed => write!(f, "killed on request"),
-            Self::NotRestored(reason) => write!(f, "not restored from its template: {reason}"),
+            Self::NotRestored(reason) => write!(
+                f,
+                "not restored from its template: {reason}; `imgbuild launch --start boot` has guests \
+                 boot"
+            ),
             Self::HalfRestored => write!(
                 f,
                 "the fleet's supervisor died while it was restored from its template"

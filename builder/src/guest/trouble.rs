@@ -47,6 +47,7 @@ impl Trouble {
             Complaint::Short => Some(Self::Short(message.to_owned())),
             Complaint::Progress
             | Complaint::KvmInternalError
+            | Complaint::NotRestored
             | Complaint::Terminated
             | Complaint::Other => {
                 let is_short = SHORT.iter().any(|words| message.contains(words));

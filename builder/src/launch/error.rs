@@ -45,7 +45,7 @@ pub(crate) enum LaunchError {
     #[error(transparent)]
     Trial(#[from] TrialError),
     /// Guests have nothing to be restored from.
-    #[error("{0}; --start boot has guests boot instead")]
+    #[error("cannot restore guests from a template (--start boot has them boot): {0}")]
     Template(#[from] TemplateError),
     #[error(transparent)]
     Site(#[from] SiteError),

@@ -9,8 +9,8 @@ use crate::interrupt::Interrupt;
 use crate::template::Template;
 use crate::trial::template::{TemplateError, template};
 use crate::units::counted;
-use crate::vmm::StartMethod;
 use crate::vmm::qemu::Emulator;
+use crate::vmm::{Sharing, StartMethod};
 
 /// From so many guests on, a template and as many clones take less CPU time and wall
 /// time than boots (docs/density.md).
@@ -30,7 +30,9 @@ pub(super) fn chosen(
         Some(StartMethod::Clone) => true,
         None => false,
     };
-    if !asked_for && let Some(why) = why_boot(options.guests.count(), &artifacts.manifest) {
+    let sharing = options.machine.sharing;
+    if !asked_for && let Some(why) = why_boot(options.guests.count(), sharing, &artifacts.manifest)
+    {
         tracing::info!("guests boot: {why}");
         return Ok(None);
     }
@@ -50,7 +52,10 @@ pub(super) fn chosen(
 }
 
 /// Why guests had better boot.
-fn why_boot(count: u32, manifest: &Manifest) -> Option<String> {
+fn why_boot(count: u32, sharing: Sharing, manifest: &Manifest) -> Option<String> {
+    if sharing == Sharing::None {
+        return Some("with --sharing none they have no page in common".to_owned());
+    }
     if count < CLONES_PAY {
         return Some(format!(
             "a template pays from {} on (--start clone takes one for fewer)",

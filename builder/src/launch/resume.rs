@@ -138,6 +138,10 @@ fn begin_with_template(
     if site.start_method() == StartMethod::Clone {
         return Ok(());
     }
+    if let Ok(Standing::Replaced) = site.spec().qemu.standing() {
+        tracing::warn!("guests that are started again boot: their template is the former QEMU's");
+        return Ok(());
+    }
     let living = supervisor.members().iter().filter_map(Member::pid);
     let mut held = living.filter_map(|pid| Template::of_clone(known, pid).ok());
     let template = if let Some(held) = held.next() {
@@ -158,8 +162,13 @@ fn begin_with_template(
     };
     drop(held);
     let site = supervisor.site_mut();
-    site.spec_mut().template = Some(template.fingerprint());
-    site.folder().write_spec(site.spec())?;
+    if template.fingerprint() != known {
+        site.spec_mut().template = Some(template.fingerprint());
+        // Guests that live are to be heard even if the disk is full.
+        if let Err(error) = site.folder().write_spec(site.spec()) {
+            tracing::warn!("the next supervisor takes another template: {error}");
+        }
+    }
     site.begin_with(Source::Template(template));
     Ok(())
 }

@@ -147,12 +147,14 @@ impl Entry {
             if path == self.folder || unused.is_none_or(|time| time < UNUSED) {
                 continue;
             }
-            let lock = path.with_extension("lock");
-            // Who loads it right now has it in memory, or finds none.
+            // Whoever loads it right now goes on with it.
+            let lock = plain::open(&path.with_extension("lock"));
+            if !lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+                continue;
+            }
             if let Err(error) = plain::if_there(fs::remove_dir_all(&path)) {
                 tracing::warn!("cannot remove {}: {error}", path.display());
             }
-            let _ = fs::remove_file(lock);
         }
     }
 }
@@ -230,6 +232,6 @@ mod tests {
         assert!(old.load().unwrap().is_none());
         assert!(used.load().unwrap().is_some() && new.load().unwrap().is_some());
         let left = fs::read_dir(cache.path().join(FOLDER)).unwrap().count();
-        assert_eq!(left, 4, "two folders and two locks");
+        assert_eq!(left, 5, "two folders, and the locks");
     }
 }

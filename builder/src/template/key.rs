@@ -73,7 +73,10 @@ impl<'a> Key<'a> {
             version: VERSION,
             artifacts: artifacts.digest,
             machine,
-            argv: kind(machine, &[Part::Identity, Part::Overlay, Part::Base]),
+            argv: kind(
+                machine,
+                &[Part::Identity, Part::Overlay, Part::Base, Part::Memory],
+            ),
             qemu,
             host: host.machine.as_deref(),
             cpu: cpu(&String::from_utf8_lossy(&cpuinfo.unwrap_or_default())),

@@ -20,6 +20,7 @@ use crate::guest::Phase;
 use crate::interrupt::{Interrupt, poll_until};
 use crate::sample::switches;
 use crate::sealed;
+use crate::store::folder::FolderError;
 use crate::system::{Doing as _, SystemError};
 use crate::template::cache::Entry;
 use crate::template::key::Key;
@@ -94,6 +95,11 @@ pub(crate) fn template(
     directories: &Directories,
     interrupt: &Interrupt,
 ) -> Result<Template, TemplateError> {
+    if let Err(error) = directories.open_cache()
+        && error.is_refusal()
+    {
+        return Err(TrialError::from(FolderError::from(error)).into());
+    }
     let key = Key::of(artifacts, machine, qemu, &directories.host, Path::new("/"));
     let entry = Entry::new(&directories.cache, key.digest());
     // Two fleets at once take one.
@@ -120,6 +126,8 @@ pub(crate) fn template(
         }
     };
     let stored = entry.store(&memory, &state, &lock);
+    // Before it is loaded: the host may have room for one.
+    drop(memory);
     stored.doing(format!(
         "keep a template in {}",
         directories.cache.display()
@@ -146,7 +154,10 @@ fn take(
     }
     let pid = poised(trial.member())?;
     let process = Path::new("/proc").join(pid.to_string());
-    let switches = at_rest(&process).doing("look at the template's threads")?;
+    let switches = at_rest(&process, interrupt).doing("look at the template's threads")?;
+    if interrupt.requested() {
+        return Err(TemplateError::Interrupted);
+    }
     if switches > SWITCHES_MAX {
         return Err(TemplateError::Restless { switches });
     }
@@ -172,11 +183,13 @@ fn poised(member: &Member) -> Result<u32, TemplateError> {
 }
 
 /// How often a process that should sleep wakes in a while, at its best.
-fn at_rest(process: &Path) -> io::Result<u64> {
+fn at_rest(process: &Path, interrupt: &Interrupt) -> io::Result<u64> {
     let mut fewest = u64::MAX;
     for _ in 0..WATCHES {
         let before = switches::of(process)?;
-        thread::sleep(WATCH);
+        if interrupt.wait(WATCH) {
+            break;
+        }
         fewest = fewest.min(switches::of(process)?.saturating_sub(before));
         if fewest <= SWITCHES_MAX {
             break;

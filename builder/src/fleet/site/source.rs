@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::atomic::Ordering;
 
 use super::Site;
 use crate::template::Template;
@@ -44,11 +45,21 @@ impl Site {
         self.source = source;
     }
 
-    /// How a guest comes up.
+    /// How the next guest comes up.
     pub(crate) fn start_method(&self) -> StartMethod {
-        match self.source {
+        // That it is gone is the start's to report.
+        let _ = self.look_at_qemu();
+        match self.source() {
             Source::Kernel | Source::Kept(_) => StartMethod::Boot,
             Source::Template(_) => StartMethod::Clone,
+        }
+    }
+
+    /// What guests begin with now: a template is of one QEMU.
+    pub(super) fn source(&self) -> &Source {
+        match self.source {
+            Source::Template(_) if self.qemu_is_another.load(Ordering::Relaxed) => &Source::Kernel,
+            _ => &self.source,
         }
     }
 }

@@ -60,7 +60,7 @@ impl Site {
         Ok(Files {
             kernel: self.kernel.shared()?,
             initramfs: self.initramfs.shared()?,
-            ram: self.source.ram()?,
+            ram: self.source().ram()?,
             disk: Some(Disk {
                 overlay: open(&overlay, OpenOptions::new().read(true).write(true))?,
                 base: self.base.again()?,

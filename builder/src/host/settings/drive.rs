@@ -72,14 +72,18 @@ impl Owner {
     }
 
     fn is_kept_from(&self, store: &Store, rate: &[Setting], holder: &Holder) -> Option<Undriven> {
+        // One that is back at what it was before, as a slow rate may be, is nobody else's.
         let is_ours = |knob| {
             let change = store.record.change(knob)?;
             let found = file::read(&self.root, knob).ok()?;
-            Some(change.is_ours(found))
+            Some(change.is_ours(found) || change.is_back(found))
         };
+        let is_driven = store.record.driver.as_ref() == Some(holder)
+            || rate.iter().any(|one| is_ours(one.knob) == Some(true))
+            || is_ours(Knob::KsmRun) == Some(true);
         for &Setting { knob, .. } in rate {
             match is_ours(knob) {
-                None if is_ours(Knob::KsmRun) != Some(true) => return Some(Undriven::NotOurs),
+                None if !is_driven => return Some(Undriven::NotOurs),
                 Some(false) => {
                     let why = Reason::Changed;
                     return Some(Undriven::Refused { knob, why });

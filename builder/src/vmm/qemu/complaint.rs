@@ -13,6 +13,8 @@ pub(crate) enum Complaint {
     Taken,
     /// The host is short of something, so that QEMU ends.
     Short,
+    /// Its guest's machine is not that of the template, so that QEMU ends.
+    NotRestored,
     /// QEMU ends, with a status of 0, because a signal asked it to.
     Terminated,
     /// It may tell why its guest fails.
@@ -25,7 +27,8 @@ pub(crate) enum Complaint {
 const PROGRESS: &str = ": info: ";
 
 /// Words, and what they mean wherever they stand in a line.
-const WORDS: [(&str, Complaint); 5] = [
+const WORDS: [(&str, Complaint); 6] = [
+    ("load of migration failed", Complaint::NotRestored),
     ("KVM internal error", Complaint::KvmInternalError),
     ("Could not set up host forwarding rule", Complaint::Taken),
     ("Failed to get \"", Complaint::Taken),

@@ -50,6 +50,7 @@ impl Capture {
 
     /// Asks whether all was sent.
     pub(crate) fn ask(&mut self) {
+        self.connection.count_anew();
         self.connection.ask(&QueryMigrate {});
         self.step = Step::Status;
     }

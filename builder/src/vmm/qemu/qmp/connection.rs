@@ -66,6 +66,11 @@ impl Connection {
         queue.extend_from_slice(command.line().as_bytes());
     }
 
+    /// Takes as many messages as at first, for an order that takes long.
+    pub(super) fn count_anew(&mut self) {
+        self.messages = 0;
+    }
+
     /// What is to be sent; whoever sends it takes it away.
     pub(crate) fn outgoing(&mut self) -> &mut Vec<u8> {
         &mut self.outgoing
