@@ -328,9 +328,10 @@ fn ksmd_is_driven_while_a_fleet_lives_and_settles() {
     wait_until("the guest is back", || {
         fleet.guest(1).restarts == 1 && fleet.guest(1).state == Phase::Ready
     });
+    wait_until("the supervisor says that it leaves it alone", || {
+        fleet.talk().contains("does not set ksmd's rate")
+    });
     assert_eq!(now()["pages_to_scan"].trim(), "4321");
-    let talk = fleet.talk();
-    assert!(talk.contains("does not set ksmd's rate"), "{talk}");
     fleet.end();
     fs::write(
         format!("{KSM}/pages_to_scan"),
