@@ -45,6 +45,8 @@ soak: build
     IMGBUILD_SOAK=1 IMGBUILD_TEST_GUESTS=300 IMGBUILD_TEST_CLONES=1000 IMGBUILD_TEST_ROUNDS=200 IMGBUILD_BIN="$PWD/{{imgbuild}}" \
         cargo test --release --locked --package imgbuild-tests \
         --test hostile --test fleet --test clones --test image_server --test placement --test soak -- --nocapture
+    IMGBUILD_START=clone IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --package imgbuild-tests \
+        --test hostile --test density
     tests/newcomer
 
 # Run what users do under real KVM, in a machine that QEMU emulates; --sharing: one with Linux 6.12
