@@ -7,8 +7,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -113,7 +111,7 @@ impl Template {
             return Err(NoTemplate::Changed("state"));
         }
         let mut hasher = Hasher::default();
-        hasher.read(&mut again(&self.state)?)?;
+        hasher.read(&mut plain::again(&self.state)?)?;
         if hasher.finish() == self.fingerprint.state {
             Ok(())
         } else {
@@ -140,20 +138,16 @@ impl Template {
         Ok(Ram::Template {
             memory: self.memory.try_clone()?,
             // Each reads it from its beginning.
-            state: again(&self.state)?,
+            state: plain::again(&self.state)?,
             kept_state: self.state.try_clone()?,
         })
     }
 }
 
-/// An open file opened once more, with a position of its own.
-fn again(file: &File) -> io::Result<File> {
-    File::open(Path::new("/proc/self/fd").join(file.as_raw_fd().to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
 
     use super::*;
 
@@ -176,7 +170,7 @@ mod tests {
             memory: pages::each(&memory, |_, _| Ok(())).unwrap(),
             state: Sha256::of_bytes("state"),
         };
-        let state = again(&state).unwrap();
+        let state = plain::again(&state).unwrap();
         (fingerprint, memory, state)
     }
 
@@ -210,8 +204,8 @@ mod tests {
             let mut copy = tempfile::tempfile().unwrap();
             io::copy(&mut io::BufReader::new(state), &mut copy).unwrap();
             change(&mut memory, &mut copy);
-            let error =
-                Template::copy(fingerprint, &memory, &mut again(&copy).unwrap()).unwrap_err();
+            let error = Template::copy(fingerprint, &memory, &mut plain::again(&copy).unwrap())
+                .unwrap_err();
             assert!(error.to_string().contains(says), "{error}");
         };
         says(|memory, _| memory.set_len(SIZE - 4096).unwrap(), "memory");

@@ -143,6 +143,20 @@ impl TestEnv {
         out
     }
 
+    /// The raw image of a guest's disk, whose file system e2fsck(8) finds clean.
+    #[must_use]
+    pub fn clean_disk(&self, overlay: &Path) -> PathBuf {
+        let raw = self.path().join("disk.raw");
+        run(self
+            .command("qemu-img")
+            .args(["convert", "-O", "raw"])
+            .args([overlay, &raw]))
+        .succeeds();
+        let e2fsck = stand_in::find("e2fsck");
+        run(self.command(e2fsck).arg("-fn").arg(&raw)).succeeds();
+        raw
+    }
+
     /// Processes that this test started, directly or not, and that live: those
     /// whose environment names the test's folder, be it in PATH, since a kernel
     /// build is given little else; and those that are given nothing, not even a

@@ -404,22 +404,9 @@ fn the_command_runs_on_the_disk_and_ends_before_it_is_unmounted() {
     console.waits_for("\"event\":\"ready\"");
     console.power_off();
 
-    let raw = env.path().join("disk.raw");
+    let raw = env.clean_disk(&disk);
     run(env
-        .command("qemu-img")
-        .args(["convert", "-O", "raw"])
-        .args([&disk, &raw]))
-    .succeeds();
-    let paths = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
-    run(env
-        .command("e2fsck")
-        .env("PATH", &paths)
-        .arg("-fn")
-        .arg(&raw))
-    .succeeds();
-    run(env
-        .command("debugfs")
-        .env("PATH", &paths)
+        .command(find("debugfs"))
         .args(["-R", "cat /root/bye"])
         .arg(&raw))
     .succeeds()

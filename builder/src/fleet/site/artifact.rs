@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use crate::artifact::opened::ArtifactsError;
@@ -79,7 +78,7 @@ impl Artifact {
 
     /// The file opened once more, with a position and locks of its own.
     pub(super) fn again(&self) -> io::Result<File> {
-        let opened = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        let opened = plain::again(&self.file);
         opened.map_err(|error| named(&self.path, &error))
     }
 }
