@@ -8,6 +8,7 @@
 mod any_path;
 pub mod artifact;
 pub mod assets;
+pub mod bundle;
 pub mod cli;
 pub mod control;
 pub mod digest;

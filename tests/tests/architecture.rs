@@ -41,7 +41,7 @@ const FLOORS: [&[&str]; 15] = [
     &["template"],
     &["store"],
     &["control"],
-    &["fleet"],
+    &["bundle", "fleet"],
     &["trial"],
     &["launch"],
     &["report"],
