@@ -21,6 +21,7 @@ mod check;
 mod completions;
 mod console;
 mod cp;
+mod density;
 mod exit;
 mod inputs;
 mod kernel;
@@ -116,6 +117,8 @@ enum Verb {
     Check(check::Check),
     /// Start a fleet of guests and keep it until Ctrl-C
     Launch(launch::Launch),
+    /// Grow a fleet in stages, measure it at each, and write all of it down
+    Density(density::Density),
     /// Run one throw-away guest: a command in it, or a session with it
     Run(run::Run),
     /// Log in to a guest of a running fleet, or run a command on all
@@ -251,6 +254,7 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::Verify(command) => command.run(),
         Verb::Check(command) => command.run(&context),
         Verb::Launch(command) => command.run(&context),
+        Verb::Density(command) => command.run(&context),
         Verb::Run(command) => command.run(&context),
         Verb::Ssh(command) => command.run(&context),
         Verb::Cp(command) => command.run(&context),

@@ -4,6 +4,7 @@
 
 pub(crate) mod bridge;
 pub(crate) mod client;
+pub(crate) mod ending;
 pub(crate) mod memory;
 pub(crate) mod metrics;
 pub(crate) mod schema;

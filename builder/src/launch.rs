@@ -34,7 +34,7 @@ mod resume;
 
 pub(crate) use error::LaunchError;
 pub(crate) use event::{LaunchEvent, Launched, Milestone, Summary};
-pub(crate) use options::{LaunchOptions, OnUnready};
+pub(crate) use options::{Begin, LaunchOptions, OnUnready};
 pub(crate) use resume::resume;
 
 /// Launches a fleet, and supervises it to its end, or has a process of its own

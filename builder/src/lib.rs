@@ -11,6 +11,7 @@ pub mod assets;
 pub mod bundle;
 pub mod cli;
 pub mod control;
+mod density;
 pub mod digest;
 pub mod directories;
 pub mod disk;

@@ -1,20 +1,17 @@
 //! `imgbuild stop`, `kill`, `restart` and `scale`.
 
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use clap::Args;
-use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::output::{Form, print_json};
 use super::target::{Target, chosen};
 use super::{Context, Exit, Failure};
 use crate::control::bridge::{Act, Detail};
 use crate::control::client::{Client, ClientError};
+use crate::control::ending;
 use crate::control::select::Selector;
 use crate::control::types::{ActAnswer, ActRequest, Selection};
-use crate::interrupt::poll_until;
 use crate::text::printable;
 use crate::units::counted;
 
@@ -99,36 +96,17 @@ impl Stop {
         if !guests.all {
             return guests.act(&client, Act::Stop, Some(grace));
         }
-        let (answer, supervisor) = match end(&client, grace) {
+        let (answer, supervisor) = match ending::end(&client, grace) {
             // By itself, or by another's `stop`: as was wanted.
             Err(ClientError::Ended { .. }) => (ActAnswer::default(), None),
             other => other?,
         };
         let exit = report(&answer, guests.form())?;
         if let Some(supervisor) = supervisor {
-            let events = [supervisor.as_fd(), context.interrupt.as_fd()];
-            let mut events = events.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-            poll_until(&mut events, None)?;
+            ending::wait(&supervisor, &context.interrupt)?;
         }
         Ok(exit)
     }
-}
-
-/// Ends a fleet; gives the process that was its supervisor, too.
-fn end(client: &Client, grace: Duration) -> Result<(ActAnswer, Option<OwnedFd>), ClientError> {
-    // Before it ends, lest its number is another's.
-    let supervisor = client
-        .fleet(Detail::Summary)?
-        .supervisor
-        .and_then(|supervisor| {
-            let pid = Pid::from_raw(supervisor.pid.cast_signed())?;
-            pidfd_open(pid, PidfdFlags::empty()).ok()
-        });
-    let request = ActRequest {
-        guests: Selection::All,
-        grace_seconds: Some(grace.as_secs_f64()),
-    };
-    Ok((client.act(Act::Stop, &request)?, supervisor))
 }
 
 impl Kill {

@@ -16,7 +16,7 @@ use crate::control::types::{Event, Guest};
 use crate::fleet::remove::sweep_private;
 use crate::fleet::supervise::{Attachment, Ending};
 use crate::guest::{BurnAt, Phase, Restart};
-use crate::launch::{LaunchEvent, LaunchOptions, Launched, OnUnready, launch};
+use crate::launch::{Begin, LaunchEvent, LaunchOptions, Launched, OnUnready, launch};
 use crate::outlet;
 use crate::placement::PlacementSpec;
 use crate::store::folder::private_name;
@@ -129,6 +129,7 @@ impl Run {
         Ok(LaunchOptions {
             out,
             guests: GuestRange::first(1)?,
+            begin: Begin::Whole,
             name: Some(name.to_owned()),
             keep: None,
             qemu: (self.guest.qemu).program(&context.directories.cache, &context.interrupt)?,

@@ -101,7 +101,7 @@ impl End {
 }
 
 impl Outcome {
-    fn end(&self) -> End {
+    pub(crate) fn end(&self) -> End {
         match self {
             Self::Ended(captured) => End::of(captured),
             Self::Late(within) => End::Late(*within),
@@ -210,6 +210,20 @@ impl Reachable {
         Ok(u8::try_from(code).unwrap_or(u8::MAX))
     }
 
+    /// Runs a command on one guest, which has the time `within`.
+    pub(crate) fn run_on(
+        &self,
+        guest: GuestIndex,
+        words: &[OsString],
+        within: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<Outcome, SshError> {
+        match process::capture_within(self.unattended(guest, words), within, interrupt) {
+            Ok(captured) => Ok(Outcome::Ended(captured)),
+            Err(error) => Ok(Outcome::Late(late(error)?)),
+        }
+    }
+
     /// Runs a command on every guest, on at most `parallel` at a time, and hands
     /// over what became of each, in the order of guests and as early as that allows;
     /// each has the time `within`. What `attend` gives is kept for as long as the guest's command runs.
@@ -224,10 +238,7 @@ impl Reachable {
     ) -> Result<Tally, SshError> {
         let run = |guest| -> Result<_, SshError> {
             let _attended = attend(guest);
-            match process::capture_within(self.unattended(guest, words), within, interrupt) {
-                Ok(captured) => Ok(Outcome::Ended(captured)),
-                Err(error) => Ok(Outcome::Late(late(error)?)),
-            }
+            self.run_on(guest, words, within, interrupt)
         };
         let mut tally = Tally::default();
         on_each(&self.guests, parallel, run, |guest, outcome| {

@@ -24,12 +24,23 @@ pub(crate) enum OnUnready {
     GoOn,
 }
 
+/// With how many of its guests a fleet begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// With all.
+    Whole,
+    /// With none: whoever launches it scales it.
+    Empty,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct LaunchOptions {
     /// The output folder.
     pub out: PathBuf,
     /// The guests.
     pub guests: GuestRange,
+    /// With how many of them the fleet begins.
+    pub begin: Begin,
     /// Name of the fleet; the recipe's by default.
     pub name: Option<String>,
     /// How long to keep the fleet after its start; until the interrupt by
@@ -76,6 +87,14 @@ pub(crate) struct LaunchOptions {
 }
 
 impl LaunchOptions {
+    /// The guests with which the fleet begins.
+    pub(super) fn first_guests(&self) -> GuestRange {
+        match self.begin {
+            Begin::Whole => self.guests,
+            Begin::Empty => self.guests.split_at(0).0,
+        }
+    }
+
     /// The taps' addresses, of which nobody has any now; `None` without taps.
     pub(super) fn tap_subnet(&self, others: &Others) -> Result<Option<Subnet>, SiteError> {
         let guests = self.guests.end().into();

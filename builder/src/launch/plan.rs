@@ -47,7 +47,7 @@ impl Chosen {
             qemu,
             template,
             ports: match options.machine.net {
-                Net::User => ports::choose(fleet, &others.ports(), options.guests.count())?,
+                Net::User => ports::choose(fleet, &others.ports(), options.first_guests().count())?,
                 Net::Tap | Net::None => Vec::new(),
             },
             users: users::choose(options.users, options.guests.end(), others)?,
@@ -79,7 +79,7 @@ pub(super) fn spec(
         out: artifacts.folder.clone(),
         artifacts: artifacts.digest,
         qemu: chosen.qemu,
-        guests: options.guests,
+        guests: options.first_guests(),
         machine: options.machine.machine(recipe.memory),
         outbound: options.outbound,
         tap_subnet: chosen.tap_subnet,

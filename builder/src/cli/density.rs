@@ -1,0 +1,232 @@
+//! `imgbuild density`.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+
+use super::launch::Shape;
+use super::{Context, DEFAULT_OUT, Exit, Failure};
+use crate::bundle::types::{Goal, Outcome, Run};
+use crate::density::plan::{self, Answering, BaselineWanted};
+use crate::density::{self, Experiment};
+use crate::guest::Restart;
+use crate::launch::LaunchOptions;
+
+/// Guests that a host has to take where the fleet grows until no more fit.
+const AT_LEAST: u32 = 10;
+/// Guests of the baseline, unless the fleet has fewer.
+const BASELINE: u32 = 100;
+
+/// Arguments of `density`.
+#[derive(Debug, Args)]
+pub(super) struct Density {
+    /// The output folder to launch guests from
+    #[arg(default_value = DEFAULT_OUT)]
+    out: PathBuf,
+
+    /// Grow the fleet to so many guests
+    #[arg(long, value_name = "N", conflicts_with = "fill", required_unless_present = "fill",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    count: Option<u32>,
+
+    /// Grow the fleet until no more guests fit
+    #[arg(long)]
+    fill: bool,
+
+    #[command(flatten)]
+    how: How,
+
+    #[command(flatten)]
+    shape: Shape,
+}
+
+/// How it is measured.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Experiment")]
+struct How {
+    /// Numbers of guests at which the fleet is measured on its way [default: 1, 10,
+    /// 100, 300, 1000, 3000, …]
+    #[arg(long, value_name = "N,N…", value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    stages: Option<Vec<u32>>,
+
+    /// Measure the reference experiment's way, too: at 100 guests, or as many as the
+    /// fleet has
+    #[arg(long)]
+    baseline: bool,
+
+    /// Guests that are asked for their status and logged in to at a stage: all, or
+    /// so many at most, chosen by the seed [default: 1000]
+    #[arg(long, value_name = "all|N")]
+    answering: Option<Asked>,
+
+    /// Keep the full fleet for this long, and replace guests that end
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    hold: Option<Duration>,
+
+    /// At the end, kill this share of the guests and the supervisor, and see who
+    /// comes back
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    storm: Option<u8>,
+
+    /// Chooses the guests that are asked and killed
+    #[arg(long, value_name = "N", default_value = "1")]
+    seed: u64,
+
+    /// Wait for KSM to settle at a stage for this long at most
+    #[arg(long, value_name = "DURATION", default_value = "15m",
+        value_parser = humantime::parse_duration)]
+    settle: Duration,
+
+    /// Where to write the bundle: a new folder [default: density-FLEET-TIME]
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+
+    /// Print what would be done, and start no guest
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The guests that are asked, as typed.
+#[derive(Debug, Clone, Copy)]
+struct Asked(Answering);
+
+impl FromStr for Asked {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.parse()) {
+            ("all", _) => Ok(Self(Answering::All)),
+            (_, Ok(most)) if most > 0 => Ok(Self(Answering::Sample(most))),
+            _ => Err("use all, or a number of guests above 0".to_owned()),
+        }
+    }
+}
+
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    match number.parse() {
+        Ok(percent) if (1..=100).contains(&percent) => Ok(percent),
+        _ => Err("use a percentage from 1 to 100, such as 30%".to_owned()),
+    }
+}
+
+impl Density {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let how = self.how;
+        let count = self.count.filter(|_| !self.fill);
+        let options = self
+            .shape
+            .options(self.out, count.unwrap_or(AT_LEAST), context)?;
+        if how.storm.is_some() && options.restart == Restart::Never {
+            return Err(Failure::usage(
+                "--storm kills guests to see them come back, which --restart never forbids"
+                    .to_owned(),
+            ));
+        }
+        let experiment = how.experiment(count);
+        let folder = how.bundle.unwrap_or_else(|| default_folder(&options));
+        let _ = &folder;
+        let mut save = |run: &Run| {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(
+                folder.join("run.json"),
+                serde_json::to_string_pretty(run).unwrap(),
+            )
+            .unwrap();
+            Ok(())
+        };
+        let run = density::run(
+            &options,
+            &experiment,
+            None,
+            &context.directories,
+            &context.interrupt,
+            &mut save,
+        )?;
+        Ok(exit(&run))
+    }
+}
+
+impl How {
+    fn experiment(&self, count: Option<u32>) -> Experiment {
+        let baseline = if self.baseline {
+            BaselineWanted::Yes
+        } else {
+            BaselineWanted::No
+        };
+        let mut stages = plan::stages(self.stages.as_deref(), count);
+        // The ratio is of as many guests of both kinds.
+        let same = BASELINE.min(count.unwrap_or(BASELINE));
+        if self.baseline && !stages.contains(&same) {
+            stages.push(same);
+            stages.sort_unstable();
+        }
+        Experiment {
+            goal: count.map_or(Goal::Fill, |_| Goal::Count),
+            stages,
+            answering: (self.answering).map_or(Answering::Sample(plan::ASKED), |asked| asked.0),
+            seed: self.seed,
+            hold: self.hold,
+            storm: self.storm,
+            baseline,
+            settle: self.settle,
+            command: command(env::args_os().map(|word| word.to_string_lossy().into_owned())),
+        }
+    }
+}
+
+/// The command line, of which only the last part of each path is kept.
+fn command(words: impl Iterator<Item = String>) -> Vec<String> {
+    let short = |word: String| match word.split_once('=') {
+        Some((flag, value)) if flag.starts_with("--") => format!("{flag}={}", last_part(value)),
+        _ => last_part(&word),
+    };
+    words.map(short).collect()
+}
+
+fn last_part(word: &str) -> String {
+    let name = Path::new(word).file_name();
+    match name {
+        Some(name) if word.contains('/') && !is_network(word) => {
+            name.to_string_lossy().into_owned()
+        }
+        _ => word.to_owned(),
+    }
+}
+
+/// Whether the word is a network such as `10.213.0.0/16`.
+fn is_network(word: &str) -> bool {
+    let prefix = word.split_once('/').map(|(_, prefix)| prefix);
+    prefix.is_some_and(|prefix| !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// A folder in the current one, by the fleet's name and the time.
+fn default_folder(options: &LaunchOptions) -> PathBuf {
+    let fleet = (options.name.as_deref()).or_else(|| options.out.file_name()?.to_str());
+    let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let time = time.replace([':', '-'], "");
+    PathBuf::from(format!("density-{}-{time}", fleet.unwrap_or("fleet")))
+}
+
+/// The exit code that a run leads to.
+fn exit(run: &Run) -> Exit {
+    let headline = &run.headline;
+    let is_whole = headline.ready == headline.guests
+        && headline.answered == headline.asked
+        && headline.reached == headline.tried;
+    match run.outcome {
+        Outcome::Interrupted => Exit::Interrupted,
+        Outcome::Failed(_) | Outcome::Running => Exit::Failed,
+        Outcome::Full(_) if run.plan.goal == Goal::Count => Exit::PartOfFleet,
+        Outcome::Full(_) | Outcome::Complete if is_whole => Exit::Done,
+        Outcome::Full(_) | Outcome::Complete => Exit::PartOfFleet,
+    }
+}

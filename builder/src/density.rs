@@ -1,0 +1,280 @@
+//! The reference experiment as one command: a fleet grows in stages, and at each stage
+//! everything is measured that another needs to believe it. A run drives its fleet by
+//! the control interface alone, so that it could be beside a fleet elsewhere.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clock::{Clock, Diary};
+use conditions::{settings, settings_now};
+use stage::{Configured, Growth, Stages};
+use subject::Subject;
+use watch::Watch;
+use window::Look;
+
+use crate::artifact::opened::Artifacts;
+use crate::bundle::figures;
+use crate::bundle::types::{Conditions, Headline, Outcome, Plan, RUN_VERSION, Run};
+use crate::control::bridge::Detail;
+use crate::control::client::{Client, ClientError};
+use crate::control::ending;
+use crate::directories::Directories;
+use crate::fleet::remove::{Survivors, remove};
+use crate::fleet::supervise::Attachment;
+use crate::host;
+use crate::host::snapshot::{Host, KvmProbe, Places};
+use crate::interrupt::Interrupt;
+use crate::launch::{Begin, LaunchEvent, LaunchOptions, Milestone, launch};
+use crate::store::find::find;
+use crate::store::folder::read_spec;
+use crate::store::spec::HostSettings;
+use crate::trial::fix::Lease;
+use crate::trial::readiness::Report;
+use crate::vmm::Sharing;
+
+mod ask;
+mod clock;
+mod conditions;
+mod error;
+mod hold;
+pub(crate) mod plan;
+mod stage;
+mod storm;
+mod subject;
+mod watch;
+mod window;
+
+pub(crate) use error::DensityError;
+pub(crate) use plan::Experiment;
+
+/// How long the load from elsewhere is measured before the first guest.
+const CALM: Duration = Duration::from_secs(2);
+/// How long guests have to power off at the end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Called with the run as far as it has come, after each step.
+pub(crate) type Save<'a> = dyn FnMut(&Run) -> Result<(), DensityError> + 'a;
+
+/// Runs the experiment on a fleet that it launches with `options` and ends; `earlier`
+/// is the run that it resumes.
+pub(crate) fn run(
+    options: &LaunchOptions,
+    experiment: &Experiment,
+    earlier: Option<Run>,
+    directories: &Directories,
+    interrupt: &Interrupt,
+    save: &mut Save<'_>,
+) -> Result<Run, DensityError> {
+    let artifacts = Artifacts::open(&options.out)?;
+    let name = options.name.clone();
+    let name = name.unwrap_or_else(|| artifacts.manifest.recipe.name.clone());
+    let clock = Clock::start(earlier.as_ref().map_or(0.0, |run| run.lasted));
+    let diary = Diary::new(
+        clock,
+        earlier
+            .as_ref()
+            .map_or_else(Vec::new, |run| run.events.clone()),
+    );
+    let before = settings_now();
+    let calm = Look::now(&[], None);
+    if interrupt.wait(CALM) {
+        return Err(DensityError::Interrupted);
+    }
+    let load = Look::now(&[], None).load_since(&calm);
+    let places = Places::of(directories, KvmProbe::Skip, options.qemu.clone());
+    let host = Host::read(&places, interrupt);
+    let report = begin(options, directories, interrupt)?;
+    let found = find(Some(&name), directories)?;
+    let subject = Subject::new(&name, &found.paths, directories, interrupt, &diary);
+    // Held by this process too, so that the settings outlive the fleet.
+    let lease = match options.settings {
+        HostSettings::Kept => Ok(None),
+        HostSettings::Fixed => Lease::new(&report, &name, interrupt).map(Some),
+    };
+    let prepared = (lease.map_err(DensityError::from))
+        .and_then(|lease| Ok((lease, read_spec(found.paths.path())?)));
+    let (lease, spec) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            end(&subject)?;
+            return Err(error);
+        }
+    };
+    let conditions = conditions::before(&host, &report, &spec, &artifacts.manifest, load);
+    let mut run = earlier.unwrap_or_else(|| new(&name, options, experiment, conditions.clone()));
+    let watched = Interrupt::never().map_err(DensityError::Watch)?;
+    let watch = Watch::start(subject.client.clone(), clock, run.series.clone(), watched);
+    let cost = report.want.cost;
+    let stages = Stages {
+        subject: &subject,
+        watch: &watch,
+        clock,
+        experiment,
+        configured: Configured {
+            cpus: 1,
+            memory: conditions.guest_memory,
+            disk: conditions.guest_disk,
+            host_memory: conditions.memory,
+            predicted: match options.machine.sharing {
+                Sharing::None => Some(cost.memory),
+                Sharing::Guest | Sharing::All => cost.memory_merged.or(Some(cost.memory)),
+            },
+        },
+    };
+    let mut settings_during = before.clone();
+    let measured = measure(&stages, &mut run, &mut settings_during, save);
+    take(&mut run, &stages);
+    drop(watch);
+    let ended = end(&subject);
+    let result = measured.and_then(|()| {
+        ended?;
+        Ok(())
+    });
+    drop(lease);
+    run.conditions.settings = settings(&before, &settings_during, &settings_now());
+    run.outcome = match (&result, &run.outcome) {
+        (Err(error), _) if error.is_interrupt() => Outcome::Interrupted,
+        (Err(error), _) => Outcome::Failed(error.to_string()),
+        (Ok(()), Outcome::Full(why)) => Outcome::Full(why.clone()),
+        (Ok(()), _) => Outcome::Complete,
+    };
+    run.events = diary.lines();
+    run.lasted = clock.now();
+    run.headline = figures::headline(&run);
+    save(&run)?;
+    match result {
+        Err(error) if !error.is_interrupt() => Err(error),
+        _ => Ok(run),
+    }
+}
+
+/// Launches the fleet, without guests.
+fn begin(
+    options: &LaunchOptions,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<Report, DensityError> {
+    let mut checked = None;
+    let mut emit = |event| {
+        if let LaunchEvent::Launch(Milestone::Check(report)) = event {
+            checked = Some(report);
+        }
+    };
+    let options = LaunchOptions {
+        begin: Begin::Empty,
+        ..options.clone()
+    };
+    launch(
+        &options,
+        Attachment::Detached,
+        directories,
+        interrupt,
+        &mut emit,
+    )?;
+    Ok(*checked.expect("a launch checks the host first"))
+}
+
+/// A run that has measured nothing.
+fn new(
+    name: &str,
+    options: &LaunchOptions,
+    experiment: &Experiment,
+    conditions: Conditions,
+) -> Run {
+    let seconds = |time: Duration| time.as_secs_f64();
+    Run {
+        run_version: RUN_VERSION,
+        imgbuild: env!("CARGO_PKG_VERSION").to_owned(),
+        fleet: name.to_owned(),
+        plan: Plan {
+            command: experiment.command.clone(),
+            goal: experiment.goal,
+            stages: experiment.stages.clone(),
+            first: options.guests.begin(),
+            seed: experiment.seed,
+            sample: experiment.answering.most(),
+            hold: experiment.hold.map(seconds),
+            storm: experiment.storm,
+            settle: seconds(experiment.settle),
+            keep_free: (options.keep_free)
+                .unwrap_or_else(|| host::memory::keep_free(Some(conditions.memory))),
+        },
+        began: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs()),
+        lasted: 0.0,
+        outcome: Outcome::Running,
+        headline: Headline::default(),
+        conditions,
+        stages: Vec::new(),
+        baseline: None,
+        hold: None,
+        storm: None,
+        series: Vec::new(),
+        events: Vec::new(),
+    }
+}
+
+/// Takes what the watch has seen into the run.
+fn take(run: &mut Run, stages: &Stages<'_>) {
+    run.series = stages.watch.seen().series();
+    run.events = stages.subject.diary.lines();
+    run.lasted = stages.clock.now();
+    run.headline = figures::headline(run);
+}
+
+/// Measures all that was asked for, but the baseline.
+fn measure(
+    stages: &Stages<'_>,
+    run: &mut Run,
+    settings_during: &mut BTreeMap<String, String>,
+    save: &mut Save<'_>,
+) -> Result<(), DensityError> {
+    let done = run.stages.last().map_or(0, |stage| stage.guests);
+    let rest: Vec<_> = (stages.experiment.stages.iter().copied())
+        .filter(|guests| *guests > done)
+        .collect();
+    for guests in rest {
+        let (stage, growth) = stages.reach(guests, &run.stages)?;
+        run.stages.push(stage);
+        *settings_during = settings_now();
+        let fleet = (stages.subject).call(|client| client.fleet(Detail::Whole))?;
+        run.conditions.argv = conditions::argv(&fleet);
+        if let Growth::HeldBack(why) = &growth {
+            run.outcome = Outcome::Full(why.clone());
+        }
+        take(run, stages);
+        save(run)?;
+        if growth != Growth::Whole {
+            break;
+        }
+    }
+    if let Some(time) = stages.experiment.hold {
+        run.hold = Some(hold::hold(stages, time)?);
+        take(run, stages);
+        save(run)?;
+    }
+    if let Some(percent) = stages.experiment.storm {
+        run.storm = Some(storm::storm(stages, percent)?);
+        take(run, stages);
+        save(run)?;
+    }
+    Ok(())
+}
+
+/// Ends the fleet, whether the user asked to stop or not.
+fn end(subject: &Subject<'_>) -> Result<(), DensityError> {
+    let interrupt = Interrupt::never().map_err(DensityError::Watch)?;
+    let client = Client::new(&subject.name, &subject.paths, &interrupt);
+    match ending::end(&client, GRACE) {
+        Ok((_, Some(supervisor))) => {
+            ending::wait(&supervisor, &interrupt).map_err(DensityError::Watch)
+        }
+        Ok((_, None)) | Err(ClientError::Ended { .. }) => Ok(()),
+        Err(ClientError::NotSupervised { .. }) => {
+            remove(&subject.name, subject.directories, Survivors::Kill)?;
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}

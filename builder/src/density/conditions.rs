@@ -1,0 +1,217 @@
+//! What a run ran on and with, for whoever wants to repeat it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::artifact::Manifest;
+use crate::bundle::types::{Conditions, Setting};
+use crate::control::types::Fleet;
+use crate::host;
+use crate::host::finding::Severity;
+use crate::host::snapshot::Host;
+use crate::sample::source::Source;
+use crate::sample::{ksm, processes};
+use crate::store::spec::FleetSpec;
+use crate::trial::readiness::Report;
+
+/// The settings of the host that are read, and their files.
+const SETTINGS: [(&str, &str); 16] = [
+    ("ksm.run", "/sys/kernel/mm/ksm/run"),
+    ("ksm.pages_to_scan", "/sys/kernel/mm/ksm/pages_to_scan"),
+    ("ksm.sleep_millisecs", "/sys/kernel/mm/ksm/sleep_millisecs"),
+    (
+        "ksm.max_page_sharing",
+        "/sys/kernel/mm/ksm/max_page_sharing",
+    ),
+    (
+        "ksm.merge_across_nodes",
+        "/sys/kernel/mm/ksm/merge_across_nodes",
+    ),
+    ("ksm.use_zero_pages", "/sys/kernel/mm/ksm/use_zero_pages"),
+    ("ksm.smart_scan", "/sys/kernel/mm/ksm/smart_scan"),
+    ("ksm.advisor_mode", "/sys/kernel/mm/ksm/advisor_mode"),
+    (
+        "transparent_hugepage",
+        "/sys/kernel/mm/transparent_hugepage/enabled",
+    ),
+    (
+        "kvm.halt_poll_ns",
+        "/sys/module/kvm/parameters/halt_poll_ns",
+    ),
+    ("fs.file-max", "/proc/sys/fs/file-max"),
+    ("kernel.pid_max", "/proc/sys/kernel/pid_max"),
+    (
+        "kernel.sched_autogroup_enabled",
+        "/proc/sys/kernel/sched_autogroup_enabled",
+    ),
+    ("kernel.threads-max", "/proc/sys/kernel/threads-max"),
+    ("vm.overcommit_memory", "/proc/sys/vm/overcommit_memory"),
+    ("vm.swappiness", "/proc/sys/vm/swappiness"),
+];
+
+/// The settings of the host now, by name; those that it does not have are left out.
+pub(super) fn settings_now() -> BTreeMap<String, String> {
+    let read = |(name, path): &(&str, &str)| {
+        let text = fs::read_to_string(path).ok()?;
+        Some(((*name).to_owned(), text.trim().to_owned()))
+    };
+    let ksmd = ksm::ksmd(&mut Source::new(Path::new("/"), &mut Vec::new()));
+    let nice = ksmd.map(|ksmd| ("ksmd.nice".to_owned(), ksmd.nice.to_string()));
+    SETTINGS.iter().filter_map(read).chain(nice).collect()
+}
+
+/// The settings as they were at three times.
+pub(super) fn settings(
+    before: &BTreeMap<String, String>,
+    during: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Vec<Setting> {
+    let names: BTreeSet<_> = [before, during, after]
+        .into_iter()
+        .flat_map(BTreeMap::keys)
+        .collect();
+    let value = |of: &BTreeMap<String, String>, name: &str| of.get(name).cloned();
+    (names.into_iter())
+        .map(|name| Setting {
+            name: name.clone(),
+            before: value(before, name),
+            during: value(during, name),
+            after: value(after, name),
+        })
+        .collect()
+}
+
+/// What is known before the first guest.
+pub(super) fn before(
+    host: &Host,
+    report: &Report,
+    spec: &FleetSpec,
+    manifest: &Manifest,
+    load: f64,
+) -> Conditions {
+    let findings = (report.findings.iter())
+        .filter(|finding| finding.severity != Severity::Ok)
+        .map(|finding| finding.id.to_owned());
+    Conditions {
+        host: host_facts(host),
+        guest: guest_facts(spec, manifest),
+        argv: Vec::new(),
+        artifacts: (manifest.files.iter())
+            .map(|(name, record)| (name.clone(), record.sha256))
+            .collect(),
+        settings: Vec::new(),
+        findings: findings.collect(),
+        memory: host.memory.total.unwrap_or(0),
+        cpus: u32::try_from(host::cpus()).unwrap_or(u32::MAX),
+        guest_memory: spec.machine.memory.bytes(),
+        guest_disk: manifest.options.disk_size.bytes(),
+        load,
+        available: host.memory.available.unwrap_or(0),
+    }
+}
+
+/// A guest's command line, of which only the last part of each path is kept.
+pub(super) fn argv(fleet: &Fleet) -> Vec<String> {
+    let line = (fleet.guests.iter())
+        .filter_map(|guest| guest.pid)
+        .find_map(|pid| processes::command_line(&PathBuf::from(format!("/proc/{pid}"))).ok());
+    let line = line.unwrap_or_default();
+    let words = line
+        .split(|byte| *byte == 0)
+        .filter(|word| !word.is_empty());
+    words.map(without_folders).collect()
+}
+
+/// The word, with every absolute path in it cut to its last part; descriptors handed
+/// over (`/dev/fdset/3`) name no folder of the host.
+fn without_folders(word: &[u8]) -> String {
+    let text = String::from_utf8_lossy(word);
+    let parts = text.split(',').map(|part| {
+        let (key, value) = part
+            .split_once('=')
+            .map_or(("", part), |(key, value)| (key, value));
+        let short = if value.starts_with('/') && !value.starts_with("/dev/") {
+            let name = Path::new(OsStr::from_bytes(value.as_bytes())).file_name();
+            name.map_or(String::new(), |name| name.to_string_lossy().into_owned())
+        } else {
+            value.to_owned()
+        };
+        if part.contains('=') && !key.is_empty() {
+            format!("{key}={short}")
+        } else {
+            short
+        }
+    });
+    parts.collect::<Vec<_>>().join(",")
+}
+
+fn host_facts(host: &Host) -> BTreeMap<String, String> {
+    let optional = [
+        ("kernel", host.kernel.release.clone()),
+        ("cpu_model", host.cpu.model.clone()),
+        ("cpu_vendor", host.cpu.vendor.clone()),
+        ("thp", host.memory.transparent_huge_pages.clone()),
+        ("swap", host.memory.swap.map(|bytes| bytes.to_string())),
+        ("numa_nodes", Some(host.nodes.len().to_string())),
+        ("boot", host.boot_id.as_ref().map(ToString::to_string)),
+    ];
+    let known = optional
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    known.collect()
+}
+
+fn guest_facts(spec: &FleetSpec, manifest: &Manifest) -> BTreeMap<String, String> {
+    let start = if spec.template.is_some() {
+        "clone"
+    } else {
+        "boot"
+    };
+    let machine = spec.machine;
+    let facts = [
+        ("qemu", spec.qemu.version.clone().unwrap_or_default()),
+        ("qemu_sha256", spec.qemu.sha256.to_string()),
+        ("accel", word(&machine.accel)),
+        ("sharing", word(&machine.sharing)),
+        ("net", word(&machine.net)),
+        ("start", start.to_owned()),
+        ("recipe", manifest.recipe.name.clone()),
+        ("restart", word(&spec.restart)),
+        ("burn", spec.burn.to_string()),
+        ("command_line", spec.command_line.clone()),
+    ];
+    facts
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// What a choice is called on the command line.
+fn word(choice: &impl clap::ValueEnum) -> String {
+    let value = choice.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_names_no_folder() {
+        for (word, short) in [
+            ("/opt/my qemu/bin/qemu-system-x86_64", "qemu-system-x86_64"),
+            ("-device", "-device"),
+            (
+                "driver=qcow2,file=/home/u/o.qcow2,id=disk",
+                "driver=qcow2,file=o.qcow2,id=disk",
+            ),
+            ("path=/dev/fdset/3", "path=/dev/fdset/3"),
+            ("a=b=c", "a=b=c"),
+        ] {
+            assert_eq!(without_folders(word.as_bytes()), short);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Why a run failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::artifact::opened::ArtifactsError;
+use crate::control::client::ClientError;
+use crate::fleet::remove::RemoveError;
+use crate::fleet::ssh::SshError;
+use crate::host::settings::SettingsError;
+use crate::launch::LaunchError;
+use crate::store::find::FindError;
+use crate::store::folder::FolderError;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DensityError {
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactsError),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Find(#[from] FindError),
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// The supervisor died again and again.
+    #[error(
+        "the supervisor of the fleet {fleet} died {times} times in a row; its log is {}",
+        log.display()
+    )]
+    Supervisor {
+        fleet: String,
+        times: u32,
+        log: PathBuf,
+    },
+    #[error("cannot make a descriptor for the watch over the fleet: {0}")]
+    Watch(io::Error),
+    /// The user asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl DensityError {
+    /// Whether it is the user's request to stop.
+    pub(crate) fn is_interrupt(&self) -> bool {
+        matches!(
+            self,
+            Self::Interrupted
+                | Self::Launch(LaunchError::Interrupted)
+                | Self::Client(ClientError::Interrupted)
+        )
+    }
+}

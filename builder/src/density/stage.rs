@@ -1,0 +1,298 @@
+//! A stage: the fleet grows to a number of guests, KSM settles, and everything is
+//! measured.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::ask::{self, Answers};
+use super::clock::Clock;
+use super::error::DensityError;
+use super::plan::{self, Experiment};
+use super::subject::Subject;
+use super::watch::{KsmStanding, Watch};
+use super::window::{Look, Window};
+use crate::bundle::types::{GuestBurn, MemoryFigures, OverCommit, Stage};
+use crate::control::bridge::Detail;
+use crate::control::types::{self, Memory};
+use crate::guest::counts::listed;
+use crate::guest::{Phase, deadline};
+use crate::host;
+use crate::progress;
+use crate::sample::ksm;
+use crate::units::GuestIndex;
+
+/// How often the watch is asked.
+const PAUSE: Duration = Duration::from_millis(200);
+/// For how long CPU time and pressure are measured.
+const WINDOW: Duration = Duration::from_secs(10);
+/// How long nothing may change at a fleet that still has guests on their way before
+/// they are taken for held back.
+const QUIET: Duration = Duration::from_secs(60);
+/// The same of a fleet whose supervisor says why it holds guests back, once KSM has
+/// settled.
+const HELD_BACK: Duration = Duration::from_secs(15);
+
+/// What a guest takes of the host by its configuration.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Configured {
+    /// vCPUs of a guest.
+    pub cpus: u32,
+    pub memory: u64,
+    pub disk: u64,
+    /// Of the host.
+    pub host_memory: u64,
+    /// What `imgbuild check` predicted that a guest costs.
+    pub predicted: Option<u64>,
+}
+
+/// How the fleet grew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// To what was wanted.
+    Whole,
+    /// The rest is held back, for this reason.
+    HeldBack(String),
+}
+
+/// Measures stages of a fleet.
+#[derive(Debug)]
+pub(super) struct Stages<'a> {
+    pub subject: &'a Subject<'a>,
+    pub watch: &'a Watch,
+    pub clock: Clock,
+    pub experiment: &'a Experiment,
+    pub configured: Configured,
+}
+
+impl Stages<'_> {
+    /// Grows the fleet to `guests`, and measures it there, or where it is held back.
+    pub(super) fn reach(
+        &self,
+        guests: u32,
+        before: &[Stage],
+    ) -> Result<(Stage, Growth), DensityError> {
+        let began = self.clock.now();
+        self.subject.call(|client| client.scale(guests))?;
+        let growth = self.grow(guests)?;
+        if let Growth::HeldBack(why) = &growth {
+            let fitted = self.fitted();
+            (self.subject.diary).note(format!("{fitted} of {guests} guests fit: {why}"));
+            self.subject.call(|client| client.scale(fitted))?;
+        }
+        let grown = self.clock.now();
+        let stage = self.measure(began, grown, before)?;
+        Ok((stage, growth))
+    }
+
+    /// Waits until every guest came up, or no more do.
+    fn grow(&self, guests: u32) -> Result<Growth, DensityError> {
+        let bar = progress::bar(guests.into(), "guests ready");
+        let patience = QUIET.max(deadline::scaled(guests, host::cpus()));
+        // Until the supervisor has made them, it has none that is on its way.
+        let mut made = false;
+        let growth = loop {
+            self.subject.resume_if_dead()?;
+            {
+                let seen = self.watch.seen();
+                bar.set_position(seen.ready() as u64);
+                made |= seen.guests().len() >= guests as usize;
+                if made && seen.on_their_way() == 0 {
+                    break Growth::Whole;
+                }
+                let quiet = seen.changed.elapsed();
+                let planned = seen.in_phase(Phase::Planned);
+                if let Some(why) = seen.held_back.clone()
+                    && planned == seen.on_their_way()
+                    && seen.ksm() != KsmStanding::Merging
+                    && quiet >= HELD_BACK
+                {
+                    break Growth::HeldBack(why);
+                }
+                if quiet >= patience.max(self.experiment.settle) {
+                    let why = (seen.held_back.clone())
+                        .unwrap_or_else(|| format!("no guest came up for {} s", quiet.as_secs()));
+                    break Growth::HeldBack(why);
+                }
+            }
+            self.subject.pause(PAUSE)?;
+        };
+        bar.finish_and_clear();
+        Ok(growth)
+    }
+
+    /// Guests that were started: those with the lowest numbers.
+    fn fitted(&self) -> u32 {
+        let seen = self.watch.seen();
+        let started = seen.guests().len() - seen.in_phase(Phase::Planned);
+        u32::try_from(started).unwrap_or(u32::MAX)
+    }
+
+    /// Waits until KSM has merged what it can, and no longer than the run allows.
+    pub(super) fn settle(&self) -> Result<(), DensityError> {
+        let began = Instant::now();
+        let bar = progress::bar(0, "KSM merges the guests' memory");
+        while self.watch.seen().ksm() == KsmStanding::Merging
+            && began.elapsed() < self.experiment.settle
+        {
+            self.subject.pause(PAUSE)?;
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn measure(&self, began: f64, grown: f64, before: &[Stage]) -> Result<Stage, DensityError> {
+        let subject = self.subject;
+        let fleet = subject.call(|client| client.fleet(Detail::Whole))?;
+        let chosen = self.chosen(&fleet.guests);
+        let first = ask::status(subject, &chosen)?;
+        self.settle()?;
+        let settled = self.clock.now();
+        let memory = subject.call(|client| client.memory())?;
+        let counters = ksm_counters();
+        let window = self.window(&fleet)?;
+        let second = ask::status(subject, &chosen)?;
+        let burns = burns(&fleet.guests, &window, &first, &second);
+        let logins = ask::logins(subject, &chosen, fleet.wanted)?;
+        let starts = self.watch.seen().new_starts(before);
+        let ready = fleet.counts.get(&Phase::Ready).copied().unwrap_or(0);
+        subject.diary.note(format!(
+            "{} guests: {}; {} of {} answered, {} of {} reached by SSH",
+            fleet.wanted,
+            listed(&fleet.counts),
+            good(&first),
+            first.replies.len(),
+            logins.iter().filter(|reply| reply.failed.is_none()).count(),
+            logins.len(),
+        ));
+        Ok(Stage {
+            guests: fleet.wanted,
+            ready,
+            began,
+            grown,
+            settled,
+            ended: self.clock.now(),
+            ksm_state: memory.ksm,
+            over_commit: self.over_commit(&memory),
+            memory: figures(&memory),
+            ksm: counters,
+            starts,
+            answers: first.replies,
+            deadline: Some(deadline::scaled(fleet.wanted, host::cpus()).as_secs_f64()),
+            logins,
+            burns,
+            cpu: window.cpu,
+            wakeups: Some(window.switches),
+            pressure: window.pressure,
+            predicted: self.configured.predicted,
+            run_queue: Vec::new(),
+        })
+    }
+
+    /// The guests that are asked.
+    pub(super) fn chosen(&self, guests: &[types::Guest]) -> Vec<GuestIndex> {
+        let ready: Vec<_> = (guests.iter())
+            .filter(|guest| guest.pid.is_some())
+            .map(|guest| guest.id)
+            .collect();
+        let most = self.experiment.answering.most();
+        let most = most.map_or(usize::MAX, |most| most as usize);
+        plan::sample(&ready, most, self.experiment.seed)
+    }
+
+    fn window(&self, fleet: &types::Fleet) -> Result<Window, DensityError> {
+        let guests: Vec<_> = (fleet.guests.iter())
+            .filter_map(|guest| Some((guest.id, guest.pid?)))
+            .collect();
+        let supervisor = fleet.supervisor.map(|supervisor| supervisor.pid);
+        let before = Look::now(&guests, supervisor);
+        self.subject.pause(WINDOW)?;
+        Ok(Look::now(&guests, supervisor).since(&before))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "ratios for people")]
+    fn over_commit(&self, memory: &Memory) -> OverCommit {
+        let guests = f64::from(memory.count);
+        let Configured {
+            cpus,
+            memory: ram,
+            host_memory,
+            ..
+        } = self.configured;
+        OverCommit {
+            cpu: guests * f64::from(cpus) / host::cpus() as f64,
+            memory: guests * ram as f64 / host_memory.max(1) as f64,
+            disk: self.disk_over_commit(memory.count),
+        }
+    }
+
+    /// Guests' disks, divided by what their overlays take.
+    #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+    fn disk_over_commit(&self, guests: u32) -> Option<f64> {
+        use std::os::unix::fs::MetadataExt as _;
+        let overlays = std::fs::read_dir(self.subject.paths.overlays()).ok()?;
+        let taken: u64 = (overlays.flatten())
+            .filter_map(|entry| Some(entry.metadata().ok()?.blocks() * 512))
+            .sum();
+        let configured = u64::from(guests) * self.configured.disk;
+        (taken > 0 && configured > 0).then(|| configured as f64 / taken as f64)
+    }
+}
+
+fn good(answers: &Answers) -> usize {
+    let replies = answers.replies.iter();
+    replies.filter(|reply| reply.failed.is_none()).count()
+}
+
+/// What each guest burned and ran.
+fn burns(
+    guests: &[types::Guest],
+    window: &Window,
+    first: &Answers,
+    second: &Answers,
+) -> Vec<GuestBurn> {
+    let burn = |guest: &types::Guest| {
+        let then = first.rounds.get(&guest.id);
+        let now = second.rounds.get(&guest.id);
+        let rounds = then.zip(now).and_then(|(then, now)| now.rate_since(*then));
+        let cpu = window.guests.get(&guest.id).copied();
+        (rounds.is_some() || cpu.is_some()).then_some(GuestBurn {
+            guest: guest.id,
+            rounds,
+            cpu,
+        })
+    };
+    guests.iter().filter_map(burn).collect()
+}
+
+/// KSM's counters, by file name.
+fn ksm_counters() -> BTreeMap<String, u64> {
+    let Some(ksm) = ksm::read(Path::new("/"), &mut Vec::new()) else {
+        return BTreeMap::new();
+    };
+    let counters = [
+        ("run", ksm.run),
+        ("pages_to_scan", ksm.pages_to_scan),
+        ("sleep_millisecs", ksm.sleep_millisecs),
+        ("pages_shared", ksm.pages_shared),
+        ("pages_sharing", ksm.pages_sharing),
+        ("pages_unshared", ksm.pages_unshared),
+        ("pages_volatile", ksm.pages_volatile),
+        ("full_scans", ksm.full_scans),
+    ];
+    let known = counters
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    known.collect()
+}
+
+/// A fleet's memory, as the bundle has it.
+pub(super) fn figures(memory: &Memory) -> MemoryFigures {
+    MemoryFigures {
+        bytes: memory.bytes,
+        count: memory.count,
+        parts: memory.parts,
+        available: memory.host_available,
+        charged: memory.cgroup.map(|group| group.charged),
+    }
+}

@@ -1,0 +1,157 @@
+//! Kills a part of the fleet and its supervisor, and sees who comes back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::error::DensityError;
+use super::plan;
+use super::stage::Stages;
+use crate::bundle::types::{GuestReply, Storm};
+use crate::control::bridge::Detail;
+use crate::control::types::{Fleet, Guest};
+use crate::guest::{Phase, deadline};
+use crate::host;
+use crate::progress;
+use crate::units::GuestIndex;
+
+/// How often the watch is asked.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long nothing may change while guests are waited for.
+const QUIET: Duration = Duration::from_secs(120);
+
+/// Kills `percent` of the guests that are ready, and the supervisor.
+pub(super) fn storm(stages: &Stages<'_>, percent: u8) -> Result<Storm, DensityError> {
+    let subject = stages.subject;
+    let fleet = subject.call(|client| client.fleet(Detail::Whole))?;
+    let before: BTreeMap<_, _> = (fleet.guests.iter())
+        .filter_map(|guest| Some((guest.id, guest.pid?)))
+        .collect();
+    let ready: Vec<_> = (fleet.guests.iter())
+        .filter(|guest| guest.state == Phase::Ready)
+        .map(|guest| guest.id)
+        .collect();
+    let count = plan::share(ready.len(), percent);
+    let victims = plan::sample(&ready, count, stages.experiment.seed);
+    subject.diary.note(format!(
+        "the storm kills {count} of {} guests and the supervisor",
+        fleet.wanted
+    ));
+    let handles = handles(&fleet, &victims);
+    let began = stages.clock.now();
+    let at = Instant::now();
+    for handle in &handles {
+        // One that ended by itself has ended.
+        let _ = pidfd_send_signal(handle, Signal::KILL);
+    }
+    drop(handles);
+    let resumed = resumed(stages, at)?;
+    let back = wait_for(stages, &victims, &before, at)?;
+    let fleet = subject.call(|client| client.fleet(Detail::Whole))?;
+    let lost = lost(&fleet.guests, &victims, &before);
+    subject.diary.note(format!(
+        "{} of {count} came back; {} others lost their process",
+        back.iter().filter(|reply| reply.failed.is_none()).count(),
+        lost.len()
+    ));
+    Ok(Storm {
+        began,
+        ended: stages.clock.now(),
+        guests: fleet.wanted,
+        killed: victims,
+        resumed,
+        back,
+        lost,
+    })
+}
+
+/// The processes to kill, the supervisor's first. Each number is looked up once more
+/// when its descriptor is open, so that no other process is met.
+fn handles(fleet: &Fleet, victims: &[GuestIndex]) -> Vec<OwnedFd> {
+    let supervisor = fleet.supervisor.map(|supervisor| supervisor.pid);
+    let guests = (fleet.guests.iter())
+        .filter(|guest| victims.binary_search(&guest.id).is_ok())
+        .filter_map(|guest| guest.pid);
+    let open = |pid: u32| -> io::Result<OwnedFd> {
+        let pid = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(pidfd_open(pid, PidfdFlags::empty())?)
+    };
+    let pids = supervisor.into_iter().chain(guests);
+    pids.filter_map(|pid| open(pid).ok()).collect()
+}
+
+/// Seconds until another supervisor was there.
+fn resumed(stages: &Stages<'_>, at: Instant) -> Result<Option<f64>, DensityError> {
+    // A killed one holds its lock until the kernel has cleared it away.
+    let until = at + QUIET;
+    while Instant::now() < until {
+        if let Some(there) = stages.subject.resume_if_dead()? {
+            return Ok(Some((there - at).as_secs_f64()));
+        }
+        stages.subject.pause(PAUSE)?;
+    }
+    Ok(None)
+}
+
+/// Waits until the killed are ready again, each with another process.
+fn wait_for(
+    stages: &Stages<'_>,
+    victims: &[GuestIndex],
+    before: &BTreeMap<GuestIndex, u32>,
+    at: Instant,
+) -> Result<Vec<GuestReply>, DensityError> {
+    let bar = progress::bar(victims.len() as u64, "guests back");
+    let patience = QUIET.max(deadline::scaled(
+        u32::try_from(before.len()).unwrap_or(u32::MAX),
+        host::cpus(),
+    ));
+    let mut back = BTreeMap::new();
+    while back.len() < victims.len() {
+        {
+            let seen = stages.watch.seen();
+            for guest in victims {
+                let is_back = (seen.guests().get(guest)).is_some_and(|last| {
+                    last.phase == Phase::Ready && last.pid != before.get(guest).copied()
+                });
+                if is_back {
+                    back.entry(*guest).or_insert_with(|| at.elapsed());
+                }
+            }
+            if seen.changed.elapsed() > patience {
+                break;
+            }
+        }
+        bar.set_position(back.len() as u64);
+        stages.subject.resume_if_dead()?;
+        stages.subject.pause(PAUSE)?;
+    }
+    bar.finish_and_clear();
+    let reply = |guest: &GuestIndex| {
+        let after = back.get(guest).copied();
+        GuestReply {
+            guest: *guest,
+            seconds: after.unwrap_or(at.elapsed()).as_secs_f64(),
+            failed: (after.is_none()).then(|| "it did not come back".to_owned()),
+        }
+    };
+    Ok(victims.iter().map(reply).collect())
+}
+
+/// The guests that were not killed, and yet have another process or none.
+fn lost(
+    guests: &[Guest],
+    victims: &[GuestIndex],
+    before: &BTreeMap<GuestIndex, u32>,
+) -> Vec<GuestIndex> {
+    let now: BTreeMap<_, _> = guests.iter().map(|guest| (guest.id, guest.pid)).collect();
+    let killed: BTreeSet<_> = victims.iter().collect();
+    (before.iter())
+        .filter(|(guest, pid)| {
+            !killed.contains(guest) && now.get(guest).copied().flatten() != Some(**pid)
+        })
+        .map(|(guest, _)| *guest)
+        .collect()
+}

@@ -1,0 +1,312 @@
+//! Watches a fleet from a thread of its own: which state each guest is in, when it came
+//! up, and what the host has left, over time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::clock::Clock;
+use crate::bundle::types::{self, GuestStart, Moment};
+use crate::control::bridge::Detail;
+use crate::control::client::{Client, ClientError, Next};
+use crate::control::types::{Event, Fleet, Guest, Stage};
+use crate::guest::Phase;
+use crate::guest::merging::{KsmSeen, Merging, Population};
+use crate::interrupt::Interrupt;
+use crate::sample::account;
+use crate::sample::ksm::{self, Ksm, PAGE};
+use crate::sample::schedule::Schedule;
+use crate::sample::source::Source;
+use crate::units::GuestIndex;
+
+/// How often the host is looked at, at first.
+const PERIOD: Duration = Duration::from_secs(1);
+/// The most looks that are kept: then every second one goes, and they become half as
+/// frequent.
+const MOMENTS: usize = 4_000;
+/// How long it takes to ask again a supervisor that does not listen.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// The watch; it ends when it is dropped.
+#[derive(Debug)]
+pub(super) struct Watch {
+    seen: Arc<Mutex<Seen>>,
+    end: Interrupt,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What was seen of a fleet and its host.
+#[derive(Debug)]
+pub(super) struct Seen {
+    clock: Clock,
+    /// Each guest as it was last seen.
+    guests: BTreeMap<GuestIndex, Last>,
+    starts: BTreeMap<GuestIndex, GuestStart>,
+    /// Why no more guests are started.
+    pub held_back: Option<String>,
+    pub stage: Option<Stage>,
+    /// When a guest's state changed last.
+    pub changed: Instant,
+    series: Vec<Moment>,
+    period: Duration,
+    merging: Merging,
+    ksm: KsmStanding,
+}
+
+/// A guest as it was last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Last {
+    pub phase: Phase,
+    pub pid: Option<u32>,
+    pub restarts: u32,
+}
+
+/// How far KSM has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KsmStanding {
+    Stopped,
+    Merging,
+    Settled,
+}
+
+impl Watch {
+    pub(super) fn start(client: Client, clock: Clock, series: Vec<Moment>, end: Interrupt) -> Self {
+        let seen = Arc::new(Mutex::new(Seen {
+            clock,
+            guests: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            held_back: None,
+            stage: None,
+            changed: Instant::now(),
+            series,
+            period: PERIOD,
+            merging: Merging::default(),
+            ksm: KsmStanding::Stopped,
+        }));
+        let (shared, over) = (Arc::clone(&seen), end.clone());
+        let thread = thread::spawn(move || follow(&client, &shared, &over));
+        Self {
+            seen,
+            end,
+            thread: Some(thread),
+        }
+    }
+
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+        lock(&self.seen)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.end.raise();
+        if let Some(thread) = self.thread.take() {
+            // What it panicked of has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Follows the fleet until the end is asked for, over all its supervisors.
+fn follow(client: &Client, seen: &Mutex<Seen>, end: &Interrupt) {
+    let mut due = Instant::now();
+    while !end.requested() {
+        // Without a supervisor the host is looked at all the same, and then again.
+        if let Err(error) = listen(client, seen, end, &mut due) {
+            tracing::debug!("watching the fleet: {error}");
+        }
+        look_if_due(seen, &mut due);
+        end.wait(AGAIN);
+    }
+}
+
+/// Listens to one supervisor for as long as it speaks.
+fn listen(
+    client: &Client,
+    seen: &Mutex<Seen>,
+    end: &Interrupt,
+    due: &mut Instant,
+) -> Result<(), ClientError> {
+    // Before the fleet is looked at, so that nothing is missed between.
+    let mut events = client.events()?;
+    lock(seen).take(&client.fleet(Detail::Whole)?);
+    while !end.requested() {
+        match events.next(Some(*due))? {
+            Next::Item(Event::Lost { .. }) => lock(seen).take(&client.fleet(Detail::Whole)?),
+            Next::Item(event) => lock(seen).apply(&event),
+            Next::Late => {}
+            Next::End => return Ok(()),
+        }
+        look_if_due(seen, due);
+    }
+    Ok(())
+}
+
+fn look_if_due(seen: &Mutex<Seen>, due: &mut Instant) {
+    let now = Instant::now();
+    if now < *due {
+        return;
+    }
+    let mut unseen = Vec::new();
+    let ksm = ksm::read(Path::new("/"), &mut unseen);
+    let ksmd = ksm::ksmd(&mut Source::new(Path::new("/"), &mut unseen));
+    let ksmd = ksmd.map(|ksmd| Schedule::of(ksmd.pid).cpu.as_secs_f64());
+    let available = account::available();
+    let mut seen = lock(seen);
+    seen.look(ksm.as_ref(), ksmd, available);
+    *due = now + seen.period;
+}
+
+impl Seen {
+    /// Takes over how a fleet stands.
+    fn take(&mut self, fleet: &Fleet) {
+        self.stage = Some(fleet.stage);
+        self.held_back.clone_from(&fleet.held_back);
+        let here: Vec<_> = fleet.guests.iter().map(|guest| guest.id).collect();
+        self.guests
+            .retain(|guest, _| here.binary_search(guest).is_ok());
+        for guest in &fleet.guests {
+            self.see(guest);
+        }
+    }
+
+    fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Guest(guest) => self.see(guest),
+            Event::Stage { stage, held_back } => {
+                self.stage = Some(*stage);
+                self.held_back.clone_from(held_back);
+                self.changed = Instant::now();
+            }
+            Event::Lost { .. } => {}
+        }
+    }
+
+    fn see(&mut self, guest: &Guest) {
+        let last = Last {
+            phase: guest.state,
+            pid: guest.pid,
+            restarts: guest.restarts,
+        };
+        if self.guests.insert(guest.id, last) == Some(last) {
+            return;
+        }
+        self.changed = Instant::now();
+        if guest.restarts > 0 || guest.pid.is_none() {
+            return;
+        }
+        let now = self.clock.now();
+        // One that was ready before anybody listened says how long ago it was started.
+        let ago = guest.for_seconds + guest.ready_after.unwrap_or(0.0);
+        let start = self.starts.entry(guest.id).or_insert(GuestStart {
+            guest: guest.id,
+            process: now - ago,
+            spoke: None,
+            ready: None,
+        });
+        match guest.state {
+            Phase::Booting => start.spoke = Some(now - start.process),
+            Phase::Ready => start.ready = start.ready.or(guest.ready_after),
+            _ => {}
+        }
+    }
+
+    fn look(&mut self, ksm: Option<&Ksm>, ksmd: Option<f64>, available: Option<u64>) {
+        let (ready, alive) = (self.ready(), self.alive());
+        let counters = ksm.and_then(KsmSeen::of);
+        self.ksm = match counters {
+            None => KsmStanding::Stopped,
+            Some(counters) => {
+                let population = Population {
+                    up: ready,
+                    living: alive,
+                };
+                self.merging.see(&counters, population);
+                if self.merging.has_settled(&counters, population) {
+                    KsmStanding::Settled
+                } else {
+                    KsmStanding::Merging
+                }
+            }
+        };
+        self.series.push(Moment {
+            at: self.clock.now(),
+            ready: u32::try_from(ready).unwrap_or(u32::MAX),
+            alive: u32::try_from(alive).unwrap_or(u32::MAX),
+            available,
+            unmerged: counters.map(|counters| counters.unmerged * PAGE),
+            saved: counters.map(|counters| counters.merged * PAGE),
+            ksmd,
+        });
+        if self.series.len() > MOMENTS {
+            let mut place = 0;
+            self.series.retain(|_| {
+                place += 1;
+                place % 2 == 0
+            });
+            self.period *= 2;
+        }
+    }
+
+    /// How far KSM has come with the guests that are up.
+    pub(super) fn ksm(&self) -> KsmStanding {
+        self.ksm
+    }
+
+    pub(super) fn in_phase(&self, phase: Phase) -> usize {
+        let all = self.guests.values();
+        all.filter(|last| last.phase == phase).count()
+    }
+
+    pub(super) fn ready(&self) -> usize {
+        self.in_phase(Phase::Ready)
+    }
+
+    /// Guests that have a process.
+    pub(super) fn alive(&self) -> usize {
+        (self.guests.values())
+            .filter(|last| last.pid.is_some())
+            .count()
+    }
+
+    /// Guests on their way: they are started, or are going to be.
+    pub(super) fn on_their_way(&self) -> usize {
+        let is_on_its_way = |last: &&Last| {
+            matches!(
+                last.phase,
+                Phase::Planned
+                    | Phase::Starting
+                    | Phase::Restoring
+                    | Phase::Booting
+                    | Phase::Restarting
+            )
+        };
+        self.guests.values().filter(is_on_its_way).count()
+    }
+
+    pub(super) fn guests(&self) -> &BTreeMap<GuestIndex, Last> {
+        &self.guests
+    }
+
+    /// How guests came up that are not in `known`.
+    pub(super) fn new_starts(&self, known: &[types::Stage]) -> Vec<GuestStart> {
+        let known: BTreeSet<_> = (known.iter())
+            .flat_map(|stage| stage.starts.iter().map(|start| start.guest))
+            .collect();
+        let starts = self.starts.values();
+        starts
+            .filter(|start| !known.contains(&start.guest))
+            .copied()
+            .collect()
+    }
+
+    pub(super) fn series(&self) -> Vec<Moment> {
+        self.series.clone()
+    }
+}
