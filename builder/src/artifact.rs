@@ -8,15 +8,23 @@ mod input;
 pub(crate) mod manifest;
 pub mod opened;
 mod output;
-pub(crate) mod staging;
 mod trees;
 pub(crate) mod verify;
 
+use crate::staging::Kind;
+pub use crate::staging::{Staging, StagingError};
 pub use build::{BuildOptions, Built, Staged, build};
 pub use error::BuildError;
 pub use manifest::{Manifest, ManifestError, Part};
-pub use staging::{Staging, StagingError};
 pub use verify::{Difference, VerifyError, verify};
+
+/// An output folder, for those who put one in the place of another.
+const OUTPUT: Kind = Kind {
+    name: "output folder",
+    index: MANIFEST,
+    option: "--out",
+    listed: manifest::listed,
+};
 
 /// Name of the initramfs in an output folder.
 pub const INITRAMFS: &str = "initramfs.cpio.gz";

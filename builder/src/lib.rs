@@ -5,6 +5,10 @@
 //! turns arguments into calls and results into output. `docs/architecture.md`
 //! is the map.
 
+// Some of what unit tests have, integration tests have as well, which name this crate.
+#[cfg(test)]
+extern crate self as imgbuild;
+
 mod any_path;
 pub mod artifact;
 pub mod assets;
@@ -44,6 +48,7 @@ mod report;
 mod rights;
 pub mod sample;
 mod sealed;
+mod staging;
 pub mod store;
 mod system;
 mod template;

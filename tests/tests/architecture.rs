@@ -29,6 +29,7 @@ const FLOORS: [&[&str]; 15] = [
         "random",
         "sample",
         "sealed",
+        "staging",
         "text",
         "system",
         "units",

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::KERNEL_CONFIG;
 use super::manifest::{KernelRecord, MANIFEST_VERSION, Manifest, ManifestError, Options, Part};
-use super::staging::{Staging, StagingError};
 use crate::artifact::BuildError;
 use crate::artifact::output::Output;
 use crate::artifact::trees::{Trees, trees};
 use crate::disk::ext4::Ext4;
 use crate::kernel;
 use crate::recipe::Recipe;
+use crate::staging::{Staging, StagingError};
 use crate::units::ByteSize;
 
 /// What to build besides the recipe.
@@ -49,7 +49,7 @@ pub fn build(
 ) -> Result<Staged, BuildError> {
     let interrupt = &environment.interrupt;
     // First, so that no kernel is built for an unwritable folder.
-    let staging = Staging::new(&options.out)?;
+    let staging = Staging::new(&options.out, super::OUTPUT)?;
     let kernel = kernel::obtain(&options.kernel, environment)?;
     if let Some(needed) = kernel.memory.filter(|needed| *needed > recipe.memory) {
         return Err(BuildError::KernelMemory {

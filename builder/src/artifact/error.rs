@@ -4,12 +4,12 @@ use std::io;
 use std::path::PathBuf;
 
 use super::ManifestError;
-use super::staging::StagingError;
 use crate::disk::base::BaseError;
 use crate::disk::overlay::OverlayError;
 use crate::disk::qcow2::Qcow2Error;
 use crate::initramfs::{PackError, RootfsError};
 use crate::kernel::KernelError;
+use crate::staging::StagingError;
 use crate::tree::error::TreeError;
 use crate::units::ByteSize;
 

@@ -6,7 +6,6 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use super::manifest::FileRecord;
-use super::staging::Staging;
 use super::{BASE, INITRAMFS, OVERLAYS};
 use crate::artifact::BuildError;
 use crate::artifact::files::{create_read_only, write_read_only};
@@ -20,6 +19,7 @@ use crate::initramfs::pack;
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::recipe::Recipe;
+use crate::staging::Staging;
 use crate::tree::Tree;
 use crate::units::{ByteSize, GuestRange};
 

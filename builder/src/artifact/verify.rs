@@ -10,6 +10,7 @@ use super::manifest::{FileRecord, Manifest, ManifestError};
 use super::{MANIFEST, SHA256SUMS};
 use crate::digest::Sha256;
 use crate::plain::if_there;
+use crate::staging::files_below;
 
 /// One way in which a folder is not what its manifest says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -87,8 +88,10 @@ pub fn verify(folder: &Path) -> Result<Vec<Difference>, VerifyError> {
         .map(String::as_str)
         .chain([MANIFEST, SHA256SUMS])
         .collect();
+    let found =
+        files_below(folder).map_err(|(path, source)| VerifyError::Unreadable { path, source })?;
     differences.extend(
-        list(folder)?
+        found
             .into_iter()
             .filter(|file| !listed.contains(file.as_str()))
             .map(|file| Difference::Extra { file }),
@@ -125,33 +128,4 @@ fn compare(
         expected: record.sha256,
         found,
     }))
-}
-
-/// Lists the files below `folder`, by path in it.
-pub(crate) fn list(folder: &Path) -> Result<BTreeSet<String>, VerifyError> {
-    let mut found = BTreeSet::new();
-    list_below(folder, Path::new(""), &mut found)?;
-    Ok(found)
-}
-
-fn list_below(
-    folder: &Path,
-    below: &Path,
-    found: &mut BTreeSet<String>,
-) -> Result<(), VerifyError> {
-    let path = folder.join(below);
-    let unreadable = |source| VerifyError::Unreadable {
-        path: path.clone(),
-        source,
-    };
-    for entry in fs::read_dir(&path).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let name = below.join(entry.file_name());
-        if entry.file_type().map_err(unreadable)?.is_dir() {
-            list_below(folder, &name, found)?;
-        } else {
-            found.insert(name.to_string_lossy().into_owned());
-        }
-    }
-    Ok(())
 }

@@ -1,12 +1,13 @@
 //! A folder that appears whole or not at all.
 //!
-//! A build writes everything into a hidden sibling of the output folder, brings
-//! that to the disk, and exchanges the two by one `renameat2(RENAME_EXCHANGE)`,
-//! which it brings to the disk as well. So an interrupted or failed build leaves
-//! the previous output unchanged, and a power cut leaves either the previous output
-//! or the new one. A killed build leaves its sibling behind. The lock on that died
-//! with its owner, so the next build recognizes the sibling and removes it.
+//! Everything is written into a hidden sibling of the folder, which is brought to
+//! the disk and exchanged with it by one `renameat2(RENAME_EXCHANGE)`, which is
+//! brought to the disk as well. So who is interrupted or fails leaves the previous
+//! folder unchanged, and a power cut leaves either the previous one or the new one.
+//! Who is killed leaves a sibling behind. The lock on that died with its owner, so
+//! the next one recognizes the sibling and removes it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -17,27 +18,45 @@ use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use super::verify::list;
-use super::{MANIFEST, manifest};
 use crate::durable;
 use crate::plain::if_there;
 use crate::private::{Others, PLAIN, Private};
 
+/// What a folder is to be: only another of its kind is replaced.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// Its name in messages.
+    pub name: &'static str,
+    /// The file in it by which it is recognized.
+    pub index: &'static str,
+    /// The option that chooses another folder.
+    pub option: &'static str,
+    /// The files that a folder lists as its own, by path in it; `None` where it is
+    /// not of this kind.
+    pub listed: fn(&Path) -> Option<BTreeSet<String>>,
+}
+
 /// A folder under construction, removed again unless [`Staging::commit`]ted.
 #[derive(Debug)]
 pub struct Staging {
+    kind: Kind,
     target: PathBuf,
     folder: PathBuf,
     /// The folder itself, locked for as long as it is being written.
     _lock: File,
 }
 
-/// The output folder could not be written.
+/// The folder could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
-    /// The parent folder does not take a new folder.
-    #[error("cannot write the output folder {}: {source}; choose another folder with --out", path.display())]
+    /// The parent folder does not take a new folder, or the disk is full.
+    #[error(
+        "cannot write the {} {}: {source}; choose another folder with {}",
+        kind.name, path.display(), kind.option
+    )]
     Unwritable {
+        /// What the folder was to be.
+        kind: Kind,
         /// The folder.
         path: PathBuf,
         /// Why.
@@ -45,21 +64,25 @@ pub enum StagingError {
     },
     /// The target has no name of its own, as `/`.
     #[error(
-        "cannot write the output to {}: it has no name inside another folder; choose a folder that \
-         has one with --out, such as --out out/NAME",
-        path.display()
+        "cannot write the {} {}: it has no name inside another folder; choose a folder that \
+         has one with {option}, such as {option} out/NAME",
+        kind.name, path.display(), option = kind.option
     )]
     Nameless {
+        /// What the folder was to be.
+        kind: Kind,
         /// The target.
         path: PathBuf,
     },
     /// The target is there and not ours to replace.
     #[error(
-        "cannot write the output to {}: it {reason}, and imgbuild replaces only its own output; \
-         choose another folder with --out, or move this one away",
-        path.display()
+        "cannot write the {} {}: it {reason}, and imgbuild replaces only its own output; \
+         choose another folder with {}, or move this one away",
+        kind.name, path.display(), kind.option
     )]
     NotOurs {
+        /// What the folder was to be.
+        kind: Kind,
         /// The target.
         path: PathBuf,
         /// What is there instead.
@@ -73,8 +96,9 @@ const PREVIOUS: &str = ".previous-";
 
 impl Staging {
     /// Starts a folder that will become `target`.
-    pub fn new(target: &Path) -> Result<Self, StagingError> {
+    pub fn new(target: &Path, kind: Kind) -> Result<Self, StagingError> {
         let unwritable = |source| StagingError::Unwritable {
+            kind,
             path: target.to_path_buf(),
             source,
         };
@@ -83,18 +107,19 @@ impl Staging {
             .or_else(|_| std::path::absolute(target))
             .map_err(unwritable)?;
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-            return Err(StagingError::Nameless { path: target });
+            return Err(StagingError::Nameless { kind, path: target });
         };
-        if let Err(reason) = replaceable(&target) {
+        if let Err(reason) = kind.replaceable(&target) {
             let path = target;
-            return Err(StagingError::NotOurs { path, reason });
+            return Err(StagingError::NotOurs { kind, path, reason });
         }
         fs::create_dir_all(parent).map_err(unwritable)?;
-        put_back(&target);
+        put_back(&target, kind);
         let prefix = format!(".{}.staging-", name.to_string_lossy());
         remove_stale(parent, &prefix);
         let (folder, lock) = create_locked(parent, &prefix).map_err(unwritable)?;
         Ok(Self {
+            kind,
             target,
             folder,
             _lock: lock,
@@ -108,7 +133,9 @@ impl Staging {
 
     /// Puts the folder in the place of its target, and removes what was there.
     pub fn commit(self) -> Result<PathBuf, StagingError> {
+        let kind = self.kind;
         let unwritable = |source| StagingError::Unwritable {
+            kind,
             path: self.target.clone(),
             source,
         };
@@ -119,10 +146,10 @@ impl Staging {
                 fs::rename(&self.folder, &self.target).map_err(unwritable)?;
             }
             Err(Errno::EXIST | Errno::INVAL) => {
-                // Much may have happened to it since the build began.
-                if let Err(reason) = replaceable(&self.target) {
+                // Much may have happened to it since.
+                if let Err(reason) = kind.replaceable(&self.target) {
                     let path = self.target.clone();
-                    return Err(StagingError::NotOurs { path, reason });
+                    return Err(StagingError::NotOurs { kind, path, reason });
                 }
                 self.replace().map_err(unwritable)?;
             }
@@ -165,6 +192,32 @@ impl Drop for Staging {
     }
 }
 
+/// Lists the files below a folder, by path in it; the error is of which folder.
+pub(crate) fn files_below(folder: &Path) -> Result<BTreeSet<String>, (PathBuf, io::Error)> {
+    let mut found = BTreeSet::new();
+    list_below(folder, Path::new(""), &mut found)?;
+    Ok(found)
+}
+
+fn list_below(
+    folder: &Path,
+    below: &Path,
+    found: &mut BTreeSet<String>,
+) -> Result<(), (PathBuf, io::Error)> {
+    let path = folder.join(below);
+    let unreadable = |error| (path.clone(), error);
+    for entry in fs::read_dir(&path).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let name = below.join(entry.file_name());
+        if entry.file_type().map_err(unreadable)?.is_dir() {
+            list_below(folder, &name, found)?;
+        } else {
+            found.insert(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(())
+}
+
 /// Creates a folder whose name begins so, which others may write to under no umask,
 /// and locks it.
 ///
@@ -198,21 +251,25 @@ fn create_locked(parent: &Path, prefix: &str) -> io::Result<(PathBuf, File)> {
     }
 }
 
-/// Whether the target may be replaced: absent, empty, or an earlier output
-/// with nothing added; the error is what it is instead.
-fn replaceable(target: &Path) -> Result<(), String> {
-    match fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => return Ok(()),
-        Ok(false) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("cannot be read as a folder ({error})")),
-    }
-    let listed = manifest::listed(target)
-        .ok_or_else(|| format!("is not empty and holds no {MANIFEST} of imgbuild"))?;
-    let found = list(target).map_err(|error| error.to_string())?;
-    match found.difference(&listed).next() {
-        None => Ok(()),
-        Some(file) => Err(format!("holds {file}, which is not in its {MANIFEST}")),
+impl Kind {
+    /// Whether the target may be replaced: absent, empty, or an earlier one of this
+    /// kind with nothing added; the error is what it is instead.
+    fn replaceable(self, target: &Path) -> Result<(), String> {
+        match fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(format!("cannot be read as a folder ({error})")),
+        }
+        let Self { index, listed, .. } = self;
+        let listed = listed(target)
+            .ok_or_else(|| format!("is not empty and holds no {index} of imgbuild"))?;
+        let found = files_below(target)
+            .map_err(|(path, error)| format!("holds {}: {error}", path.display()))?;
+        match found.difference(&listed).next() {
+            None => Ok(()),
+            Some(file) => Err(format!("holds {file}, which is not in its {index}")),
+        }
     }
 }
 
@@ -225,7 +282,7 @@ fn with_suffix(target: &Path, suffix: &str) -> PathBuf {
 
 /// Gives back its name to an output whose replacement was cut short, and removes
 /// one that was replaced.
-fn put_back(target: &Path) {
+fn put_back(target: &Path, kind: Kind) {
     let Some(parent) = target.parent() else {
         return;
     };
@@ -241,18 +298,18 @@ fn put_back(target: &Path) {
         let Some(owner) = owner else {
             continue;
         };
-        let is_ours = || manifest::listed(&path).is_some() && replaceable(&path).is_ok();
+        let is_ours = || (kind.listed)(&path).is_some() && kind.replaceable(&path).is_ok();
         if test_kill_process(owner) != Err(Errno::SRCH) || !is_ours() {
             continue;
         }
         let left = path.display();
         if !target.exists() && fs::rename(&path, target).is_ok() {
             tracing::info!(
-                "restored {}, which a build that was killed was replacing",
+                "restored {}, which a process that was killed was replacing",
                 target.display()
             );
         } else if target.exists() && fs::remove_dir_all(&path).is_ok() {
-            tracing::info!("removed {left}, left by a build that was killed");
+            tracing::info!("removed {left}, left by a process that was killed");
         }
     }
 }
@@ -283,7 +340,7 @@ fn remove_stale(parent: &Path, prefix: &str) {
         };
         if folder.try_lock().is_ok() && fs::remove_dir_all(&path).is_ok() {
             tracing::info!(
-                "removed {}, left by a build that was killed",
+                "removed {}, left by a process that was killed",
                 path.display()
             );
         }
@@ -297,7 +354,20 @@ mod tests {
 
     use super::*;
     use crate::durable::trace;
-    use crate::plain::tests::fifo;
+    use crate::plain::{self, tests::fifo};
+
+    const INDEX: &str = "index";
+
+    /// A folder whose index lists the others.
+    const KIND: Kind = Kind {
+        name: "shelf",
+        index: INDEX,
+        option: "--shelf",
+        listed: |folder| {
+            let text = plain::read_to_string(&folder.join(INDEX)).ok()?;
+            Some(text.lines().chain([INDEX]).map(str::to_owned).collect())
+        },
+    };
 
     /// The names in a folder, in order.
     fn names(folder: &Path) -> Vec<String> {
@@ -314,12 +384,8 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let target = parent.path().join("out");
         for _ in ["in an empty place", "in another's"] {
-            let staging = Staging::new(&target).unwrap();
-            fs::write(
-                staging.path().join(MANIFEST),
-                r#"{"manifest_version":1,"files":{}}"#,
-            )
-            .unwrap();
+            let staging = Staging::new(&target, KIND).unwrap();
+            fs::write(staging.path().join(INDEX), "").unwrap();
             let settled = staging
                 .path()
                 .file_name()
@@ -342,27 +408,26 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let mut dead = std::process::Command::new("true").spawn().unwrap();
         dead.wait().unwrap();
-        let previous = |owner: u32, text: &str| {
+        let previous = |owner: u32| {
             let folder = parent.path().join(format!("out{PREVIOUS}{owner}"));
             fs::create_dir(&folder).unwrap();
-            let manifest = format!(r#"{{"manifest_version": {text}, "files": {{}}}}"#);
-            fs::write(folder.join(MANIFEST), manifest).unwrap();
+            fs::write(folder.join(INDEX), "").unwrap();
             folder
         };
         let target = parent.path().join("out");
-        let ours = previous(id(), "1");
-        let left = previous(dead.id(), "1");
-        put_back(&target);
-        assert!(target.join(MANIFEST).exists() && ours.exists() && !left.exists());
+        let ours = previous(id());
+        let left = previous(dead.id());
+        put_back(&target, KIND);
+        assert!(target.join(INDEX).exists() && ours.exists() && !left.exists());
         // Replaced, and not removed yet.
-        let left = previous(dead.id(), "1");
-        put_back(&target);
+        let left = previous(dead.id());
+        put_back(&target, KIND);
         assert!(target.exists() && ours.exists() && !left.exists());
         // Somebody else's.
         fs::write(left.with_file_name(format!("out{PREVIOUS}x")), "").unwrap();
         fs::create_dir(&left).unwrap();
         fs::write(left.join("file"), "mine").unwrap();
-        put_back(&target);
+        put_back(&target, KIND);
         assert!(left.join("file").exists());
     }
 
@@ -372,10 +437,10 @@ mod tests {
         fs::write(folder.path().join("notes"), "mine").unwrap();
         for (target, why) in [
             (Path::new("/"), "it has no name inside another folder"),
-            (folder.path(), "it is not empty and holds no manifest.json"),
+            (folder.path(), "it is not empty and holds no index"),
         ] {
-            let error = Staging::new(target).unwrap_err().to_string();
-            assert!(error.contains(why) && error.contains("--out"), "{error}");
+            let error = Staging::new(target, KIND).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("--shelf"), "{error}");
             assert!(!error.contains("remove"), "{error}");
         }
     }
@@ -398,19 +463,19 @@ mod tests {
         fs::create_dir(at(".out.staging-6")).unwrap();
         fs::write(at(".out.staging-6").join("file"), "half").unwrap();
 
-        let staging = Staging::new(&at("out")).unwrap();
+        let staging = Staging::new(&at("out"), KIND).unwrap();
         drop(staging);
         assert_eq!(names(parent.path()), others);
         assert_eq!(fs::read(precious.join("file")).unwrap(), b"mine");
     }
 
     #[test]
-    fn a_manifest_that_is_a_pipe_makes_a_folder_not_ours_to_replace() {
+    fn an_index_that_is_a_pipe_makes_a_folder_not_ours_to_replace() {
         let parent = tempfile::tempdir().unwrap();
         let target = parent.path().join("out");
         fs::create_dir(&target).unwrap();
-        fifo(&target.join(MANIFEST));
-        let error = Staging::new(&target).unwrap_err();
+        fifo(&target.join(INDEX));
+        let error = Staging::new(&target, KIND).unwrap_err();
         assert!(matches!(error, StagingError::NotOurs { .. }), "{error}");
     }
 }
