@@ -117,7 +117,7 @@ pub(crate) fn processes(starts: &[GuestStart]) -> Distribution {
 }
 
 /// The figures that are quoted first.
-pub(crate) fn headline(run: &Run) -> Headline {
+pub fn headline(run: &Run) -> Headline {
     let growing = run.stages.iter().map(|stage| stage.grown - stage.began);
     let Some(last) = run.stages.last() else {
         return Headline::default();
