@@ -34,6 +34,7 @@ mod lock;
 pub mod net;
 mod notes;
 mod outlet;
+pub mod page;
 pub mod placement;
 mod plain;
 mod private;

@@ -45,7 +45,7 @@ const FLOORS: [&[&str]; 15] = [
     &["bundle", "fleet"],
     &["trial"],
     &["launch"],
-    &["report"],
+    &["page", "report"],
     // `words` is compiled for tests alone.
     &["cli", "words"],
     // Only declares the rooms.

@@ -1,0 +1,1 @@
+//! Pages of runs that are empty, torn, hostile or huge.

@@ -1,0 +1,186 @@
+//! Numbers as people read them: three digits that count, and a unit.
+
+/// What a table has where nothing was measured.
+pub(super) const MISSING: &str = "–";
+
+const KIB: f64 = 1024.0;
+pub(super) const MIB: f64 = KIB * 1024.0;
+pub(super) const GIB: f64 = MIB * 1024.0;
+
+/// A number, in groups of three digits.
+pub(super) fn whole(number: impl Into<u64>) -> String {
+    grouped(&number.into().to_string())
+}
+
+/// Digits with a comma before each three from the right.
+fn grouped(digits: &str) -> String {
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number with three digits that count.
+pub(super) fn figure(value: f64) -> String {
+    let size = value.abs();
+    match size {
+        _ if !value.is_finite() => MISSING.to_owned(),
+        0.0 => "0".to_owned(),
+        _ if !(1e-6..1e15).contains(&size) => format!("{value:.2e}"),
+        _ if size >= 999.5 => {
+            let sign = if value < 0.0 { "-" } else { "" };
+            format!("{sign}{}", grouped(&format!("{size:.0}")))
+        }
+        _ => format!("{value:.*}", decimals(size)),
+    }
+}
+
+/// Decimals of a number below 1,000 of which three digits count.
+fn decimals(size: f64) -> usize {
+    // What is rounded up to the next power of ten has a digit more before the point.
+    [
+        99.95,
+        9.995,
+        0.9995,
+        0.09995,
+        0.009_995,
+        0.000_999_5,
+        0.000_099_95,
+    ]
+    .iter()
+    .position(|limit| size >= *limit)
+    .unwrap_or(7)
+}
+
+/// The same without zeros at the end, as an axis has it.
+pub(super) fn tick(value: f64) -> String {
+    let text = figure(value);
+    match text.split_once('.') {
+        Some((whole, rest)) if !rest.contains('e') => {
+            let rest = rest.trim_end_matches('0');
+            let point = if rest.is_empty() { "" } else { "." };
+            format!("{whole}{point}{rest}")
+        }
+        _ => text,
+    }
+}
+
+/// A time.
+pub(super) fn seconds(value: f64) -> String {
+    let size = value.abs();
+    match size {
+        _ if !value.is_finite() => MISSING.to_owned(),
+        0.0 => "0 s".to_owned(),
+        _ if size < 0.000_999_5 => format!("{} µs", figure(value * 1e6)),
+        _ if size < 0.9995 => format!("{} ms", figure(value * 1e3)),
+        _ if size < 119.5 => format!("{} s", figure(value)),
+        _ if size < 7199.5 => {
+            let whole = value.round();
+            format!(
+                "{:.0} min {:02.0} s",
+                (whole / 60.0).trunc(),
+                (whole % 60.0).abs()
+            )
+        }
+        _ if size < 1e9 => {
+            let minutes = (value / 60.0).round();
+            format!(
+                "{:.0} h {:02.0} min",
+                (minutes / 60.0).trunc(),
+                (minutes % 60.0).abs()
+            )
+        }
+        _ => format!("{} s", figure(value)),
+    }
+}
+
+/// A time on an axis.
+pub(super) fn tick_seconds(value: f64) -> String {
+    match value {
+        _ if value <= 0.0 => "0".to_owned(),
+        _ if value < 0.000_999_5 => format!("{} µs", tick(value * 1e6)),
+        _ if value < 0.9995 => format!("{} ms", tick(value * 1e3)),
+        _ => format!("{} s", tick(value)),
+    }
+}
+
+/// An amount of memory.
+pub(super) fn size(bytes: f64) -> String {
+    let unit = [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")];
+    match unit.into_iter().find(|(unit, _)| bytes.abs() >= *unit) {
+        Some((unit, name)) => format!("{} {name}", figure(bytes / unit)),
+        None => format!("{} B", figure(bytes)),
+    }
+}
+
+/// A share as percent.
+pub(super) fn percent(share: f64) -> String {
+    format!("{} %", figure(share * 100.0))
+}
+
+/// A time on the host's clock, from seconds since 1970.
+pub(super) fn date(seconds: u64) -> Option<String> {
+    // The last second that the format can hold is in the year 9999.
+    const END: u64 = 253_402_300_800;
+    let since = std::time::Duration::from_secs(Some(seconds).filter(|at| *at < END)?);
+    let time = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string();
+    Some(time.replace('T', " ").replace('Z', " UTC"))
+}
+
+/// A value, where there is one.
+pub(super) fn known(value: Option<f64>, format: impl Fn(f64) -> String) -> String {
+    value.map_or_else(|| MISSING.to_owned(), format)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits_that_count() {
+        for (value, text) in [
+            (0.0, "0"),
+            (1.0, "1.00"),
+            (3.579, "3.58"),
+            (9.999, "10.0"),
+            (12.34, "12.3"),
+            (999.9, "1,000"),
+            (6417.4, "6,417"),
+            (-1234.0, "-1,234"),
+            (0.001_64, "0.00164"),
+            (1e-9, "1.00e-9"),
+            (1e300, "1.00e300"),
+            (f64::NAN, MISSING),
+            (f64::INFINITY, MISSING),
+        ] {
+            assert_eq!(figure(value), text, "{value}");
+        }
+        assert_eq!(whole(1_234_567_u64), "1,234,567");
+        assert_eq!(tick(0.5), "0.5");
+        assert_eq!(tick(100.0), "100");
+    }
+
+    #[test]
+    fn times_and_sizes_have_the_unit_that_suits_them() {
+        for (value, text) in [
+            (0.000_015, "15.0 µs"),
+            (0.25, "250 ms"),
+            (1.5, "1.50 s"),
+            (460.0, "7 min 40 s"),
+            (7200.0, "2 h 00 min"),
+            (f64::MAX, "1.80e308 s"),
+            (-0.5, "-500 ms"),
+        ] {
+            assert_eq!(seconds(value), text);
+        }
+        assert_eq!(size(3.5 * MIB), "3.50 MiB");
+        assert_eq!(size(24.0 * GIB), "24.0 GiB");
+        assert_eq!(size(12.0), "12.0 B");
+        assert_eq!(date(0).unwrap(), "1970-01-01 00:00:00 UTC");
+        assert_eq!(date(u64::MAX), None);
+    }
+}
