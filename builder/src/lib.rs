@@ -42,6 +42,7 @@ mod process;
 mod progress;
 mod random;
 pub mod recipe;
+pub mod reference;
 mod report;
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "integration tests have it from a library")]

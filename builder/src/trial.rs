@@ -104,7 +104,7 @@ impl Trial {
 }
 
 /// A name that no other trial has, whatever this process runs at a time.
-fn name() -> Result<String, SystemError> {
+pub(crate) fn name() -> Result<String, SystemError> {
     let random = random::random().doing("read random bytes from the kernel")?;
     Ok(format!("{TRIAL_PREFIX}{}", hex::encode(&random[..4])))
 }

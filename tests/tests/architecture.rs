@@ -10,7 +10,7 @@ use syn::{Attribute, ItemMod, ItemUse, UseName, UseRename, UseTree};
 
 /// The rooms of the crate, the lowest floor first: a room imports from its own floor
 /// and from those below.
-const FLOORS: [&[&str]; 15] = [
+const FLOORS: [&[&str]; 16] = [
     &[
         "any_path",
         "digest",
@@ -44,6 +44,7 @@ const FLOORS: [&[&str]; 15] = [
     &["control"],
     &["bundle", "fleet"],
     &["trial"],
+    &["reference"],
     &["launch"],
     &["page", "report"],
     // `words` is compiled for tests alone.

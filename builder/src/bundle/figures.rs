@@ -2,6 +2,7 @@
 //! checks a bundle computes them again.
 
 use super::types::{Baseline, GuestReply, GuestStart, Headline, MemoryFigures, Moment, Run, Stage};
+use crate::control::types::Memory;
 
 /// A GiB.
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -69,6 +70,17 @@ pub(crate) fn bytes(number: u64) -> f64 {
 }
 
 impl MemoryFigures {
+    /// What was read of a fleet.
+    pub(crate) fn of(memory: &Memory) -> Self {
+        Self {
+            bytes: memory.bytes,
+            count: memory.count,
+            parts: memory.parts,
+            available: memory.host_available,
+            charged: memory.cgroup.map(|cgroup| cgroup.charged),
+        }
+    }
+
     /// Host memory a guest; `None` without guests.
     pub(crate) fn a_guest(&self) -> Option<u64> {
         self.bytes.checked_div(self.count.into())

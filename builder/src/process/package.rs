@@ -1,8 +1,11 @@
 //! The Debian packages of the programs that imgbuild runs by name.
 
 /// Programs and the packages that hold them, where the names differ.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 13] = [
+    ("apt-cache", "apt"),
+    ("apt-get", "apt"),
     ("cat", "coreutils"),
+    ("dpkg-deb", "dpkg"),
     ("ld", "binutils"),
     ("mke2fs", "e2fsprogs"),
     ("modprobe", "kmod"),

@@ -23,6 +23,7 @@ mod emulator;
 mod program;
 pub(crate) mod qmp;
 mod reach;
+pub(crate) mod reference;
 pub(crate) mod traces;
 
 pub(crate) use complaint::Complaint;
