@@ -14,30 +14,33 @@ use window::Look;
 
 use crate::artifact::opened::Artifacts;
 use crate::bundle::figures;
-use crate::bundle::types::{Conditions, Headline, Outcome, Plan, RUN_VERSION, Run};
+use crate::bundle::types::{Baseline, Conditions, Headline, Outcome, Plan, RUN_VERSION, Run};
 use crate::control::bridge::Detail;
 use crate::control::client::{Client, ClientError};
 use crate::control::ending;
 use crate::directories::Directories;
 use crate::fleet::remove::{Survivors, remove};
 use crate::fleet::supervise::Attachment;
-use crate::host;
 use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::interrupt::Interrupt;
 use crate::launch::{Begin, LaunchEvent, LaunchOptions, Milestone, launch};
 use crate::store::find::find;
 use crate::store::folder::read_spec;
-use crate::store::spec::HostSettings;
+use crate::store::spec::{FleetSpec, HostSettings};
 use crate::trial::fix::Lease;
 use crate::trial::readiness::Report;
+use crate::units::counted;
 use crate::vmm::Sharing;
+use crate::{host, reference};
 
 mod ask;
 mod clock;
 mod conditions;
 mod error;
+mod foresight;
 mod hold;
 pub(crate) mod plan;
+mod resume;
 mod stage;
 mod storm;
 mod subject;
@@ -45,6 +48,7 @@ mod watch;
 mod window;
 
 pub(crate) use error::DensityError;
+pub(crate) use foresight::Foresight;
 pub(crate) use plan::Experiment;
 
 /// How long the load from elsewhere is measured before the first guest.
@@ -83,13 +87,17 @@ pub(crate) fn run(
     let load = Look::now(&[], None).load_since(&calm);
     let places = Places::of(directories, KvmProbe::Skip, options.qemu.clone());
     let host = Host::read(&places, interrupt);
-    let report = begin(options, directories, interrupt)?;
+    let report = match &earlier {
+        Some(earlier) if resume::fleet_lives(earlier, &name, directories)? => None,
+        _ => Some(begin(options, directories, interrupt)?),
+    };
     let found = find(Some(&name), directories)?;
     let subject = Subject::new(&name, &found.paths, directories, interrupt, &diary);
     // Held by this process too, so that the settings outlive the fleet.
-    let lease = match options.settings {
-        HostSettings::Kept => Ok(None),
-        HostSettings::Fixed => Lease::new(&report, &name, interrupt).map(Some),
+    let lease = match (options.settings, &report) {
+        (HostSettings::Fixed, Some(report)) => Lease::new(report, &name, interrupt).map(Some),
+        (HostSettings::Fixed, None) => Ok(Lease::of_others(&name, options.settings)),
+        (HostSettings::Kept, _) => Ok(None),
     };
     let prepared = (lease.map_err(DensityError::from))
         .and_then(|lease| Ok((lease, read_spec(found.paths.path())?)));
@@ -100,11 +108,27 @@ pub(crate) fn run(
             return Err(error);
         }
     };
-    let conditions = conditions::before(&host, &report, &spec, &artifacts.manifest, load);
-    let mut run = earlier.unwrap_or_else(|| new(&name, options, experiment, conditions.clone()));
+    let conditions = conditions::before(
+        &host,
+        report.as_ref(),
+        &spec,
+        &artifacts.manifest,
+        load,
+    );
+    let mut run = match earlier {
+        None => new(&name, options, experiment, conditions.clone()),
+        Some(earlier) => match resume::resumed(earlier, &conditions, experiment) {
+            Ok(run) => run,
+            Err(error) => {
+                end(&subject)?;
+                return Err(error);
+            }
+        },
+    };
+    let predicted = report.map(|report| predicted(&report, options.machine.sharing));
+    let predicted = predicted.or_else(|| Some(run.stages.last()?.predicted));
     let watched = Interrupt::never().map_err(DensityError::Watch)?;
     let watch = Watch::start(subject.client.clone(), clock, run.series.clone(), watched);
-    let cost = report.want.cost;
     let stages = Stages {
         subject: &subject,
         watch: &watch,
@@ -115,10 +139,7 @@ pub(crate) fn run(
             memory: conditions.guest_memory,
             disk: conditions.guest_disk,
             host_memory: conditions.memory,
-            predicted: match options.machine.sharing {
-                Sharing::None => Some(cost.memory),
-                Sharing::Guest | Sharing::All => cost.memory_merged.or(Some(cost.memory)),
-            },
+            predicted: predicted.flatten(),
         },
     };
     let mut settings_during = before.clone();
@@ -128,6 +149,9 @@ pub(crate) fn run(
     let ended = end(&subject);
     let result = measured.and_then(|()| {
         ended?;
+        if experiment.wants_baseline() && run.baseline.is_none() {
+            run.baseline = Some(baseline(&stages, &spec, &artifacts, lease.as_ref())?);
+        }
         Ok(())
     });
     drop(lease);
@@ -145,6 +169,48 @@ pub(crate) fn run(
     match result {
         Err(error) if !error.is_interrupt() => Err(error),
         _ => Ok(run),
+    }
+}
+
+/// Measures the reference experiment's way, at as many guests as a stage of the fleet.
+fn baseline(
+    stages: &Stages<'_>,
+    spec: &FleetSpec,
+    artifacts: &Artifacts,
+    lease: Option<&Lease>,
+) -> Result<Baseline, DensityError> {
+    let guests = stages.experiment.baseline_guests();
+    let subject = stages.subject;
+    subject.diary.note(format!(
+        "the reference experiment's way: {}",
+        counted(guests.into(), "guest")
+    ));
+    if let Some(lease) = lease {
+        lease.hasten();
+    }
+    let baseline = reference::measure(&reference::Options {
+        guests,
+        artifacts,
+        qemu: &spec.qemu,
+        accel: spec.machine.accel,
+        keep_free: spec.admission.keep_free,
+        settle: stages.experiment.settle,
+        directories: subject.directories,
+        interrupt: subject.interrupt,
+    })?;
+    subject.diary.note(format!(
+        "{} of {guests} of its guests were ready",
+        baseline.ready
+    ));
+    Ok(baseline)
+}
+
+/// What the checks expect a guest to cost.
+fn predicted(report: &Report, sharing: Sharing) -> Option<u64> {
+    let cost = report.want.cost;
+    match sharing {
+        Sharing::None => Some(cost.memory),
+        Sharing::Guest | Sharing::All => cost.memory_merged.or(Some(cost.memory)),
     }
 }
 

@@ -15,9 +15,11 @@ use crate::store::claims::{Claim, Register};
 use crate::store::folder::{Folder, FolderError, Paths, is_private, sweep};
 use crate::store::journal::Journal;
 use crate::store::key::{self, Pair};
+use crate::store::spec::HostSettings;
 use crate::system::{Doing as _, SystemError};
 use crate::template::Template;
 use crate::text::printable;
+use crate::trial::readiness::{Canaries, Report};
 use crate::vmm::{Lifetime, Net};
 use detach::detach;
 use error::obstacles;
@@ -137,6 +139,25 @@ pub(crate) fn launch(
     }
     let launched = supervise(site, journal, attachment, directories, interrupt, emit);
     cleared(name, directories, launched)
+}
+
+/// What the checks of a launch would say of this host, which stays as it is. No guest
+/// is started.
+pub(crate) fn foresee(
+    options: &LaunchOptions,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<Report, LaunchError> {
+    let artifacts = Artifacts::open(&options.out)?;
+    let options = LaunchOptions {
+        settings: HostSettings::Kept,
+        canaries: Canaries::Kept,
+        ..options.clone()
+    };
+    let likely = options.tap_subnet(&Register::of(directories).look()?)?;
+    let name = &artifacts.manifest.recipe.name;
+    let (report, _) = prepare(&options, name, likely, &artifacts, directories, interrupt)?;
+    Ok(report)
 }
 
 /// Refuses a name of throw-away fleets for one that is to outlive its process: the

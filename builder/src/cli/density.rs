@@ -8,17 +8,18 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::launch::Shape;
+use super::output::{print_json, print_text};
 use super::{Context, DEFAULT_OUT, Exit, Failure};
+use crate::bundle::Bundle;
 use crate::bundle::types::{Goal, Outcome, Run};
 use crate::density::plan::{self, Answering, BaselineWanted};
-use crate::density::{self, Experiment};
+use crate::density::{self, DensityError, Experiment, Foresight};
 use crate::guest::Restart;
-use crate::launch::LaunchOptions;
+use crate::launch::{LaunchOptions, foresee};
+use crate::page;
 
 /// Guests that a host has to take where the fleet grows until no more fit.
 const AT_LEAST: u32 = 10;
-/// Guests of the baseline, unless the fleet has fewer.
-const BASELINE: u32 = 100;
 
 /// Arguments of `density`.
 #[derive(Debug, Args)]
@@ -85,6 +86,10 @@ struct How {
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
 
+    /// Resume the run of this bundle, with the options that it began with
+    #[arg(long, value_name = "BUNDLE", conflicts_with = "bundle")]
+    resume: Option<PathBuf>,
+
     /// Print what would be done, and start no guest
     #[arg(long)]
     dry_run: bool,
@@ -132,21 +137,27 @@ impl Density {
             ));
         }
         let experiment = how.experiment(count);
-        let folder = how.bundle.unwrap_or_else(|| default_folder(&options));
-        let _ = &folder;
+        if how.dry_run {
+            return dry_run(&options, &experiment, how.json, context);
+        }
+        let (mut bundle, earlier) = match &how.resume {
+            Some(folder) => {
+                let (bundle, run) = Bundle::resume(folder)?;
+                (bundle, Some(run))
+            }
+            None => {
+                let folder = how.bundle.unwrap_or_else(|| default_folder(&options));
+                (Bundle::create(&folder)?, None)
+            }
+        };
         let mut save = |run: &Run| {
-            std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(
-                folder.join("run.json"),
-                serde_json::to_string_pretty(run).unwrap(),
-            )
-            .unwrap();
-            Ok(())
+            let page = page::render(run);
+            bundle.write(run, Some(&page)).map_err(DensityError::from)
         };
         let run = density::run(
             &options,
             &experiment,
-            None,
+            earlier,
             &context.directories,
             &context.interrupt,
             &mut save,
@@ -162,16 +173,9 @@ impl How {
         } else {
             BaselineWanted::No
         };
-        let mut stages = plan::stages(self.stages.as_deref(), count);
-        // The ratio is of as many guests of both kinds.
-        let same = BASELINE.min(count.unwrap_or(BASELINE));
-        if self.baseline && !stages.contains(&same) {
-            stages.push(same);
-            stages.sort_unstable();
-        }
         Experiment {
             goal: count.map_or(Goal::Fill, |_| Goal::Count),
-            stages,
+            stages: plan::stages(self.stages.as_deref(), count, baseline),
             answering: (self.answering).map_or(Answering::Sample(plan::ASKED), |asked| asked.0),
             seed: self.seed,
             hold: self.hold,
@@ -181,6 +185,27 @@ impl How {
             command: command(env::args_os().map(|word| word.to_string_lossy().into_owned())),
         }
     }
+}
+
+/// Prints what a run would do, and what each stage would cost.
+fn dry_run(
+    options: &LaunchOptions,
+    experiment: &Experiment,
+    json: bool,
+    context: &Context,
+) -> Result<Exit, Failure> {
+    let report = foresee(options, &context.directories, &context.interrupt)?;
+    let expected = Foresight::of(&report, options, experiment);
+    if json {
+        print_json(&expected)?;
+    } else {
+        print_text(&expected.to_string())?;
+    }
+    Ok(if expected.ready {
+        Exit::Done
+    } else {
+        Exit::HostNotReady
+    })
 }
 
 /// The command line, of which only the last part of each path is kept.

@@ -87,12 +87,13 @@ pub(super) fn settings(
 /// What is known before the first guest.
 pub(super) fn before(
     host: &Host,
-    report: &Report,
+    report: Option<&Report>,
     spec: &FleetSpec,
     manifest: &Manifest,
     load: f64,
 ) -> Conditions {
-    let findings = (report.findings.iter())
+    let findings = report.into_iter().flat_map(|report| &report.findings);
+    let findings = findings
         .filter(|finding| finding.severity != Severity::Ok)
         .map(|finding| finding.id.to_owned());
     Conditions {
@@ -181,6 +182,7 @@ fn guest_facts(spec: &FleetSpec, manifest: &Manifest) -> BTreeMap<String, String
         ("recipe", manifest.recipe.name.clone()),
         ("restart", word(&spec.restart)),
         ("burn", spec.burn.to_string()),
+        ("disk", manifest.options.disk_size.to_string()),
         ("command_line", spec.command_line.clone()),
     ];
     facts

@@ -4,11 +4,13 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::artifact::opened::ArtifactsError;
+use crate::bundle::WriteError;
 use crate::control::client::ClientError;
 use crate::fleet::remove::RemoveError;
 use crate::fleet::ssh::SshError;
 use crate::host::settings::SettingsError;
 use crate::launch::LaunchError;
+use crate::reference::ReferenceError;
 use crate::store::find::FindError;
 use crate::store::folder::FolderError;
 
@@ -39,6 +41,21 @@ pub(crate) enum DensityError {
         fleet: String,
         times: u32,
         log: PathBuf,
+    },
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The bundle could not be written.
+    #[error(transparent)]
+    Bundle(#[from] WriteError),
+    /// A run cannot be resumed with other options than it began with.
+    #[error(
+        "the run cannot be resumed: {what} was {was}, and is {is} now; give the options that it \
+         began with, or begin another run"
+    )]
+    Differs {
+        what: &'static str,
+        was: String,
+        is: String,
     },
     #[error("cannot make a descriptor for the watch over the fleet: {0}")]
     Watch(io::Error),

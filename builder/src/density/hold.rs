@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::ask;
 use super::error::DensityError;
-use super::stage::{Stages, figures};
-use crate::bundle::types::Hold;
+use super::stage::Stages;
+use crate::bundle::types::{Hold, MemoryFigures};
 use crate::control::bridge::{Act, Detail};
 use crate::control::types::{ActRequest, Fleet, Selection};
 use crate::guest::Desired;
@@ -43,7 +43,7 @@ pub(super) fn hold(stages: &Stages<'_>, time: Duration) -> Result<Hold, DensityE
     Ok(Hold {
         began,
         ended: stages.clock.now(),
-        memory: [figures(&memory), figures(&after)],
+        memory: [MemoryFigures::of(&memory), MemoryFigures::of(&after)],
         answers: answers.replies,
         replaced,
         restarts: fleet.totals.restarts.saturating_sub(before.totals.restarts),

@@ -11,8 +11,8 @@ use crate::units::{GuestIndex, MAX_GUESTS};
 const STAGES: [u32; 8] = [1, 10, 100, 300, 1_000, 3_000, 10_000, 30_000];
 /// All guests are asked up to so many, and a sample of so many of more.
 pub(crate) const ASKED: u32 = 1_000;
-/// How long KSM may take to settle at a stage, unless the user says.
-pub(crate) const SETTLE: Duration = Duration::from_secs(15 * 60);
+/// Guests of the baseline, unless the fleet has fewer.
+const BASELINE: u32 = 100;
 
 /// What a run is to do with a fleet.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,13 +62,33 @@ impl Answering {
     }
 }
 
+impl Experiment {
+    pub(crate) fn wants_baseline(&self) -> bool {
+        self.baseline == BaselineWanted::Yes
+    }
+
+    /// Guests of the baseline: as many as a stage has, so that both can be compared.
+    pub(crate) fn baseline_guests(&self) -> u32 {
+        let last = self.stages.last().copied().unwrap_or(BASELINE);
+        BASELINE.min(last)
+    }
+}
+
 /// The numbers of guests to stop at on the way to `count`, or to as many as fit.
-pub(crate) fn stages(given: Option<&[u32]>, count: Option<u32>) -> Vec<u32> {
+pub(crate) fn stages(
+    given: Option<&[u32]>,
+    count: Option<u32>,
+    baseline: BaselineWanted,
+) -> Vec<u32> {
     let last = count.unwrap_or(MAX_GUESTS);
     let mut stages: Vec<_> = (given.unwrap_or(&STAGES).iter().copied())
         .filter(|guests| (1..last).contains(guests))
         .collect();
     stages.push(last);
+    if baseline == BaselineWanted::Yes {
+        // The ratio is of as many guests of both kinds.
+        stages.push(BASELINE.min(last));
+    }
     stages.sort_unstable();
     stages.dedup();
     stages
@@ -97,17 +117,20 @@ pub(crate) fn share(guests: usize, percent: u8) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::BaselineWanted::{No, Yes};
     use super::*;
     use crate::units::GuestRange;
 
     #[test]
     fn stages_end_with_what_is_wanted() {
-        assert_eq!(stages(None, Some(30)), [1, 10, 30]);
-        assert_eq!(stages(None, Some(1)), [1]);
-        assert_eq!(stages(Some(&[100, 5, 5, 0, 400]), Some(300)), [5, 100, 300]);
-        let fill = stages(None, None);
+        assert_eq!(stages(None, Some(30), No), [1, 10, 30]);
+        assert_eq!(stages(None, Some(1), No), [1]);
+        assert_eq!(stages(Some(&[100, 5, 5, 0, 400]), Some(300), No), [5, 100, 300]);
+        let fill = stages(None, None, No);
         assert_eq!(fill.last(), Some(&MAX_GUESTS));
         assert_eq!(fill[..3], [1, 10, 100]);
+        assert_eq!(stages(Some(&[7]), Some(300), Yes), [7, 100, 300]);
+        assert_eq!(stages(None, Some(30), Yes), [1, 10, 30]);
     }
 
     #[test]

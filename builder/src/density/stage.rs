@@ -20,7 +20,7 @@ use crate::guest::{Phase, deadline};
 use crate::host;
 use crate::progress;
 use crate::sample::ksm;
-use crate::units::GuestIndex;
+use crate::units::{GuestIndex, counted};
 
 /// How often the watch is asked.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -157,8 +157,8 @@ impl Stages<'_> {
         let starts = self.watch.seen().new_starts(before);
         let ready = fleet.counts.get(&Phase::Ready).copied().unwrap_or(0);
         subject.diary.note(format!(
-            "{} guests: {}; {} of {} answered, {} of {} reached by SSH",
-            fleet.wanted,
+            "{}: {}; {} of {} answered, {} of {} reached by SSH",
+            counted(fleet.wanted.into(), "guest"),
             listed(&fleet.counts),
             good(&first),
             first.replies.len(),
@@ -174,7 +174,7 @@ impl Stages<'_> {
             ended: self.clock.now(),
             ksm_state: memory.ksm,
             over_commit: self.over_commit(&memory),
-            memory: figures(&memory),
+            memory: MemoryFigures::of(&memory),
             ksm: counters,
             starts,
             answers: first.replies,
@@ -284,15 +284,4 @@ fn ksm_counters() -> BTreeMap<String, u64> {
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?)));
     known.collect()
-}
-
-/// A fleet's memory, as the bundle has it.
-pub(super) fn figures(memory: &Memory) -> MemoryFigures {
-    MemoryFigures {
-        bytes: memory.bytes,
-        count: memory.count,
-        parts: memory.parts,
-        available: memory.host_available,
-        charged: memory.cgroup.map(|group| group.charged),
-    }
 }

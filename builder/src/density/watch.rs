@@ -224,7 +224,7 @@ impl Seen {
             None => KsmStanding::Stopped,
             Some(counters) => {
                 let population = Population {
-                    up: ready,
+                    up: ready + self.in_phase(Phase::Unresponsive),
                     living: alive,
                 };
                 self.merging.see(&counters, population);

@@ -58,7 +58,7 @@ pub(super) struct Window {
 impl Look {
     /// At these guests' processes and the supervisor's, now.
     pub(super) fn now(guests: &[(GuestIndex, u32)], supervisor: Option<u32>) -> Self {
-        let cpu = |pid: u32| Schedule::of(pid).cpu.as_secs_f64();
+        let cpu = |pid: u32| Schedule::own_cpu(pid).as_secs_f64();
         let mut unseen = Vec::new();
         let ksmd = ksm::ksmd(&mut Source::new(Path::new("/"), &mut unseen));
         let counters = |&(guest, pid): &(GuestIndex, u32)| {

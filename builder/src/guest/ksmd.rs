@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::merging::{KsmSeen, Merging, PASSES, Population};
+use crate::host::settings::{Knob, Setting};
 use crate::sample::ksm::{KSMD_MAX, PAGES_A_GUEST};
 
 /// Part of the guests with which KSM may not be done while guests start: with 8 MiB
@@ -50,6 +51,11 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
+    /// As fast as it ever goes.
+    pub(crate) fn fastest() -> Self {
+        Self::of(MOST)
+    }
+
     /// So many pages a second; a turn takes ksmd time too.
     fn of(pages_a_second: u64) -> Self {
         let rate = pages_a_second.clamp(LEAST, MOST);
@@ -59,6 +65,14 @@ impl Rate {
             pages_to_scan: while_asleep * KSMD_MAX / (KSMD_MAX - rate),
             sleep_millisecs,
         }
+    }
+
+    /// The settings of the host that make it so.
+    pub(crate) fn settings(self) -> [Setting; 2] {
+        [
+            Setting::of(Knob::KsmPagesToScan, self.pages_to_scan),
+            Setting::of(Knob::KsmSleepMillisecs, self.sleep_millisecs),
+        ]
     }
 
     /// Pages a second that ksmd gets through at most.

@@ -66,6 +66,15 @@ impl Schedule {
         schedule
     }
 
+    /// CPU time of the threads of the process `pid` alone, which goes on for longer than
+    /// what it started.
+    pub(crate) fn own_cpu(pid: u32) -> Duration {
+        let tasks = Path::new("/proc").join(pid.to_string()).join("task");
+        let tasks = fs::read_dir(tasks).into_iter().flatten().flatten();
+        let times = tasks.filter_map(|thread| times(&text(&thread.path(), "schedstat").ok()?));
+        times.map(|(cpu, _)| cpu).sum()
+    }
+
     /// What is counted since `before`.
     pub fn since(self, before: Self) -> Self {
         Self {

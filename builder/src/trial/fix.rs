@@ -17,6 +17,7 @@ use crate::sample::ksm;
 use crate::sample::source::Source;
 use crate::store::spec::HostSettings;
 use crate::text::printable;
+use crate::guest::ksmd::Rate;
 use crate::vmm::Accel;
 
 /// Settings that hold for as long as this value lives; dropped, it puts back
@@ -53,6 +54,16 @@ impl Lease {
             }
         }
         Ok(lease)
+    }
+
+    /// Has ksmd go as fast as it may for whoever runs without a supervisor, which would
+    /// set its rate; whoever else sets it already, goes on doing so.
+    pub(crate) fn hasten(&self) {
+        match owner().drive(&Rate::fastest().settings(), &self.holder) {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => tracing::info!("ksmd's rate stays as it is: {why}"),
+            Err(error) => tracing::warn!("ksmd's rate stays as it is: {error}"),
+        }
     }
 
     /// Keeps what is changed already, for the fleet that this process supervises, if

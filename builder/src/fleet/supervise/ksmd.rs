@@ -9,7 +9,7 @@ use crate::fleet::supervisor::Supervisor;
 use crate::guest::Phase;
 use crate::guest::ksmd::{Pace, Rate};
 use crate::guest::merging::{KsmSeen, Population};
-use crate::host::settings::{Holder, Knob, Owner, Setting};
+use crate::host::settings::{Holder, Owner};
 use crate::sample::ksm::{self, Ksm};
 use crate::store::spec::{FleetSpec, HostSettings};
 use crate::vmm::Sharing;
@@ -120,17 +120,9 @@ impl Driver {
         if (self.kept.as_ref()).is_some_and(|(_, again)| now < *again) {
             return;
         }
-        let Rate {
-            pages_to_scan,
-            sleep_millisecs,
-        } = rate;
-        let settings = [
-            Setting::of(Knob::KsmPagesToScan, pages_to_scan),
-            Setting::of(Knob::KsmSleepMillisecs, sleep_millisecs),
-        ];
-        let why = match self.owner.drive(&settings, &self.holder) {
+        let why = match self.owner.drive(&rate.settings(), &self.holder) {
             Ok(Ok(())) => {
-                tracing::debug!("ksmd looks at {pages_to_scan} pages every {sleep_millisecs} ms");
+                tracing::debug!("ksmd: {rate:?}");
                 self.kept = None;
                 return;
             }
