@@ -31,7 +31,7 @@ pub use error::ReferenceError;
 pub use packages::PackagesError;
 
 use growth::Growth;
-use guests::Guests;
+use guests::{Guests, Program};
 use meter::Meter;
 
 /// How such guests are measured.
@@ -67,6 +67,8 @@ pub struct Options<'a> {
 /// left in any case.
 pub fn measure(options: &Options<'_>) -> Result<Baseline, ReferenceError> {
     let guests = GuestRange::first(options.guests)?;
+    let growth = Growth::new(options);
+    growth.see_room()?;
     let packages = packages::fetch(options.directories, options.interrupt)?;
     sweep(options.directories);
     let runtime = options.directories.open_runtime();
@@ -78,9 +80,13 @@ pub fn measure(options: &Options<'_>) -> Result<Baseline, ReferenceError> {
     drop(packages);
     image::write_disks(&folder, options.artifacts, guests, options.interrupt)?;
 
-    let mut population = Guests::new(options, folder.path(), &access.ports);
+    let program = Program {
+        path: &options.qemu.path,
+        accel: options.accel,
+    };
+    let mut population = Guests::new(program, folder.path(), &access.ports);
     let mut meter = Meter::default();
-    let growing = Growth::new(options).run(&mut population, &mut meter)?;
+    let growing = growth.run(&mut population, &mut meter)?;
     let ready = population.ready();
     population.go_on()?;
     let (memory, ksm_state) = meter.settle(&mut population, options.settle, options.interrupt)?;

@@ -22,7 +22,7 @@ pub enum ReferenceError {
     Count(#[from] GuestIndexError),
     /// What they are made of is not to be had.
     #[error(transparent)]
-    Packages(#[from] PackagesError),
+    Packages(PackagesError),
     /// Their folder could not be made.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -43,7 +43,7 @@ pub enum ReferenceError {
     Layout(#[from] Qcow2Error),
     /// Their disks could not be written.
     #[error(transparent)]
-    Overlays(#[from] OverlayError),
+    Overlays(OverlayError),
     /// ssh(1) could not be run.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -88,4 +88,22 @@ pub enum ReferenceError {
     /// The user asked to stop.
     #[error("interrupted while the baseline was measured; its guests were ended")]
     Interrupted,
+}
+
+impl From<PackagesError> for ReferenceError {
+    fn from(error: PackagesError) -> Self {
+        match error {
+            PackagesError::Interrupted => Self::Interrupted,
+            other => Self::Packages(other),
+        }
+    }
+}
+
+impl From<OverlayError> for ReferenceError {
+    fn from(error: OverlayError) -> Self {
+        match error {
+            OverlayError::Interrupted { .. } => Self::Interrupted,
+            other => Self::Overlays(other),
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use tty_init::ssh_programs::{KeyFile, Server};
@@ -9,7 +10,6 @@ use zeroize::Zeroizing;
 
 use super::error::ReferenceError;
 use crate::directories::Directories;
-use crate::guest::deadline;
 use crate::host;
 use crate::net::ports;
 use crate::random::random;
@@ -21,12 +21,20 @@ use crate::store::ssh_config::{self, Host};
 use crate::system::Doing as _;
 use crate::units::GuestRange;
 
+/// Least time for a log-in, on a host with CPUs to spare.
+const LEAST: Duration = Duration::from_secs(60);
+/// CPU time within which a guest lets a client log in: under TCG that takes 1.5 s, and
+/// what burns in the guest has as much.
+const CPU: Duration = Duration::from_secs(4);
+
 /// How guests are logged in to.
 pub(super) struct Access {
     /// Port of the loopback for each guest, in order.
     pub ports: Vec<u16>,
     /// ssh(1)'s configuration.
     pub config: PathBuf,
+    /// How long a log-in may take.
+    pub patience: Duration,
     /// The one host key of all, as dropbear reads it.
     pub host_key: Zeroizing<Vec<u8>>,
     /// The text of `authorized_keys`.
@@ -55,11 +63,12 @@ pub(super) fn prepare(
             key: public,
         })
         .collect();
-    let patience = deadline::command(guests.count(), host::cpus());
+    let patience = patience(guests.count(), host::cpus());
     let config = ssh_config::write(folder, &hosts, SshServer::Image, &user.key, patience)?;
     Ok(Access {
         ports,
         config,
+        patience,
         host_key: Zeroizing::new(
             KeyFile::private(Server::Dropbear, &secret, &public)
                 .as_bytes()
@@ -67,4 +76,23 @@ pub(super) fn prepare(
         ),
         authorized: KeyFile::authorized(&user.key.public).as_bytes().to_vec(),
     })
+}
+
+/// How long a log-in to one of `guests` that burn on `cpus` CPUs may take.
+fn patience(guests: u32, cpus: usize) -> Duration {
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
+    LEAST.max(2 * CPU * guests / cpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_in_may_take_longer_the_more_guests_burn() {
+        assert_eq!(patience(2, 2), LEAST);
+        assert_eq!(patience(100, 2), Duration::from_secs(400));
+        assert_eq!(patience(100, 72), LEAST);
+        assert_eq!(patience(0, 0), LEAST);
+    }
 }

@@ -1,16 +1,13 @@
 //! A log-in to each of the reference's guests.
 
-use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::error::ReferenceError;
 use super::guests::Guests;
 use super::keys::Access;
 use crate::bundle::types::GuestReply;
 use crate::fleet::each::on_each;
-use crate::guest::deadline;
-use crate::host;
 use crate::interrupt::Interrupt;
 use crate::process::{self, Captured, ProcessError};
 use crate::progress;
@@ -19,8 +16,9 @@ use crate::units::GuestIndex;
 
 /// What is run in each.
 const COMMAND: &str = "cat /proc/uptime";
-/// How many are logged in to at a time, for each CPU.
-const A_CPU: usize = 4;
+/// How many are logged in to at a time. It takes each guest what it has of a CPU,
+/// whatever the others do.
+const AT_A_TIME: usize = 64;
 
 /// Logs in to each guest once, and says how long it took.
 pub(super) fn all(
@@ -29,12 +27,10 @@ pub(super) fn all(
     interrupt: &Interrupt,
 ) -> Result<Vec<GuestReply>, ReferenceError> {
     let indices: Vec<_> = (guests.processes().into_iter().map(|(guest, _)| guest)).collect();
-    let count = u32::try_from(indices.len()).unwrap_or(u32::MAX);
-    let within = deadline::command(count, host::cpus());
-    let bar = progress::bar(count.into(), "logging in to the baseline's guests");
+    let bar = progress::bar(indices.len() as u64, "logging in to the baseline's guests");
     let mut replies = Vec::new();
-    let log_in = |guest| log_in(&access.config, guest, within, interrupt);
-    on_each(&indices, A_CPU * host::cpus(), log_in, |_, reply| {
+    let log_in = |guest| log_in(access, guest, interrupt);
+    on_each(&indices, AT_A_TIME, log_in, |_, reply| {
         bar.inc(1);
         replies.push(reply);
     })?;
@@ -43,16 +39,18 @@ pub(super) fn all(
 }
 
 fn log_in(
-    config: &Path,
+    access: &Access,
     guest: GuestIndex,
-    within: Duration,
     interrupt: &Interrupt,
 ) -> Result<GuestReply, ReferenceError> {
     let mut command = Command::new("ssh");
-    command.arg("-F").arg(config).args(["-o", "BatchMode=yes"]);
+    command
+        .arg("-F")
+        .arg(&access.config)
+        .args(["-o", "BatchMode=yes"]);
     command.args([&guest.to_string(), "--", COMMAND]);
     let began = Instant::now();
-    let failed = match process::capture_within(command, within, interrupt) {
+    let failed = match process::capture_within(command, access.patience, interrupt) {
         Ok(captured) => failure(&captured),
         Err(error @ (ProcessError::TooSlow { .. } | ProcessError::Starved { .. })) => {
             Some(error.to_string())
