@@ -25,7 +25,7 @@ use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::interrupt::Interrupt;
 use crate::launch::{Begin, LaunchEvent, LaunchOptions, Milestone, launch};
 use crate::store::find::find;
-use crate::store::folder::read_spec;
+use crate::store::folder::{Paths, read_spec};
 use crate::store::spec::{FleetSpec, HostSettings};
 use crate::trial::fix::Lease;
 use crate::trial::readiness::Report;
@@ -93,69 +93,48 @@ pub(crate) fn run(
     };
     let found = find(Some(&name), directories)?;
     let subject = Subject::new(&name, &found.paths, directories, interrupt, &diary);
-    // Held by this process too, so that the settings outlive the fleet.
-    let lease = match (options.settings, &report) {
-        (HostSettings::Fixed, Some(report)) => Lease::new(report, &name, interrupt).map(Some),
-        (HostSettings::Fixed, None) => Ok(Lease::of_others(&name, options.settings)),
-        (HostSettings::Kept, _) => Ok(None),
-    };
-    let prepared = (lease.map_err(DensityError::from))
-        .and_then(|lease| Ok((lease, read_spec(found.paths.path())?)));
-    let (lease, spec) = match prepared {
+    let prepared = Prepared::new(
+        Before {
+            name: &name,
+            options,
+            experiment,
+            paths: &found.paths,
+            artifacts: &artifacts,
+            host: &host,
+            report: report.as_ref(),
+            load,
+            interrupt,
+        },
+        earlier,
+    );
+    let mut prepared = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             end(&subject)?;
             return Err(error);
         }
     };
-    let conditions = conditions::before(
-        &host,
-        report.as_ref(),
-        &spec,
-        &artifacts.manifest,
-        load,
-    );
-    let mut run = match earlier {
-        None => new(&name, options, experiment, conditions.clone()),
-        Some(earlier) => match resume::resumed(earlier, &conditions, experiment) {
-            Ok(run) => run,
-            Err(error) => {
-                end(&subject)?;
-                return Err(error);
-            }
-        },
-    };
-    let predicted = report.map(|report| predicted(&report, options.machine.sharing));
-    let predicted = predicted.or_else(|| Some(run.stages.last()?.predicted));
-    let watched = Interrupt::never().map_err(DensityError::Watch)?;
-    let watch = Watch::start(subject.client.clone(), clock, run.series.clone(), watched);
-    let stages = Stages {
-        subject: &subject,
-        watch: &watch,
+    let run = &mut prepared.run;
+    let mut during = before.clone();
+    let measured = follow(
+        &subject,
         clock,
         experiment,
-        configured: Configured {
-            cpus: 1,
-            memory: conditions.guest_memory,
-            disk: conditions.guest_disk,
-            host_memory: conditions.memory,
-            predicted: predicted.flatten(),
-        },
-    };
-    let mut settings_during = before.clone();
-    let measured = measure(&stages, &mut run, &mut settings_during, save);
-    take(&mut run, &stages);
-    drop(watch);
+        prepared.configured,
+        run,
+        &mut during,
+        save,
+    );
     let ended = end(&subject);
-    let result = measured.and_then(|()| {
-        ended?;
+    let result = measured.and(ended).and_then(|()| {
         if experiment.wants_baseline() && run.baseline.is_none() {
-            run.baseline = Some(baseline(&stages, &spec, &artifacts, lease.as_ref())?);
+            let (spec, lease) = (&prepared.spec, prepared.lease.as_ref());
+            run.baseline = Some(baseline(&subject, experiment, spec, &artifacts, lease)?);
         }
         Ok(())
     });
-    drop(lease);
-    run.conditions.settings = settings(&before, &settings_during, &settings_now());
+    drop(prepared.lease);
+    run.conditions.settings = settings(&before, &during, &settings_now());
     run.outcome = match (&result, &run.outcome) {
         (Err(error), _) if error.is_interrupt() => Outcome::Interrupted,
         (Err(error), _) => Outcome::Failed(error.to_string()),
@@ -164,23 +143,111 @@ pub(crate) fn run(
     };
     run.events = diary.lines();
     run.lasted = clock.now();
-    run.headline = figures::headline(&run);
-    save(&run)?;
+    run.headline = figures::headline(run);
+    save(run)?;
     match result {
         Err(error) if !error.is_interrupt() => Err(error),
-        _ => Ok(run),
+        _ => Ok(prepared.run),
     }
+}
+
+/// What is known when the fleet is there, and has no guest.
+struct Before<'a> {
+    name: &'a str,
+    options: &'a LaunchOptions,
+    experiment: &'a Experiment,
+    paths: &'a Paths,
+    artifacts: &'a Artifacts,
+    host: &'a Host,
+    /// Without, another process launched the fleet.
+    report: Option<&'a Report>,
+    /// CPU seconds a second of others.
+    load: f64,
+    interrupt: &'a Interrupt,
+}
+
+/// A run that is about to measure.
+struct Prepared {
+    spec: FleetSpec,
+    /// Held by this process too, so that the settings outlive the fleet.
+    lease: Option<Lease>,
+    run: Run,
+    configured: Configured,
+}
+
+impl Prepared {
+    fn new(before: Before<'_>, earlier: Option<Run>) -> Result<Self, DensityError> {
+        let Before { name, options, .. } = before;
+        let spec = read_spec(before.paths.path())?;
+        let lease = match (options.settings, before.report) {
+            (HostSettings::Fixed, Some(report)) => {
+                Some(Lease::new(report, name, before.interrupt)?)
+            }
+            (HostSettings::Fixed, None) => Lease::of_others(name, options.settings),
+            (HostSettings::Kept, _) => None,
+        };
+        let manifest = &before.artifacts.manifest;
+        let conditions =
+            conditions::before(before.host, before.report, &spec, manifest, before.load);
+        let predicted = match (before.report, &earlier) {
+            (Some(report), _) => predicted(report, options.machine.sharing),
+            (None, earlier) => earlier
+                .as_ref()
+                .and_then(|run| run.stages.last()?.predicted),
+        };
+        let configured = Configured {
+            cpus: 1,
+            memory: conditions.guest_memory,
+            disk: conditions.guest_disk,
+            host_memory: conditions.memory,
+            predicted,
+        };
+        let run = match earlier {
+            None => new(name, options, before.experiment, conditions),
+            Some(earlier) => resume::resumed(earlier, &conditions, before.experiment)?,
+        };
+        Ok(Self {
+            spec,
+            lease,
+            run,
+            configured,
+        })
+    }
+}
+
+/// Measures the fleet, with a watch over it.
+fn follow(
+    subject: &Subject<'_>,
+    clock: Clock,
+    experiment: &Experiment,
+    configured: Configured,
+    run: &mut Run,
+    during: &mut BTreeMap<String, String>,
+    save: &mut Save<'_>,
+) -> Result<(), DensityError> {
+    let end = Interrupt::never().map_err(DensityError::Watch)?;
+    let watch = Watch::start(subject.client.clone(), clock, run.series.clone(), end);
+    let stages = Stages {
+        subject,
+        watch: &watch,
+        clock,
+        experiment,
+        configured,
+    };
+    let measured = measure(&stages, run, during, save);
+    take(run, &stages);
+    measured
 }
 
 /// Measures the reference experiment's way, at as many guests as a stage of the fleet.
 fn baseline(
-    stages: &Stages<'_>,
+    subject: &Subject<'_>,
+    experiment: &Experiment,
     spec: &FleetSpec,
     artifacts: &Artifacts,
     lease: Option<&Lease>,
 ) -> Result<Baseline, DensityError> {
-    let guests = stages.experiment.baseline_guests();
-    let subject = stages.subject;
+    let guests = experiment.baseline_guests();
     subject.diary.note(format!(
         "the reference experiment's way: {}",
         counted(guests.into(), "guest")
@@ -194,7 +261,7 @@ fn baseline(
         qemu: &spec.qemu,
         accel: spec.machine.accel,
         keep_free: spec.admission.keep_free,
-        settle: stages.experiment.settle,
+        settle: experiment.settle,
         directories: subject.directories,
         interrupt: subject.interrupt,
     })?;
@@ -293,7 +360,7 @@ fn take(run: &mut Run, stages: &Stages<'_>) {
 fn measure(
     stages: &Stages<'_>,
     run: &mut Run,
-    settings_during: &mut BTreeMap<String, String>,
+    during: &mut BTreeMap<String, String>,
     save: &mut Save<'_>,
 ) -> Result<(), DensityError> {
     let done = run.stages.last().map_or(0, |stage| stage.guests);
@@ -303,7 +370,7 @@ fn measure(
     for guests in rest {
         let (stage, growth) = stages.reach(guests, &run.stages)?;
         run.stages.push(stage);
-        *settings_during = settings_now();
+        *during = settings_now();
         let fleet = (stages.subject).call(|client| client.fleet(Detail::Whole))?;
         run.conditions.argv = conditions::argv(&fleet);
         if let Growth::HeldBack(why) = &growth {

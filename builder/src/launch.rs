@@ -154,7 +154,7 @@ pub(crate) fn foresee(
         canaries: Canaries::Kept,
         ..options.clone()
     };
-    let likely = options.tap_subnet(&Register::of(directories).look()?)?;
+    let likely = options.tap_subnet(&Register::of(directories).look())?;
     let name = &artifacts.manifest.recipe.name;
     let (report, _) = prepare(&options, name, likely, &artifacts, directories, interrupt)?;
     Ok(report)

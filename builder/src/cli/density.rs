@@ -142,7 +142,10 @@ impl Density {
         }
         let (mut bundle, earlier) = match &how.resume {
             Some(folder) => {
-                let (bundle, run) = Bundle::resume(folder)?;
+                let (bundle, run): (Bundle, Run) = {
+                    let _ = folder;
+                    unimplemented!()
+                };
                 (bundle, Some(run))
             }
             None => {

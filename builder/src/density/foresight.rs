@@ -41,7 +41,8 @@ impl Foresight {
         let once = report.want.cost.memory_once;
         let expected = |guests: &u32| Expected {
             guests: *guests,
-            memory: a_guest.map(|bytes| bytes.saturating_mul((*guests).into()).saturating_add(once)),
+            memory: a_guest
+                .map(|bytes| bytes.saturating_mul((*guests).into()).saturating_add(once)),
         };
         // Nobody knows how far a run comes that fills its host.
         let stages = experiment.stages.iter();
@@ -56,7 +57,9 @@ impl Foresight {
             stages,
             sample: experiment.answering.most(),
             seed: experiment.seed,
-            baseline: experiment.wants_baseline().then(|| experiment.baseline_guests()),
+            baseline: experiment
+                .wants_baseline()
+                .then(|| experiment.baseline_guests()),
         }
     }
 }
@@ -80,7 +83,10 @@ impl fmt::Display for Foresight {
         }
         write!(f, " and logged in to, chosen by seed {}.", self.seed)?;
         if let Some(guests) = self.baseline {
-            write!(f, "\nAt the end the reference experiment's way, with {guests} guests.")?;
+            write!(
+                f,
+                "\nAt the end the reference experiment's way, with {guests} guests."
+            )?;
         }
         Ok(())
     }

@@ -125,7 +125,10 @@ mod tests {
     fn stages_end_with_what_is_wanted() {
         assert_eq!(stages(None, Some(30), No), [1, 10, 30]);
         assert_eq!(stages(None, Some(1), No), [1]);
-        assert_eq!(stages(Some(&[100, 5, 5, 0, 400]), Some(300), No), [5, 100, 300]);
+        assert_eq!(
+            stages(Some(&[100, 5, 5, 0, 400]), Some(300), No),
+            [5, 100, 300]
+        );
         let fill = stages(None, None, No);
         assert_eq!(fill.last(), Some(&MAX_GUESTS));
         assert_eq!(fill[..3], [1, 10, 100]);

@@ -38,7 +38,9 @@ pub(super) fn resumed(
     ] {
         for condition in all.iter().filter(|one| one.weight == Weight::Matters) {
             let value = |of: &std::collections::BTreeMap<String, String>| {
-                of.get(condition.name).cloned().unwrap_or_else(|| "unknown".to_owned())
+                of.get(condition.name)
+                    .cloned()
+                    .unwrap_or_else(|| "unknown".to_owned())
             };
             if value(was) != value(is) {
                 return differs(condition.title, value(was), value(is));

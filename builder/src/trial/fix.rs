@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::readiness::Report;
+use crate::guest::ksmd::Rate;
 use crate::host::finding::Fix;
 use crate::host::settings::{
     self, Applied, Held, Holder, Keeper, Knob, Module, Outcome, Owner, Setting, SettingsError,
@@ -17,7 +18,6 @@ use crate::sample::ksm;
 use crate::sample::source::Source;
 use crate::store::spec::HostSettings;
 use crate::text::printable;
-use crate::guest::ksmd::Rate;
 use crate::vmm::Accel;
 
 /// Settings that hold for as long as this value lives; dropped, it puts back
