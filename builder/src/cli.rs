@@ -110,7 +110,7 @@ enum Verb {
     Build(build::Build),
     /// List the built-in recipes
     List(list::List),
-    /// Re-hash an output folder and report what differs
+    /// Re-hash an output folder, or check a bundle, and report what differs
     Verify(verify::Verify),
     /// Check whether this host is ready, for how many guests, and what limits
     /// them

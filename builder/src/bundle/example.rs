@@ -78,7 +78,7 @@ pub fn shard(first: u32) -> Run {
         .to_vec(),
     };
     let mut before = 0;
-    for (guests, began) in stages.into_iter().zip([0.0, 20.0, 60.0, 180.0]) {
+    for (guests, began) in stages.into_iter().zip([0.0, 25.0, 60.0, 180.0]) {
         run.stages.push(stage(first, before, guests, began));
         before = guests;
     }
@@ -254,7 +254,7 @@ fn storm(first: u32) -> Storm {
 /// Memory rises as the fleet grows, and falls as KSM merges.
 fn moment(at: f64) -> Moment {
     let alive = match at {
-        at if at < 20.0 => 1,
+        at if at < 25.0 => 1,
         at if at < 60.0 => 10,
         at if at < 180.0 => 100,
         _ => 300,

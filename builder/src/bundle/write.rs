@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::files::{BUNDLE, HISTOGRAMS, PAGE, RUN, SAMPLES, SHA256SUMS, read_sums, sums};
+use super::open::{OpenError, open_with_sums};
 use super::types::Run;
 use super::{histograms, samples};
 use crate::digest::Sha256;
@@ -90,6 +91,16 @@ impl Bundle {
         // A run that could not write its bundle is refused before it begins.
         drop(Staging::new(folder, BUNDLE)?);
         Ok(bundle)
+    }
+
+    /// The bundle of a run that is to be continued, and what that reached.
+    pub fn resume(folder: &Path) -> Result<(Self, Run), OpenError> {
+        let (run, sums) = open_with_sums(folder)?;
+        let bundle = Self {
+            folder: folder.to_owned(),
+            written: Some(Sha256::of_bytes(sums)),
+        };
+        Ok((bundle, run))
     }
 
     /// Puts a bundle of what was reached in the place of the one before, with the
