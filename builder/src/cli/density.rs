@@ -142,10 +142,7 @@ impl Density {
         }
         let (mut bundle, earlier) = match &how.resume {
             Some(folder) => {
-                let (bundle, run): (Bundle, Run) = {
-                    let _ = folder;
-                    unimplemented!()
-                };
+                let (bundle, run) = Bundle::resume(folder)?;
                 (bundle, Some(run))
             }
             None => {
