@@ -4,6 +4,7 @@
 pub mod alone;
 pub mod bench;
 pub mod confined;
+pub mod density_run;
 pub mod fleet;
 pub mod guest;
 pub mod http;

@@ -43,7 +43,17 @@ impl Axis {
         Self::in_units(&format!("{what}{name}"), most, unit)
     }
 
-    /// The time since the run began.
+    /// Memory on a logarithmic axis, in MiB.
+    pub(super) fn log_memory(what: &str, values: impl IntoIterator<Item = f64>) -> Self {
+        let values = values.into_iter().map(|bytes| bytes / MIB);
+        let mut axis = Self::log(&format!("MiB{what}"), values, tick);
+        axis.from *= MIB;
+        axis.to *= MIB;
+        axis.ticks.iter_mut().for_each(|(value, _)| *value *= MIB);
+        axis
+    }
+
+    /// The time since the run began, up to the last.
     pub(super) fn time(values: impl IntoIterator<Item = f64>) -> Self {
         let most = greatest(values);
         let (unit, name) = match most {
@@ -51,7 +61,7 @@ impl Axis {
             _ if most < 3.0 * 3600.0 => (60.0, "minutes"),
             _ => (3600.0, "hours"),
         };
-        Self::in_units(&format!("{name} since the run began"), most, unit)
+        Self::in_units(&format!("{name} since the run began"), most, unit).until(most)
     }
 
     fn in_units(label: &str, most: f64, unit: f64) -> Self {
@@ -226,7 +236,7 @@ mod tests {
         );
         let memory = Axis::memory("", [3.0 * GIB]);
         assert_eq!((memory.label.as_str(), memory.to()), ("GiB", 3.0 * GIB));
-        assert_eq!(marks(&Axis::time([600.0])), ["0", "2", "4", "6", "8", "10"]);
+        assert_eq!(marks(&Axis::time([580.0])), ["0", "2", "4", "6", "8"]);
     }
 
     #[test]
@@ -235,6 +245,9 @@ mod tests {
         assert_eq!(marks(&axis), ["1 ms", "10 ms", "100 ms", "1 s"]);
         assert_eq!((axis.place(0.000_2), axis.place(5.0)), (0.0, 1.0));
         assert_eq!((axis.place(0.0), axis.place(-1.0)), (0.0, 0.0));
+        let memory = Axis::log_memory("", [3.0 * MIB, 40.0 * MIB]);
+        assert_eq!(marks(&memory), ["2", "5", "10", "20", "50"]);
+        assert_eq!((memory.place(2.0 * MIB), memory.to()), (0.0, 50.0 * MIB));
         let close = Axis::log_seconds("t", [1.1, 3.0]);
         assert_eq!(marks(&close), ["1 s", "2 s", "5 s"]);
         // None, one, and values that no machine has.

@@ -50,11 +50,11 @@ fn merging(run: &Run, moments: &[&Moment]) -> Figure {
     let up = Axis::memory("", series.iter().flat_map(Series::known));
     let lines = stages::lines_over_time(run, moments, up, values::size, series);
     Figure {
-        title: "Memory that KSM watches and has not merged, and has saved".to_owned(),
+        title: "Memory not merged, and saved".to_owned(),
         drawing: lines.draw(),
         legend: lines.legend(),
         caption: html! {
-            "From the counters in " code { "/sys/kernel/mm/ksm" } ". What stays unmerged when the "
+            "What KSM watches and has not merged, and what it has saved, from the counters in " code { "/sys/kernel/mm/ksm" } ". What stays unmerged when the "
             "curves are flat is what differs from guest to guest."
         },
         table: lines.table(),

@@ -11,7 +11,7 @@ use super::lines::{Lines, Over, Series};
 use super::plot::Ink;
 use super::run_queue;
 use super::table::Table;
-use super::values::{figure, known, percent, seconds, size, tick, whole};
+use super::values::{figure, known, percent, seconds, size, whole};
 use crate::bundle::figures::{bytes, replies};
 use crate::bundle::types::{Run, Stage};
 use crate::text::printable;
@@ -105,11 +105,10 @@ fn words(runs: &[(String, Run)]) -> Markup {
 
 fn curves(runs: &[(String, Run)]) -> Vec<Figure> {
     let memory = |stage: &Stage| stage.memory.a_guest().map(bytes);
-    let mebibytes = |value: f64| tick(value / super::values::MIB);
     let answers = |stage: &Stage| replies(&stage.answers);
     let figures = [
         by_stage(runs, "Host memory a guest", memory, size, |values| {
-            Axis::log("MiB a guest", values, mebibytes)
+            Axis::log_memory(" a guest", values)
         }),
         by_stage(runs, "Start rate", rate, figure, |values| {
             Axis::linear("guests a second", values)

@@ -17,10 +17,10 @@ pub(super) fn section(run: &Run) -> Section {
         h3 { "The command" }
         pre { code { (command(&run.plan.command)) } }
         (plan(&run.plan).texts("What was asked for"))
-        h3 { "Host" }
-        (host(conditions).texts("Host"))
-        h3 { "Guest and VMM" }
-        (guest(conditions).texts("Guest and VMM"))
+        div.pair {
+            div { h3 { "Host" } (host(conditions).texts("Host")) }
+            div { h3 { "Guest and VMM" } (guest(conditions).texts("Guest and VMM")) }
+        }
         h3 { "A guest’s command line" }
         (arguments(&conditions.argv))
         h3 { "Artifacts" }
@@ -142,7 +142,7 @@ fn artifacts(conditions: &Conditions) -> Markup {
     }
     html! {
         @if table.rows.is_empty() { p { "No artifact was noted." } }
-        @else { (table.texts("Artifacts by their digests")) }
+        @else { (table.codes("Artifacts by their digests")) }
     }
 }
 
@@ -159,7 +159,28 @@ fn settings(conditions: &Conditions) -> Markup {
     }
     html! {
         @if table.rows.is_empty() { p { "No host setting was noted." } }
-        @else { (table.texts("Host settings before, during and after the run")) }
+        @else {
+            (table.codes("Host settings before, during and after the run"))
+            p { (restored(conditions)) }
+         }
+    }
+}
+
+/// Whether the run left the host as it was.
+fn restored(conditions: &Conditions) -> String {
+    let both = conditions.settings.iter();
+    let both = both
+        .filter_map(|setting| Some((setting, setting.before.as_ref()?, setting.after.as_ref()?)));
+    let changed = both.filter(|(_, before, after)| before != after);
+    let names: Vec<_> = changed
+        .map(|(setting, ..)| printable(&setting.name))
+        .collect();
+    match names.as_slice() {
+        [] => "After the run, each setting that could be read was as before.".to_owned(),
+        names => format!(
+            "After the run, these were not as before: {}.",
+            names.join(", ")
+        ),
     }
 }
 

@@ -36,10 +36,10 @@ fn hold(hold: &Hold, last: Option<&Stage>) -> Section {
     let first = last.map_or_else(Distribution::default, |stage| replies(&stage.answers));
     let then = replies(&hold.answers);
     for (name, share) in [
-        ("answers: median", 0.5),
-        ("p90", 0.9),
-        ("p99", 0.99),
-        ("most", 1.0),
+        ("answers, median", 0.5),
+        ("answers, p90", 0.9),
+        ("answers, p99", 0.99),
+        ("answers, most", 1.0),
     ] {
         let cell = |values: &Distribution| known(values.quantile(share), seconds);
         table.row([name.to_owned(), cell(&first), cell(&then)]);

@@ -32,9 +32,17 @@ pub(super) enum Swatch {
 }
 
 impl Swatch {
+    fn width(self) -> u8 {
+        match self {
+            Self::Line(_) | Self::Bare(_) => 26,
+            Self::Area(_) => 10,
+        }
+    }
+
     fn markup(self) -> Markup {
         html! {
-            svg.swatch viewBox="0 0 26 10" aria-hidden="true" focusable="false" {
+            svg.swatch viewBox=(format!("0 0 {} 10", self.width())) width=(self.width())
+                aria-hidden="true" focusable="false" {
                 @match self {
                     Self::Line(ink) => {
                         line.line.(ink.class()) x1="1" y1="5" x2="25" y2="5" {}
@@ -42,7 +50,7 @@ impl Swatch {
                     }
                     Self::Bare(ink) => { line.line.(ink.class()) x1="1" y1="5" x2="25" y2="5" {} }
                     Self::Area(ink) => {
-                        rect.fill.(ink.class()) x="8" y="0" width="10" height="10" {}
+                        rect.fill.(ink.class()) x="0" y="0" width="10" height="10" {}
                     }
                 }
             }

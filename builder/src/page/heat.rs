@@ -1,5 +1,5 @@
-//! A heat map: for each stage a column, for each range of values a row, the darker
-//! the more of the stage's values are in it.
+//! A heat map: for each stage a column, for each range of values a row, the
+//! stronger in colour the more of the stage's values are in it.
 
 use super::plot::{self, BOTTOM, LEFT, Mark, Plot, RIGHT, TOP, band, count, middle, rectangle};
 use super::table::Table;
@@ -66,8 +66,8 @@ impl Heat {
                 percent(share)
             );
             let cell = rectangle("cell", corners.0, corners.1)
-                .set("fill-opacity", plot::rounded_share(darkness(share)));
-            plot.add(cell.add(svg::node::element::Title::new(text)));
+                .set("fill-opacity", plot::rounded_share(strength(share)));
+            plot.add(cell.add(plot::hint(&text)));
         }
     }
 
@@ -91,8 +91,8 @@ impl Heat {
     }
 }
 
-/// How dark a cell is: by the root of its share, so that few can be seen beside many.
-pub(super) fn darkness(share: f64) -> f64 {
+/// How strong a cell's colour is: by the root of its share, so that few can be seen beside many.
+pub(super) fn strength(share: f64) -> f64 {
     (share / 0.5).sqrt().min(1.0)
 }
 

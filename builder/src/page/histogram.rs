@@ -1,6 +1,5 @@
 //! Waits for a CPU, counted by powers of two of a microsecond.
 
-use super::values::seconds;
 use crate::bundle::types::RunQueue;
 
 /// The longest wait that a histogram can tell from longer ones is 2^40 µs, 13 days.
@@ -79,23 +78,13 @@ pub(super) fn end(row: usize) -> f64 {
     }
 }
 
-/// Such an end in words.
+/// Such an end in words, as short as an axis needs it.
 pub(super) fn written(row: usize) -> String {
-    match row {
-        0 => "0".to_owned(),
-        _ => short(end(row)),
-    }
-}
-
-/// In as few letters as an axis has room for.
-fn short(time: f64) -> String {
-    let text = seconds(time);
-    match text.split_once(' ') {
-        Some((number, unit)) if number.contains('.') && !number.contains('e') => {
-            let number: f64 = number.parse().unwrap_or_default();
-            format!("{} {unit}", number.round())
-        }
-        _ => text,
+    match end(row) {
+        0.0 => "0".to_owned(),
+        end if end < 1e-3 => format!("{:.0}\u{a0}µs", end * 1e6),
+        end if end < 1.0 => format!("{:.0}\u{a0}ms", end * 1e3),
+        end => format!("{end:.0}\u{a0}s"),
     }
 }
 
@@ -141,6 +130,9 @@ mod tests {
         assert!(waits.row(0.5).is_some() && waits.share(3, 1000) <= 1.0);
         let none = Waits::of(&[queue("all", None, &[0, 0])], "all");
         assert_eq!((none.row(0.5), none.span()), (None, None));
-        assert_eq!([0, 2, 10, 20].map(written), ["0", "4 µs", "1 ms", "1 s"]);
+        assert_eq!(
+            [0, 2, 10, 20].map(written),
+            ["0", "4\u{a0}µs", "1\u{a0}ms", "1\u{a0}s"]
+        );
     }
 }

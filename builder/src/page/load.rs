@@ -106,8 +106,7 @@ fn predicted(stages: &[Stage]) -> Figure {
         stages::series(stages, "predicted", 1, |stage| stage.predicted.map(bytes)),
         stages::series(stages, "measured", 0, cost),
     ];
-    let unit = |value: f64| tick(value / super::values::MIB);
-    let up = Axis::log("MiB a guest", series.iter().flat_map(Series::known), unit);
+    let up = Axis::log_memory(" a guest", series.iter().flat_map(Series::known));
     let lines = stages::lines(stages, up, size, series);
     let last = stages.iter().rev().find_map(|stage| {
         let ratio = cost(stage)? / bytes(stage.predicted.filter(|predicted| *predicted > 0)?);

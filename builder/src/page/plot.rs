@@ -1,8 +1,10 @@
 //! The frame of a drawing: its area, axes and marks. Drawings have one width, that
 //! of a telephone's screen, and so their letters the size of the text around them.
 
+use maud::html;
 use svg::Node;
-use svg::node::element::{Line, Path, Rectangle, SVG, Text, Title};
+use svg::node::Blob;
+use svg::node::element::{Line, Path, Rectangle, SVG, Text};
 
 use super::axis::Axis;
 
@@ -122,14 +124,19 @@ impl Plot {
 
     /// Has a part of the area say `text` when it is pointed at.
     pub(super) fn explain(&mut self, (from, to): (f64, f64), text: &str) {
-        let area = rectangle("hit", (from, TOP), (to, BOTTOM));
-        self.add(area.add(Title::new(text)));
+        self.add(rectangle("hit", (from, TOP), (to, BOTTOM)).add(hint(text)));
     }
 
     /// The drawing, to be put into a page.
     pub(super) fn finish(self) -> String {
         self.0.to_string()
     }
+}
+
+/// What is said when an element is pointed at. The crate `svg` would put line breaks
+/// around the text, and browsers show them.
+pub(super) fn hint(text: &str) -> Blob {
+    Blob::new(html! { title { (text) } }.into_string())
 }
 
 /// The marks that have room, with the last in any case.

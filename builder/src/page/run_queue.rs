@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::document::Section;
 use super::figure::Figure;
-use super::heat::{Heat, darkness};
+use super::heat::{Heat, strength};
 use super::histogram::{Waits, end, written};
 use super::table::Table;
 use super::values::{figure, percent, seconds, whole};
@@ -61,6 +61,14 @@ fn threads(class: &str) -> String {
         "vmm" => "QEMU’s main threads".to_owned(),
         "io" => "threads for input and output".to_owned(),
         "all" => "all threads".to_owned(),
+        other => printable(other),
+    }
+}
+
+fn source(source: &str) -> String {
+    match source {
+        "bpf" => "BPF in the kernel’s scheduler".to_owned(),
+        "schedstat" => "/proc/PID/schedstat, which has means and no longest waits".to_owned(),
         other => printable(other),
     }
 }
@@ -126,7 +134,7 @@ fn heat(stages: &[Stage], class: &str) -> Option<Figure> {
     let queues = measured.iter().flat_map(|(stage, _)| &stage.run_queue);
     let sources: BTreeSet<_> = queues
         .filter(|queue| queue.class == class)
-        .map(|queue| printable(&queue.source))
+        .map(|queue| source(&queue.source))
         .collect();
     let sources: Vec<_> = sources.into_iter().collect();
     Some(Figure {
@@ -134,21 +142,21 @@ fn heat(stages: &[Stage], class: &str) -> Option<Figure> {
         drawing: heat.draw(),
         legend: Vec::new(),
         caption: html! {
-            "Each column is a stage, each row twice as long a wait as the one below. The darker, the "
-            "more of the stage’s waits: " (scale()) ". Measured with " (sources.join(" and ")) "."
+            "Each column is a stage, each row twice as long a wait as the one below. The stronger its "
+            "colour, the more of the stage’s waits. Measured with " (sources.join(" and ")) "." (scale())
         },
         table: table(&heat, &measured),
     })
 }
 
-/// How dark which share is.
+/// How strong the colour of which share is.
 fn scale() -> Markup {
     html! {
         span.scale {
             @for share in LEGEND {
                 span {
                     svg viewBox="0 0 12 12" aria-hidden="true" focusable="false" {
-                        rect.cell width="12" height="12" fill-opacity=(format!("{:.3}", darkness(share))) {}
+                        rect.cell width="12" height="12" fill-opacity=(format!("{:.3}", strength(share))) {}
                     }
                     (format!("{:.0} %", share * 100.0))
                 }

@@ -95,7 +95,7 @@ fn three(stages: &[Stage]) -> Figure {
         legend: ranges.legend(),
         caption: html! {
             "Process: after its stage began. First word and ready: after the guest’s process was "
-            "started. Mark: median; thick: p10 to p90; thin: least to most."
+            "started. Mark: median; thick: p10 to p90; thin: least to most; 0 is at the bottom."
         },
         table: ranges.table(),
     }

@@ -31,7 +31,12 @@ impl Table {
         self.markup("texts", caption)
     }
 
-    /// The same with a narrow first column.
+    /// The same of names and values of programs.
+    pub(super) fn codes(&self, caption: &str) -> Markup {
+        self.markup("texts codes", caption)
+    }
+
+    /// Texts with a narrow first column.
     pub(super) fn events(&self, caption: &str) -> Markup {
         self.markup("texts events", caption)
     }

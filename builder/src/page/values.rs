@@ -3,6 +3,9 @@
 /// What a table has where nothing was measured.
 pub(super) const MISSING: &str = "–";
 
+/// Between a number and its unit there is no line break.
+const NO_BREAK: char = '\u{a0}';
+
 const KIB: f64 = 1024.0;
 pub(super) const MIB: f64 = KIB * 1024.0;
 pub(super) const GIB: f64 = MIB * 1024.0;
@@ -58,6 +61,12 @@ fn decimals(size: f64) -> usize {
 
 /// The same without zeros at the end, as an axis has it.
 pub(super) fn tick(value: f64) -> String {
+    // There is room for six letters.
+    for (unit, name) in [(1e9_f64, "G"), (1e6, "M"), (1e3, "k")] {
+        if (unit.max(1e5)..unit * 999.5).contains(&value) {
+            return format!("{}{name}", tick(value / unit));
+        }
+    }
     let text = figure(value);
     match text.split_once('.') {
         Some((whole, rest)) if !rest.contains('e') => {
@@ -74,27 +83,28 @@ pub(super) fn seconds(value: f64) -> String {
     let size = value.abs();
     match size {
         _ if !value.is_finite() => MISSING.to_owned(),
-        0.0 => "0 s".to_owned(),
-        _ if size < 0.000_999_5 => format!("{} µs", figure(value * 1e6)),
-        _ if size < 0.9995 => format!("{} ms", figure(value * 1e3)),
-        _ if size < 119.5 => format!("{} s", figure(value)),
-        _ if size < 7199.5 => {
-            let whole = value.round();
-            format!(
-                "{:.0} min {:02.0} s",
-                (whole / 60.0).trunc(),
-                (whole % 60.0).abs()
-            )
-        }
-        _ if size < 1e9 => {
-            let minutes = (value / 60.0).round();
-            format!(
-                "{:.0} h {:02.0} min",
-                (minutes / 60.0).trunc(),
-                (minutes % 60.0).abs()
-            )
-        }
-        _ => format!("{} s", figure(value)),
+        0.0 => with_unit("0", "s"),
+        _ if size < 0.000_999_5 => with_unit(&figure(value * 1e6), "µs"),
+        _ if size < 0.9995 => with_unit(&figure(value * 1e3), "ms"),
+        _ if size < 119.5 || size > 1e9 => with_unit(&figure(value), "s"),
+        _ if size < 7199.5 => in_two(value.round(), "min", "s"),
+        _ => in_two((value / 60.0).round(), "h", "min"),
+    }
+}
+
+fn with_unit(number: &str, unit: &str) -> String {
+    format!("{number}{NO_BREAK}{unit}")
+}
+
+/// A time in a unit and in one that is its sixtieth, which may be 0.
+fn in_two(value: f64, unit: &str, sixtieth: &str) -> String {
+    let whole = with_unit(&format!("{:.0}", (value / 60.0).trunc()), unit);
+    match (value % 60.0).abs() {
+        0.0 => whole,
+        rest => format!(
+            "{whole}{NO_BREAK}{}",
+            with_unit(&format!("{rest:.0}"), sixtieth)
+        ),
     }
 }
 
@@ -102,9 +112,9 @@ pub(super) fn seconds(value: f64) -> String {
 pub(super) fn tick_seconds(value: f64) -> String {
     match value {
         _ if value <= 0.0 => "0".to_owned(),
-        _ if value < 0.000_999_5 => format!("{} µs", tick(value * 1e6)),
-        _ if value < 0.9995 => format!("{} ms", tick(value * 1e3)),
-        _ => format!("{} s", tick(value)),
+        _ if value < 0.000_999_5 => with_unit(&tick(value * 1e6), "µs"),
+        _ if value < 0.9995 => with_unit(&tick(value * 1e3), "ms"),
+        _ => with_unit(&tick(value), "s"),
     }
 }
 
@@ -112,14 +122,14 @@ pub(super) fn tick_seconds(value: f64) -> String {
 pub(super) fn size(bytes: f64) -> String {
     let unit = [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")];
     match unit.into_iter().find(|(unit, _)| bytes.abs() >= *unit) {
-        Some((unit, name)) => format!("{} {name}", figure(bytes / unit)),
-        None => format!("{} B", figure(bytes)),
+        Some((unit, name)) => with_unit(&figure(bytes / unit), name),
+        None => with_unit(&figure(bytes), "B"),
     }
 }
 
 /// A share as percent.
 pub(super) fn percent(share: f64) -> String {
-    format!("{} %", figure(share * 100.0))
+    with_unit(&figure(share * 100.0), "%")
 }
 
 /// A time on the host's clock, from seconds since 1970.
@@ -162,6 +172,10 @@ mod tests {
         assert_eq!(whole(1_234_567_u64), "1,234,567");
         assert_eq!(tick(0.5), "0.5");
         assert_eq!(tick(100.0), "100");
+        assert_eq!(
+            [1e4, 1e5, 5e6, 1e9].map(tick),
+            ["10,000", "100k", "5M", "1G"]
+        );
     }
 
     #[test]
@@ -171,15 +185,16 @@ mod tests {
             (0.25, "250 ms"),
             (1.5, "1.50 s"),
             (460.0, "7 min 40 s"),
-            (7200.0, "2 h 00 min"),
+            (7200.0, "2 h"),
+            (7265.0, "2 h 1 min"),
             (f64::MAX, "1.80e308 s"),
             (-0.5, "-500 ms"),
         ] {
-            assert_eq!(seconds(value), text);
+            assert_eq!(seconds(value).replace(NO_BREAK, " "), text);
         }
-        assert_eq!(size(3.5 * MIB), "3.50 MiB");
-        assert_eq!(size(24.0 * GIB), "24.0 GiB");
-        assert_eq!(size(12.0), "12.0 B");
+        assert_eq!(size(3.5 * MIB), "3.50\u{a0}MiB");
+        assert_eq!(size(24.0 * GIB), "24.0\u{a0}GiB");
+        assert_eq!(size(12.0), "12.0\u{a0}B");
         assert_eq!(date(0).unwrap(), "1970-01-01 00:00:00 UTC");
         assert_eq!(date(u64::MAX), None);
     }
