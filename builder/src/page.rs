@@ -34,6 +34,7 @@ mod tests;
 pub use compare::compare;
 
 use document::Section;
+use maud::html;
 
 use crate::bundle::types::Run;
 
@@ -52,5 +53,10 @@ pub fn render(run: &Run) -> String {
     .chain(faults::sections(run))
     .chain([events::section(run), disclosure::section(run)])
     .collect();
-    document::page(&headline::title(run), &headline::header(run), &sections)
+    let source = html! {
+        "Its figures are computed from " code { "run.json" } " in the same folder, which has every sample; "
+        code { "imgbuild verify" } " computes them again."
+    };
+    let header = headline::header(run);
+    document::page(&headline::title(run), &header, &sections, &source)
 }

@@ -107,7 +107,7 @@ impl Axis {
         let (from, to) = (from.unwrap_or(power(first)), to.unwrap_or(power(last)));
         let every: usize = if last - first > 6 { 2 } else { 1 };
         let decades = (first..=last).rev().step_by(every).map(power);
-        let between: &[f64] = if to / from < 50.0 {
+        let between: &[f64] = if to / from < 101.0 {
             &[1.0, 2.0, 5.0]
         } else {
             &[1.0]

@@ -37,7 +37,8 @@ pub fn compare(runs: &[(String, Run)]) -> String {
         Section::new("conditions", "Conditions", &conditions(runs), &[]),
     ];
     let title = format!("{}: density runs", names.join(", "));
-    document::page(&title, &header, &sections)
+    let source = html! { "Its figures are those of " code { "run.json" } " in each bundle, which has every sample." };
+    document::page(&title, &header, &sections, &source)
 }
 
 /// A table with a column for each run.
@@ -58,6 +59,7 @@ fn figures(runs: &[(String, Run)]) -> Table {
             .push(std::iter::once(name.to_owned()).chain(cells).collect());
     };
     let of = |part: u32, all: u32| format!("{} of {}", whole(part), whole(all));
+    row("regime", &|run| headline::regime(&run.conditions));
     row("outcome", &|run| {
         headline::outcome(&run.outcome).0.to_owned()
     });
@@ -136,7 +138,7 @@ fn curves(runs: &[(String, Run)]) -> Vec<Figure> {
         ),
         by_stage(
             runs,
-            "Run-queue latency, below which half is",
+            "Run-queue latency, median at most",
             waits,
             seconds,
             |values| Axis::log_seconds("time in the run queue", values),
@@ -220,10 +222,9 @@ fn over_time(runs: &[(String, Run)]) -> Option<Figure> {
         .map(|at| end * f64::from(at) / f64::from(PLACES))
         .collect();
     let ready = |run: &Run, time: f64| {
-        let last = run.series.last().filter(|last| last.at >= time)?;
+        run.series.last().filter(|last| last.at >= time)?;
         let behind = run.series.partition_point(|moment| moment.at <= time);
-        let moment = behind.checked_sub(1).and_then(|at| run.series.get(at));
-        Some(f64::from(moment.unwrap_or(last).ready))
+        Some(f64::from(run.series.get(behind.checked_sub(1)?)?.ready))
     };
     let curve = |(at, (name, run)): (usize, &(String, Run))| Series {
         name: printable(name),

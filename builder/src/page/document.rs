@@ -34,8 +34,8 @@ impl Section {
     }
 }
 
-/// A whole page.
-pub(super) fn page(title: &str, header: &Markup, sections: &[Section]) -> String {
+/// A whole page; `source` says where its figures are from.
+pub(super) fn page(title: &str, header: &Markup, sections: &[Section], source: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -69,11 +69,8 @@ pub(super) fn page(title: &str, header: &Markup, sections: &[Section]) -> String
                 }
                 footer {
                     p {
-                        "This page loads nothing and runs nothing. Its figures are computed from "
-                        code { "run.json" }
-                        " in the same folder, which has every sample; "
-                        code { "imgbuild verify" }
-                        " computes them again. “–” is what was not measured."
+                        "This page loads nothing and runs nothing. " (source)
+                        " “–” is what was not measured."
                     }
                 }
             }
