@@ -13,6 +13,7 @@ pub mod machine;
 pub mod namespace;
 pub mod python;
 pub mod reachable;
+pub mod reference;
 pub mod rights;
 pub mod root;
 pub mod small_kernel;

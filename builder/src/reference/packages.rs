@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::apt::{self, Record};
 use crate::digest::Sha256;
+use crate::digest::memo::Memo;
 use crate::directories::{Directories, DirectoriesError};
 use crate::interrupt::Interrupt;
 use crate::lock::{Lock, TEMPORARY};
@@ -151,9 +152,10 @@ pub(super) fn fetch(
         .doing(format!("lock {}", cache.display()))?
         .ok_or(PackagesError::Interrupted)?;
     lock.sweep(&cache);
+    let memo = Memo::in_cache(&directories.cache);
     let missing: Vec<_> = choice
         .all()
-        .filter(|record| !is_whole(record, &cache))
+        .filter(|record| !is_whole(record, &cache, &memo))
         .collect();
     if !missing.is_empty() {
         download(&missing, &cache, interrupt)?;
@@ -236,8 +238,9 @@ fn ask(names: &[String], interrupt: &Interrupt) -> Result<Vec<Record>, PackagesE
     Ok(apt::records(&String::from_utf8_lossy(&captured.stdout)))
 }
 
-fn is_whole(record: &Record, cache: &Path) -> bool {
-    Sha256::of_file(cache.join(record.file())).is_ok_and(|found| found == record.sha256)
+fn is_whole(record: &Record, folder: &Path, memo: &Memo) -> bool {
+    let found = memo.of_file(&folder.join(record.file()));
+    found.is_ok_and(|found| found == record.sha256)
 }
 
 /// Fetches packages into the cache.

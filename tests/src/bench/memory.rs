@@ -1,23 +1,18 @@
 //! What a guest of many costs its host in memory, beside the reference experiment's
 //! way: a distribution's kernel on the machine `pc`, a shell's loop that burns, and
-//! KSM on the guests' RAM. Both under TCG, with the same settings of KSM, read by
-//! `tests/fleet-memory`.
+//! KSM on the guests' RAM. Both under TCG, with the same settings of KSM: ours read by
+//! `tests/fleet-memory`, the others by imgbuild, of which a test sees that it agrees.
 
 use std::fs;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use imgbuild::artifact::BASE;
+use imgbuild::reference::measure;
 
-use super::{Budget, Row, Samples, distribution};
-use crate::confined::{Confined, Limit};
+use super::{Budget, Row, Samples};
 use crate::fleet::Fleet;
-use crate::guest::READY;
-use crate::stand_in::QEMU;
-use crate::{TestEnv, run, wait_until, workspace};
+use crate::reference::Bed;
+use crate::{TestEnv, run, workspace};
 
 /// Guests of each fleet, and of a larger one of ours.
 const GUESTS: u32 = 100;
@@ -29,10 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// passed all memory as often: it merges what it has seen unchanged twice.
 const QUIET: usize = 4;
 const DRIFT: f64 = 0.01;
-/// The memory that the alternative's guests may have in all.
-const ROOM: u64 = 18 << 30;
-/// The first of the alternative's ports.
-const PORT: u32 = 21_000;
 
 /// KSM as it merges fast, with ksmd ahead of guests that burn; put back when
 /// dropped.
@@ -140,99 +131,19 @@ fn ours(env: &TestEnv, count: u32) -> Cost {
     cost
 }
 
-/// The guests of the alternative, killed when dropped.
-struct Others(Vec<Child>);
-
-impl Drop for Others {
-    fn drop(&mut self) {
-        for guest in &mut self.0 {
-            let _ = guest.kill();
-            let _ = guest.wait();
-        }
-    }
-}
-
-/// As many guests made of a distribution's parts, each logged in to once.
+/// As many guests made of a distribution's parts, each logged in to once it was
+/// measured.
 fn other(env: &TestEnv, count: u32) -> Cost {
-    let guest = distribution::cloud(env.path());
-    let base = env.artifacts("tty-burn").join(BASE);
-    let group = Confined::new("reference", Limit::Memory(ROOM));
-    let (mut guests, mut peak) = (Others(Vec::new()), 0.0_f64);
-    let console = |number: u32| env.path().join(format!("reference-{number}.console"));
-    for number in 0..count {
-        guests
-            .0
-            .push(boot(env, &group, &guest, &base, &console(number), number));
-        // As many at a time as have CPUs to boot on, and one more.
-        wait_until("a guest of a distribution's parts is ready", || {
-            let is_ready = |number: &u32| is_ready(&console(*number));
-            (0..=number).filter(|number| !is_ready(number)).count() < 3
-        });
-        let pids: Vec<_> = guests.0.iter().map(Child::id).collect();
-        if number % 10 == 9 {
-            let living = f64::from(number + 1);
-            peak = peak.max(a_guest(env, std::process::id(), &pids) * living / f64::from(count));
-        }
+    let bed = Bed::new(env);
+    let measured = measure(&bed.options(count, PATIENCE)).expect("they can be made here");
+    let a_guest = |bytes: u64| {
+        let mib = u32::try_from(bytes >> 20).expect("the host has less");
+        f64::from(mib) / f64::from(measured.ready)
+    };
+    Cost {
+        peak: a_guest(measured.peak),
+        settled: a_guest(measured.memory.bytes),
     }
-    for number in 0..count {
-        wait_until("a guest is ready", || is_ready(&console(number)));
-        let port = (PORT + number).to_string();
-        let mut ssh = env.command("ssh");
-        ssh.args(["-p", &port, "-i"]).arg(&guest.key);
-        ssh.args([
-            "-o",
-            "StrictHostKeyChecking=no",
-            "-o",
-            "UserKnownHostsFile=/dev/null",
-        ]);
-        run(ssh.args(["root@127.0.0.1", "cat /proc/uptime"])).succeeds();
-    }
-    let pids: Vec<_> = guests.0.iter().map(Child::id).collect();
-    // In place of a supervisor, a shell that waits for them.
-    let shell = Others(vec![
-        env.command("sleep").arg("inf").spawn().expect("sleep runs"),
-    ]);
-    settled(env, shell.0[0].id(), &pids, peak)
-}
-
-fn is_ready(console: &Path) -> bool {
-    fs::read_to_string(console).is_ok_and(|text| text.contains(READY))
-}
-
-/// Starts one as the reference did: defaults of the machine `pc`, firmware
-/// included.
-fn boot(
-    env: &TestEnv,
-    group: &Confined,
-    guest: &distribution::Cloud,
-    base: &Path,
-    console: &Path,
-    number: u32,
-) -> Child {
-    let overlay: PathBuf = env.path().join(format!("reference-{number}.qcow2"));
-    let mut create = env.command("qemu-img");
-    create.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]);
-    run(create.arg(base).arg(&overlay)).succeeds();
-    let mut qemu: Command = env.command(QEMU);
-    qemu.args(["-machine", "pc,mem-merge=on", "-accel", "tcg", "-m", "1G"])
-        .args(["-display", "none", "-no-reboot"])
-        .arg("-serial")
-        .arg(format!("file:{}", console.display()))
-        .arg("-kernel")
-        .arg(&guest.kernel)
-        .arg("-initrd")
-        .arg(&guest.initramfs)
-        .args(["-append", "console=ttyS0 quiet"])
-        .arg("-drive")
-        .arg(format!("file={},if=virtio", overlay.display()))
-        .arg("-netdev")
-        .arg(format!(
-            "user,id=net,hostfwd=tcp:127.0.0.1:{}-:22",
-            PORT + number
-        ))
-        .args(["-device", "virtio-net-pci,netdev=net"])
-        .process_group(0);
-    group.run(&mut qemu).spawn().expect("QEMU runs")
 }
 
 /// Every row about memory.
