@@ -231,7 +231,7 @@ impl Site {
             })
         });
         let hosts = hosts.collect::<Result<Vec<_>, SystemError>>()?;
-        let patience = deadline::scaled(spec.guests.count(), host::cpus());
+        let patience = deadline::greeting(spec.guests.count(), host::cpus(), spec.ssh_server);
         let key = Key { public, file };
         Ok(Some(ssh_config::write(
             &self.folder,
