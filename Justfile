@@ -70,10 +70,11 @@ fuzz SECONDS="30":
             -max_len=40000 -verbosity=0 -print_final_stats=1; \
     done
 
-# Write the command reference, man pages and the control interface's schema
+# Write the man pages, and the schemas of the control interface and of run.json
 docs: build
     {{imgbuild}} man docs/man
     {{imgbuild}} api-schema > docs/api.schema.json
+    {{imgbuild}} api-schema --of run > docs/run.schema.json
 
 # Fail if the generated documents are not what the command line says
 docs-check: build
@@ -81,6 +82,7 @@ docs-check: build
     {{imgbuild}} man target/man
     diff -r docs/man target/man
     {{imgbuild}} api-schema | diff docs/api.schema.json -
+    {{imgbuild}} api-schema --of run | diff docs/run.schema.json -
 
 # What CI runs
 ci: lint docs-check tty-burn test kvm (fuzz "10")

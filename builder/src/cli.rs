@@ -18,6 +18,7 @@ mod act;
 mod api_schema;
 mod build;
 mod check;
+mod compare;
 mod completions;
 mod console;
 mod cp;
@@ -35,6 +36,7 @@ mod placement;
 mod probe_kvm;
 mod ps;
 mod qemu;
+mod report;
 mod rm;
 mod run;
 mod ssh;
@@ -121,6 +123,10 @@ enum Verb {
     Density(density::Density),
     /// Run one throw-away guest: a command in it, or a session with it
     Run(run::Run),
+    /// Report a run of `density` from its bundle, or from those of its shards
+    Report(report::Report),
+    /// Put the bundles of several runs side by side
+    Compare(compare::Compare),
     /// Log in to a guest of a running fleet, or run a command on all
     #[command(
         override_usage = "imgbuild ssh [OPTIONS] <GUEST> [-- <COMMAND>...]\n       \
@@ -157,8 +163,8 @@ enum Verb {
     Rm(rm::Rm),
     /// Build a kernel, configure it, or fetch its source
     Kernel(kernel::Kernel),
-    /// Print the JSON Schema of a fleet's control interface
-    ApiSchema,
+    /// Print the JSON Schema of a fleet's control interface, or of run.json
+    ApiSchema(api_schema::ApiSchema),
     /// Print a shell's completion script
     Completions(completions::Completions),
     /// Write the man pages
@@ -256,6 +262,8 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::Launch(command) => command.run(&context),
         Verb::Density(command) => command.run(&context),
         Verb::Run(command) => command.run(&context),
+        Verb::Report(command) => command.run(),
+        Verb::Compare(command) => command.run(),
         Verb::Ssh(command) => command.run(&context),
         Verb::Cp(command) => command.run(&context),
         Verb::Ps(command) => command.run(&context),
@@ -268,7 +276,7 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::Logs(command) => command.run(&context),
         Verb::Rm(command) => command.run(&context),
         Verb::Kernel(command) => command.run(&context),
-        Verb::ApiSchema => api_schema::run(),
+        Verb::ApiSchema(command) => command.run(),
         Verb::Completions(command) => command.run(),
         Verb::Man(command) => command.run(),
     }

@@ -136,11 +136,36 @@ pub(crate) mod trace {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::os::unix::fs::symlink;
+    use std::process::Command;
+
+    use tempfile::TempDir;
 
     use super::*;
     use crate::plain::tests::fifo;
+
+    /// A file system of a few pages.
+    pub(crate) struct Small(pub(crate) TempDir);
+
+    impl Small {
+        pub(crate) fn mount(kibibytes: u32) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let mounted = Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &format!("size={kibibytes}k"), "small"])
+                .arg(folder.path())
+                .status();
+            assert!(mounted.unwrap().success());
+            Self(folder)
+        }
+    }
+
+    impl Drop for Small {
+        fn drop(&mut self) {
+            let unmounted = Command::new("umount").arg(self.0.path()).status();
+            assert!(unmounted.is_ok_and(|status| status.success()));
+        }
+    }
 
     #[test]
     fn content_is_settled_before_its_name_and_the_name_after_it() {

@@ -26,7 +26,7 @@ mod run_queue;
 mod stages;
 mod starts;
 mod table;
-mod values;
+pub(crate) mod values;
 
 #[cfg(test)]
 mod tests;

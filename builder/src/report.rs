@@ -2,10 +2,12 @@
 
 use anstyle::{AnsiColor, Style};
 
+pub(crate) mod comparison;
 pub(crate) mod fleet;
 pub(crate) mod memory;
 pub(crate) mod readiness;
 mod room;
+pub(crate) mod run;
 
 const WIDTH: usize = 80;
 

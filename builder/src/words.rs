@@ -8,7 +8,7 @@ use clap::{Command, CommandFactory as _};
 use serde_json::Value;
 
 use crate::cli::Cli;
-use crate::control::schema::schema;
+use crate::{bundle, control};
 
 /// What is refused, and what to write instead.
 const REFUSED: [(&str, &str); 31] = [
@@ -259,10 +259,11 @@ fn descriptions(schema: &Value, found: &mut Vec<String>) {
 }
 
 #[test]
-fn the_schema_refuses_words_that_readers_stumble_over() {
+fn the_schemas_refuse_words_that_readers_stumble_over() {
     let mut found = Vec::new();
-    descriptions(&schema(), &mut found);
-    assert!(found.len() > 80, "{}", found.len());
+    descriptions(&control::schema::schema(), &mut found);
+    descriptions(&bundle::schema::schema(), &mut found);
+    assert!(found.len() > 180, "{}", found.len());
     let faults: Vec<_> = found
         .iter()
         .filter_map(|text| Some(format!("{text:?} {}", fault(text)?)))

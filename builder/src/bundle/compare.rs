@@ -45,7 +45,9 @@ pub enum Unit {
     Bytes,
     /// Seconds.
     Seconds,
-    /// A share or a ratio.
+    /// A share of something.
+    Share,
+    /// A ratio.
     Ratio,
 }
 
@@ -73,11 +75,11 @@ fn of_headlines(runs: &[Run]) -> Vec<Figure> {
     let figures: [(&str, Unit, Value); 14] = [
         ("guests", Unit::Number, |run| Some(run.guests.into())),
         ("ready", Unit::Number, |run| Some(run.ready.into())),
-        ("answered, of those asked", Unit::Ratio, |run| {
+        ("answered, of those asked", Unit::Share, |run| {
             share(run.answered, run.asked)
         }),
         ("slowest answer", Unit::Seconds, |run| run.answered_within),
-        ("reached by SSH, of those tested", Unit::Ratio, |run| {
+        ("reached by SSH, of those tested", Unit::Share, |run| {
             share(run.reached, run.tried)
         }),
         ("memory a guest", Unit::Bytes, |run| {
@@ -90,8 +92,10 @@ fn of_headlines(runs: &[Run]) -> Vec<Figure> {
             (run.growing > 0.0).then(|| f64::from(run.ready) / run.growing)
         }),
         ("fairness of the burn", Unit::Ratio, |run| run.fairness),
-        ("least burn ÷ median", Unit::Ratio, |run| run.least_burn),
-        ("least CPU of a guest", Unit::Ratio, |run| run.least_cpu),
+        ("least burn, of the median", Unit::Share, |run| {
+            run.least_burn
+        }),
+        ("least CPU of a guest", Unit::Share, |run| run.least_cpu),
         ("baseline's memory ÷ fleet's", Unit::Ratio, |run| {
             run.baseline_ratio
         }),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::digest::Sha256;
+use crate::digest::{ParseSha256Error, Sha256};
 use crate::plain;
 use crate::staging::Kind;
 
@@ -40,16 +40,27 @@ pub(super) fn sums(files: &BTreeMap<&str, &str>) -> String {
     sums
 }
 
+/// The start of a text that is quoted in a message.
+pub(super) fn brief(text: &str) -> String {
+    const MOST: usize = 200;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// The digests that such a text lists, by name; the error is what is wrong in it.
 pub(super) fn parse_sums(text: &str) -> Result<BTreeMap<String, Sha256>, String> {
     let mut sums = BTreeMap::new();
     for line in text.lines() {
         let (digest, name) = line
             .split_once("  ")
-            .ok_or_else(|| format!("{line:?} is not a digest and a name"))?;
-        let digest = digest.parse().map_err(|error| format!("{error}"))?;
+            .ok_or_else(|| format!("{:?} is not a digest and a name", brief(line)))?;
+        let digest: Sha256 = brief(digest)
+            .parse()
+            .map_err(|error: ParseSha256Error| error.to_string())?;
         if ![RUN, SAMPLES, HISTOGRAMS, PAGE].contains(&name) {
-            return Err(format!("{name:?} is not a file of a bundle"));
+            return Err(format!("{:?} is not a file of a bundle", brief(name)));
         }
         if sums.insert(name.to_owned(), digest).is_some() {
             return Err(format!("{name} is listed twice"));

@@ -90,23 +90,19 @@ const COMMON: [Condition; 7] = [
     guest::DISK,
 ];
 
-/// The shards as one run; `None` of none.
-pub fn merge(shards: &[Run]) -> Result<Option<Merged>, MergeError> {
-    let (first, others) = match shards {
-        [] => return Ok(None),
-        [run] => {
-            return Ok(Some(Merged {
-                run: run.clone(),
-                differing: Vec::new(),
-            }));
-        }
-        [first, others @ ..] => (first, others),
-    };
+/// The shards, of which there is one at least, as one run.
+pub fn merge(mut shards: Vec<Run>) -> Result<Merged, MergeError> {
+    if shards.len() == 1 {
+        return Ok(Merged {
+            run: shards.remove(0),
+            differing: Vec::new(),
+        });
+    }
+    let (first, others) = shards.split_first().expect("there is one");
     for other in others {
         check_kind(first, other)?;
     }
-    check_apart(shards)?;
-    let mut shards: Vec<_> = shards.to_vec();
+    check_apart(&shards)?;
     shards.sort_by_key(|run| run.plan.first);
     let began = sum::least(shards.iter().map(|run| run.began));
     for shard in &mut shards {
@@ -132,7 +128,7 @@ pub fn merge(shards: &[Run]) -> Result<Option<Merged>, MergeError> {
     };
     run.headline = headline(&run);
     let differing = hosts::differing(&shards);
-    Ok(Some(Merged { run, differing }))
+    Ok(Merged { run, differing })
 }
 
 /// A shard by its guests, such as `g00000 to g00299`.
@@ -251,3 +247,6 @@ fn events(shards: &[Run]) -> Vec<Happening> {
     events.sort_by_key(|event| event.at_ms);
     events
 }
+
+#[cfg(test)]
+mod tests;

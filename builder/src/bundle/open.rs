@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::files::{RUN, SHA256SUMS, parse_sums, read_sums};
+use super::files::{RUN, SHA256SUMS, brief, parse_sums, read_sums};
 use super::types::{RUN_VERSION, Run};
 use crate::digest::Sha256;
 use crate::plain::{self, if_there};
@@ -52,12 +52,12 @@ pub enum OpenError {
         size: u64,
     },
     /// The document is not JSON, or not of its shape.
-    #[error("{}: {source}; the file is torn or was edited", path.display())]
+    #[error("{}: {reason}; the file is torn or was edited", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
         /// What the JSON reader says.
-        source: serde_json::Error,
+        reason: String,
     },
     /// The document is of another version.
     #[error(
@@ -158,7 +158,7 @@ impl<'a> Files<'a> {
         match version {
             Ok(Version { run_version }) if run_version == u64::from(RUN_VERSION) => {}
             Ok(Version { run_version: found }) => return Err(OpenError::Version { path, found }),
-            Err(source) => return Err(OpenError::Malformed { path, source }),
+            Err(error) => return Err(malformed(path, &error)),
         }
         let path = folder.join(SHA256SUMS);
         check_kind(&path)?;
@@ -201,16 +201,20 @@ impl<'a> Files<'a> {
 
     /// The document.
     pub(super) fn run(&self) -> Result<Run, OpenError> {
-        serde_json::from_slice(&self.document).map_err(|source| OpenError::Malformed {
-            path: self.folder.join(RUN),
-            source,
-        })
+        serde_json::from_slice(&self.document)
+            .map_err(|error| malformed(self.folder.join(RUN), &error))
     }
 
     /// A listed table, as text.
     pub(super) fn table(&self, file: &str) -> Result<Vec<u8>, OpenError> {
         Ok(read_bounded(&self.folder.join(file))?.unwrap_or_default())
     }
+}
+
+/// The JSON reader quotes a name or a text whole, however long it is.
+fn malformed(path: PathBuf, error: &serde_json::Error) -> OpenError {
+    let reason = brief(&error.to_string());
+    OpenError::Malformed { path, reason }
 }
 
 /// What is in a file of a bundle; `None` where it is not there.
@@ -240,3 +244,6 @@ fn check_kind(path: &Path) -> Result<Option<u64>, OpenError> {
         Err(source) => Err(OpenError::Unreadable { path, source }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -391,7 +391,7 @@ pub struct Storm {
     pub resumed: Option<f64>,
     /// Seconds until each of the killed was ready again.
     pub back: Vec<GuestReply>,
-    /// Guests that were not killed and whose process ended all the same.
+    /// Guests that were not killed and whose process ended anyway.
     pub lost: Vec<GuestIndex>,
 }
 

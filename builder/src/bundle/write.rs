@@ -161,7 +161,10 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::super::example::example;
+    use super::super::open::open;
     use super::*;
+    use crate::durable::tests::Small;
+    use crate::rights;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
@@ -234,6 +237,32 @@ mod tests {
         assert_eq!(names(parent.path()), ["bundle"]);
         let kept: Run = serde_json::from_slice(&fs::read(folder.join(RUN)).unwrap()).unwrap();
         assert_eq!(kept, example());
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_bundle_before_and_is_reported() {
+        if !rights::may_mount() {
+            return;
+        }
+        let small = Small::mount(256);
+        let folder = small.0.path().join("bundle");
+        let mut run = example();
+        let stages = std::mem::take(&mut run.stages);
+        run.series.clear();
+        run.hold = None;
+        let mut bundle = Bundle::create(&folder).unwrap();
+        bundle.write(&run, None).unwrap();
+        let before = run.clone();
+        run.stages = stages;
+        let error = bundle.write(&run, None).unwrap_err().to_string();
+        for said in ["No space left", "/bundle", "as it was before", "--bundle"] {
+            assert!(error.contains(said), "{error}");
+        }
+        assert_eq!(open(&folder).unwrap(), before);
+        assert_eq!(names(small.0.path()), ["bundle"]);
+        // It is written again once there is room.
+        bundle.write(&before, Some("page")).unwrap();
+        assert_eq!(open(&folder).unwrap(), before);
     }
 
     #[test]

@@ -1,11 +1,34 @@
 //! `imgbuild api-schema`.
 
+use clap::{Args, ValueEnum};
+
 use super::output::print_as_it_is;
 use super::{Exit, Failure};
-use crate::control::schema::schema;
-use crate::text;
+use crate::{bundle, control, text};
 
-pub(super) fn run() -> Result<Exit, Failure> {
-    print_as_it_is(&text::json_pretty(&schema())?)?;
-    Ok(Exit::Done)
+/// Arguments of `api-schema`.
+#[derive(Debug, Args)]
+pub(super) struct ApiSchema {
+    /// What to print the schema of
+    #[arg(long, value_name = "DOCUMENTS", default_value = "interface")]
+    of: Documents,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Documents {
+    /// The control interface of a fleet
+    Interface,
+    /// run.json of a bundle that `density` writes
+    Run,
+}
+
+impl ApiSchema {
+    pub(super) fn run(&self) -> Result<Exit, Failure> {
+        let schema = match self.of {
+            Documents::Interface => control::schema::schema(),
+            Documents::Run => bundle::schema::schema(),
+        };
+        print_as_it_is(&text::json_pretty(&schema)?)?;
+        Ok(Exit::Done)
+    }
 }

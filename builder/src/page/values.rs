@@ -1,17 +1,17 @@
 //! Numbers as people read them: three digits that count, and a unit.
 
 /// What a table has where nothing was measured.
-pub(super) const MISSING: &str = "–";
+pub(crate) const MISSING: &str = "–";
 
 /// Between a number and its unit there is no line break.
-const NO_BREAK: char = '\u{a0}';
+pub(crate) const NO_BREAK: char = '\u{a0}';
 
 const KIB: f64 = 1024.0;
 pub(super) const MIB: f64 = KIB * 1024.0;
 pub(super) const GIB: f64 = MIB * 1024.0;
 
 /// A number, in groups of three digits.
-pub(super) fn whole(number: impl Into<u64>) -> String {
+pub(crate) fn whole(number: impl Into<u64>) -> String {
     grouped(&number.into().to_string())
 }
 
@@ -28,7 +28,7 @@ fn grouped(digits: &str) -> String {
 }
 
 /// A number with three digits that count.
-pub(super) fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     let size = value.abs();
     match size {
         _ if !value.is_finite() => MISSING.to_owned(),
@@ -79,7 +79,7 @@ pub(super) fn tick(value: f64) -> String {
 }
 
 /// A time.
-pub(super) fn seconds(value: f64) -> String {
+pub(crate) fn seconds(value: f64) -> String {
     let size = value.abs();
     match size {
         _ if !value.is_finite() => MISSING.to_owned(),
@@ -119,7 +119,7 @@ pub(super) fn tick_seconds(value: f64) -> String {
 }
 
 /// An amount of memory.
-pub(super) fn size(bytes: f64) -> String {
+pub(crate) fn size(bytes: f64) -> String {
     let unit = [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")];
     match unit.into_iter().find(|(unit, _)| bytes.abs() >= *unit) {
         Some((unit, name)) => with_unit(&figure(bytes / unit), name),
@@ -128,12 +128,12 @@ pub(super) fn size(bytes: f64) -> String {
 }
 
 /// A share as percent.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     with_unit(&figure(share * 100.0), "%")
 }
 
 /// A time on the host's clock, from seconds since 1970.
-pub(super) fn date(seconds: u64) -> Option<String> {
+pub(crate) fn date(seconds: u64) -> Option<String> {
     // The last second that the format can hold is in the year 9999.
     const END: u64 = 253_402_300_800;
     let since = std::time::Duration::from_secs(Some(seconds).filter(|at| *at < END)?);
@@ -142,7 +142,7 @@ pub(super) fn date(seconds: u64) -> Option<String> {
 }
 
 /// A value, where there is one.
-pub(super) fn known(value: Option<f64>, format: impl Fn(f64) -> String) -> String {
+pub(crate) fn known(value: Option<f64>, format: impl Fn(f64) -> String) -> String {
     value.map_or_else(|| MISSING.to_owned(), format)
 }
 

@@ -1,10 +1,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
 
 use tempfile::TempDir;
 
 use super::*;
+use crate::durable::tests::Small;
 use crate::guest::{Desired, Phase};
 use crate::rights;
 use crate::units::GuestIndex;
@@ -337,7 +337,7 @@ fn what_cannot_be_recorded_whole_is_not_recorded_at_all() {
     if !rights::may_mount() {
         return;
     }
-    let small = Small::mount();
+    let small = Small::mount(32);
     let path = small.0.path().join("journal");
     let stops = |count| {
         (0..count).map(|number| Record::Stopped {
@@ -360,34 +360,12 @@ fn what_cannot_be_recorded_whole_is_not_recorded_at_all() {
     drop(journal);
 }
 
-/// A file system of a few pages.
-struct Small(TempDir);
-
-impl Small {
-    fn mount() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=32k", "small"])
-            .arg(folder.path())
-            .status();
-        assert!(mounted.unwrap().success());
-        Self(folder)
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.0.path()).status();
-        assert!(unmounted.is_ok_and(|status| status.success()));
-    }
-}
-
 #[test]
 fn a_full_disk_costs_no_line_that_was_written() {
     if !rights::may_mount() {
         return;
     }
-    let small = Small::mount();
+    let small = Small::mount(32);
     let path = small.0.path().join("journal");
     let ballast = small.0.path().join("ballast");
     fs::write(&ballast, [0; 16384]).unwrap();
