@@ -18,7 +18,7 @@ use crate::units::GuestIndex;
 const COMMAND: &str = "cat /proc/uptime";
 /// How many are logged in to at a time. It takes each guest what it has of a CPU,
 /// whatever the others do.
-const AT_A_TIME: usize = 64;
+const AT_A_TIME: usize = 128;
 
 /// Logs in to each guest once, and says how long it took.
 pub(super) fn all(
