@@ -14,7 +14,7 @@ use window::Look;
 
 use crate::artifact::opened::Artifacts;
 use crate::bundle::figures;
-use crate::bundle::types::{Baseline, Conditions, Headline, Outcome, Plan, RUN_VERSION, Run};
+use crate::bundle::types::{Baseline, Conditions, Goal, Headline, Outcome, Plan, RUN_VERSION, Run};
 use crate::control::bridge::Detail;
 use crate::control::client::{Client, ClientError};
 use crate::control::ending;
@@ -53,6 +53,9 @@ pub(crate) use plan::Experiment;
 
 /// How long the load from elsewhere is measured before the first guest.
 const CALM: Duration = Duration::from_secs(2);
+/// Guests for which deadlines are long enough where a host is filled: as many as the
+/// reference experiment had, and half as many again.
+const FULL: u32 = 10_000;
 /// How long guests have to power off at the end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -89,7 +92,7 @@ pub(crate) fn run(
     let host = Host::read(&places, interrupt);
     let report = match &earlier {
         Some(earlier) if resume::fleet_lives(earlier, &name, directories)? => None,
-        _ => Some(begin(options, directories, interrupt)?),
+        _ => Some(begin(options, experiment, directories, interrupt)?),
     };
     let found = find(Some(&name), directories)?;
     let subject = Subject::new(&name, &found.paths, directories, interrupt, &diary);
@@ -136,7 +139,7 @@ pub(crate) fn run(
     drop(prepared.lease);
     run.conditions.settings = settings(&before, &during, &settings_now());
     run.outcome = match (&result, &run.outcome) {
-        (Err(error), _) if error.is_interrupt() => Outcome::Interrupted,
+        (Err(_), _) if interrupt.requested() => Outcome::Interrupted,
         (Err(error), _) => Outcome::Failed(error.to_string()),
         (Ok(()), Outcome::Full(why)) => Outcome::Full(why.clone()),
         (Ok(()), _) => Outcome::Complete,
@@ -146,7 +149,7 @@ pub(crate) fn run(
     run.headline = figures::headline(run);
     save(run)?;
     match result {
-        Err(error) if !error.is_interrupt() => Err(error),
+        Err(error) if !interrupt.requested() => Err(error),
         _ => Ok(prepared.run),
     }
 }
@@ -284,6 +287,7 @@ fn predicted(report: &Report, sharing: Sharing) -> Option<u64> {
 /// Launches the fleet, without guests.
 fn begin(
     options: &LaunchOptions,
+    experiment: &Experiment,
     directories: &Directories,
     interrupt: &Interrupt,
 ) -> Result<Report, DensityError> {
@@ -293,8 +297,12 @@ fn begin(
             checked = Some(report);
         }
     };
+    let at_most = match experiment.goal {
+        Goal::Count => options.guests.count(),
+        Goal::Fill => FULL,
+    };
     let options = LaunchOptions {
-        begin: Begin::Empty,
+        begin: Begin::Empty { at_most },
         ..options.clone()
     };
     launch(

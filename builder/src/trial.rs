@@ -127,6 +127,7 @@ impl Setup<'_> {
             artifacts: artifacts.digest,
             qemu: self.qemu.clone(),
             guests,
+            at_most: 0,
             machine: self.machine,
             outbound: Outbound::Closed,
             // Their taps lead nowhere, and take no addresses from fleets.

@@ -1,7 +1,7 @@
 //! What is computed from a run's samples. The run writes these figures, and whoever
 //! checks a bundle computes them again.
 
-use super::types::{Baseline, GuestReply, GuestStart, Headline, MemoryFigures, Moment, Run, Stage};
+use super::types::{Baseline, GuestReply, Headline, MemoryFigures, Moment, Run, Stage};
 use crate::control::types::Memory;
 
 /// A GiB.
@@ -28,10 +28,6 @@ impl Distribution {
 
     pub(crate) fn most(&self) -> Option<f64> {
         self.0.last().copied()
-    }
-
-    pub(crate) fn mean(&self) -> Option<f64> {
-        (!self.0.is_empty()).then(|| self.0.iter().sum::<f64>() / count(self.0.len()))
     }
 
     /// The least value that at least `share` of all do not exceed: the nearest rank.
@@ -123,11 +119,6 @@ pub(crate) fn replies(replies: &[GuestReply]) -> Distribution {
     Distribution::of(good.map(|reply| reply.seconds))
 }
 
-/// When the processes of guests were started.
-pub(crate) fn processes(starts: &[GuestStart]) -> Distribution {
-    Distribution::of(starts.iter().map(|start| start.process))
-}
-
 /// The figures that are quoted first.
 pub fn headline(run: &Run) -> Headline {
     let growing = run.stages.iter().map(|stage| stage.grown - stage.began);
@@ -183,9 +174,8 @@ mod tests {
         assert_eq!(values.quantile(0.9), Some(9.0));
         assert_eq!(values.quantile(0.99), Some(10.0));
         assert_eq!(values.quantile(0.0), Some(1.0));
-        assert_eq!(values.mean(), Some(5.5));
         let none = Distribution::of([f64::NAN, f64::INFINITY]);
-        assert_eq!((none.count(), none.median(), none.mean()), (0, None, None));
+        assert_eq!((none.count(), none.median()), (0, None));
     }
 
     #[test]

@@ -6,17 +6,18 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use serde_json::json;
 
 use super::launch::Shape;
-use super::output::{print_json, print_text};
+use super::output::{print_as_it_is, print_json, print_text};
 use super::{Context, DEFAULT_OUT, Exit, Failure};
-use crate::bundle::Bundle;
 use crate::bundle::types::{Goal, Outcome, Run};
+use crate::bundle::{Bundle, merge};
 use crate::density::plan::{self, Answering, BaselineWanted};
 use crate::density::{self, DensityError, Experiment, Foresight};
 use crate::guest::Restart;
 use crate::launch::{LaunchOptions, foresee};
-use crate::page;
+use crate::{page, report};
 
 /// Guests that a host has to take where the fleet grows until no more fit.
 const AT_LEAST: u32 = 10;
@@ -140,14 +141,14 @@ impl Density {
         if how.dry_run {
             return dry_run(&options, &experiment, how.json, context);
         }
-        let (mut bundle, earlier) = match &how.resume {
+        let (mut bundle, earlier, folder) = match how.resume {
             Some(folder) => {
-                let (bundle, run) = Bundle::resume(folder)?;
-                (bundle, Some(run))
+                let (bundle, run) = Bundle::resume(&folder)?;
+                (bundle, Some(run), folder)
             }
             None => {
                 let folder = how.bundle.unwrap_or_else(|| default_folder(&options));
-                (Bundle::create(&folder)?, None)
+                (Bundle::create(&folder)?, None, folder)
             }
         };
         let mut save = |run: &Run| {
@@ -162,7 +163,19 @@ impl Density {
             &context.interrupt,
             &mut save,
         )?;
-        Ok(exit(&run))
+        let exit = exit(&run);
+        if how.json {
+            print_json(&json!({
+                "bundle": folder.to_string_lossy(),
+                "outcome": run.outcome,
+                "headline": run.headline,
+            }))?;
+        } else {
+            print_as_it_is(&report::run::report(&merge(vec![run])?))?;
+        }
+        let folder = folder.display();
+        tracing::info!("the bundle is {folder}; its page is {folder}/report.html");
+        Ok(exit)
     }
 }
 

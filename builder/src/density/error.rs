@@ -63,15 +63,3 @@ pub(crate) enum DensityError {
     #[error("interrupted")]
     Interrupted,
 }
-
-impl DensityError {
-    /// Whether it is the user's request to stop.
-    pub(crate) fn is_interrupt(&self) -> bool {
-        matches!(
-            self,
-            Self::Interrupted
-                | Self::Launch(LaunchError::Interrupted)
-                | Self::Client(ClientError::Interrupted)
-        )
-    }
-}

@@ -196,7 +196,8 @@ impl Site {
             interrupt,
             || {},
         )?;
-        let deadline = deadline::scaled(spec.guests.count(), host::cpus());
+        let all = spec.guests.count().max(spec.at_most);
+        let deadline = deadline::scaled(all, host::cpus());
         for guest in guests.iter() {
             let address = identity::address(
                 spec.machine.net,

@@ -29,8 +29,8 @@ pub(crate) enum OnUnready {
 pub(crate) enum Begin {
     /// With all.
     Whole,
-    /// With none: whoever launches it scales it.
-    Empty,
+    /// With none: whoever launches it scales it, to so many at most.
+    Empty { at_most: u32 },
 }
 
 #[derive(Debug, Clone)]
@@ -91,7 +91,15 @@ impl LaunchOptions {
     pub(super) fn first_guests(&self) -> GuestRange {
         match self.begin {
             Begin::Whole => self.guests,
-            Begin::Empty => self.guests.split_at(0).0,
+            Begin::Empty { .. } => self.guests.split_at(0).0,
+        }
+    }
+
+    /// How many guests it may come to have, as far as is known.
+    pub(super) fn at_most(&self) -> u32 {
+        match self.begin {
+            Begin::Whole => self.guests.count(),
+            Begin::Empty { at_most } => at_most,
         }
     }
 

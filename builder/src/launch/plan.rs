@@ -80,6 +80,7 @@ pub(super) fn spec(
         artifacts: artifacts.digest,
         qemu: chosen.qemu,
         guests: options.first_guests(),
+        at_most: options.at_most(),
         machine: options.machine.machine(recipe.memory),
         outbound: options.outbound,
         tap_subnet: chosen.tap_subnet,

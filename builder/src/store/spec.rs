@@ -61,6 +61,9 @@ pub struct FleetSpec {
     pub qemu: Emulator,
     /// The guests that are wanted: a fleet may be a part of a larger one.
     pub guests: GuestRange,
+    /// How many guests there may be, as far as is known: a guest's own deadline has to
+    /// hold for all the time that it lives.
+    pub at_most: u32,
     /// What a guest runs on.
     pub machine: Machine,
     /// What guests reach, with `Net::User`.

@@ -53,6 +53,7 @@ pub(crate) fn spec(name: &str, ports: usize) -> FleetSpec {
             sha256: Sha256::of_bytes("QEMU"),
         },
         guests: GuestRange::first(3).unwrap(),
+        at_most: 3,
         machine: Machine {
             accel: Accel::Tcg,
             sharing: Sharing::Guest,

@@ -40,6 +40,8 @@ pub(in crate::store) struct SpecFile {
     count: u32,
     #[serde(default, skip_serializing_if = "GuestIndex::is_first")]
     first: GuestIndex,
+    #[serde(default)]
+    at_most: u32,
     accel: Accel,
     sharing: Sharing,
     net: Net,
@@ -111,6 +113,7 @@ impl From<FleetSpec> for SpecFile {
             metrics: spec.metrics,
             keep: spec.keep,
             until: spec.until,
+            at_most: spec.at_most,
             unfinished: spec.unfinished,
             forced: spec.forced,
         }
@@ -156,6 +159,7 @@ impl TryFrom<SpecFile> for FleetSpec {
             metrics: file.metrics,
             keep: file.keep,
             until: file.until,
+            at_most: file.at_most,
             unfinished: file.unfinished,
             forced: file.forced,
         })
@@ -178,6 +182,7 @@ mod tests {
             run_as_base: Some(70_000),
             ssh_server: SshServer::Image,
             settings: HostSettings::Fixed,
+            at_most: 0,
             unfinished: true,
             ..spec("web", 2)
         };
