@@ -11,11 +11,7 @@ use imgbuild_tests::{TestEnv, run, workspace};
 use jsonschema::validator_for;
 use serde_json::Value;
 
-#[expect(
-    dead_code,
-    unreachable_pub,
-    reason = "unit tests of imgbuild have it, too"
-)]
+#[expect(unreachable_pub, reason = "unit tests of imgbuild have it, too")]
 #[path = "../../builder/src/bundle/example.rs"]
 mod example;
 
@@ -178,7 +174,7 @@ fn a_run_is_reported_on_a_screen_as_csv_json_and_a_page() {
         "3.60 MiB of host memory a guest, 284 guests a GiB",
         "300 of 300 answered within 150 ms; 299 of 300 reached by SSH",
         "at 100 guests the reference's way takes 11.2 × as much memory",
-        "Hold: 10 min 00 s",
+        "Hold: 10 min; 3.60 MiB",
         "90 of 90 came back",
         "accel tcg",
     ] {

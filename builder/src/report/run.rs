@@ -192,7 +192,7 @@ fn pair(times: &Distribution) -> String {
 
 /// A time without a space before its unit, so that two stand in a column.
 fn brief(time: f64) -> String {
-    seconds(time).replace(NO_BREAK, "")
+    seconds(time).replace([NO_BREAK, ' '], "")
 }
 
 fn baseline(baseline: &Baseline) -> String {
