@@ -46,7 +46,7 @@ pub(super) fn section(run: &Run) -> Section {
         @if let Some((stage, jain, least)) = last {
             p {
                 "At " (whole(stage.guests)) " guests, Jain’s index of what they got done is "
-                (figure(jain)) " (1: all the same), and the one that got least got "
+                (figure(jain)) " (1: each got as much), and the one that got least got "
                 (known(least, percent)) " of the median."
             }
         }
