@@ -1,7 +1,6 @@
 use std::fs::File;
 use std::os::unix::fs::symlink;
 
-use proptest::prelude::*;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -57,7 +56,11 @@ fn a_document_that_is_torn_anywhere_is_refused() {
     let (_parent, folder) = bundle(&small());
     let path = folder.join(RUN);
     let whole = fs::read(&path).unwrap();
-    for length in 0..whole.len() {
+    // All would take long; 7 and the length of a line have no common rhythm.
+    for length in (0..whole.len())
+        .step_by(7)
+        .chain([whole.len() - 2, whole.len() - 1])
+    {
         fs::write(&path, &whole[..length]).unwrap();
         let error = open(&folder).unwrap_err();
         // All of it but the end of the last line.
@@ -69,27 +72,25 @@ fn a_document_that_is_torn_anywhere_is_refused() {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn a_file_of_which_one_byte_was_edited_is_refused(
-        file in prop::sample::select(vec![RUN, SAMPLES, HISTOGRAMS, PAGE, SHA256SUMS]),
-        place in any::<prop::sample::Index>(),
-        by in 1..=u8::MAX,
-    ) {
-        let (_parent, folder) = bundle(&small());
+#[test]
+fn a_file_of_which_a_byte_was_edited_is_refused() {
+    let (_parent, folder) = bundle(&small());
+    for file in [RUN, SAMPLES, HISTOGRAMS, PAGE, SHA256SUMS] {
         let path = folder.join(file);
-        let mut bytes = fs::read(&path).unwrap();
-        let place = place.index(bytes.len());
-        bytes[place] = bytes[place].wrapping_add(by);
-        fs::write(&path, &bytes).unwrap();
-        match open(&folder) {
-            Err(_) => {}
-            // A digest may be written in capitals.
-            Ok(run) => prop_assert!(file == SHA256SUMS && run == small()),
+        let whole = fs::read(&path).unwrap();
+        for place in (0..whole.len()).step_by(whole.len().div_ceil(50)) {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1 << (place % 7);
+            fs::write(&path, &bytes).unwrap();
+            match open(&folder) {
+                Err(_) => {}
+                // A digest may be written in capitals.
+                Ok(run) => assert!(file == SHA256SUMS && run == small(), "{file}: {place}"),
+            }
         }
+        fs::write(&path, &whole).unwrap();
     }
+    assert_eq!(open(&folder).unwrap(), small());
 }
 
 #[test]
