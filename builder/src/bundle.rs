@@ -22,7 +22,6 @@ mod write;
 
 pub use compare::{Comparison, Differing, Figure, Unit, compare};
 #[cfg(test)]
-#[expect(unused_imports, reason = "other rooms' tests may have it")]
 pub(crate) use example::example;
 pub use figures::headline;
 pub use merge::{MergeError, Merged, merge};

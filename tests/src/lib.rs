@@ -3,8 +3,10 @@
 
 pub mod alone;
 pub mod bench;
+pub mod browser;
 pub mod confined;
-pub mod density_run;
+#[path = "../../builder/src/bundle/example.rs"]
+pub mod example;
 pub mod fleet;
 pub mod guest;
 pub mod http;

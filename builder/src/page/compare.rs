@@ -1,5 +1,7 @@
 //! Several runs side by side.
 
+use std::collections::BTreeMap;
+
 use maud::{Markup, html};
 
 use super::axis::Axis;
@@ -10,10 +12,13 @@ use super::histogram::{Waits, end};
 use super::lines::{Lines, Over, Series};
 use super::plot::Ink;
 use super::run_queue;
+use super::starts::rate_of;
 use super::table::Table;
-use super::values::{figure, known, percent, seconds, size, whole};
+use super::values::{self, MISSING, known, seconds, size, tick, whole};
+use crate::bundle::conditions::{Condition, guest, host};
 use crate::bundle::figures::{bytes, replies};
 use crate::bundle::types::{Run, Stage};
+use crate::bundle::{self, Comparison, Differing, Unit};
 use crate::text::printable;
 
 /// As many runs as have an ink of their own.
@@ -26,15 +31,22 @@ pub fn compare(runs: &[(String, Run)]) -> String {
         p.kind { "Density runs side by side" }
         h1 { (names.join(" · ")) }
     };
+    let only: Vec<_> = runs.iter().map(|(_, run)| run.clone()).collect();
+    let comparison = bundle::compare(&only);
     let sections = [
         Section::new(
             "figures",
             "Figures",
-            &figures(runs).numbers("Figures of each run"),
+            &figures(runs, &comparison).numbers("Figures of each run"),
             &[],
         ),
         Section::new("curves", "Curves", &words(runs), &curves(runs)),
-        Section::new("conditions", "Conditions", &conditions(runs), &[]),
+        Section::new(
+            "conditions",
+            "Conditions",
+            &conditions(runs, &comparison),
+            &[],
+        ),
     ];
     let title = format!("{}: density runs", names.join(", "));
     let source = html! { "Its figures are those of " code { "run.json" } " in each bundle, which has every sample." };
@@ -50,53 +62,45 @@ fn columns(first: &str, runs: &[(String, Run)]) -> Table {
     }
 }
 
-fn figures(runs: &[(String, Run)]) -> Table {
+/// The figures that are quoted first, each with what it is of the first run's.
+fn figures(runs: &[(String, Run)], comparison: &Comparison) -> Table {
     let mut table = columns("figure", runs);
-    let mut row = |name: &str, value: &dyn Fn(&Run) -> String| {
-        let cells = runs.iter().map(|(_, run)| value(run));
+    let mut row = |name: &str, cells: Vec<String>| {
         table
             .rows
             .push(std::iter::once(name.to_owned()).chain(cells).collect());
     };
-    let of = |part: u32, all: u32| format!("{} of {}", whole(part), whole(all));
-    row("regime", &|run| headline::regime(&run.conditions));
-    row("outcome", &|run| {
-        headline::outcome(&run.outcome).0.to_owned()
-    });
-    row("guests", &|run| whole(run.headline.guests));
-    row("ready", &|run| whole(run.headline.ready));
-    row("host memory a guest", &|run| {
-        known(run.headline.bytes_a_guest.map(bytes), size)
-    });
-    row("guests a GiB", &|run| {
-        known(run.headline.guests_a_gib, figure)
-    });
-    row("answered", &|run| {
-        of(run.headline.answered, run.headline.asked)
-    });
-    row("latest answer after", &|run| {
-        known(run.headline.answered_within, seconds)
-    });
-    row("logged in by SSH", &|run| {
-        of(run.headline.reached, run.headline.tried)
-    });
-    row("grew in", &|run| seconds(run.headline.growing));
-    row("most memory on the way ÷ at the end", &|run| {
-        known(run.headline.peak, figure)
-    });
-    row("least CPU of a guest, a second", &|run| {
-        known(run.headline.least_cpu, seconds)
-    });
-    row("fairness (Jain’s index)", &|run| {
-        known(run.headline.fairness, figure)
-    });
-    row("least burn ÷ median", &|run| {
-        known(run.headline.least_burn, percent)
-    });
-    row("baseline’s memory ÷ the fleet’s", &|run| {
-        known(run.headline.baseline_ratio, figure)
-    });
+    let of = |value: &dyn Fn(&Run) -> String| runs.iter().map(|(_, run)| value(run)).collect();
+    row("regime", of(&|run| headline::regime(&run.conditions)));
+    row(
+        "outcome",
+        of(&|run| headline::outcome(&run.outcome).0.to_owned()),
+    );
+    for figure in comparison
+        .figures
+        .iter()
+        .filter(|figure| figure.stage.is_none())
+    {
+        let cells = figure.values.iter().zip(&figure.ratios).enumerate();
+        let cells = cells.map(|(at, (value, ratio))| {
+            let value = known(*value, |value| written(figure.unit, value));
+            match ratio.filter(|_| at > 0) {
+                Some(ratio) => format!("{value} (×\u{a0}{})", values::figure(ratio)),
+                None => value,
+            }
+        });
+        row(figure.name, cells.collect());
+    }
     table
+}
+
+fn written(unit: Unit, value: f64) -> String {
+    match unit {
+        Unit::Number => tick(value),
+        Unit::Bytes => size(value),
+        Unit::Seconds => seconds(value),
+        Unit::Ratio => values::figure(value),
+    }
 }
 
 fn words(runs: &[(String, Run)]) -> Markup {
@@ -112,7 +116,7 @@ fn curves(runs: &[(String, Run)]) -> Vec<Figure> {
         by_stage(runs, "Host memory a guest", memory, size, |values| {
             Axis::log_memory(" a guest", values)
         }),
-        by_stage(runs, "Start rate", rate, figure, |values| {
+        by_stage(runs, "Start rate", rate_of, values::figure, |values| {
             Axis::linear("guests a second", values)
         }),
         by_stage(
@@ -147,7 +151,7 @@ fn curves(runs: &[(String, Run)]) -> Vec<Figure> {
             runs,
             "Fairness of the burn, Jain’s index",
             |stage| stage.rounds().fairness(),
-            figure,
+            values::figure,
             |_| Axis::linear("1 is fair", [1.0]),
         ),
     ];
@@ -156,12 +160,6 @@ fn curves(runs: &[(String, Run)]) -> Vec<Figure> {
         .flatten()
         .chain(over_time(runs))
         .collect()
-}
-
-fn rate(stage: &Stage) -> Option<f64> {
-    let took = stage.grown - stage.began;
-    let started = crate::bundle::figures::count(stage.starts.len());
-    (took > 0.0 && started > 0.0).then(|| started / took)
 }
 
 fn waits(stage: &Stage) -> Option<f64> {
@@ -238,7 +236,7 @@ fn over_time(runs: &[(String, Run)]) -> Option<Figure> {
             "guests that are ready",
             series.iter().flat_map(Series::known),
         ),
-        format: figure,
+        format: tick,
         places: places.iter().map(|time| (*time, seconds(*time))).collect(),
         series,
     };
@@ -255,70 +253,53 @@ fn drawn(title: &str, lines: &Lines) -> Figure {
     }
 }
 
-/// What the runs ran on, and first what differs.
-fn conditions(runs: &[(String, Run)]) -> Markup {
-    let mut differing = columns("what differs", runs);
-    let mut alike = Table::new(["the same in all", "value"]);
-    let mut names: Vec<_> = runs
+/// The conditions in which the runs differ, and those that are the same.
+fn conditions(runs: &[(String, Run)], comparison: &Comparison) -> Markup {
+    let (matter, others): (Vec<_>, Vec<_>) = comparison
+        .differing
         .iter()
-        .flat_map(|(_, run)| {
-            run.conditions
-                .host
-                .keys()
-                .chain(run.conditions.guest.keys())
-        })
-        .collect();
-    names.sort();
-    names.dedup();
-    let fact = |run: &Run, name: &String| {
-        let facts = [&run.conditions.host, &run.conditions.guest];
-        facts
-            .into_iter()
-            .find_map(|facts| facts.get(name))
-            .map(|value| printable(value))
+        .partition(|differing| differing.matters);
+    let table = |some: &[&Differing]| {
+        let mut table = columns("what differs", runs);
+        table.rows.extend(some.iter().map(|differing| {
+            let missing = || MISSING.to_owned();
+            let values = differing.values.iter();
+            let values = values.map(|value| value.as_ref().map_or_else(missing, |v| printable(v)));
+            std::iter::once(printable(&differing.title))
+                .chain(values)
+                .collect()
+        }));
+        table.texts("Conditions that differ")
     };
-    let mut rows: Vec<(String, Vec<String>)> = names
-        .into_iter()
-        .map(|name| {
-            let cells = runs
-                .iter()
-                .map(|(_, run)| fact(run, name).unwrap_or_default());
-            (printable(name), cells.collect())
-        })
-        .collect();
-    let mut add = |name: &str, value: &dyn Fn(&Run) -> String| {
-        rows.push((
-            name.to_owned(),
-            runs.iter().map(|(_, run)| value(run)).collect(),
-        ));
-    };
-    add("imgbuild", &|run| printable(&run.imgbuild));
-    add("host memory", &|run| size(bytes(run.conditions.memory)));
-    add("CPUs", &|run| whole(run.conditions.cpus));
-    add("load from elsewhere, CPU seconds a second", &|run| {
-        figure(run.conditions.load)
-    });
-    add("RAM of a guest", &|run| {
-        size(bytes(run.conditions.guest_memory))
-    });
-    add("disk of a guest", &|run| {
-        size(bytes(run.conditions.guest_disk))
-    });
-    add("seed", &|run| run.plan.seed.to_string());
-    for (name, cells) in rows {
-        match cells.first() {
-            Some(first) if cells.iter().all(|cell| cell == first) => {
-                alike.row([name, first.clone()]);
-            }
-            _ => differing
-                .rows
-                .push(std::iter::once(name).chain(cells).collect()),
-        }
-    }
     html! {
-        @if !differing.rows.is_empty() { (differing.numbers("Conditions that differ")) }
-        @else { p { "The runs were made under the same conditions." } }
+        @if matter.is_empty() { p { "The runs are alike in all conditions that matter." } }
+        @else {
+            p { "Each of these alone may explain that figures differ." }
+            (table(&matter))
+        }
+        @if !others.is_empty() {
+            h3 { "Differs, too" }
+            (table(&others))
+        }
         h3 { "The same in all" }
-        (alike.texts("Conditions that are the same"))
+        (alike(runs).texts("Conditions that are the same"))
     }
+}
+
+fn alike(runs: &[(String, Run)]) -> Table {
+    let mut table = Table::new(["condition", "value"]);
+    let mut add = |condition: Condition, facts: fn(&Run) -> &BTreeMap<String, String>| {
+        let mut values = runs.iter().map(|(_, run)| facts(run).get(condition.name));
+        let first = values.next().flatten();
+        if let Some(value) = first.filter(|_| values.all(|value| value == first)) {
+            table.row([condition.title.to_owned(), printable(value)]);
+        }
+    };
+    host::ALL
+        .into_iter()
+        .for_each(|condition| add(condition, |run| &run.conditions.host));
+    guest::ALL
+        .into_iter()
+        .for_each(|condition| add(condition, |run| &run.conditions.guest));
+    table
 }

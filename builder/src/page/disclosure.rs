@@ -7,6 +7,7 @@ use maud::{Markup, html};
 use super::document::Section;
 use super::table::Table;
 use super::values::{MISSING, figure, seconds, size, whole};
+use crate::bundle::conditions::{Condition, guest, host};
 use crate::bundle::figures::bytes;
 use crate::bundle::types::{Conditions, Goal, Plan, Run};
 use crate::text::printable;
@@ -18,8 +19,8 @@ pub(super) fn section(run: &Run) -> Section {
         pre { code { (command(&run.plan.command)) } }
         (plan(&run.plan).texts("What was asked for"))
         div.pair {
-            div { h3 { "Host" } (host(conditions).texts("Host")) }
-            div { h3 { "Guest and VMM" } (guest(conditions).texts("Guest and VMM")) }
+            div { h3 { "Host" } (of_host(conditions).texts("Host")) }
+            div { h3 { "Guest and VMM" } (of_guest(conditions).texts("Guest and VMM")) }
         }
         h3 { "A guest’s command line" }
         (arguments(&conditions.argv))
@@ -31,7 +32,7 @@ pub(super) fn section(run: &Run) -> Section {
         (findings(&conditions.findings))
         @if let Some(baseline) = &run.baseline {
             h3 { "The baseline" }
-            (facts(&baseline.made_of).texts("What a guest of the baseline is made of"))
+            (facts(&baseline.made_of, &[]).texts("What a guest of the baseline is made of"))
             (arguments(&baseline.argv))
         }
     };
@@ -103,16 +104,23 @@ fn plan(plan: &Plan) -> Table {
     table
 }
 
-fn facts(facts: &BTreeMap<String, String>) -> Table {
+/// Facts by name, those that imgbuild knows by their titles and first.
+fn facts(facts: &BTreeMap<String, String>, known: &[Condition]) -> Table {
     let mut table = Table::new(["fact", "value"]);
-    for (name, value) in facts {
-        table.row([printable(name), printable(value)]);
+    let known_of = |name: &str| known.iter().find(|condition| condition.name == name);
+    let named = known
+        .iter()
+        .filter_map(|condition| facts.get_key_value(condition.name));
+    let others = facts.iter().filter(|(name, _)| known_of(name).is_none());
+    for (name, value) in named.chain(others) {
+        let title = known_of(name).map_or_else(|| printable(name), |known| known.title.to_owned());
+        table.row([title, printable(value)]);
     }
     table
 }
 
-fn host(conditions: &Conditions) -> Table {
-    let mut table = facts(&conditions.host);
+fn of_host(conditions: &Conditions) -> Table {
+    let mut table = facts(&conditions.host, &host::ALL);
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("memory (MemTotal)", size(bytes(conditions.memory)));
     row(
@@ -127,8 +135,8 @@ fn host(conditions: &Conditions) -> Table {
     table
 }
 
-fn guest(conditions: &Conditions) -> Table {
-    let mut table = facts(&conditions.guest);
+fn of_guest(conditions: &Conditions) -> Table {
+    let mut table = facts(&conditions.guest, &guest::ALL);
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("RAM", size(bytes(conditions.guest_memory)));
     row("disk", size(bytes(conditions.guest_disk)));

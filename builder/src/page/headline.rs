@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::values::{self, MISSING, figure, known, percent, seconds, whole};
+use crate::bundle::conditions::{Condition, guest};
 use crate::bundle::figures::bytes;
 use crate::bundle::types::{Conditions, Headline, Outcome, Run};
 use crate::text::printable;
@@ -30,8 +31,9 @@ pub(super) fn header(run: &Run) -> Markup {
 
 /// In which regime the figures hold: without it they say nothing.
 pub(super) fn regime(conditions: &Conditions) -> String {
-    let accelerator = fact(conditions, "accelerator").unwrap_or("accelerator not known");
-    let sharing = fact(conditions, "sharing").unwrap_or("not known");
+    let fact = |condition: Condition| conditions.guest.get(condition.name);
+    let accelerator = fact(guest::ACCEL).map_or("accelerator not known", |name| name.as_str());
+    let sharing = fact(guest::SHARING).map_or("not known", |name| name.as_str());
     let cpus = match conditions.cpus {
         1 => "1 CPU".to_owned(),
         cpus => format!("{} CPUs", whole(cpus)),
@@ -42,15 +44,6 @@ pub(super) fn regime(conditions: &Conditions) -> String {
         values::size(bytes(conditions.memory)),
         printable(sharing)
     )
-}
-
-/// A fact of the VMM or of the host.
-fn fact<'a>(conditions: &'a Conditions, name: &str) -> Option<&'a str> {
-    let facts = conditions
-        .guest
-        .get(name)
-        .or_else(|| conditions.host.get(name));
-    facts.map(String::as_str)
 }
 
 /// How a run ended, in a word and in a sentence.

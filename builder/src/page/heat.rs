@@ -62,8 +62,8 @@ impl Heat {
                 "{name} {}, {range}: {} of {}, {}",
                 self.across,
                 whole(*value),
-                figure_of(all),
-                percent(share)
+                super::values::figure(all),
+                written(share)
             );
             let cell = rectangle("cell", corners.0, corners.1)
                 .set("fill-opacity", plot::rounded_share(strength(share)));
@@ -79,7 +79,7 @@ impl Heat {
         let rows = (0..self.rows()).map(|at| {
             let shares = self.columns.iter().map(|(_, values)| {
                 let value = values.get(at).copied().unwrap_or_default();
-                percent(share(value, total(values)))
+                written(share(value, total(values)))
             });
             let range = format!("{} to {}", self.ends[at], self.ends[at + 1]);
             std::iter::once(range).chain(shares).collect()
@@ -113,6 +113,10 @@ fn share(value: u64, all: f64) -> f64 {
     }
 }
 
-fn figure_of(all: f64) -> String {
-    super::values::figure(all)
+/// A share; of a very small one nobody needs the digits.
+fn written(share: f64) -> String {
+    match share {
+        share if share > 0.0 && share < 0.0001 => format!("< {}", percent(0.0001)),
+        share => percent(share),
+    }
 }

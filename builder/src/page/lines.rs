@@ -37,7 +37,7 @@ pub(super) struct Series {
 }
 
 /// A table of a curve over time has so many rows at most; `samples.csv` has all.
-const ROWS: usize = 25;
+const ROWS: usize = 16;
 
 impl Over {
     fn x(&self, value: f64) -> f64 {

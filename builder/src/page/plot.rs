@@ -92,9 +92,9 @@ impl Plot {
     /// The axis across, with as many of its marks as fit.
     pub(super) fn across(&mut self, label: &str, marks: Vec<Mark>) {
         self.add(line("axis", (LEFT, BOTTOM), (RIGHT, BOTTOM)));
-        for mark in fitting(marks) {
+        for (middle, mark) in fitting(marks) {
             self.add(line("axis", (mark.at, BOTTOM), (mark.at, BOTTOM + 4.0)));
-            self.write("mark middle", (mark.at, BOTTOM + 15.0), &mark.text);
+            self.write("mark middle", (middle, BOTTOM + 15.0), &mark.text);
         }
         self.write("label end", (RIGHT, HEIGHT - 5.0), label);
     }
@@ -117,8 +117,8 @@ impl Plot {
         for mark in &marks {
             self.add(line("upright", (mark.at, TOP), (mark.at, BOTTOM)));
         }
-        for mark in fitting(marks) {
-            self.write("mark middle", (mark.at, TOP - 5.0), &mark.text);
+        for (middle, mark) in fitting(marks) {
+            self.write("mark middle", (middle, TOP - 5.0), &mark.text);
         }
     }
 
@@ -139,18 +139,17 @@ pub(super) fn hint(text: &str) -> Blob {
     Blob::new(html! { title { (text) } }.into_string())
 }
 
-/// The marks that have room, with the last in any case.
-fn fitting(marks: Vec<Mark>) -> Vec<Mark> {
-    let mut kept: Vec<Mark> = Vec::new();
+/// The marks that have room, with the last in any case, and where the middle of each
+/// text is: not beyond the drawing.
+fn fitting(marks: Vec<Mark>) -> Vec<(f64, Mark)> {
+    let mut kept = Vec::new();
     let mut free = f64::MAX;
-    for mut mark in marks.into_iter().rev() {
+    for mark in marks.into_iter().rev() {
         let half = LETTER * count(mark.text.chars().count()) / 2.0;
-        // The last may not leave the drawing.
-        let room = (WIDTH - half - 1.0).min(mark.at);
-        if room + half + LETTER <= free {
-            free = room - half;
-            mark.at = mark.at.min(WIDTH);
-            kept.push(mark);
+        let middle = mark.at.min(WIDTH - half - 2.0);
+        if middle + half + LETTER <= free {
+            free = middle - half;
+            kept.push((middle, mark));
         }
     }
     kept.reverse();
@@ -233,7 +232,9 @@ mod tests {
         assert_eq!(fitting(marks(5)).len(), 5);
         let kept = fitting(marks(40));
         assert!((4..12).contains(&kept.len()), "{}", kept.len());
-        assert_eq!(kept.last().unwrap().text, "40,000");
+        let (middle, last) = kept.last().unwrap();
+        assert_eq!(last.text, "40,000");
+        assert!(middle + 3.0 * LETTER < WIDTH, "{middle}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::axis::Axis;
 use super::figure::Swatch;
 use super::plot::{self, Ink, Mark, Plot, band, count, line, middle};
 use super::table::Table;
-use super::values::{MISSING, known};
+use super::values::{MISSING, known, tick};
 use crate::bundle::figures::Distribution;
 
 /// Distributions side by side.
@@ -104,7 +104,7 @@ impl Ranges {
                 } else {
                     band.clone()
                 };
-                let mut row = vec![name, values.count().to_string()];
+                let mut row = vec![name, tick(count(values.count()))];
                 let shares = [0.0, 0.1, 0.5, 0.9, 0.99, 1.0];
                 row.extend(shares.map(|share| {
                     let value = values.quantile(share);

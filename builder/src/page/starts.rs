@@ -10,7 +10,7 @@ use super::lines::Series;
 use super::plot::Ink;
 use super::ranges::Ranges;
 use super::stages;
-use super::values::{figure, seconds};
+use super::values::{figure, seconds, tick};
 use crate::bundle::figures::{Distribution, count};
 use crate::bundle::types::{Run, Stage};
 
@@ -35,12 +35,14 @@ pub(super) fn section(run: &Run) -> Section {
     Section::new("starts", "Starts", &words, &figures)
 }
 
+/// The guests that a stage added, a second.
+pub(super) fn rate_of(stage: &Stage) -> Option<f64> {
+    let took = stage.grown - stage.began;
+    (took > 0.0 && !stage.starts.is_empty()).then(|| count(stage.starts.len()) / took)
+}
+
 fn rate(stages: &[Stage]) -> Figure {
-    let rate = |stage: &Stage| {
-        let took = stage.grown - stage.began;
-        (took > 0.0 && !stage.starts.is_empty()).then(|| count(stage.starts.len()) / took)
-    };
-    let series = vec![stages::series(stages, "guests a second", 0, rate)];
+    let series = vec![stages::series(stages, "guests a second", 0, rate_of)];
     let up = Axis::linear("guests a second", series.iter().flat_map(Series::known));
     let lines = stages::lines(stages, up, figure, series);
     Figure {
@@ -110,7 +112,7 @@ fn over_time(run: &Run) -> Figure {
         }),
     ];
     let up = Axis::linear("guests", series.iter().flat_map(Series::known));
-    let lines = stages::lines_over_time(run, &moments, up, figure, series);
+    let lines = stages::lines_over_time(run, &moments, up, tick, series);
     Figure {
         title: "Guests over time".to_owned(),
         drawing: lines.draw(),
