@@ -36,17 +36,17 @@ pub(crate) struct ReferenceGuest {
 
 impl ReferenceGuest {
     /// The file that its console is written to.
-    pub(crate) fn console(&self) -> String {
+    pub(crate) fn console(self) -> String {
         format!("{:05}.console", self.index.get())
     }
 
     /// The file that its QEMU complains into.
-    pub(crate) fn errors(&self) -> String {
+    pub(crate) fn errors(self) -> String {
         format!("{:05}.errors", self.index.get())
     }
 
     /// QEMU's arguments.
-    pub(crate) fn argv(&self) -> Vec<OsString> {
+    pub(crate) fn argv(self) -> Vec<OsString> {
         let serial = format!("file:{}", self.console());
         let disk = format!("file={},if=virtio", overlay::name(self.index));
         let net = format!(
@@ -75,7 +75,7 @@ impl ReferenceGuest {
 
     /// Starts it in `folder`, with a process group of its own; it is killed when the
     /// thread ends that does this.
-    pub(crate) fn spawn(&self, program: &Path, folder: &Path) -> io::Result<Child> {
+    pub(crate) fn spawn(self, program: &Path, folder: &Path) -> io::Result<Child> {
         let errors = File::create(folder.join(self.errors()))?;
         let mut command = Command::new(program);
         process::close_inherited(&mut command);
