@@ -100,6 +100,7 @@ fn written(unit: Unit, value: f64) -> String {
         Unit::Bytes => size(value),
         Unit::Seconds => seconds(value),
         Unit::Ratio => values::figure(value),
+        Unit::Share => format!("{} %", values::figure(value * 100.0)),
     }
 }
 
