@@ -139,7 +139,7 @@ fn name(run: &Run) -> String {
 }
 
 fn check_kind(first: &Run, other: &Run) -> Result<(), MergeError> {
-    same("the run version", first.run_version, other.run_version)?;
+    same("the run version", &first.run_version, &other.run_version)?;
     same("the fleet", &first.fleet, &other.fleet)?;
     let (a, b) = (&first.conditions, &other.conditions);
     let names = a.artifacts.keys().chain(b.artifacts.keys());
@@ -149,19 +149,19 @@ fn check_kind(first: &Run, other: &Run) -> Result<(), MergeError> {
             None => format!("{name} missing"),
         };
         let [one, other] = [a, b].map(|run| digest(run.artifacts.get(name)));
-        same("an artifact", one, other)?;
+        same("an artifact", &one, &other)?;
     }
     for condition in COMMON {
         let [one, other] = [a, b].map(|run| run.guest.get(condition.name));
         let or_unknown =
             |value: Option<&String>| value.map_or("unknown", String::as_str).to_owned();
-        same(condition.title, or_unknown(one), or_unknown(other))?;
+        same(condition.title, &or_unknown(one), &or_unknown(other))?;
     }
-    same("the RAM of a guest", a.guest_memory, b.guest_memory)?;
-    same("the disk of a guest", a.guest_disk, b.guest_disk)
+    same("the RAM of a guest", &a.guest_memory, &b.guest_memory)?;
+    same("the disk of a guest", &a.guest_disk, &b.guest_disk)
 }
 
-fn same<T: PartialEq + Display>(what: &'static str, one: T, other: T) -> Result<(), MergeError> {
+fn same<T: PartialEq + Display>(what: &'static str, one: &T, other: &T) -> Result<(), MergeError> {
     if one == other {
         return Ok(());
     }

@@ -1,5 +1,7 @@
 //! Several runs side by side, for people.
 
+use std::fmt::Write as _;
+
 use crate::bundle::{Comparison, Figure, Unit};
 use crate::page::values::{MISSING, NO_BREAK, figure, percent, seconds, size};
 use crate::text::printable;
@@ -70,7 +72,7 @@ fn letter(place: usize) -> String {
 fn row(name: &str, cells: impl Iterator<Item = String>) -> String {
     let mut line = format!("{name:NAME$}");
     for cell in cells {
-        line.push_str(&format!("{cell:>VALUE$}"));
+        let _ = write!(line, "{cell:>VALUE$}");
     }
     line.trim_end().to_owned()
 }

@@ -232,8 +232,8 @@ fn storm(storm: &Storm) -> String {
         Some(time) => format!("a supervisor was there again after {}", seconds(time)),
         None => "no supervisor came back".to_owned(),
     };
-    let last = replies(&storm.back).most();
-    let within = last.map(|time| format!(" within {}", seconds(time)));
+    let slowest = replies(&storm.back).most();
+    let within = slowest.map(|time| format!(" within {}", seconds(time)));
     let lost = match storm.lost.len() {
         0 => "nothing else was lost".to_owned(),
         lost => format!("{} others were lost", whole(lost as u64)),

@@ -183,6 +183,8 @@ mod tests {
             .collect()
     }
 
+    type Change = fn(&mut Conditions);
+
     #[test]
     fn what_matters_is_named_and_what_does_not_is_noted() {
         let one = |name: &str, matters| vec![(name.to_owned(), matters)];
@@ -207,7 +209,6 @@ mod tests {
             assert_eq!(found, one(condition.name, matters));
         }
         let vmlinux = || "vmlinux".to_owned();
-        type Change = fn(&mut Conditions);
         let changes: [(&str, bool, Change); 7] = [
             ("cpus", true, |run| run.cpus = 4),
             ("memory", true, |run| run.memory = 32 << 30),

@@ -26,9 +26,9 @@ fn shards_count_as_one_fleet_whose_figures_come_from_all_samples() {
     assert_eq!((figures.tried, figures.reached), (600, 598));
     assert_eq!(figures.bytes_a_guest, one.bytes_a_guest);
     assert_eq!(figures.baseline_ratio, one.baseline_ratio);
-    assert_eq!(figures.growing, one.growing);
-    let least = one.least_cpu.unwrap().min(other.least_cpu.unwrap());
-    assert_eq!(figures.least_cpu, Some(least));
+    assert_eq!(Some(figures.growing), Some(one.growing));
+    let slowest = one.least_cpu.unwrap().min(other.least_cpu.unwrap());
+    assert_eq!(figures.least_cpu, Some(slowest));
     assert!((figures.peak.unwrap() - one.peak.unwrap()).abs() < 1e-9);
 
     let run = &merged.run;
@@ -47,7 +47,7 @@ fn shards_count_as_one_fleet_whose_figures_come_from_all_samples() {
         (last.over_commit.cpu, last.cpu.values().sum::<f64>()),
         (150.0, 4.0)
     );
-    assert_eq!(last.pressure["cpu.some"], 95.0);
+    assert_eq!(last.pressure.get("cpu.some"), Some(&95.0));
     assert_eq!(last.run_queue.len(), 3);
     assert_eq!(run.series.last().unwrap().ready, 600);
     assert_eq!(run.storm.as_ref().unwrap().killed.len(), 180);
@@ -79,7 +79,7 @@ fn a_shard_that_began_later_is_later_and_one_with_fewer_stages_stays_at_its_last
     );
     let why = "guests g00300 to g00309: no memory".to_owned();
     assert_eq!(run.outcome, Outcome::Full(why));
-    let moment = run.series.iter().find(|moment| moment.at == 100.0).unwrap();
+    let moment = run.series.iter().find(|moment| moment.at >= 100.0).unwrap();
     assert_eq!(moment.ready, 101);
 }
 
@@ -107,11 +107,9 @@ fn bundles_that_are_not_of_one_fleet_are_refused_with_what_differs() {
         ),
         (
             |run| {
-                drop(
-                    run.conditions
-                        .guest
-                        .insert("sharing".to_owned(), "none".to_owned()),
-                )
+                run.conditions
+                    .guest
+                    .insert("sharing".to_owned(), "none".to_owned());
             },
             "sharing is all in one and none in another",
         ),
