@@ -1,5 +1,7 @@
 //! Bars of parts that are stacked, one bar for each stage.
 
+use std::fmt::Write as _;
+
 use svg::node::element::Path;
 
 use super::axis::Axis;
@@ -18,7 +20,7 @@ pub(super) struct Bars {
     pub(super) format: fn(f64) -> String,
     /// The parts' names, the lowest first.
     pub(super) parts: Vec<(Ink, String)>,
-    pub(super) bars: Vec<Bar>,
+    pub(super) all: Vec<Bar>,
     pub(super) tall: Tall,
     /// A line across, such as what there is at most.
     pub(super) limit: Option<f64>,
@@ -61,7 +63,7 @@ impl Bars {
     /// How high the drawing goes.
     fn height(&self) -> f64 {
         let mut sums: Vec<_> = self
-            .bars
+            .all
             .iter()
             .filter_map(Bar::sum)
             .chain(self.limit)
@@ -78,23 +80,20 @@ impl Bars {
     /// Whether a bar is higher than the drawing.
     pub(super) fn has_broken(&self) -> bool {
         let height = self.height();
-        self.bars
-            .iter()
-            .filter_map(Bar::sum)
-            .any(|sum| sum > height)
+        self.all.iter().filter_map(Bar::sum).any(|sum| sum > height)
     }
 
     pub(super) fn draw(&self) -> String {
         let height = self.height();
         let up = Axis::linear(&self.label, [height]).until(height.max(f64::MIN_POSITIVE));
         let mut plot = Plot::new(&up);
-        let number = self.bars.len();
-        let marks = self.bars.iter().enumerate().map(|(at, bar)| Mark {
+        let number = self.all.len();
+        let marks = self.all.iter().enumerate().map(|(at, bar)| Mark {
             at: middle(band(at, number)),
             text: bar.name.clone(),
         });
         plot.across(&self.across, marks.collect());
-        for (at, bar) in self.bars.iter().enumerate() {
+        for (at, bar) in self.all.iter().enumerate() {
             self.bar(&mut plot, &up, band(at, number), bar);
         }
         if let Some(limit) = self.limit {
@@ -134,7 +133,7 @@ impl Bars {
             );
             plot.add(Path::new().set("class", "gap").set("d", outline));
         }
-        if self.bars.len() <= WRITTEN {
+        if self.all.len() <= WRITTEN {
             let place = (f64::midpoint(left, right), top - 4.0);
             plot.write("value middle", place, &(self.format)(sum));
         }
@@ -145,7 +144,7 @@ impl Bars {
         let mut text = format!("{} {}: {}", bar.name, self.across, (self.format)(sum));
         // As they are stacked.
         for (part, (_, name)) in parts.iter().zip(&self.parts).rev() {
-            text.push_str(&format!("\n{name}: {}", (self.format)(*part)));
+            let _ = write!(text, "\n{name}: {}", (self.format)(*part));
         }
         text
     }
@@ -160,7 +159,7 @@ impl Bars {
     pub(super) fn table(&self) -> Table {
         let first = [self.across.clone(), "in all".to_owned()];
         let names = self.parts.iter().map(|(_, name)| name.clone());
-        let rows = self.bars.iter().map(|bar| {
+        let rows = self.all.iter().map(|bar| {
             let write = |value: f64| (self.format)(value);
             let sum = bar.sum().map_or_else(|| MISSING.to_owned(), write);
             let parts = match &bar.parts {

@@ -296,11 +296,11 @@ fn alike(runs: &[(String, Run)]) -> Table {
             table.row([condition.title.to_owned(), printable(value)]);
         }
     };
-    host::ALL
-        .into_iter()
-        .for_each(|condition| add(condition, |run| &run.conditions.host));
-    guest::ALL
-        .into_iter()
-        .for_each(|condition| add(condition, |run| &run.conditions.guest));
+    for condition in host::ALL {
+        add(condition, |run| &run.conditions.host);
+    }
+    for condition in guest::ALL {
+        add(condition, |run| &run.conditions.guest);
+    }
     table
 }

@@ -79,7 +79,7 @@ fn by_class(stages: &[Stage], cpus: u32) -> Figure {
         parts: CLASSES
             .map(|(_, ink, name)| (ink, name.to_owned()))
             .to_vec(),
-        bars: stages.iter().map(bar).collect(),
+        all: stages.iter().map(bar).collect(),
         tall: Tall::Whole,
         limit: (cpus > 0).then(|| f64::from(cpus)),
     };

@@ -1,5 +1,7 @@
 //! What became of the full fleet while it was kept, and of one that was shot at.
 
+use std::fmt::Write as _;
+
 use maud::{Markup, html};
 
 use super::axis::Axis;
@@ -124,11 +126,12 @@ fn recovery(back: &Distribution, killed: usize) -> Figure {
     let mut table = Table::new(["share of the killed", "ready after"]);
     let mut from = plot::LEFT;
     for (time, share) in &points {
-        outline.push_str(&format!(
+        let _ = write!(
+            outline,
             "L{} {}",
             rounded(x(*time)),
             rounded(plot::y(&up, *share))
-        ));
+        );
         table.row([percent(*share), seconds(*time)]);
     }
     plot.add(

@@ -72,10 +72,7 @@ impl Heat {
     }
 
     pub(super) fn table(&self) -> Table {
-        let names = self
-            .columns
-            .iter()
-            .map(|(name, _)| format!("{name} {}", self.across));
+        let names = self.columns.iter().map(|(name, _)| name.clone());
         let rows = (0..self.rows()).map(|at| {
             let shares = self.columns.iter().map(|(_, values)| {
                 let value = values.get(at).copied().unwrap_or_default();
@@ -85,7 +82,9 @@ impl Heat {
             std::iter::once(range).chain(shares).collect()
         });
         Table {
-            head: std::iter::once(self.label.clone()).chain(names).collect(),
+            head: std::iter::once(format!("{}, by {}", self.label, self.across))
+                .chain(names)
+                .collect(),
             rows: rows.collect(),
         }
     }

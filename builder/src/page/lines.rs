@@ -1,5 +1,7 @@
 //! Curves.
 
+use std::fmt::Write as _;
+
 use svg::node::element::Path;
 
 use super::axis::Axis;
@@ -113,7 +115,7 @@ impl Lines {
                 pen = 'M';
                 continue;
             };
-            outline.push_str(&format!("{pen}{} {}", rounded(*x), rounded(*y)));
+            let _ = write!(outline, "{pen}{} {}", rounded(*x), rounded(*y));
             pen = 'L';
         }
         let class = format!("line {}", series.ink.class());
@@ -129,7 +131,7 @@ impl Lines {
         let mut text = name.to_owned();
         for series in &self.series {
             let value = known(series.values.get(at).copied().flatten(), self.format);
-            text.push_str(&format!("\n{}: {value}", series.name));
+            let _ = write!(text, "\n{}: {value}", series.name);
         }
         text
     }

@@ -71,13 +71,13 @@ fn parts(memory: &MemoryFigures) -> Option<Vec<f64>> {
     (memory.count > 0).then(|| a_guest.collect())
 }
 
-fn bars(across: &str, tall: Tall, bars: Vec<Bar>) -> Bars {
+fn bars(across: &str, tall: Tall, all: Vec<Bar>) -> Bars {
     Bars {
         label: "MiB a guest".to_owned(),
         across: across.to_owned(),
         format: figure,
         parts: PARTS.map(|(ink, name)| (ink, name.to_owned())).to_vec(),
-        bars,
+        all,
         tall,
         limit: None,
     }

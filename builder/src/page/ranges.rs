@@ -1,6 +1,8 @@
 //! Distributions: for each stage a thin line from the least value to the greatest, a
 //! thick one from the tenth percentile to the ninetieth, and a mark at the median.
 
+use std::fmt::Write as _;
+
 use svg::node::element::Line;
 
 use super::axis::Axis;
@@ -77,12 +79,13 @@ impl Ranges {
         let mut text = format!("{} {}", self.bands[at], self.across);
         for (_, name, values) in &self.series {
             let write = |share: f64| known(values[at].quantile(share), self.format);
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 "\n{name}: {}, {} to {}",
                 write(0.5),
                 write(0.0),
                 write(1.0)
-            ));
+            );
         }
         text
     }

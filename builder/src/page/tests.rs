@@ -149,7 +149,9 @@ fn text_from_outside_stays_text() {
     let conditions = &mut run.conditions;
     for facts in [&mut conditions.host, &mut conditions.guest] {
         facts.insert(hostile(), hostile());
-        facts.values_mut().for_each(|value| *value = hostile());
+        for value in facts.values_mut() {
+            *value = hostile();
+        }
     }
     conditions.argv.push(hostile());
     let digest = *conditions.artifacts.values().next().unwrap();

@@ -86,7 +86,7 @@ pub(crate) fn seconds(value: f64) -> String {
         0.0 => with_unit("0", "s"),
         _ if size < 0.000_999_5 => with_unit(&figure(value * 1e6), "µs"),
         _ if size < 0.9995 => with_unit(&figure(value * 1e3), "ms"),
-        _ if size < 119.5 || size > 1e9 => with_unit(&figure(value), "s"),
+        _ if !(119.5..1e9).contains(&size) => with_unit(&figure(value), "s"),
         _ if size < 7199.5 => in_two(value.round(), "min", "s"),
         _ => in_two((value / 60.0).round(), "h", "min"),
     }
