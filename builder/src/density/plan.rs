@@ -11,6 +11,8 @@ use crate::units::{GuestIndex, MAX_GUESTS};
 const STAGES: [u32; 8] = [1, 10, 100, 300, 1_000, 3_000, 10_000, 30_000];
 /// All guests are asked up to so many, and a sample of so many of more.
 pub(crate) const ASKED: u32 = 1_000;
+/// Guests that a fleet grows by at least where its host is filled.
+const STRIDE: u32 = 50;
 /// Guests of the baseline, unless the fleet has fewer.
 const BASELINE: u32 = 100;
 
@@ -94,6 +96,21 @@ pub(crate) fn stages(
     stages
 }
 
+/// The numbers of guests on the way from one stage to the next. Where nobody knows how
+/// many fit, the fleet at most doubles: it has files and ports for all that are wanted.
+pub(crate) fn strides(goal: Goal, from: u32, to: u32) -> Vec<u32> {
+    let mut strides = Vec::new();
+    let mut now = from;
+    while goal == Goal::Fill && now < to {
+        now = now.saturating_mul(2).max(now + STRIDE).min(to);
+        strides.push(now);
+    }
+    if goal == Goal::Count {
+        strides.push(to);
+    }
+    strides
+}
+
 /// `most` of these guests, or all if there are no more, in order. Which ones follows
 /// from the seed: those with the least digests of the seed and their number.
 pub(crate) fn sample(guests: &[GuestIndex], most: usize, seed: u64) -> Vec<GuestIndex> {
@@ -134,6 +151,16 @@ mod tests {
         assert_eq!(fill[..3], [1, 10, 100]);
         assert_eq!(stages(Some(&[7]), Some(300), Yes), [7, 100, 300]);
         assert_eq!(stages(None, Some(30), Yes), [1, 10, 30]);
+    }
+
+    #[test]
+    fn a_host_is_filled_in_strides() {
+        assert_eq!(strides(Goal::Count, 10, 1_000), [1_000]);
+        assert_eq!(strides(Goal::Fill, 0, 1), [1]);
+        assert_eq!(strides(Goal::Fill, 10, 300), [60, 120, 240, 300]);
+        assert_eq!(strides(Goal::Fill, 300, 300), [0; 0]);
+        let last = strides(Goal::Fill, 0, MAX_GUESTS).last().copied();
+        assert_eq!(last, Some(MAX_GUESTS));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::watch::{KsmStanding, Watch};
 use super::window::{Look, Window};
 use crate::bundle::types::{GuestBurn, MemoryFigures, OverCommit, Stage};
 use crate::control::bridge::Detail;
+use crate::control::client::ClientError;
 use crate::control::types::{self, Memory};
 use crate::guest::counts::listed;
 use crate::guest::{Phase, deadline};
@@ -73,8 +74,7 @@ impl Stages<'_> {
         before: &[Stage],
     ) -> Result<(Stage, Growth), DensityError> {
         let began = self.clock.now();
-        self.subject.call(|client| client.scale(guests))?;
-        let growth = self.grow(guests)?;
+        let growth = self.stride(guests, before)?;
         if let Growth::HeldBack(why) = &growth {
             let fitted = self.fitted();
             (self.subject.diary).note(format!("{fitted} of {guests} guests fit: {why}"));
@@ -83,6 +83,26 @@ impl Stages<'_> {
         let grown = self.clock.now();
         let stage = self.measure(began, grown, before)?;
         Ok((stage, growth))
+    }
+
+    /// Grows the fleet stride by stride.
+    fn stride(&self, guests: u32, before: &[Stage]) -> Result<Growth, DensityError> {
+        let from = before.last().map_or(0, |stage| stage.guests);
+        for count in plan::strides(self.experiment.goal, from, guests) {
+            match self.subject.call(|client| client.scale(count)) {
+                Ok(_) => {}
+                // Such as for want of ports, which is a limit of the host.
+                Err(DensityError::Client(ClientError::Refused(why))) if from > 0 => {
+                    return Ok(Growth::HeldBack(why));
+                }
+                Err(error) => return Err(error),
+            }
+            let growth = self.grow(count)?;
+            if growth != Growth::Whole {
+                return Ok(growth);
+            }
+        }
+        Ok(Growth::Whole)
     }
 
     /// Waits until every guest came up, or no more do.

@@ -299,7 +299,9 @@ impl Seen {
         let known: BTreeSet<_> = (known.iter())
             .flat_map(|stage| stage.starts.iter().map(|start| start.guest))
             .collect();
+        // Without those that were scaled away.
         let starts = self.starts.values();
+        let starts = starts.filter(|start| self.guests.contains_key(&start.guest));
         starts
             .filter(|start| !known.contains(&start.guest))
             .copied()
