@@ -97,7 +97,7 @@ pub(crate) fn run(
     let found = find(Some(&name), directories)?;
     let subject = Subject::new(&name, &found.paths, directories, interrupt, &diary);
     let prepared = Prepared::new(
-        Before {
+        &Before {
             name: &name,
             options,
             experiment,
@@ -179,8 +179,8 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(before: Before<'_>, earlier: Option<Run>) -> Result<Self, DensityError> {
-        let Before { name, options, .. } = before;
+    fn new(before: &Before<'_>, earlier: Option<Run>) -> Result<Self, DensityError> {
+        let Before { name, options, .. } = *before;
         let spec = read_spec(before.paths.path())?;
         let lease = match (options.settings, before.report) {
             (HostSettings::Fixed, Some(report)) => {

@@ -131,9 +131,9 @@ fn a_fleet_is_grown_measured_held_and_struck() {
 
     let hold = whole.hold.as_ref().unwrap();
     let [begin, end] = hold.memory.each_ref().map(|memory| as_f64(memory.bytes));
-    let (least, most) = (begin.min(end) * 0.9, begin.max(end) * 1.1);
+    let (low, high) = (begin.min(end) * 0.9, begin.max(end) * 1.1);
     assert!(
-        (least..most).contains(&read),
+        (low..high).contains(&read),
         "{begin} to {end}, read {read}"
     );
     assert!(hold.replaced >= 1 && hold.restarts >= 1, "{hold:?}");

@@ -5,7 +5,7 @@ use super::types::{Baseline, GuestReply, Headline, MemoryFigures, Moment, Run, S
 use crate::control::types::Memory;
 
 /// A GiB.
-const GIB: f64 = (1_u64 << 30) as f64;
+const GIB: f64 = 1_073_741_824.0;
 
 /// Values in order, each a number.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -141,15 +141,12 @@ impl Density {
         if how.dry_run {
             return dry_run(&options, &experiment, how.json, context);
         }
-        let (mut bundle, earlier, folder) = match how.resume {
-            Some(folder) => {
-                let (bundle, run) = Bundle::resume(&folder)?;
-                (bundle, Some(run), folder)
-            }
-            None => {
-                let folder = how.bundle.unwrap_or_else(|| default_folder(&options));
-                (Bundle::create(&folder)?, None, folder)
-            }
+        let (mut bundle, earlier, folder) = if let Some(folder) = how.resume {
+            let (bundle, run) = Bundle::resume(&folder)?;
+            (bundle, Some(run), folder)
+        } else {
+            let folder = how.bundle.unwrap_or_else(|| default_folder(&options));
+            (Bundle::create(&folder)?, None, folder)
         };
         let mut save = |run: &Run| {
             let page = page::render(run);

@@ -23,7 +23,6 @@ pub(super) use shape::{Guests, Shape, users};
 
 /// Arguments of `launch`.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct Launch {
     /// The output folder to launch guests from
     #[arg(default_value = DEFAULT_OUT)]

@@ -7,6 +7,7 @@ use super::error::DensityError;
 use super::stage::Stages;
 use crate::bundle::types::{Hold, MemoryFigures};
 use crate::control::bridge::{Act, Detail};
+use crate::control::client::Client;
 use crate::control::types::{ActRequest, Fleet, Selection};
 use crate::guest::Desired;
 use crate::progress;
@@ -24,7 +25,7 @@ pub(super) fn hold(stages: &Stages<'_>, time: Duration) -> Result<Hold, DensityE
     ));
     let began = stages.clock.now();
     let before = subject.call(|client| client.fleet(Detail::Summary))?;
-    let memory = subject.call(|client| client.memory())?;
+    let memory = subject.call(Client::memory)?;
     let until = Instant::now() + time;
     let bar = progress::bar(time.as_secs(), "seconds kept");
     let mut replaced = 0;
@@ -39,7 +40,7 @@ pub(super) fn hold(stages: &Stages<'_>, time: Duration) -> Result<Hold, DensityE
     bar.finish_and_clear();
     let fleet = subject.call(|client| client.fleet(Detail::Whole))?;
     let answers = ask::status(subject, &stages.chosen(&fleet.guests))?;
-    let after = subject.call(|client| client.memory())?;
+    let after = subject.call(Client::memory)?;
     Ok(Hold {
         began,
         ended: stages.clock.now(),

@@ -14,7 +14,7 @@ use super::watch::{KsmStanding, Watch};
 use super::window::{Look, Window};
 use crate::bundle::types::{GuestBurn, MemoryFigures, OverCommit, Stage};
 use crate::control::bridge::Detail;
-use crate::control::client::ClientError;
+use crate::control::client::{Client, ClientError};
 use crate::control::types::{self, Memory};
 use crate::guest::counts::listed;
 use crate::guest::{Phase, deadline};
@@ -168,7 +168,7 @@ impl Stages<'_> {
         let first = ask::status(subject, &chosen)?;
         self.settle()?;
         let settled = self.clock.now();
-        let memory = subject.call(|client| client.memory())?;
+        let memory = subject.call(Client::memory)?;
         let counters = ksm_counters();
         let window = self.window(&fleet)?;
         let second = ask::status(subject, &chosen)?;
