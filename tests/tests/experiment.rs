@@ -3,12 +3,21 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use imgbuild::bundle::types::{Outcome, Run};
 use imgbuild_tests::fleet::{self, Fleet, kill};
 use imgbuild_tests::{TestEnv, finish, rights, run, start, wait_until, workspace};
 use rustix::process::Signal;
+
+/// Held by the one test that runs: KSM's settings, the CPUs and the memory are the whole
+/// machine's.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+fn whole_machine() -> MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Every setting of KSM.
 fn ksm() -> Vec<(PathBuf, String)> {
@@ -57,10 +66,6 @@ fn written(folder: &Path) -> Option<Run> {
     Some(serde_json::from_str(&text).expect("it is a run at any time"))
 }
 
-fn begun(mut command: Command) -> Child {
-    start(&mut command)
-}
-
 fn wait_for_stage(folder: &Path, guests: u32) {
     wait_until("a stage is written", || {
         let run = written(folder);
@@ -70,6 +75,7 @@ fn wait_for_stage(folder: &Path, guests: u32) {
 
 #[test]
 fn a_fleet_is_grown_measured_held_and_struck() {
+    let _machine = whole_machine();
     let env = TestEnv::new();
     let folder = bundle(&env);
     let before = ksm();
@@ -82,7 +88,7 @@ fn a_fleet_is_grown_measured_held_and_struck() {
         arguments.push("--fix");
     }
     arguments.extend(["--bundle", folder.to_str().unwrap()]);
-    let child = begun(density(&env, "grown", &arguments));
+    let child = start(&mut density(&env, "grown", &arguments));
     wait_for_stage(&folder, 30);
 
     // While it is kept, somebody else reads what it costs, stops a guest and kills one.
@@ -132,10 +138,7 @@ fn a_fleet_is_grown_measured_held_and_struck() {
     let hold = whole.hold.as_ref().unwrap();
     let [begin, end] = hold.memory.each_ref().map(|memory| as_f64(memory.bytes));
     let (low, high) = (begin.min(end) * 0.9, begin.max(end) * 1.1);
-    assert!(
-        (low..high).contains(&read),
-        "{begin} to {end}, read {read}"
-    );
+    assert!((low..high).contains(&read), "{begin} to {end}, read {read}");
     assert!(hold.replaced >= 1 && hold.restarts >= 1, "{hold:?}");
     assert!(hold.answers.iter().all(|reply| reply.failed.is_none()));
 
@@ -173,6 +176,7 @@ fn as_f64(bytes: u64) -> f64 {
 
 #[test]
 fn a_run_that_is_interrupted_or_killed_is_resumed() {
+    let _machine = whole_machine();
     let env = TestEnv::new();
     let folder = bundle(&env);
     let path = folder.to_str().unwrap();
@@ -190,7 +194,7 @@ fn a_run_that_is_interrupted_or_killed_is_resumed() {
     };
 
     // At Ctrl-C the fleet goes, and what was reached is there.
-    let child = begun(density(
+    let child = start(&mut density(
         &env,
         "cut",
         &[&arguments("6")[..], &["--bundle", path]].concat(),
@@ -213,14 +217,14 @@ fn a_run_that_is_interrupted_or_killed_is_resumed() {
 
     // Killed, it leaves its fleet, which the next one takes over.
     let resumed = [&["--resume", path][..], &arguments("6")[..]].concat();
-    let child = begun(density(&env, "cut", &resumed));
+    let child = start(&mut density(&env, "cut", &resumed));
     wait_for_stage(&folder, 4);
     kill(child.id());
     let _ = finish(child);
     let fleet = Fleet::of(&env, "cut");
     let survivor = fleet.guest(0).pid;
     assert!(survivor.is_some());
-    let child = begun(density(&env, "cut", &resumed));
+    let child = start(&mut density(&env, "cut", &resumed));
     wait_for_stage(&folder, 6);
     finish(child).exits(0);
     env.assert_no_process_left();
@@ -237,6 +241,7 @@ fn a_run_that_is_interrupted_or_killed_is_resumed() {
 
 #[test]
 fn a_host_is_filled_to_the_memory_that_is_to_stay_free() {
+    let _machine = whole_machine();
     let env = TestEnv::new();
     let folder = bundle(&env);
     let available = meminfo("MemAvailable");
