@@ -39,6 +39,8 @@ pub struct Row {
 pub enum Budget {
     /// Our mean is at most this.
     AtMost(f64),
+    /// Our mean is at least this.
+    AtLeast(f64),
     /// Our mean is at least this many times the other's.
     TimesOther(f64),
 }
@@ -95,6 +97,7 @@ impl Row {
         match self.budget {
             None => false,
             Some(Budget::AtMost(most)) => self.ours.mean > most,
+            Some(Budget::AtLeast(least)) => self.ours.mean < least,
             Some(Budget::TimesOther(times)) => self.ours.mean < times * self.other.mean,
         }
     }
@@ -105,6 +108,7 @@ impl fmt::Display for Row {
         let budget = match self.budget {
             None => String::new(),
             Some(Budget::AtMost(most)) => format!("≤ {most}"),
+            Some(Budget::AtLeast(least)) => format!("≥ {least}"),
             Some(Budget::TimesOther(times)) => format!("≥ {times} ×"),
         };
         let verdict = match (self.budget, self.missed()) {
