@@ -3,8 +3,9 @@
 //! because file systems write content, folders and renames in an order of their own
 //! (ext4's delayed allocation can leave an empty file of the right name).
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::syncfs;
@@ -43,6 +44,13 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// whenever this process or the host dies; readable by its owner alone.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     persist(beside(&Builder::new(), path, bytes)?, path)
+}
+
+/// The same of a file that those may read whom the umask lets.
+pub(crate) fn replace_for_all(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut builder = Builder::new();
+    builder.permissions(Permissions::from_mode(0o666));
+    persist(beside(&builder, path, bytes)?, path)
 }
 
 /// A temporary file of these bytes in the folder of `path`, made by `builder`, to be

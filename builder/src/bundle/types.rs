@@ -206,7 +206,7 @@ pub struct Stage {
     pub ended: f64,
     /// How far KSM had come when memory was measured.
     pub ksm_state: Option<KsmState>,
-    /// Memory before guests were asked.
+    /// Memory, after guests were asked for their status and before they were logged in to.
     pub memory: MemoryFigures,
     /// KSM's counters at that time, by file name.
     pub ksm: BTreeMap<String, u64>,

@@ -9,7 +9,7 @@ use clap::Args;
 use super::output::{print_as_it_is, print_json, print_text};
 use super::{Exit, Failure};
 use crate::bundle::{Merged, merge, open, samples};
-use crate::{page, report};
+use crate::{durable, page, report};
 
 /// Arguments of `report`.
 #[derive(Debug, Args)]
@@ -68,7 +68,14 @@ struct PageError {
 
 /// Writes a page where the user wants it.
 pub(super) fn write_page(path: &Path, page: &str) -> Result<(), Failure> {
-    fs::write(path, page).map_err(|source| PageError {
+    // A pipe or a link stays what it is.
+    let is_replaced = fs::symlink_metadata(path).map_or(true, |found| found.is_file());
+    let written = if is_replaced {
+        durable::replace_for_all(path, page.as_bytes()).map(drop)
+    } else {
+        fs::write(path, page)
+    };
+    written.map_err(|source| PageError {
         path: path.to_owned(),
         source,
     })?;

@@ -42,7 +42,7 @@ pub(super) fn section(run: &Run) -> Section {
         @else {
             p {
                 "All that would be free again without the fleet, each page counted once, divided by the "
-                "guests. It is read when KSM has settled, before guests are asked for anything."
+                "guests. It is read when KSM has settled, after each guest was asked for its status once."
             }
         }
         @if !unsettled.is_empty() {
