@@ -390,12 +390,16 @@ fn measure(
             break;
         }
     }
-    if let Some(time) = stages.experiment.hold {
+    if let Some(time) = stages.experiment.hold
+        && run.hold.is_none()
+    {
         run.hold = Some(hold::hold(stages, time)?);
         take(run, stages);
         save(run)?;
     }
-    if let Some(percent) = stages.experiment.storm {
+    if let Some(percent) = stages.experiment.storm
+        && run.storm.is_none()
+    {
         run.storm = Some(storm::storm(stages, percent)?);
         take(run, stages);
         save(run)?;

@@ -271,6 +271,7 @@ fn a_host_is_filled_to_the_memory_that_is_to_stay_free() {
     ))
     .exits(0);
     env.assert_no_process_left();
+    run(&mut env.imgbuild(["verify", folder.to_str().unwrap()])).succeeds();
     let whole = written(&folder).unwrap();
     let Outcome::Full(why) = &whole.outcome else {
         panic!("{:?}", whole.outcome);

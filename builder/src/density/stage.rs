@@ -174,7 +174,12 @@ impl Stages<'_> {
         let second = ask::status(subject, &chosen)?;
         let burns = burns(&fleet.guests, &window, &first, &second);
         let logins = ask::logins(subject, &chosen, fleet.wanted)?;
-        let starts = self.watch.seen().new_starts(before);
+        let starts = {
+            let mut seen = self.watch.seen();
+            // Of a fleet that was scaled down the watch has not been told who went.
+            seen.take(&fleet);
+            seen.new_starts(before)
+        };
         let ready = fleet.counts.get(&Phase::Ready).copied().unwrap_or(0);
         subject.diary.note(format!(
             "{}: {}; {} of {} answered, {} of {} reached by SSH",

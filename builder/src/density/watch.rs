@@ -165,7 +165,7 @@ fn look_if_due(seen: &Mutex<Seen>, due: &mut Instant) {
 
 impl Seen {
     /// Takes over how a fleet stands.
-    fn take(&mut self, fleet: &Fleet) {
+    pub(super) fn take(&mut self, fleet: &Fleet) {
         self.stage = Some(fleet.stage);
         self.held_back.clone_from(&fleet.held_back);
         let here: Vec<_> = fleet.guests.iter().map(|guest| guest.id).collect();
