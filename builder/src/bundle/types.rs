@@ -194,7 +194,7 @@ pub struct Setting {
 pub struct Stage {
     /// Guests wanted.
     pub guests: u32,
-    /// Guests that were ready when it was measured.
+    /// Guests that were ready when all was measured.
     pub ready: u32,
     /// When the fleet began to grow to it.
     pub began: f64,

@@ -180,11 +180,13 @@ impl Stages<'_> {
             seen.take(&fleet);
             seen.new_starts(before)
         };
-        let ready = fleet.counts.get(&Phase::Ready).copied().unwrap_or(0);
+        // Those that were late while others came up have had their turn by now.
+        let counts = subject.call(|client| client.fleet(Detail::Summary))?.counts;
+        let ready = counts.get(&Phase::Ready).copied().unwrap_or(0);
         subject.diary.note(format!(
             "{}: {}; {} of {} answered, {} of {} reached by SSH",
             counted(fleet.wanted.into(), "guest"),
-            listed(&fleet.counts),
+            listed(&counts),
             good(&first),
             first.replies.len(),
             logins.iter().filter(|reply| reply.failed.is_none()).count(),
