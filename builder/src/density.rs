@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clock::{Clock, Diary};
-use conditions::{settings, settings_now};
+use conditions::{cut_paths, settings, settings_now};
+use plan::baseline_guests;
 use stage::{Configured, Growth, Stages};
 use subject::Subject;
 use watch::Watch;
@@ -113,7 +114,12 @@ pub(crate) fn run(
     let mut prepared = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            end(&subject)?;
+            // A fleet that was there before is not this run's to end.
+            if report.is_some()
+                && let Err(remains) = end(&subject)
+            {
+                tracing::error!("{remains}");
+            }
             return Err(error);
         }
     };
@@ -129,10 +135,16 @@ pub(crate) fn run(
         save,
     );
     let ended = end(&subject);
+    if let (Err(_), Err(remains)) = (&measured, &ended) {
+        tracing::error!("{remains}");
+    }
     let result = measured.and(ended).and_then(|()| {
         if experiment.wants_baseline() && run.baseline.is_none() {
             let (spec, lease) = (&prepared.spec, prepared.lease.as_ref());
-            run.baseline = Some(baseline(&subject, experiment, spec, &artifacts, lease)?);
+            let reached = run.stages.last().map_or(0, |stage| stage.guests);
+            run.baseline = Some(baseline(
+                &subject, experiment, spec, &artifacts, lease, reached,
+            )?);
         }
         Ok(())
     });
@@ -140,7 +152,7 @@ pub(crate) fn run(
     run.conditions.settings = settings(&before, &during, &settings_now());
     run.outcome = match (&result, &run.outcome) {
         (Err(_), _) if interrupt.requested() => Outcome::Interrupted,
-        (Err(error), _) => Outcome::Failed(error.to_string()),
+        (Err(error), _) => Outcome::Failed(cut_paths(&error.to_string())),
         (Ok(()), Outcome::Full(why)) => Outcome::Full(why.clone()),
         (Ok(()), _) => Outcome::Complete,
     };
@@ -249,8 +261,9 @@ fn baseline(
     spec: &FleetSpec,
     artifacts: &Artifacts,
     lease: Option<&Lease>,
+    reached: u32,
 ) -> Result<Baseline, DensityError> {
-    let guests = experiment.baseline_guests();
+    let guests = baseline_guests(reached);
     subject.diary.note(format!(
         "the reference experiment's way: {}",
         counted(guests.into(), "guest")
@@ -372,10 +385,12 @@ fn measure(
     save: &mut Save<'_>,
 ) -> Result<(), DensityError> {
     let done = run.stages.last().map_or(0, |stage| stage.guests);
+    let is_full = matches!(run.outcome, Outcome::Full(_));
     let rest: Vec<_> = (stages.experiment.stages.iter().copied())
         .filter(|guests| *guests > done)
         .collect();
-    for guests in rest {
+    // One that was full was measured where it was.
+    for guests in rest.into_iter().take_while(|_| !is_full) {
         let (stage, growth) = stages.reach(guests, &run.stages)?;
         run.stages.push(stage);
         *during = settings_now();
@@ -389,6 +404,9 @@ fn measure(
         if growth != Growth::Whole {
             break;
         }
+    }
+    if let Some(last) = run.stages.last() {
+        stages.restore(last.guests)?;
     }
     if let Some(time) = stages.experiment.hold
         && run.hold.is_none()

@@ -82,7 +82,7 @@ fn a_fleet_is_grown_measured_held_and_struck() {
     let fix = rights::is_root("change KSM's settings");
     let mut arguments = vec!["--count", "30", "--stages", "5", "--sharing", "all"];
     arguments.extend([
-        "--storm", "30%", "--hold", "10s", "--settle", "20s", "--seed", "3",
+        "--storm", "30%", "--hold", "15s", "--settle", "20s", "--seed", "3",
     ]);
     if fix {
         arguments.push("--fix");

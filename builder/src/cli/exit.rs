@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::artifact::BuildError;
 use crate::control::client::ClientError;
 use crate::control::select::SelectError;
+use crate::density::DensityError;
 use crate::fleet::site::SiteError;
 use crate::fleet::ssh::SshError;
 use crate::interrupt::{self, Interrupt};
@@ -84,7 +85,12 @@ impl Failure {
 
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        let error = anyhow::Error::from(error);
+        let error = match anyhow::Error::from(error).downcast() {
+            // What is wrong is the launch's, whoever launches.
+            Ok(DensityError::Launch(launch)) => anyhow::Error::from(launch),
+            Ok(error) => error.into(),
+            Err(error) => error,
+        };
         let exit = match error.downcast_ref() {
             Some(LaunchError::NotReady(_) | LaunchError::Site(SiteError::Ports(_))) => {
                 Exit::HostNotReady

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::conditions::cut_paths;
 use crate::bundle::types::Happening;
 use crate::text::printable;
 
@@ -49,7 +50,10 @@ impl Diary {
         )]
         let at_ms = (self.clock.now() * 1000.0) as u64;
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.push(Happening { at_ms, what });
+        lines.push(Happening {
+            at_ms,
+            what: cut_paths(&what),
+        });
     }
 
     pub(super) fn lines(&self) -> Vec<Happening> {

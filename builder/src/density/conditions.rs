@@ -126,6 +126,12 @@ pub(super) fn argv(fleet: &Fleet) -> Vec<String> {
     words.map(without_folders).collect()
 }
 
+/// The text, with every absolute path in it cut to its last part: it goes into a bundle.
+pub(super) fn cut_paths(text: &str) -> String {
+    let words = text.split(' ').map(|word| without_folders(word.as_bytes()));
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// The word, with every absolute path in it cut to its last part; descriptors handed
 /// over (`/dev/fdset/3`) name no folder of the host.
 fn without_folders(word: &[u8]) -> String {
@@ -200,6 +206,15 @@ fn word(choice: &impl clap::ValueEnum) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_names_no_folder() {
+        let text = "its log is /home/u/.local/state/f/log; see `man 8 x`, 3/4 of them";
+        assert_eq!(
+            cut_paths(text),
+            "its log is log; see `man 8 x`, 3/4 of them"
+        );
+    }
 
     #[test]
     fn a_command_line_names_no_folder() {

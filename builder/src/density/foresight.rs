@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::plan::Experiment;
+use super::plan::{Experiment, baseline_guests};
 use super::predicted;
 use crate::bundle::types::Goal;
 use crate::launch::LaunchOptions;
@@ -59,7 +59,7 @@ impl Foresight {
             seed: experiment.seed,
             baseline: experiment
                 .wants_baseline()
-                .then(|| experiment.baseline_guests()),
+                .then(|| baseline_guests(options.guests.count())),
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Experiment {
     /// Numbers of guests, in order, the last one included; the last of a run that
     /// fills its host is not reached.
     pub stages: Vec<u32>,
-    /// How many guests are asked at most; by number without.
+    /// Which guests are asked.
     pub answering: Answering,
     /// Chooses guests.
     pub seed: u64,
@@ -68,12 +68,12 @@ impl Experiment {
     pub(crate) fn wants_baseline(&self) -> bool {
         self.baseline == BaselineWanted::Yes
     }
+}
 
-    /// Guests of the baseline: as many as a stage has, so that both can be compared.
-    pub(crate) fn baseline_guests(&self) -> u32 {
-        let last = self.stages.last().copied().unwrap_or(BASELINE);
-        BASELINE.min(last)
-    }
+/// Guests of the baseline of a fleet that reached so many: as many as a stage has, so that
+/// both can be compared.
+pub(crate) fn baseline_guests(reached: u32) -> u32 {
+    BASELINE.min(reached)
 }
 
 /// The numbers of guests to stop at on the way to `count`, or to as many as fit.
@@ -127,7 +127,7 @@ pub(crate) fn sample(guests: &[GuestIndex], most: usize, seed: u64) -> Vec<Guest
     drawn
 }
 
-/// How many guests are that share, in percent, and one at least.
+/// How many guests that share is, in percent, and one at least.
 pub(crate) fn share(guests: usize, percent: u8) -> usize {
     (guests * usize::from(percent) / 100).max(1).min(guests)
 }

@@ -65,7 +65,9 @@ pub(super) fn resumed(
         }
     }
     let mut run = run;
-    run.outcome = Outcome::Running;
+    if !matches!(run.outcome, Outcome::Full(_)) {
+        run.outcome = Outcome::Running;
+    }
     run.plan.stages.clone_from(&experiment.stages);
     run.plan.hold = experiment.hold.map(|time| time.as_secs_f64());
     run.plan.storm = experiment.storm;

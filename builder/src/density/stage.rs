@@ -79,10 +79,41 @@ impl Stages<'_> {
             let fitted = self.fitted();
             (self.subject.diary).note(format!("{fitted} of {guests} guests fit: {why}"));
             self.subject.call(|client| client.scale(fitted))?;
+            self.look_again()?;
         }
         let grown = self.clock.now();
         let stage = self.measure(began, grown, before)?;
         Ok((stage, growth))
+    }
+
+    /// Has the watch see the fleet as it is after a change of its number of guests, of
+    /// which no event tells; from now on its guests have time to come up.
+    fn look_again(&self) -> Result<(), DensityError> {
+        let fleet = self.subject.call(|client| client.fleet(Detail::Whole))?;
+        let mut seen = self.watch.seen();
+        seen.take(&fleet);
+        seen.changed = Instant::now();
+        Ok(())
+    }
+
+    /// Has the fleet be of so many guests that were there before: of a run that is
+    /// resumed after its last stage.
+    pub(super) fn restore(&self, guests: u32) -> Result<(), DensityError> {
+        let wanted = self
+            .subject
+            .call(|client| client.fleet(Detail::Summary))?
+            .wanted;
+        if wanted >= guests {
+            return Ok(());
+        }
+        self.subject.call(|client| client.scale(guests))?;
+        self.look_again()?;
+        if let Growth::HeldBack(why) = self.grow(guests)? {
+            self.subject
+                .diary
+                .note(format!("not all of {guests} guests came back: {why}"));
+        }
+        Ok(())
     }
 
     /// Grows the fleet stride by stride.
@@ -90,9 +121,11 @@ impl Stages<'_> {
         let from = before.last().map_or(0, |stage| stage.guests);
         for count in plan::strides(self.experiment.goal, from, guests) {
             match self.subject.call(|client| client.scale(count)) {
-                Ok(_) => {}
+                Ok(_) => self.look_again()?,
                 // Such as for want of ports, which is a limit of the host.
-                Err(DensityError::Client(ClientError::Refused(why))) if from > 0 => {
+                Err(DensityError::Client(ClientError::Refused(why)))
+                    if self.watch.seen().alive() > 0 =>
+                {
                     return Ok(Growth::HeldBack(why));
                 }
                 Err(error) => return Err(error),
@@ -109,15 +142,12 @@ impl Stages<'_> {
     fn grow(&self, guests: u32) -> Result<Growth, DensityError> {
         let bar = progress::bar(guests.into(), "guests ready");
         let patience = QUIET.max(deadline::scaled(guests, host::cpus()));
-        // Until the supervisor has made them, it has none that is on its way.
-        let mut made = false;
         let growth = loop {
             self.subject.resume_if_dead()?;
             {
                 let seen = self.watch.seen();
                 bar.set_position(seen.ready() as u64);
-                made |= seen.guests().len() >= guests as usize;
-                if made && seen.on_their_way() == 0 {
+                if seen.on_their_way() == 0 {
                     break Growth::Whole;
                 }
                 let quiet = seen.changed.elapsed();
@@ -174,12 +204,7 @@ impl Stages<'_> {
         let second = ask::status(subject, &chosen)?;
         let burns = burns(&fleet.guests, &window, &first, &second);
         let logins = ask::logins(subject, &chosen, fleet.wanted)?;
-        let starts = {
-            let mut seen = self.watch.seen();
-            // Of a fleet that was scaled down the watch has not been told who went.
-            seen.take(&fleet);
-            seen.new_starts(before)
-        };
+        let starts = self.watch.seen().new_starts(before);
         // Those that were late while others came up have had their turn by now.
         let counts = subject.call(|client| client.fleet(Detail::Summary))?.counts;
         let ready = counts.get(&Phase::Ready).copied().unwrap_or(0);

@@ -49,6 +49,7 @@ pub(super) fn storm(stages: &Stages<'_>, percent: u8) -> Result<Storm, DensityEr
     }
     drop(handles);
     let resumed = resumed(stages, at)?;
+    stages.watch.seen().changed = Instant::now();
     let back = wait_for(stages, &victims, &before, at)?;
     let fleet = subject.call(|client| client.fleet(Detail::Whole))?;
     let lost = lost(&fleet.guests, &victims, &before);
