@@ -4,7 +4,9 @@ use std::io;
 use std::path::Path;
 
 use super::types::{API_VERSION, CgroupMemory, GuestMemory, KsmState, Memory, MemoryParts};
+use crate::guest::merging::{KsmSeen, Merging, Population};
 use crate::sample::account::{Charged, Group, Process, available};
+use crate::sample::ksm::Ksm;
 use crate::units::GuestIndex;
 
 /// The processes of a fleet, and where their memory is charged.
@@ -119,6 +121,20 @@ fn compose(
             })
             .collect(),
     }
+}
+
+/// How far KSM has come with these guests, as `merging` has seen it; `None` where that is
+/// not known.
+pub(crate) fn ksm_state(merging: &mut Merging, ksm: &Ksm, guests: Population) -> Option<KsmState> {
+    let Some(seen) = KsmSeen::of(ksm) else {
+        return (!ksm.runs()).then_some(KsmState::Stopped);
+    };
+    merging.see(&seen, guests);
+    Some(if merging.has_settled(&seen, guests) {
+        KsmState::Settled
+    } else {
+        KsmState::Merging
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::clock::Clock;
 use super::error::DensityError;
 use super::plan::{self, Experiment};
 use super::subject::Subject;
-use super::watch::{KsmStanding, Watch};
+use super::watch::Watch;
 use super::window::{Look, Window};
 use crate::bundle::types::{GuestBurn, MemoryFigures, OverCommit, Stage};
 use crate::control::bridge::Detail;
@@ -154,7 +154,7 @@ impl Stages<'_> {
                 let planned = seen.in_phase(Phase::Planned);
                 if let Some(why) = seen.held_back.clone()
                     && planned == seen.on_their_way()
-                    && seen.ksm() != KsmStanding::Merging
+                    && !seen.merges()
                     && quiet >= HELD_BACK
                 {
                     break Growth::HeldBack(why);
@@ -182,9 +182,7 @@ impl Stages<'_> {
     pub(super) fn settle(&self) -> Result<(), DensityError> {
         let began = Instant::now();
         let bar = progress::bar(0, "KSM merges the guests' memory");
-        while self.watch.seen().ksm() == KsmStanding::Merging
-            && began.elapsed() < self.experiment.settle
-        {
+        while self.watch.seen().merges() && began.elapsed() < self.experiment.settle {
             self.subject.pause(PAUSE)?;
         }
         bar.finish_and_clear();

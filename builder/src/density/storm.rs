@@ -69,8 +69,8 @@ pub(super) fn storm(stages: &Stages<'_>, percent: u8) -> Result<Storm, DensityEr
     })
 }
 
-/// The processes to kill, the supervisor's first. Each number is looked up once more
-/// when its descriptor is open, so that no other process is met.
+/// The processes to kill, the supervisor's first. One that has ended meanwhile
+/// has none.
 fn handles(fleet: &Fleet, victims: &[GuestIndex]) -> Vec<OwnedFd> {
     let supervisor = fleet.supervisor.map(|supervisor| supervisor.pid);
     let guests = (fleet.guests.iter())

@@ -11,7 +11,8 @@ use super::clock::Clock;
 use crate::bundle::types::{self, GuestStart, Moment};
 use crate::control::bridge::Detail;
 use crate::control::client::{Client, ClientError, Next};
-use crate::control::types::{Event, Fleet, Guest, Stage};
+use crate::control::memory::ksm_state;
+use crate::control::types::{Event, Fleet, Guest, KsmState, Stage};
 use crate::guest::Phase;
 use crate::guest::merging::{KsmSeen, Merging, Population};
 use crate::interrupt::Interrupt;
@@ -52,7 +53,7 @@ pub(super) struct Seen {
     series: Vec<Moment>,
     period: Duration,
     merging: Merging,
-    ksm: KsmStanding,
+    ksm: Option<KsmState>,
 }
 
 /// A guest as it was last seen.
@@ -61,14 +62,6 @@ pub(super) struct Last {
     pub phase: Phase,
     pub pid: Option<u32>,
     pub restarts: u32,
-}
-
-/// How far KSM has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KsmStanding {
-    Stopped,
-    Merging,
-    Settled,
 }
 
 impl Watch {
@@ -83,7 +76,7 @@ impl Watch {
             series,
             period: PERIOD,
             merging: Merging::default(),
-            ksm: KsmStanding::Stopped,
+            ksm: None,
         }));
         let (shared, over) = (Arc::clone(&seen), end.clone());
         let thread = thread::spawn(move || follow(&client, &shared, &over));
@@ -220,21 +213,11 @@ impl Seen {
     fn look(&mut self, ksm: Option<&Ksm>, ksmd: Option<f64>, available: Option<u64>) {
         let (ready, alive) = (self.ready(), self.alive());
         let counters = ksm.and_then(KsmSeen::of);
-        self.ksm = match counters {
-            None => KsmStanding::Stopped,
-            Some(counters) => {
-                let population = Population {
-                    up: ready + self.in_phase(Phase::Unresponsive),
-                    living: alive,
-                };
-                self.merging.see(&counters, population);
-                if self.merging.has_settled(&counters, population) {
-                    KsmStanding::Settled
-                } else {
-                    KsmStanding::Merging
-                }
-            }
+        let population = Population {
+            up: ready + self.in_phase(Phase::Unresponsive),
+            living: alive,
         };
+        self.ksm = ksm.and_then(|ksm| ksm_state(&mut self.merging, ksm, population));
         self.series.push(Moment {
             at: self.clock.now(),
             ready: u32::try_from(ready).unwrap_or(u32::MAX),
@@ -254,9 +237,9 @@ impl Seen {
         }
     }
 
-    /// How far KSM has come with the guests that are up.
-    pub(super) fn ksm(&self) -> KsmStanding {
-        self.ksm
+    /// Whether KSM may merge more of the guests that are up.
+    pub(super) fn merges(&self) -> bool {
+        self.ksm == Some(KsmState::Merging)
     }
 
     pub(super) fn in_phase(&self, phase: Phase) -> usize {

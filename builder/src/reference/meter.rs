@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::error::ReferenceError;
 use super::guests::Guests;
-use crate::control::memory::Processes;
+use crate::control::memory::{Processes, ksm_state};
 use crate::control::types::{KsmState, Memory};
-use crate::guest::merging::{KsmSeen, Merging, Population};
+use crate::guest::merging::{Merging, Population};
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::sample::ksm;
@@ -46,17 +46,7 @@ impl Meter {
             living: guests.count() as usize,
         };
         let ksm = ksm::read(Path::new("/"), &mut Vec::new()).unwrap_or_default();
-        self.ksm = match KsmSeen::of(&ksm) {
-            Some(seen) => {
-                self.merging.see(&seen, population);
-                Some(if self.merging.has_settled(&seen, population) {
-                    KsmState::Settled
-                } else {
-                    KsmState::Merging
-                })
-            }
-            None => (!ksm.runs()).then_some(KsmState::Stopped),
-        };
+        self.ksm = ksm_state(&mut self.merging, &ksm, population);
         // There is no supervisor: whoever starts such guests by hand has a shell.
         let processes = Processes {
             fleet: String::new(),
