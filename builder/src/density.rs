@@ -2,11 +2,11 @@
 //! everything is measured that another needs to believe it. A run drives its fleet by
 //! the control interface alone, so that it could be beside a fleet elsewhere.
 
-use std::collections::BTreeMap;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clock::{Clock, Diary};
-use conditions::{cut_paths, settings, settings_now};
+use conditions::{Settings, cut_paths};
 use plan::baseline_guests;
 use stage::{Configured, Growth, Stages};
 use subject::Subject;
@@ -48,6 +48,7 @@ mod subject;
 mod watch;
 mod window;
 
+pub(crate) use conditions::command;
 pub(crate) use error::DensityError;
 pub(crate) use foresight::Foresight;
 pub(crate) use plan::Experiment;
@@ -59,6 +60,10 @@ const CALM: Duration = Duration::from_secs(2);
 const FULL: u32 = 10_000;
 /// How long guests have to power off at the end.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How often it is tried again to end a fleet, and after how long.
+const END_TRIES: u32 = 5;
+const END_PAUSE: Duration = Duration::from_secs(2);
 
 /// Called with the run as far as it has come, after each step.
 pub(crate) type Save<'a> = dyn FnMut(&Run) -> Result<(), DensityError> + 'a;
@@ -76,6 +81,9 @@ pub(crate) fn run(
     let artifacts = Artifacts::open(&options.out)?;
     let name = options.name.clone();
     let name = name.unwrap_or_else(|| artifacts.manifest.recipe.name.clone());
+    if let Some(earlier) = &earlier {
+        resume::compare_options(earlier, options, experiment, &artifacts.manifest)?;
+    }
     let clock = Clock::start(earlier.as_ref().map_or(0.0, |run| run.lasted));
     let diary = Diary::new(
         clock,
@@ -83,7 +91,10 @@ pub(crate) fn run(
             .as_ref()
             .map_or_else(Vec::new, |run| run.events.clone()),
     );
-    let before = settings_now();
+    let mut settings = Settings::now();
+    if let Some(earlier) = &earlier {
+        settings.keep_first(&earlier.conditions.settings);
+    }
     let calm = Look::now(&[], None);
     if interrupt.wait(CALM) {
         return Err(DensityError::Interrupted);
@@ -124,14 +135,13 @@ pub(crate) fn run(
         }
     };
     let run = &mut prepared.run;
-    let mut during = before.clone();
     let measured = follow(
         &subject,
         clock,
         experiment,
         prepared.configured,
         run,
-        &mut during,
+        &mut settings,
         save,
     );
     let ended = end(&subject);
@@ -149,7 +159,7 @@ pub(crate) fn run(
         Ok(())
     });
     drop(prepared.lease);
-    run.conditions.settings = settings(&before, &during, &settings_now());
+    run.conditions.settings = settings.after();
     run.outcome = match (&result, &run.outcome) {
         (Err(_), _) if interrupt.requested() => Outcome::Interrupted,
         (Err(error), _) => Outcome::Failed(cut_paths(&error.to_string())),
@@ -237,7 +247,7 @@ fn follow(
     experiment: &Experiment,
     configured: Configured,
     run: &mut Run,
-    during: &mut BTreeMap<String, String>,
+    settings: &mut Settings,
     save: &mut Save<'_>,
 ) -> Result<(), DensityError> {
     let end = Interrupt::never().map_err(DensityError::Watch)?;
@@ -249,7 +259,7 @@ fn follow(
         experiment,
         configured,
     };
-    let measured = measure(&stages, run, during, save);
+    let measured = measure(&stages, run, settings, save);
     take(run, &stages);
     measured
 }
@@ -381,7 +391,7 @@ fn take(run: &mut Run, stages: &Stages<'_>) {
 fn measure(
     stages: &Stages<'_>,
     run: &mut Run,
-    during: &mut BTreeMap<String, String>,
+    settings: &mut Settings,
     save: &mut Save<'_>,
 ) -> Result<(), DensityError> {
     let done = run.stages.last().map_or(0, |stage| stage.guests);
@@ -393,11 +403,11 @@ fn measure(
     for guests in rest.into_iter().take_while(|_| !is_full) {
         let (stage, growth) = stages.reach(guests, &run.stages)?;
         run.stages.push(stage);
-        *during = settings_now();
+        run.conditions.settings = settings.during();
         let fleet = (stages.subject).call(|client| client.fleet(Detail::Whole))?;
         run.conditions.argv = conditions::argv(&fleet);
         if let Growth::HeldBack(why) = &growth {
-            run.outcome = Outcome::Full(why.clone());
+            run.outcome = Outcome::Full(cut_paths(why));
         }
         take(run, stages);
         save(run)?;
@@ -429,15 +439,24 @@ fn measure(
 fn end(subject: &Subject<'_>) -> Result<(), DensityError> {
     let interrupt = Interrupt::never().map_err(DensityError::Watch)?;
     let client = Client::new(&subject.name, &subject.paths, &interrupt);
-    match ending::end(&client, GRACE) {
-        Ok((_, Some(supervisor))) => {
-            ending::wait(&supervisor, &interrupt).map_err(DensityError::Watch)
+    let mut again = END_TRIES;
+    loop {
+        match ending::end(&client, GRACE) {
+            Ok((_, Some(supervisor))) => {
+                return ending::wait(&supervisor, &interrupt).map_err(DensityError::Watch);
+            }
+            Ok((_, None)) | Err(ClientError::Ended { .. }) => return Ok(()),
+            Err(ClientError::NotSupervised { .. }) => {
+                remove(&subject.name, subject.directories, Survivors::Kill)?;
+                return Ok(());
+            }
+            // Such as one that dies meanwhile, or is busy.
+            Err(error) if again > 0 => {
+                tracing::warn!("ending {}: {error}; trying again", subject.name);
+            }
+            Err(error) => return Err(error.into()),
         }
-        Ok((_, None)) | Err(ClientError::Ended { .. }) => Ok(()),
-        Err(ClientError::NotSupervised { .. }) => {
-            remove(&subject.name, subject.directories, Survivors::Kill)?;
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
+        again -= 1;
+        thread::sleep(END_PAUSE);
     }
 }

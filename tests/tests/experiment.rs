@@ -98,9 +98,12 @@ fn a_fleet_is_grown_measured_held_and_struck() {
         let all = [fleet.supervisor()].into_iter().chain(guests);
         all.map(|pid| pid.to_string()).collect::<Vec<_>>()
     };
-    let mut script = env.command(workspace().join("tests/fleet-memory"));
-    let read = run(script.args(pids(&fleet))).succeeds();
-    let read: f64 = read.stdout.trim().parse().unwrap();
+    // From its control group, which a user's fleet does not have.
+    let read = rights::is_root("make control groups").then(|| {
+        let mut script = env.command(workspace().join("tests/fleet-memory"));
+        let read = run(script.args(pids(&fleet))).succeeds();
+        read.stdout.trim().parse::<f64>().unwrap()
+    });
     run(&mut fleet.imgbuild(["stop", "7"])).succeeds();
     run(&mut fleet.imgbuild(["kill", "8"])).succeeds();
     finish(child).exits(0);
@@ -138,7 +141,9 @@ fn a_fleet_is_grown_measured_held_and_struck() {
     let hold = whole.hold.as_ref().unwrap();
     let [begin, end] = hold.memory.each_ref().map(|memory| as_f64(memory.bytes));
     let (low, high) = (begin.min(end) * 0.9, begin.max(end) * 1.1);
-    assert!((low..high).contains(&read), "{begin} to {end}, read {read}");
+    if let Some(read) = read {
+        assert!((low..high).contains(&read), "{begin} to {end}, read {read}");
+    }
     assert!(hold.replaced >= 1 && hold.restarts >= 1, "{hold:?}");
     assert!(hold.answers.iter().all(|reply| reply.failed.is_none()));
 

@@ -369,9 +369,9 @@ pub struct Hold {
     pub memory: [MemoryFigures; 2],
     /// Answers to `status` at its end.
     pub answers: Vec<GuestReply>,
-    /// Guests that were stopped or killed by others meanwhile, and replaced.
+    /// Guests that somebody stopped meanwhile, and that were started again.
     pub replaced: u32,
-    /// Restarts meanwhile.
+    /// Restarts meanwhile of guests that ended or were late.
     pub restarts: u64,
 }
 

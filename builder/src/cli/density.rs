@@ -1,7 +1,7 @@
 //! `imgbuild density`.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -11,8 +11,8 @@ use serde_json::json;
 use super::launch::Shape;
 use super::output::{print_as_it_is, print_json, print_text};
 use super::{Context, DEFAULT_OUT, Exit, Failure};
-use crate::bundle::types::{Goal, Outcome, Run};
-use crate::bundle::{Bundle, merge};
+use crate::bundle::types::{Baseline, Goal, GuestReply, Outcome, Run, Stage, Storm};
+use crate::bundle::{Bundle, files, merge};
 use crate::density::plan::{self, Answering, BaselineWanted};
 use crate::density::{self, DensityError, Experiment, Foresight};
 use crate::guest::Restart;
@@ -159,7 +159,16 @@ impl Density {
             &context.directories,
             &context.interrupt,
             &mut save,
-        )?;
+        );
+        let place = || {
+            let folder = folder.display();
+            tracing::info!("the bundle is {folder}; its page is {folder}/report.html");
+        };
+        let run = run.inspect_err(|_| {
+            if folder.join(files::RUN).exists() {
+                place();
+            }
+        })?;
         let exit = exit(&run);
         if how.json {
             print_json(&json!({
@@ -170,8 +179,7 @@ impl Density {
         } else {
             print_as_it_is(&report::run::report(&merge(vec![run])?))?;
         }
-        let folder = folder.display();
-        tracing::info!("the bundle is {folder}; its page is {folder}/report.html");
+        place();
         Ok(exit)
     }
 }
@@ -192,7 +200,9 @@ impl How {
             storm: self.storm,
             baseline,
             settle: self.settle,
-            command: command(env::args_os().map(|word| word.to_string_lossy().into_owned())),
+            command: density::command(
+                env::args_os().map(|word| word.to_string_lossy().into_owned()),
+            ),
         }
     }
 }
@@ -218,31 +228,6 @@ fn dry_run(
     })
 }
 
-/// The command line, of which only the last part of each path is kept.
-fn command(words: impl Iterator<Item = String>) -> Vec<String> {
-    let short = |word: String| match word.split_once('=') {
-        Some((flag, value)) if flag.starts_with("--") => format!("{flag}={}", last_part(value)),
-        _ => last_part(&word),
-    };
-    words.map(short).collect()
-}
-
-fn last_part(word: &str) -> String {
-    let name = Path::new(word).file_name();
-    match name {
-        Some(name) if word.contains('/') && !is_network(word) => {
-            name.to_string_lossy().into_owned()
-        }
-        _ => word.to_owned(),
-    }
-}
-
-/// Whether the word is a network such as `10.213.0.0/16`.
-fn is_network(word: &str) -> bool {
-    let prefix = word.split_once('/').map(|(_, prefix)| prefix);
-    prefix.is_some_and(|prefix| !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit()))
-}
-
 /// A folder in the current one, by the fleet's name and the time.
 fn default_folder(options: &LaunchOptions) -> PathBuf {
     let fleet = (options.name.as_deref()).or_else(|| options.out.file_name()?.to_str());
@@ -253,10 +238,16 @@ fn default_folder(options: &LaunchOptions) -> PathBuf {
 
 /// The exit code that a run leads to.
 fn exit(run: &Run) -> Exit {
-    let headline = &run.headline;
-    let is_whole = headline.ready == headline.guests
-        && headline.answered == headline.asked
-        && headline.reached == headline.tried;
+    let good = |replies: &[GuestReply]| replies.iter().all(|reply| reply.failed.is_none());
+    let stage =
+        |stage: &Stage| stage.ready == stage.guests && good(&stage.answers) && good(&stage.logins);
+    let storm =
+        |storm: &Storm| good(&storm.back) && storm.lost.is_empty() && storm.resumed.is_some();
+    let baseline = |baseline: &Baseline| baseline.ready == baseline.guests;
+    let is_whole = run.stages.iter().all(stage)
+        && run.hold.as_ref().is_none_or(|hold| good(&hold.answers))
+        && run.storm.as_ref().is_none_or(storm)
+        && run.baseline.as_ref().is_none_or(baseline);
     match run.outcome {
         Outcome::Interrupted => Exit::Interrupted,
         Outcome::Failed(_) | Outcome::Running => Exit::Failed,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::time::Instant;
 
+use super::conditions::cut_paths;
 use super::error::DensityError;
 use super::subject::Subject;
 use crate::bundle::types::GuestReply;
@@ -95,7 +96,7 @@ impl Answers {
             (Some(0), Ok(_)) => None,
             (Some(0), Err(error)) => Some(format!("its answer is malformed: {error}")),
             (Some(code), _) => Some(format!("it exited {code}")),
-            (None, _) => Some(answer.output.clone()),
+            (None, _) => Some(cut_paths(&answer.output)),
         };
         if let (None, Ok(report)) = (&failed, &report) {
             let burned = Burned {

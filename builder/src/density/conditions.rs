@@ -1,9 +1,8 @@
 //! What a run ran on and with, for whoever wants to repeat it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::artifact::Manifest;
@@ -52,8 +51,63 @@ const SETTINGS: [(&str, &str); 16] = [
     ("vm.swappiness", "/proc/sys/vm/swappiness"),
 ];
 
+/// The settings of the host before and during a run.
+#[derive(Debug)]
+pub(super) struct Settings {
+    before: BTreeMap<String, String>,
+    during: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// Before anything is changed.
+    pub(super) fn now() -> Self {
+        let before = settings_now();
+        Self {
+            during: before.clone(),
+            before,
+        }
+    }
+
+    /// Takes what an earlier part of the run found before it changed anything.
+    pub(super) fn keep_first(&mut self, earlier: &[Setting]) {
+        for setting in earlier {
+            if let Some(before) = &setting.before {
+                self.before.insert(setting.name.clone(), before.clone());
+            }
+        }
+    }
+
+    /// As they are while a fleet runs.
+    pub(super) fn during(&mut self) -> Vec<Setting> {
+        self.during = settings_now();
+        self.all(&BTreeMap::new())
+    }
+
+    /// As they are now that it has ended.
+    pub(super) fn after(&self) -> Vec<Setting> {
+        self.all(&settings_now())
+    }
+
+    fn all(&self, after: &BTreeMap<String, String>) -> Vec<Setting> {
+        let Self { before, during } = self;
+        let names: BTreeSet<_> = [before, during, after]
+            .into_iter()
+            .flat_map(BTreeMap::keys)
+            .collect();
+        let value = |of: &BTreeMap<String, String>, name: &str| of.get(name).cloned();
+        (names.into_iter())
+            .map(|name| Setting {
+                name: name.clone(),
+                before: value(before, name),
+                during: value(during, name),
+                after: value(after, name),
+            })
+            .collect()
+    }
+}
+
 /// The settings of the host now, by name; those that it does not have are left out.
-pub(super) fn settings_now() -> BTreeMap<String, String> {
+fn settings_now() -> BTreeMap<String, String> {
     let read = |(name, path): &(&str, &str)| {
         let text = fs::read_to_string(path).ok()?;
         Some(((*name).to_owned(), text.trim().to_owned()))
@@ -61,27 +115,6 @@ pub(super) fn settings_now() -> BTreeMap<String, String> {
     let ksmd = ksm::ksmd(&mut Source::new(Path::new("/"), &mut Vec::new()));
     let nice = ksmd.map(|ksmd| ("ksmd.nice".to_owned(), ksmd.nice.to_string()));
     SETTINGS.iter().filter_map(read).chain(nice).collect()
-}
-
-/// The settings as they were at three times.
-pub(super) fn settings(
-    before: &BTreeMap<String, String>,
-    during: &BTreeMap<String, String>,
-    after: &BTreeMap<String, String>,
-) -> Vec<Setting> {
-    let names: BTreeSet<_> = [before, during, after]
-        .into_iter()
-        .flat_map(BTreeMap::keys)
-        .collect();
-    let value = |of: &BTreeMap<String, String>, name: &str| of.get(name).cloned();
-    (names.into_iter())
-        .map(|name| Setting {
-            name: name.clone(),
-            before: value(before, name),
-            during: value(during, name),
-            after: value(after, name),
-        })
-        .collect()
 }
 
 /// What is known before the first guest.
@@ -126,6 +159,32 @@ pub(super) fn argv(fleet: &Fleet) -> Vec<String> {
     words.map(without_folders).collect()
 }
 
+/// A command line, of which only the last part of each path is kept.
+pub(crate) fn command(words: impl Iterator<Item = String>) -> Vec<String> {
+    let short = |word: String| match word.split_once('=') {
+        Some((flag, value)) if flag.starts_with("--") => format!("{flag}={}", last_part(value)),
+        _ => last_part(&word),
+    };
+    words.map(short).collect()
+}
+
+/// The last part of what may be a path, and of a network all.
+fn last_part(word: &str) -> String {
+    match Path::new(word).file_name() {
+        Some(name) if word.contains('/') && !is_network(word) => {
+            name.to_string_lossy().into_owned()
+        }
+        _ => word.to_owned(),
+    }
+}
+
+/// Whether the word is a network such as `10.213.0.0/16`.
+fn is_network(word: &str) -> bool {
+    word.split_once('/').is_some_and(|(address, prefix)| {
+        address.parse::<IpAddr>().is_ok() && prefix.parse::<u8>().is_ok()
+    })
+}
+
 /// The text, with every absolute path in it cut to its last part: it goes into a bundle.
 pub(super) fn cut_paths(text: &str) -> String {
     let words = text.split(' ').map(|word| without_folders(word.as_bytes()));
@@ -141,8 +200,7 @@ fn without_folders(word: &[u8]) -> String {
             .split_once('=')
             .map_or(("", part), |(key, value)| (key, value));
         let short = if value.starts_with('/') && !value.starts_with("/dev/") {
-            let name = Path::new(OsStr::from_bytes(value.as_bytes())).file_name();
-            name.map_or(String::new(), |name| name.to_string_lossy().into_owned())
+            last_part(value)
         } else {
             value.to_owned()
         };
@@ -214,6 +272,15 @@ mod tests {
             cut_paths(text),
             "its log is log; see `man 8 x`, 3/4 of them"
         );
+    }
+
+    #[test]
+    fn a_command_names_no_folder() {
+        let words = "/usr/bin/imgbuild density out/tty --tap=10.9.0.0/16 10.9.0.0/16 dir/123 -b=a/b \
+             --bundle=../x";
+        let words = words.split(' ').map(ToOwned::to_owned);
+        let expected = "imgbuild density tty --tap=10.9.0.0/16 10.9.0.0/16 123 b --bundle=x";
+        assert_eq!(command(words).join(" "), expected);
     }
 
     #[test]

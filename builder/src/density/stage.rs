@@ -27,7 +27,7 @@ use crate::units::{GuestIndex, counted};
 const PAUSE: Duration = Duration::from_millis(200);
 /// For how long CPU time and pressure are measured.
 const WINDOW: Duration = Duration::from_secs(10);
-/// How long nothing may change at a fleet that still has guests on their way before
+/// How long no guest may come up in a fleet that still has guests on their way before
 /// they are taken for held back.
 const QUIET: Duration = Duration::from_secs(60);
 /// The same of a fleet whose supervisor says why it holds guests back, once KSM has
@@ -80,6 +80,7 @@ impl Stages<'_> {
             (self.subject.diary).note(format!("{fitted} of {guests} guests fit: {why}"));
             self.subject.call(|client| client.scale(fitted))?;
             self.look_again()?;
+            self.watch.seen().held_back = None;
         }
         let grown = self.clock.now();
         let stage = self.measure(began, grown, before)?;
@@ -92,7 +93,7 @@ impl Stages<'_> {
         let fleet = self.subject.call(|client| client.fleet(Detail::Whole))?;
         let mut seen = self.watch.seen();
         seen.take(&fleet);
-        seen.changed = Instant::now();
+        seen.wait_from_now();
         Ok(())
     }
 
@@ -150,7 +151,7 @@ impl Stages<'_> {
                 if seen.on_their_way() == 0 {
                     break Growth::Whole;
                 }
-                let quiet = seen.changed.elapsed();
+                let quiet = seen.grew.elapsed();
                 let planned = seen.in_phase(Phase::Planned);
                 if let Some(why) = seen.held_back.clone()
                     && planned == seen.on_their_way()

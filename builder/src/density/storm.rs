@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -16,11 +15,13 @@ use crate::control::types::{Fleet, Guest};
 use crate::guest::{Phase, deadline};
 use crate::host;
 use crate::progress;
+use crate::store::folder::{Supervised, read_spec};
+use crate::store::orphans::is_run_by;
 use crate::units::GuestIndex;
 
 /// How often the watch is asked.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long nothing may change while guests are waited for.
+/// How long no guest may come back while guests are waited for.
 const QUIET: Duration = Duration::from_secs(120);
 
 /// Kills `percent` of the guests that are ready, and the supervisor.
@@ -40,16 +41,10 @@ pub(super) fn storm(stages: &Stages<'_>, percent: u8) -> Result<Storm, DensityEr
         "the storm kills {count} of {} guests and the supervisor",
         fleet.wanted
     ));
-    let handles = handles(&fleet, &victims);
     let began = stages.clock.now();
     let at = Instant::now();
-    for handle in &handles {
-        // One that ended by itself has ended.
-        let _ = pidfd_send_signal(handle, Signal::KILL);
-    }
-    drop(handles);
+    let victims = kill(stages, &fleet, &victims)?;
     let resumed = resumed(stages, at)?;
-    stages.watch.seen().changed = Instant::now();
     let back = wait_for(stages, &victims, &before, at)?;
     let fleet = subject.call(|client| client.fleet(Detail::Whole))?;
     let lost = lost(&fleet.guests, &victims, &before);
@@ -69,19 +64,40 @@ pub(super) fn storm(stages: &Stages<'_>, percent: u8) -> Result<Storm, DensityEr
     })
 }
 
-/// The processes to kill, the supervisor's first. One that has ended meanwhile
-/// has none.
-fn handles(fleet: &Fleet, victims: &[GuestIndex]) -> Vec<OwnedFd> {
-    let supervisor = fleet.supervisor.map(|supervisor| supervisor.pid);
-    let guests = (fleet.guests.iter())
-        .filter(|guest| victims.binary_search(&guest.id).is_ok())
-        .filter_map(|guest| guest.pid);
-    let open = |pid: u32| -> io::Result<OwnedFd> {
-        let pid = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(pidfd_open(pid, PidfdFlags::empty())?)
+/// Kills the supervisor, and then these guests; gives those that were there to be killed.
+fn kill(
+    stages: &Stages<'_>,
+    fleet: &Fleet,
+    victims: &[GuestIndex],
+) -> Result<Vec<GuestIndex>, DensityError> {
+    let paths = &stages.subject.paths;
+    let instance = read_spec(paths.path())?.instance;
+    if let Some(supervisor) = &fleet.supervisor {
+        let pid = supervisor.pid;
+        // One that has ended by itself has ended.
+        let _ = kill_if(pid, || paths.supervised() == Supervised::By(Some(pid)));
+    }
+    let killed = |guest: &&Guest| {
+        let kill = |pid| kill_if(pid, || is_run_by(pid, instance, guest.id));
+        guest.pid.is_some_and(|pid| kill(pid).is_ok())
     };
-    let pids = supervisor.into_iter().chain(guests);
-    pids.filter_map(|pid| open(pid).ok()).collect()
+    let guests = fleet.guests.iter();
+    Ok(guests
+        .filter(|guest| victims.binary_search(&guest.id).is_ok())
+        .filter(killed)
+        .map(|guest| guest.id)
+        .collect())
+}
+
+/// Kills a process, if it still is who had this number: asked between the time at which
+/// it is held and the signal.
+fn kill_if(pid: u32, is_still: impl Fn() -> bool) -> io::Result<()> {
+    let pid = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    if !is_still() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    Ok(pidfd_send_signal(&process, Signal::KILL)?)
 }
 
 /// Seconds until another supervisor was there.
@@ -110,7 +126,9 @@ fn wait_for(
         host::cpus(),
     ));
     let mut back = BTreeMap::new();
+    let mut last = Instant::now();
     while back.len() < victims.len() {
+        let so_far = back.len();
         {
             let seen = stages.watch.seen();
             for guest in victims {
@@ -121,9 +139,12 @@ fn wait_for(
                     back.entry(*guest).or_insert_with(|| at.elapsed());
                 }
             }
-            if seen.changed.elapsed() > patience {
-                break;
-            }
+        }
+        if back.len() > so_far {
+            last = Instant::now();
+        }
+        if last.elapsed() > patience {
+            break;
         }
         bar.set_position(back.len() as u64);
         stages.subject.resume_if_dead()?;

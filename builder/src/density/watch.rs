@@ -48,8 +48,10 @@ pub(super) struct Seen {
     /// Why no more guests are started.
     pub held_back: Option<String>,
     pub stage: Option<Stage>,
-    /// When a guest's state changed last.
-    pub changed: Instant,
+    /// The most guests that were up at a time since the fleet was changed, and since
+    /// when: guests that come and go are no progress.
+    most_up: usize,
+    pub grew: Instant,
     series: Vec<Moment>,
     period: Duration,
     merging: Merging,
@@ -72,7 +74,8 @@ impl Watch {
             starts: BTreeMap::new(),
             held_back: None,
             stage: None,
-            changed: Instant::now(),
+            most_up: 0,
+            grew: Instant::now(),
             series,
             period: PERIOD,
             merging: Merging::default(),
@@ -169,13 +172,18 @@ impl Seen {
         }
     }
 
+    /// Gives guests time to come up from now on.
+    pub(super) fn wait_from_now(&mut self) {
+        self.most_up = self.up();
+        self.grew = Instant::now();
+    }
+
     fn apply(&mut self, event: &Event) {
         match event {
             Event::Guest(guest) => self.see(guest),
             Event::Stage { stage, held_back } => {
                 self.stage = Some(*stage);
                 self.held_back.clone_from(held_back);
-                self.changed = Instant::now();
             }
             Event::Lost { .. } => {}
         }
@@ -190,7 +198,11 @@ impl Seen {
         if self.guests.insert(guest.id, last) == Some(last) {
             return;
         }
-        self.changed = Instant::now();
+        let up = self.up();
+        if up > self.most_up {
+            self.most_up = up;
+            self.grew = Instant::now();
+        }
         if guest.restarts > 0 || guest.pid.is_none() {
             return;
         }
@@ -214,7 +226,7 @@ impl Seen {
         let (ready, alive) = (self.ready(), self.alive());
         let counters = ksm.and_then(KsmSeen::of);
         let population = Population {
-            up: ready + self.in_phase(Phase::Unresponsive),
+            up: self.up(),
             living: alive,
         };
         self.ksm = ksm.and_then(|ksm| ksm_state(&mut self.merging, ksm, population));
@@ -249,6 +261,11 @@ impl Seen {
 
     pub(super) fn ready(&self) -> usize {
         self.in_phase(Phase::Ready)
+    }
+
+    /// Guests that came up, and have not gone.
+    fn up(&self) -> usize {
+        self.ready() + self.in_phase(Phase::Unresponsive)
     }
 
     /// Guests that have a process.

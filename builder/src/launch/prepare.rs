@@ -30,9 +30,10 @@ pub(super) fn prepare(
         Accel::Tcg => KvmProbe::Skip,
     };
     let places = Places::of(directories, probe, options.qemu.clone());
+    let guests = options.guests.count();
     let question = Question {
         artifacts: Some(artifacts),
-        guests: Some(options.guests.count()),
+        guests: Some(guests),
         first: options.guests.begin().get(),
         machine: options.machine,
         users: match options.users {
@@ -41,8 +42,9 @@ pub(super) fn prepare(
         },
         canaries: options.canaries,
     };
-    let ask = |canaries| {
+    let ask = |guests, canaries| {
         let question = Question {
+            guests: Some(guests),
             canaries,
             ..question
         };
@@ -51,8 +53,10 @@ pub(super) fn prepare(
     };
     if options.settings == HostSettings::Kept {
         let lease = Lease::of_others(fleet, options.settings);
-        return Ok((ask(options.canaries)?, lease));
+        return Ok((ask(guests, options.canaries)?, lease));
     }
-    let lease = Lease::new(&ask(Canaries::Kept)?, fleet, interrupt)?;
-    Ok((ask(options.canaries)?, Some(lease)))
+    // What is changed has to do for all guests that the fleet may come to have.
+    let report = ask(options.at_most().max(guests), Canaries::Kept)?;
+    let lease = Lease::new(&report, fleet, interrupt)?;
+    Ok((ask(guests, options.canaries)?, Some(lease)))
 }

@@ -51,7 +51,7 @@ fn hold(hold: &Hold, last: Option<&Stage>) -> Section {
     let words = html! {
         p {
             "The full fleet was kept for " (seconds(hold.ended - hold.began)) ". "
-            (whole(hold.replaced)) " guests that were stopped or killed by others were replaced, and there were "
+            (whole(hold.replaced)) " guests that somebody stopped were started again, and there were "
             (whole(hold.restarts)) " restarts. "
             @if asked > 0 { "At the end " (whole(answered)) " of " (whole(asked)) " asked answered." }
             @else { "Nobody was asked at the end." }

@@ -217,7 +217,7 @@ fn baseline(baseline: &Baseline) -> String {
 fn hold(hold: &Hold) -> String {
     let [first, last] = &hold.memory;
     paragraph(&format!(
-        "Hold: {}; {} of host memory a guest became {}; {}; {} replaced, {} started again",
+        "Hold: {}; {} of host memory a guest became {}; {}; {} stopped and replaced, {} restarts",
         seconds(hold.ended - hold.began),
         a_guest(first),
         a_guest(last),

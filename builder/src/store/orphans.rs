@@ -189,8 +189,14 @@ fn look(process: &Path, mark: Mark) -> io::Result<Option<(GuestIndex, u64)>> {
     Ok(stat.runs().then_some((guest, stat.start_time)))
 }
 
+/// Whether that process is this guest of the fleet.
+pub(crate) fn is_run_by(pid: u32, instance: Instance, guest: GuestIndex) -> bool {
+    command_line(Path::new(&format!("/proc/{pid}")))
+        .is_ok_and(|line| uuids(&line).any(|uuid| guest_of(uuid, instance) == Some(guest)))
+}
+
 /// The guest of the fleet that has this UUID.
-fn guest_of(uuid: &[u8], instance: Instance) -> Option<GuestIndex> {
+pub(crate) fn guest_of(uuid: &[u8], instance: Instance) -> Option<GuestIndex> {
     let digits = uuid.get(uuid.len().checked_sub(8)?..)?;
     let number = u32::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
     let guest = GuestIndex::new(number).ok()?;
