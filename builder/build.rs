@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+#[path = "build/bpf.rs"]
+mod bpf;
 #[path = "build/zssh.rs"]
 mod zssh;
 
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         "h",
     );
     fs::write(out.join("assets.rs"), assets).expect("OUT_DIR is writable");
+    bpf::compile(&workspace.join("builder/bpf"), &out);
     ExitCode::SUCCESS
 }
 

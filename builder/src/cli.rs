@@ -39,6 +39,7 @@ mod qemu;
 mod report;
 mod rm;
 mod run;
+mod runqlat;
 mod ssh;
 mod suggest;
 mod target;
@@ -137,6 +138,8 @@ enum Verb {
     Cp(cp::Cp),
     /// List the guests of a fleet
     Ps(ps::Ps),
+    /// Measure how long guests wait for a CPU, and who has it meanwhile
+    Runqlat(runqlat::Runqlat),
     /// Wait until guests are ready
     Wait(wait::Wait),
     /// Power guests off; with --all, end the fleet
@@ -163,7 +166,7 @@ enum Verb {
     Rm(rm::Rm),
     /// Build a kernel, configure it, or fetch its source
     Kernel(kernel::Kernel),
-    /// Print the JSON Schema of a fleet's control interface, or of run.json
+    /// Print the JSON Schema of a fleet's control interface, or of other JSON
     ApiSchema(api_schema::ApiSchema),
     /// Print a shell's completion script
     Completions(completions::Completions),
@@ -267,6 +270,7 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::Ssh(command) => command.run(&context),
         Verb::Cp(command) => command.run(&context),
         Verb::Ps(command) => command.run(&context),
+        Verb::Runqlat(command) => command.run(&context),
         Verb::Wait(command) => command.run(&context),
         Verb::Stop(command) => command.run(&context),
         Verb::Kill(command) => command.run(&context),

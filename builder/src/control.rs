@@ -5,6 +5,7 @@
 pub(crate) mod bridge;
 pub(crate) mod client;
 pub(crate) mod ending;
+pub(crate) mod follow;
 pub(crate) mod memory;
 pub(crate) mod metrics;
 pub(crate) mod schema;

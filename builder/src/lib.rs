@@ -48,6 +48,7 @@ mod report;
 #[expect(unreachable_pub, reason = "integration tests have it from a library")]
 #[path = "../../tests/src/rights.rs"]
 mod rights;
+mod runqlat;
 pub mod sample;
 mod sealed;
 mod staging;

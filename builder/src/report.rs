@@ -8,6 +8,7 @@ pub(crate) mod memory;
 pub(crate) mod readiness;
 mod room;
 pub(crate) mod run;
+pub(crate) mod runqlat;
 
 const WIDTH: usize = 80;
 

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::output::print_as_it_is;
 use super::{Exit, Failure};
-use crate::{bundle, control, text};
+use crate::{bundle, control, runqlat, text};
 
 /// Arguments of `api-schema`.
 #[derive(Debug, Args)]
@@ -20,6 +20,8 @@ enum Documents {
     Interface,
     /// run.json of a bundle that `density` writes
     Run,
+    /// What `runqlat --json` prints
+    Runqlat,
 }
 
 impl ApiSchema {
@@ -27,6 +29,7 @@ impl ApiSchema {
         let schema = match self.of {
             Documents::Interface => control::schema::schema(),
             Documents::Run => bundle::schema::schema(),
+            Documents::Runqlat => runqlat::types::schema(),
         };
         print_as_it_is(&text::json_pretty(&schema)?)?;
         Ok(Exit::Done)

@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
 use crate::bundle::types::{self, GuestStart, Moment};
-use crate::control::bridge::Detail;
-use crate::control::client::{Client, ClientError, Next};
+use crate::control::client::Client;
+use crate::control::follow::{Following, Heard};
 use crate::control::memory::ksm_state;
 use crate::control::types::{Event, Fleet, Guest, KsmState, Stage};
 use crate::guest::Phase;
@@ -27,15 +26,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The most looks that are kept: then every second one goes, and they become half as
 /// frequent.
 const MOMENTS: usize = 4_000;
-/// How long it takes to ask again a supervisor that does not listen.
-const AGAIN: Duration = Duration::from_millis(200);
-
 /// The watch; it ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Watch {
     seen: Arc<Mutex<Seen>>,
-    end: Interrupt,
-    thread: Option<JoinHandle<()>>,
+    _following: Following,
 }
 
 /// What was seen of a fleet and its host.
@@ -81,12 +76,20 @@ impl Watch {
             merging: Merging::default(),
             ksm: None,
         }));
-        let (shared, over) = (Arc::clone(&seen), end.clone());
-        let thread = thread::spawn(move || follow(&client, &shared, &over));
+        let shared = Arc::clone(&seen);
+        let mut due = Instant::now();
+        let hear = move |heard: Heard<'_>| {
+            match heard {
+                Heard::Fleet(fleet) => lock(&shared).take(fleet),
+                Heard::Event(event) => lock(&shared).apply(event),
+                Heard::Nothing => {}
+            }
+            look_if_due(&shared, &mut due);
+            due
+        };
         Self {
             seen,
-            end,
-            thread: Some(thread),
+            _following: Following::start(client, end, hear),
         }
     }
 
@@ -95,53 +98,8 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.end.raise();
-        if let Some(thread) = self.thread.take() {
-            // What it panicked of has been printed.
-            let _ = thread.join();
-        }
-    }
-}
-
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Follows the fleet until the end is asked for, over all its supervisors.
-fn follow(client: &Client, seen: &Mutex<Seen>, end: &Interrupt) {
-    let mut due = Instant::now();
-    while !end.requested() {
-        // Without a supervisor the host is looked at all the same, and then again.
-        if let Err(error) = listen(client, seen, end, &mut due) {
-            tracing::debug!("watching the fleet: {error}");
-        }
-        look_if_due(seen, &mut due);
-        end.wait(AGAIN);
-    }
-}
-
-/// Listens to one supervisor for as long as it speaks.
-fn listen(
-    client: &Client,
-    seen: &Mutex<Seen>,
-    end: &Interrupt,
-    due: &mut Instant,
-) -> Result<(), ClientError> {
-    // Before the fleet is looked at, so that nothing is missed between.
-    let mut events = client.events()?;
-    lock(seen).take(&client.fleet(Detail::Whole)?);
-    while !end.requested() {
-        match events.next(Some(*due))? {
-            Next::Item(Event::Lost { .. }) => lock(seen).take(&client.fleet(Detail::Whole)?),
-            Next::Item(event) => lock(seen).apply(&event),
-            Next::Late => {}
-            Next::End => return Ok(()),
-        }
-        look_if_due(seen, due);
-    }
-    Ok(())
 }
 
 fn look_if_due(seen: &Mutex<Seen>, due: &mut Instant) {
