@@ -75,6 +75,7 @@ docs: build
     {{imgbuild}} man docs/man
     {{imgbuild}} api-schema > docs/api.schema.json
     {{imgbuild}} api-schema --of run > docs/run.schema.json
+    {{imgbuild}} api-schema --of runqlat > docs/runqlat.schema.json
 
 # Fail if the generated documents are not what the command line says
 docs-check: build
@@ -83,6 +84,7 @@ docs-check: build
     diff -r docs/man target/man
     {{imgbuild}} api-schema | diff docs/api.schema.json -
     {{imgbuild}} api-schema --of run | diff docs/run.schema.json -
+    {{imgbuild}} api-schema --of runqlat | diff docs/runqlat.schema.json -
 
 # What CI runs
 ci: lint docs-check tty-burn test kvm (fuzz "10")

@@ -342,8 +342,9 @@ static __always_inline void write_down(struct log *log, u32 group, u64 now)
 }
 
 // Who had this CPU longest since `since`; where that is longer ago than the log goes
-// back, in the time of the log.
-static __always_inline enum cause cause_of(struct log *log, u32 group, u64 since, u64 throttled)
+// back, in the time of the log. A thread that was moved here waited behind somebody.
+static __always_inline enum cause cause_of(struct log *log, u32 group, u64 since, int was_moved,
+					   u64 throttled)
 {
 	u64 same, of_host, nobody, another = 0, most;
 	u32 at = log->next - 1, back, other;
@@ -365,7 +366,7 @@ static __always_inline enum cause cause_of(struct log *log, u32 group, u64 since
 	group &= GROUPS - 1;
 	same = log->had[group];
 	of_host = group == HOST ? 0 : log->had[HOST];
-	nobody = log->had[IDLE];
+	nobody = was_moved ? 0 : log->had[IDLE];
 #pragma unroll
 	for (other = STRANGER; other < IDLE; other++)
 		another += log->had[other];
@@ -496,7 +497,7 @@ int on_switch(u64 *context)
 			throttled = throttled_for(queue) - thread->throttled_for;
 		if (throttled > wait)
 			throttled = wait;
-		cause = cause_of(log, thread->group, now - here, throttled);
+		cause = cause_of(log, thread->group, now - wait, wait - here > here, throttled);
 	}
 	key = ((thread->group - from_group) * CLASSES + class_of(next, thread->group)) * CAUSES +
 	      cause;

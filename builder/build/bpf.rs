@@ -8,7 +8,6 @@ use std::process::Command;
 /// Writes `bpf.rs` to `out`: the program, or why there is none.
 pub(crate) fn compile(sources: &Path, out: &Path) {
     println!("cargo:rerun-if-changed={}", sources.display());
-    println!("cargo:rerun-if-env-changed=PATH");
     let source = sources.join("runqlat.bpf.c");
     let object = out.join("runqlat.bpf.o");
     let (program, why) = match clang(&source, &object) {

@@ -11,6 +11,6 @@ mod schedstat;
 pub(crate) mod types;
 mod waits;
 
-pub(crate) use measure::{By, Measuring, Options};
+pub(crate) use measure::{By, Measuring, Options, RunqlatError};
 pub(crate) use members::Selection;
 pub(crate) use waits::{Waits, seconds};

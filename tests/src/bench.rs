@@ -15,6 +15,7 @@ mod distribution;
 pub mod fleet;
 pub mod guest;
 pub mod memory;
+pub mod runqlat;
 
 /// One measurement beside its alternative.
 #[derive(Debug, Clone, Serialize)]

@@ -42,7 +42,7 @@ const FLOORS: [&[&str]; 16] = [
     &["template"],
     &["store"],
     &["control"],
-    &["bundle", "fleet"],
+    &["bundle", "fleet", "runqlat"],
     &["trial"],
     &["reference"],
     &["launch"],

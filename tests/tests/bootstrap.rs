@@ -138,7 +138,13 @@ fn is_well_formed_for_sh() {
 fn print_lists_what_is_missing_and_installs_nothing() {
     let guests = wanted_for("tty-burn");
     let tests = wanted_for("test");
-    for package in ["gcc", "qemu-system-x86", "e2fsprogs", "linux-source-6.12"] {
+    for package in [
+        "clang",
+        "gcc",
+        "qemu-system-x86",
+        "e2fsprogs",
+        "linux-source-6.12",
+    ] {
         for wanted in [&guests, &tests] {
             assert!(wanted.iter().any(|known| known == package), "{wanted:?}");
         }

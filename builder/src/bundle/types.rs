@@ -324,9 +324,10 @@ pub struct OverCommit {
 pub struct RunQueue {
     /// How it was measured: `bpf` or `schedstat`.
     pub source: String,
-    /// Whose threads: `vcpu`, `vmm`, `io`, or `all`.
+    /// Whose threads: `vcpu`, `vmm`, `io`, `other`, or `all`.
     pub class: String,
-    /// Who had the CPU meanwhile; null where all causes are in one.
+    /// Who had the CPU longest meanwhile: `same` (the fleet), `other_guest`, `host`,
+    /// `quota` or `nobody` (the CPU was woken); null where all causes are in one.
     pub cause: Option<String>,
     /// Waits of 2^N to 2^(N+1) microseconds, N from 0; the first has shorter ones
     /// too.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use super::ask::{self, Answers};
 use super::clock::Clock;
 use super::error::DensityError;
@@ -12,7 +14,7 @@ use super::plan::{self, Experiment};
 use super::subject::Subject;
 use super::watch::Watch;
 use super::window::{Look, Window};
-use crate::bundle::types::{GuestBurn, MemoryFigures, OverCommit, Stage};
+use crate::bundle::types::{GuestBurn, MemoryFigures, OverCommit, RunQueue, Stage};
 use crate::control::bridge::Detail;
 use crate::control::client::{Client, ClientError};
 use crate::control::types::{self, Memory};
@@ -20,13 +22,18 @@ use crate::guest::counts::listed;
 use crate::guest::{Phase, deadline};
 use crate::host;
 use crate::progress;
+use crate::runqlat::types::{Row, Source};
+use crate::runqlat::{self, Measuring, RunqlatError, Selection};
 use crate::sample::ksm;
+use crate::store::find::find;
 use crate::units::{GuestIndex, counted};
 
 /// How often the watch is asked.
 const PAUSE: Duration = Duration::from_millis(200);
 /// For how long CPU time and pressure are measured.
 const WINDOW: Duration = Duration::from_secs(10);
+/// Waits for a CPU that are counted as long.
+const THRESHOLD: Duration = Duration::from_millis(10);
 /// How long no guest may come up in a fleet that still has guests on their way before
 /// they are taken for held back.
 const QUIET: Duration = Duration::from_secs(60);
@@ -190,6 +197,27 @@ impl Stages<'_> {
         Ok(())
     }
 
+    /// Waits for the guests that are late with a sign of life, because those that were
+    /// logged in to had the CPU before them.
+    fn recover(&self) -> Result<(), DensityError> {
+        let late = || self.watch.seen().in_phase(Phase::Unresponsive);
+        let (mut least, mut last) = (late(), Instant::now());
+        let guests = u32::try_from(self.watch.seen().alive()).unwrap_or(u32::MAX);
+        let patience = QUIET.max(deadline::scaled(guests, host::cpus()));
+        let bar = progress::bar(least as u64, "late guests have answered");
+        let all = least;
+        while late() > 0 && last.elapsed() < patience {
+            self.subject.pause(PAUSE)?;
+            let now = late();
+            if now < least {
+                (least, last) = (now, Instant::now());
+            }
+            bar.set_position((all - least) as u64);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
     fn measure(&self, began: f64, grown: f64, before: &[Stage]) -> Result<Stage, DensityError> {
         let subject = self.subject;
         let fleet = subject.call(|client| client.fleet(Detail::Whole))?;
@@ -199,12 +227,12 @@ impl Stages<'_> {
         let settled = self.clock.now();
         let memory = subject.call(Client::memory)?;
         let counters = ksm_counters();
-        let window = self.window(&fleet)?;
+        let (window, run_queue) = self.window(&fleet)?;
         let second = ask::status(subject, &chosen)?;
         let burns = burns(&fleet.guests, &window, &first, &second);
         let logins = ask::logins(subject, &chosen, fleet.wanted)?;
         let starts = self.watch.seen().new_starts(before);
-        // Those that were late while others came up have had their turn by now.
+        self.recover()?;
         let counts = subject.call(|client| client.fleet(Detail::Summary))?.counts;
         let ready = counts.get(&Phase::Ready).copied().unwrap_or(0);
         subject.diary.note(format!(
@@ -236,7 +264,7 @@ impl Stages<'_> {
             wakeups: Some(window.switches),
             pressure: window.pressure,
             predicted: self.configured.predicted,
-            run_queue: Vec::new(),
+            run_queue,
         })
     }
 
@@ -251,14 +279,49 @@ impl Stages<'_> {
         plan::sample(&ready, most, self.experiment.seed)
     }
 
-    fn window(&self, fleet: &types::Fleet) -> Result<Window, DensityError> {
+    /// CPU time, pressure and waits for a CPU, over the same time.
+    fn window(&self, fleet: &types::Fleet) -> Result<(Window, Vec<RunQueue>), DensityError> {
         let guests: Vec<_> = (fleet.guests.iter())
             .filter_map(|guest| Some((guest.id, guest.pid?)))
             .collect();
         let supervisor = fleet.supervisor.map(|supervisor| supervisor.pid);
+        let mut waits = self.waits();
         let before = Look::now(&guests, supervisor);
         self.subject.pause(WINDOW)?;
-        Ok(Look::now(&guests, supervisor).since(&before))
+        let window = Look::now(&guests, supervisor).since(&before);
+        let measured = waits.as_mut().map(Measuring::read).transpose();
+        let waits = measured.unwrap_or_else(|error| {
+            self.no_waits(&error);
+            None
+        });
+        let waits = waits.iter().flat_map(|measured| {
+            let queue = |row| run_queue(measured.source, row);
+            measured.rows.iter().map(queue)
+        });
+        Ok((window, waits.collect()))
+    }
+
+    /// Begins to measure how long guests wait for a CPU.
+    fn waits(&self) -> Option<Measuring> {
+        let found = find(Some(&self.subject.name), self.subject.directories).ok()?;
+        let begun = Measuring::start(runqlat::Options {
+            selection: Selection::Fleet(found),
+            by: None,
+            threshold: THRESHOLD,
+            stop: false,
+        });
+        let begun = begun.inspect_err(|error| self.no_waits(error)).ok()?;
+        if let Some(why) = begun.instead() {
+            self.subject.diary.note(format!(
+                "waits for a CPU are means, by schedstat: BPF is not to be had: {why}"
+            ));
+        }
+        Some(begun)
+    }
+
+    fn no_waits(&self, error: &RunqlatError) {
+        let diary = self.subject.diary;
+        diary.note(format!("waits for a CPU were not measured: {error}"));
     }
 
     #[expect(clippy::cast_precision_loss, reason = "ratios for people")]
@@ -288,6 +351,21 @@ impl Stages<'_> {
         let configured = u64::from(guests) * self.configured.disk;
         (taken > 0 && configured > 0).then(|| configured as f64 / taken as f64)
     }
+}
+
+fn run_queue(source: Source, row: &Row) -> RunQueue {
+    RunQueue {
+        source: word(source).unwrap_or_default(),
+        class: row.class.and_then(word).unwrap_or_else(|| "all".to_owned()),
+        cause: row.cause.and_then(word),
+        buckets: row.buckets.clone(),
+    }
+}
+
+/// What it is called in documents.
+fn word(choice: impl Serialize) -> Option<String> {
+    let value = serde_json::to_value(choice).ok()?;
+    value.as_str().map(ToOwned::to_owned)
 }
 
 fn good(answers: &Answers) -> usize {

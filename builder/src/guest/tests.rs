@@ -70,7 +70,14 @@ const fn chance(cpu: u64, waited: u64) -> Chance {
     }
 }
 
-const HUNG: Chance = chance(100, 14_000);
+fn of_a_minute(cpu: u64) -> Chance {
+    Chance {
+        wall: seconds(60.0),
+        ..runnable(chance(cpu, 0))
+    }
+}
+
+const HUNG: Chance = chance(800, 14_000);
 const STARVED: Chance = chance(99, 14_000);
 const STOPPED: Chance = Chance {
     got: Schedule {
@@ -872,15 +879,33 @@ fn a_kill_by_the_user_is_not_held_against_a_guest() {
 #[test]
 fn what_a_vcpu_got_tells_a_hung_guest() {
     let table = [
-        (chance(100, 14_900), true),
-        (chance(99, 14_000), false),
+        (chance(750, 14_250), true),
+        (chance(749, 14_250), false),
+        // Of a long time, a small part is enough once it is long itself.
+        (of_a_minute(2_000), true),
+        (of_a_minute(1_999), false),
+        // On a host that it has for itself, 100 ms are.
+        (
+            Chance {
+                wall: seconds(2.0),
+                ..runnable(chance(100, 0))
+            },
+            true,
+        ),
+        (
+            Chance {
+                wall: seconds(1.0),
+                ..runnable(chance(99, 0))
+            },
+            false,
+        ),
         (chance(0, 14_000), true),
         (chance(0, 0), true),
         // Counters read one after another need not add up.
         (chance(50, 15_100), false),
         // It waits just now, nobody knows for how long.
         (runnable(chance(0, 0)), false),
-        (runnable(chance(100, 0)), true),
+        (runnable(chance(750, 0)), true),
         (
             Chance {
                 wall: seconds(0.5),

@@ -35,6 +35,11 @@ pub(crate) fn report(measured: &Measured, by: Option<By>) -> String {
         })),
         None => {
             parts.push(histogram(&all.buckets));
+            if measured.rows.iter().any(|row| row.fleet.is_some()) {
+                parts.push(table("FLEET", &measured.rows, |row| {
+                    Some(row.fleet.clone().unwrap_or_else(|| "none".to_owned()))
+                }));
+            }
             parts.push(table("THREADS", &measured.rows, |row| {
                 row.class.map(class).map(str::to_owned)
             }));
@@ -79,12 +84,7 @@ fn stop(stopped: &Stopped) -> String {
             Some(guest) => guest.to_string(),
             None => format!("process {}", thread.pid),
         };
-        format!(
-            "{} ({}, thread {})",
-            printable(&thread.name),
-            of,
-            thread.thread
-        )
+        format!("{} ({}, thread {})", printable(&thread.name), of, thread.id)
     };
     wrapped(
         &format!(
@@ -221,6 +221,7 @@ mod tests {
             let mut all = vec![0; 27];
             all[..buckets.len()].copy_from_slice(buckets);
             Row {
+                fleet: None,
                 class: Some(class),
                 cause: Some(cause),
                 guest: None,
@@ -278,8 +279,8 @@ mod tests {
 
     #[test]
     fn who_waited_is_said_with_behind_whom() {
-        let thread = |thread, name: &str, guest| Thread {
-            thread,
+        let thread = |id, name: &str, guest| Thread {
+            id,
             pid: 7,
             name: name.to_owned(),
             guest,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::{BtfTracePoint, ProgramError};
@@ -63,6 +64,10 @@ fn said(error: &dyn std::error::Error) -> String {
 
 /// What the program is to do.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the program"
+)]
 pub(super) struct Choice {
     /// Whether the waits of all groups are counted, or only of the first named one.
     pub all: bool,
@@ -82,7 +87,7 @@ pub(super) struct Program {
     guests: Array<MapData, Counted>,
     first: Array<MapData, First>,
     state: Array<MapData, u64>,
-    groups: u32,
+    groups: Range<u32>,
     /// Last, so that all of it goes when this does.
     loaded: Ebpf,
 }
@@ -119,13 +124,13 @@ impl Table {
 pub(super) fn load(choice: Choice) -> Result<(Program, Table), BpfError> {
     let program = PROGRAM.ok_or(BpfError::NotBuilt)?;
     let types = Btf::from_sys_fs()?;
-    let (from, to) = if choice.all {
-        (0, FIRST + NAMED)
+    let groups = if choice.all {
+        0..FIRST + NAMED
     } else {
-        (FIRST, FIRST + 1)
+        FIRST..FIRST + 1
     };
-    let groups = to - from;
-    let entries = groups * u32::try_from(CLASSES.len() * CAUSES.len()).unwrap_or(u32::MAX);
+    let each = u32::try_from(CLASSES.len() * CAUSES.len()).unwrap_or(u32::MAX);
+    let entries = (groups.end - groups.start) * each;
     let threads = (threads_of_host() + choice.expected.saturating_mul(A_GUEST))
         .saturating_mul(2)
         .next_power_of_two()
@@ -136,8 +141,8 @@ pub(super) fn load(choice: Choice) -> Result<(Program, Table), BpfError> {
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(&types))
-        .override_global("from_group", &from, true)
-        .override_global("to_group", &to, true)
+        .override_global("from_group", &groups.start, true)
+        .override_global("to_group", &groups.end, true)
         .override_global("threshold", &choice.threshold, true)
         .override_global("with_causes", &flags[0], true)
         .override_global("with_guests", &flags[1], true)
@@ -146,9 +151,9 @@ pub(super) fn load(choice: Choice) -> Result<(Program, Table), BpfError> {
         .map_max_entries("processes", processes)
         .map_max_entries("guests", guests)
         .map_max_entries("waits", entries);
-    let mut loaded = loader.load(program)?;
+    let mut kept = loader.load(program)?;
     let lacks = BpfError::Lacks;
-    let mut map = |name| loaded.take_map(name).ok_or(lacks(name));
+    let mut map = |name| kept.take_map(name).ok_or(lacks(name));
     let table = Table {
         processes: map("processes")?.try_into()?,
         generation: map("generation")?.try_into()?,
@@ -157,7 +162,7 @@ pub(super) fn load(choice: Choice) -> Result<(Program, Table), BpfError> {
     };
     let (waits, guests) = (map("waits")?.try_into()?, map("guests")?.try_into()?);
     let (first, state) = (map("first")?.try_into()?, map("state")?.try_into()?);
-    let tracepoint: &mut BtfTracePoint = (loaded.program_mut("on_switch"))
+    let tracepoint: &mut BtfTracePoint = (kept.program_mut("on_switch"))
         .ok_or(lacks("on_switch"))?
         .try_into()?;
     tracepoint.load("sched_switch", &types)?;
@@ -167,7 +172,7 @@ pub(super) fn load(choice: Choice) -> Result<(Program, Table), BpfError> {
         first,
         state,
         groups,
-        loaded,
+        loaded: kept,
     };
     Ok((program, table))
 }
@@ -188,14 +193,14 @@ impl Program {
         Ok(())
     }
 
-    /// What was counted until now, of all groups.
-    pub(super) fn waits(&self) -> Result<BTreeMap<(Class, Cause), Waits>, BpfError> {
-        let mut sums: BTreeMap<(Class, Cause), Waits> = BTreeMap::new();
+    /// What was counted until now, by group.
+    pub(super) fn waits(&self) -> Result<BTreeMap<(u32, Class, Cause), Waits>, BpfError> {
+        let mut sums: BTreeMap<(u32, Class, Cause), Waits> = BTreeMap::new();
         let mut key = 0;
-        for _ in 0..self.groups {
+        for group in self.groups.clone() {
             for class in CLASSES {
                 for cause in CAUSES {
-                    let sum = sums.entry((class, cause)).or_default();
+                    let sum = sums.entry((group, class, cause)).or_default();
                     for counted in self.waits.get(&key, 0)?.iter() {
                         sum.add(&kernel::waits(counted));
                     }

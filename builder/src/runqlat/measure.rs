@@ -72,7 +72,37 @@ enum Meter {
 }
 
 /// What waits are counted by.
-type Key = (Option<Class>, Option<Cause>, Option<Target>);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Key {
+    /// Group of threads, where all are measured.
+    group: Option<u32>,
+    class: Option<Class>,
+    cause: Option<Cause>,
+    target: Option<Target>,
+}
+
+impl Key {
+    fn of_class(class: Class) -> Self {
+        Self {
+            class: Some(class),
+            ..Self::default()
+        }
+    }
+
+    fn of_cause(cause: Cause) -> Self {
+        Self {
+            cause: Some(cause),
+            ..Self::default()
+        }
+    }
+
+    fn of_target(target: Target) -> Self {
+        Self {
+            target: Some(target),
+            ..Self::default()
+        }
+    }
+}
 
 impl Measuring {
     /// Begins to measure.
@@ -127,7 +157,7 @@ impl Measuring {
 
     fn first(&self) -> Result<Option<Long>, RunqlatError> {
         match &self.by {
-            Meter::Bpf(program) => program.first().map_err(read_error),
+            Meter::Bpf(program) => program.first().map_err(|error| read_error(&error)),
             Meter::Schedstat { .. } => Ok(None),
         }
     }
@@ -138,8 +168,8 @@ impl Measuring {
         let by = self.options.by;
         let (since, lost) = match &mut self.by {
             Meter::Bpf(program) => {
-                let all = counted(program, &self.roster, by).map_err(read_error)?;
-                let lost = program.lost().map_err(read_error)?;
+                let all = counted(program, &self.roster, by).map_err(|error| read_error(&error))?;
+                let lost = program.lost().map_err(|error| read_error(&error))?;
                 let since = all.iter().map(|(key, waits)| {
                     let before = self.before.get(key).copied().unwrap_or_default();
                     (*key, waits.since(&before))
@@ -172,7 +202,7 @@ impl Measuring {
             rows: since
                 .iter()
                 .filter(|(_, waits)| waits.count > 0)
-                .map(|(key, waits)| row(*key, waits, source))
+                .map(|(key, waits)| row(*key, &self.options.selection, waits, source))
                 .collect(),
             stopped: stopped.map(|long| self.stopped(long)),
         };
@@ -182,8 +212,8 @@ impl Measuring {
 
     fn stopped(&self, long: Long) -> Stopped {
         let members = self.roster.members();
-        let thread = |(thread, pid, name): (u32, u32, String)| Thread {
-            thread,
+        let thread = |(id, pid, name): (u32, u32, String)| Thread {
+            id,
             pid,
             name,
             guest: members.guest_of(pid),
@@ -198,7 +228,7 @@ impl Measuring {
     }
 }
 
-fn read_error(error: BpfError) -> RunqlatError {
+fn read_error(error: &BpfError) -> RunqlatError {
     RunqlatError::Read(error.to_string())
 }
 
@@ -237,15 +267,19 @@ fn counted(
         let waits = program.guests(slots.len())?;
         let keyed = slots.into_iter().zip(waits);
         return Ok(keyed
-            .map(|(target, waits)| ((None, None, Some(target)), waits))
+            .map(|(target, waits)| (Key::of_target(target), waits))
             .collect());
     }
     let mut sums: BTreeMap<Key, Waits> = BTreeMap::new();
-    for ((class, cause), waits) in program.waits()? {
+    for ((group, class, cause), waits) in program.waits()? {
         let key = match by {
-            Some(By::Class) => (Some(class), None, None),
-            Some(By::Cause) => (None, Some(cause), None),
-            _ => (Some(class), Some(cause), None),
+            Some(By::Class) => Key::of_class(class),
+            Some(By::Cause) => Key::of_cause(cause),
+            _ => Key {
+                group: Some(group),
+                cause: Some(cause),
+                ..Key::of_class(class)
+            },
         };
         sums.entry(key).or_default().add(&waits);
     }
@@ -257,9 +291,9 @@ fn folded(between: BTreeMap<(Class, Target), Waits>, by: Option<By>) -> BTreeMap
     let mut sums: BTreeMap<Key, Waits> = BTreeMap::new();
     for ((class, target), waits) in between {
         let key = match by {
-            Some(By::Guest) => (None, None, Some(target)),
-            Some(By::Cause) => (None, None, None),
-            _ => (Some(class), None, None),
+            Some(By::Guest) => Key::of_target(target),
+            Some(By::Cause) => Key::default(),
+            _ => Key::of_class(class),
         };
         sums.entry(key).or_default().add(&waits);
     }
@@ -285,16 +319,18 @@ impl Row {
     }
 }
 
-fn row((class, cause, target): Key, waits: &Waits, source: Source) -> Row {
+fn row(key: Key, selection: &Selection, waits: &Waits, source: Source) -> Row {
     let quantile = |share| waits.quantile(share).unwrap_or(0.0);
-    let (guest, pid) = match target {
+    let (guest, pid) = match key.target {
         Some(Target::Guest(_, guest)) => (Some(guest), None),
         Some(Target::Process(pid)) => (None, Some(pid)),
         None => (None, None),
     };
+    let fleet = key.group.and_then(|group| selection.fleet(group));
     Row {
-        class,
-        cause,
+        fleet: fleet.map(ToOwned::to_owned),
+        class: key.class,
+        cause: key.cause,
         guest,
         pid,
         count: waits.count,

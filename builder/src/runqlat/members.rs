@@ -48,7 +48,7 @@ impl Selection {
     pub(super) fn words(&self) -> String {
         match self {
             Self::Fleet(found) => format!("fleet {}", found.name),
-            Self::Pids(pids) => counted(pids.len() as u64, "process"),
+            Self::Pids(pids) => counted(pids.len() as u64, "process id"),
             Self::Cgroup(folder) => {
                 let name = folder.file_name().unwrap_or_default();
                 format!("control group {}", name.to_string_lossy())
@@ -57,7 +57,17 @@ impl Selection {
         }
     }
 
-    /// Guests that may come to be, as far as is known.
+    /// The fleet of a group, where fleets are told apart; the last group may be of several.
+    pub(super) fn fleet(&self, group: u32) -> Option<&str> {
+        let Self::All(found) = self else { return None };
+        let place = group.checked_sub(FIRST)?;
+        let is_one = place + 1 < NAMED || found.len() <= NAMED as usize;
+        found
+            .get(place as usize)
+            .filter(|_| is_one)
+            .map(|found| &*found.name)
+    }
+
     fn fleets(&self) -> &[Found] {
         match self {
             Self::Fleet(found) => std::slice::from_ref(found),

@@ -84,6 +84,8 @@ pub(crate) enum Cause {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Row {
+    /// The fleet of the threads, with `--all`; null for all, or threads of none.
+    pub fleet: Option<String>,
     /// The threads; null for all.
     pub class: Option<Class>,
     /// The cause; null for all, or where it is not known.
@@ -135,7 +137,7 @@ pub(crate) struct Stopped {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Thread {
     /// Its number.
-    pub thread: u32,
+    pub id: u32,
     /// Its process.
     pub pid: u32,
     /// Its name.

@@ -5,8 +5,13 @@ use std::time::Duration;
 
 use crate::sample::schedule::Schedule;
 
-/// CPU time in which a guest that works answers.
+/// CPU time in which a guest that works answers, if it comes as one piece of this
+/// share of the time: in slices seconds apart it takes more, since an answer goes
+/// through several threads that each wait for their turn.
 const CHANCE_CPU: Duration = Duration::from_millis(100);
+const CHANCE_SHARE: u32 = 20;
+/// CPU time in which it answers however it comes.
+const CHANCE_LONG: Duration = Duration::from_secs(2);
 /// Time without a need for a CPU after which a guest is not going to answer.
 const CHANCE_IDLE: Duration = Duration::from_secs(1);
 
@@ -51,7 +56,9 @@ impl Chance {
     /// or had nothing to run for.
     pub fn was_had(&self) -> bool {
         let idle = self.had().saturating_sub(self.got.cpu);
-        !self.got.stopped && (self.got.cpu >= CHANCE_CPU || idle >= CHANCE_IDLE)
+        let cpu = self.got.cpu;
+        let ran = cpu >= CHANCE_CPU && cpu * CHANCE_SHARE >= self.wall || cpu >= CHANCE_LONG;
+        !self.got.stopped && (ran || idle >= CHANCE_IDLE)
     }
 
     /// What of the time was the guest's own, which is what it boots in.

@@ -44,6 +44,8 @@ enum Part {
     Fleet,
     /// Fleets of 100 and 300 beside the reference experiment's way: half an hour
     Memory,
+    /// Run-queue latency
+    Runqlat,
     /// The kernel from its source
     Kernel,
 }
@@ -58,6 +60,7 @@ impl Part {
             Self::Density => bench::density::all(),
             Self::Fleet => bench::fleet::all(),
             Self::Memory => bench::memory::all(),
+            Self::Runqlat => bench::runqlat::all(),
             Self::Kernel => bench::build::kernel(),
         }
     }

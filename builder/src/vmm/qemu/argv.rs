@@ -33,7 +33,8 @@ pub(crate) fn argv(guest: &GuestSpec, parts: &[Part]) -> Vec<OsString> {
         Sharing::Guest | Sharing::All => "on",
     };
     let mut argv = Argv::default();
-    argv.option("-name", &guest.id);
+    // Threads have names (`CPU 0/KVM`): who waits for a CPU is told by them.
+    argv.option("-name", format!("{},debug-threads=on", guest.id));
     if let Some(uuid) = &guest.uuid {
         argv.option(UUID, uuid);
     }
@@ -264,7 +265,7 @@ mod tests {
     fn tcg_guest_with_everything() {
         assert_eq!(
             line(&guest(), &ALL),
-            "-name g00007 -uuid abababab-abab-abab-abab-abab00000007 \
+            "-name g00007,debug-threads=on -uuid abababab-abab-abab-abab-abab00000007 \
              -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
              -machine microvm,acpi=off,rtc=on,dump-guest-core=off,mem-merge=off \
              -accel tcg,tb-size=8 -cpu qemu64 -m 64M -nodefaults -no-user-config -no-reboot \
@@ -301,7 +302,7 @@ mod tests {
         };
         assert_eq!(
             line(&guest, &CONSOLE_ALONE),
-            "-name g00007 \
+            "-name g00007,debug-threads=on \
              -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
              -machine microvm,acpi=off,rtc=on,dump-guest-core=off,mem-merge=on \
              -accel kvm -cpu host -m 64M -nodefaults -no-user-config -no-reboot \

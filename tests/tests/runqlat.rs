@@ -1,0 +1,490 @@
+//! Run-queue latency on real guests: beside the tool that people know, on machines made
+//! to have each cause, and with nothing left in the kernel after any end.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
+
+use imgbuild_tests::fleet::{Fleet, kill, signal};
+use imgbuild_tests::{Finished, TestEnv, finish, rights, run, start, wait_until, workspace};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// Held by the one test that runs: the CPUs are the whole machine's.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+fn whole_machine() -> MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const BPF: &str = "load a program into the kernel";
+
+fn cpus() -> u32 {
+    u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap()
+}
+
+/// Processes that do nothing but compute, until they are dropped.
+struct Hogs(Vec<Child>);
+
+impl Hogs {
+    fn start(env: &TestEnv, count: u32) -> Self {
+        let hog = |_| start(env.command("sh").args(["-c", "while :; do :; done"]));
+        Self((0..count).map(hog).collect())
+    }
+
+    fn signal(&self, what: Signal) {
+        for hog in &self.0 {
+            signal(hog.id(), what);
+        }
+    }
+}
+
+impl Drop for Hogs {
+    fn drop(&mut self) {
+        for hog in &mut self.0 {
+            hog.kill().unwrap();
+            hog.wait().unwrap();
+        }
+    }
+}
+
+/// `imgbuild runqlat --json`.
+fn runqlat(env: &TestEnv, arguments: &[&str]) -> Command {
+    let mut command = env.imgbuild(["runqlat", "--json"]);
+    command.args(arguments);
+    command
+}
+
+fn document(finished: &Finished) -> Value {
+    let [document] = &finished.json_lines()[..] else {
+        panic!("one document: {}", finished.stdout);
+    };
+    document.clone()
+}
+
+fn rows(document: &Value) -> &[Value] {
+    document["rows"].as_array().unwrap()
+}
+
+/// The sum of a row's figure over the rows that are chosen.
+fn sum(document: &Value, figure: &str, chosen: impl Fn(&Value) -> bool) -> f64 {
+    let rows = rows(document).iter().filter(|row| chosen(row));
+    rows.map(|row| row[figure].as_f64().unwrap()).sum()
+}
+
+/// Waits by bucket.
+fn buckets(document: &Value) -> Vec<u64> {
+    let mut sums = vec![0; 27];
+    for row in rows(document) {
+        let counts = row["buckets"].as_array().unwrap();
+        for (sum, count) in sums.iter_mut().zip(counts) {
+            *sum += count.as_u64().unwrap();
+        }
+    }
+    sums
+}
+
+/// The share of the vCPUs' waiting that has this cause.
+fn share(document: &Value, cause: &str) -> f64 {
+    let all = sum(document, "total", |row| row["class"] == "vcpu");
+    let some = sum(document, "total", |row| {
+        row["class"] == "vcpu" && row["cause"] == cause
+    });
+    some / all
+}
+
+/// Links by which a process holds programs in the kernel.
+fn links(pid: u32) -> usize {
+    let files = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten();
+    let targets = files
+        .flatten()
+        .filter_map(|file| fs::read_link(file.path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().contains("bpf_link"))
+        .count()
+}
+
+/// Waits until a program has attached all of its probes.
+fn wait_until_attached(pid: u32, probes: usize) {
+    wait_until("probes are attached", || links(pid) >= probes);
+}
+
+/// The counts of a histogram as BCC's tools print it.
+fn printed(text: &str) -> Vec<u64> {
+    let mut counts = vec![0; 27];
+    for line in text.lines() {
+        let Some((range, rest)) = line.split_once(" : ") else {
+            continue;
+        };
+        let Some((from, _)) = range.split_once("->") else {
+            continue;
+        };
+        let from: u64 = from.trim().parse().unwrap();
+        let count = rest.split_ascii_whitespace().next().unwrap();
+        counts[from.checked_ilog2().unwrap_or(0) as usize] = count.parse().unwrap();
+    }
+    counts
+}
+
+/// Both measure the same load, which begins after both and ends before them.
+fn assert_agrees(env: &TestEnv, name: &str, load: impl Fn()) {
+    let ours = start(runqlat(env, &["--all", "--for", "1h"]).stdout(Stdio::piped()));
+    let mut theirs = env.command("runqlat");
+    theirs.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let theirs = start(theirs.stdout(Stdio::piped()));
+    wait_until_attached(ours.id(), 1);
+    wait_until_attached(theirs.id(), 3);
+    load();
+    signal(ours.id(), Signal::INT);
+    signal(theirs.id(), Signal::INT);
+    let ours = finish(ours).exits(130);
+    let theirs = finish(theirs);
+    let (ours, theirs) = (buckets(&document(&ours)), printed(&theirs.stdout));
+    let total = |counts: &[u64]| counts.iter().sum::<u64>();
+    let (our_total, their_total) = (total(&ours), total(&theirs));
+    assert!(their_total > 200, "{name}: {theirs:?}");
+    assert!(
+        our_total.abs_diff(their_total) <= 5.max(their_total / 200),
+        "{name}: {our_total} waits, theirs {their_total}\n{ours:?}\n{theirs:?}"
+    );
+    for (bucket, (ours_, theirs_)) in ours.iter().zip(&theirs).enumerate().skip(4) {
+        assert!(
+            ours_.abs_diff(*theirs_) <= 5.max(theirs_ / 50),
+            "{name}: bucket {bucket}\n{ours:?}\n{theirs:?}"
+        );
+    }
+}
+
+#[test]
+fn it_counts_what_the_tool_of_bcc_counts() {
+    let _machine = whole_machine();
+    if !rights::is_root(BPF) {
+        return;
+    }
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "idle", 2, &["--burn", "0"]);
+    assert_agrees(&env, "an idle fleet", || sleep(Duration::from_secs(4)));
+    fleet.end();
+    for (name, guests) in [
+        ("a loaded fleet", cpus()),
+        ("overcommitted 10:1", 10 * cpus()),
+    ] {
+        let fleet = Fleet::ready(&env, "busy", guests, &[]);
+        let pids: Vec<u32> = fleet
+            .ps()
+            .guests
+            .iter()
+            .filter_map(|guest| guest.pid)
+            .collect();
+        let all = |what| pids.iter().for_each(|pid| signal(*pid, what));
+        all(Signal::STOP);
+        assert_agrees(&env, name, || {
+            all(Signal::CONT);
+            sleep(Duration::from_secs(6));
+            all(Signal::STOP);
+        });
+        all(Signal::CONT);
+        fleet.end();
+    }
+}
+
+#[test]
+fn each_cause_is_seen_where_it_is() {
+    let _machine = whole_machine();
+    if !rights::is_root(BPF) {
+        return;
+    }
+    let env = TestEnv::new();
+    let measure = |fleet: &Fleet<'_>| {
+        let measured = fleet
+            .imgbuild(["runqlat", "--json", "--for", "4s"])
+            .output();
+        let measured = measured.unwrap();
+        let document: Value = serde_json::from_slice(&measured.stdout).unwrap();
+        assert_eq!(document["source"], "bpf", "{document}");
+        assert_eq!(document["lost"], 0, "{document}");
+        document
+    };
+    let assert_is = |cause: &str, document: &Value| {
+        let share = share(document, cause);
+        assert!(
+            share > 0.8,
+            "{cause} has {share} of the vCPUs' waits: {document}"
+        );
+    };
+
+    let fleet = Fleet::ready(&env, "alone", 3 * cpus(), &[]);
+    let alone = measure(&fleet);
+    assert_is("same", &alone);
+    // All of them burn, and each thread is known by its work.
+    assert!(
+        sum(&alone, "count", |row| row["class"] == "vcpu") > 1_000.0,
+        "{alone}"
+    );
+    assert!(
+        sum(&alone, "count", |row| row["class"] == "vmm") > 0.0,
+        "{alone}"
+    );
+    assert_eq!(
+        sum(&alone, "count", |row| row["class"] == "other").to_bits(),
+        0
+    );
+    fleet.end();
+
+    let fleet = Fleet::ready(&env, "beside", 1, &[]);
+    let hogs = Hogs::start(&env, 4 * cpus());
+    assert_is("host", &measure(&fleet));
+    drop(hogs);
+    let others = Fleet::ready(&env, "others", 4 * cpus(), &[]);
+    assert_is("other_guest", &measure(&fleet));
+    others.end();
+    fleet.end();
+
+    let fleet = Fleet::ready(&env, "quota", 2 * cpus(), &["--cpu-max", "0.2"]);
+    assert_is("quota", &measure(&fleet));
+    fleet.end();
+}
+
+#[test]
+fn guests_are_told_apart_and_those_that_start_are_included() {
+    let _machine = whole_machine();
+    if !rights::is_root(BPF) {
+        return;
+    }
+    let env = TestEnv::new();
+    let fleet = Fleet::ready(&env, "grows", 2, &[]);
+    let measuring = start(
+        runqlat(&env, &["--fleet", "grows", "--by", "guest", "--for", "1h"]).stdout(Stdio::piped()),
+    );
+    wait_until_attached(measuring.id(), 1);
+    run(&mut fleet.imgbuild(["scale", "4"])).succeeds();
+    fleet.wait();
+    fleet.kill_guests(&[0]);
+    fleet.until("the killed guest is back", |fleet| {
+        fleet.guests[0].restarts == 1 && fleet.guests[0].ready_after.is_some()
+    });
+    sleep(Duration::from_secs(2));
+    signal(measuring.id(), Signal::INT);
+    let document = document(&finish(measuring).exits(130));
+    let guests: BTreeMap<_, _> = (rows(&document).iter())
+        .map(|row| {
+            (
+                row["guest"].as_str().unwrap(),
+                row["count"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    let names: Vec<_> = guests.keys().copied().collect();
+    assert_eq!(
+        names,
+        ["g00000", "g00001", "g00002", "g00003"],
+        "{document}"
+    );
+    assert!(guests.values().all(|count| *count > 20), "{document}");
+
+    // The first long wait ends it, and has names.
+    let ended = run(&mut fleet.imgbuild(["runqlat", "--stop-above", "1ms"])).succeeds();
+    ended.shows(&["CPU 0/TCG (g0000", "for CPU ", "had it longest"]);
+    fleet.end();
+}
+
+#[test]
+fn percentiles_agree_with_a_trace_of_each_wait() {
+    let _machine = whole_machine();
+    if !rights::is_root(BPF) {
+        return;
+    }
+    let env = TestEnv::new();
+    let hogs = Hogs::start(&env, cpus() + 1);
+    hogs.signal(Signal::STOP);
+    let pid = hogs.0[0].id().to_string();
+    let ours = start(runqlat(&env, &["--pid", &pid, "--for", "1h"]).stdout(Stdio::piped()));
+    // Prints each wait of at least so many microseconds.
+    let mut trace = env.command("runqslower");
+    trace.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let trace = start(trace.args(["-p", &pid, "1"]).stdout(Stdio::piped()));
+    wait_until_attached(ours.id(), 1);
+    wait_until_attached(trace.id(), 3);
+    hogs.signal(Signal::CONT);
+    sleep(Duration::from_secs(4));
+    hogs.signal(Signal::STOP);
+    signal(ours.id(), Signal::INT);
+    signal(trace.id(), Signal::INT);
+    let document = document(&finish(ours).exits(130));
+    let traced = finish(trace).stdout;
+    let mut waits: Vec<f64> = (traced.lines())
+        .filter_map(|line| {
+            // TIME COMM TID LAT(us); a name may have spaces.
+            let latency = line.split_ascii_whitespace().last()?;
+            Some(latency.parse::<f64>().ok()? / 1e6)
+        })
+        .collect();
+    waits.sort_by(f64::total_cmp);
+    assert!(waits.len() > 50, "{traced}");
+    let counts = buckets(&document);
+    let longer: u64 = counts.iter().skip(1).sum();
+    assert!(
+        longer.abs_diff(waits.len() as u64) <= 3 + longer / 50,
+        "{document}\n{traced}"
+    );
+    // All waits have one cause here, but few: the figures are of the most frequent.
+    let row = rows(&document)
+        .iter()
+        .max_by_key(|row| row["count"].as_u64())
+        .unwrap();
+    for (figure, share) in [("p50", 0.5), ("p90", 0.9)] {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss
+        )]
+        let exact = waits[(share * waits.len() as f64) as usize];
+        let said = row[figure].as_f64().unwrap();
+        assert!(
+            said <= exact * 2.1 && said >= exact / 2.1,
+            "{figure}: {said}, traced {exact}"
+        );
+    }
+}
+
+/// Programs and maps of this kind that the kernel has.
+fn in_kernel(env: &TestEnv) -> (usize, usize) {
+    let list = |what: &str| {
+        let mut command = env.command("bpftool");
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        let listed = run(command.args([what, "show", "--json"])).succeeds();
+        let listed: Vec<Value> = serde_json::from_str(&listed.stdout).unwrap();
+        let names = [
+            "on_switch",
+            "threads",
+            "processes",
+            "waits",
+            "guests",
+            "logs",
+        ];
+        let is_ours = |one: &&Value| names.iter().any(|name| one["name"] == *name);
+        listed.iter().filter(is_ours).count()
+    };
+    (list("prog"), list("map"))
+}
+
+#[test]
+fn nothing_is_left_in_the_kernel_after_any_end() {
+    let _machine = whole_machine();
+    if !rights::is_root(BPF) {
+        return;
+    }
+    let env = TestEnv::new();
+    assert_eq!(in_kernel(&env), (0, 0));
+    let ends: [fn(u32); 3] = [
+        |pid| signal(pid, Signal::INT),
+        |pid| signal(pid, Signal::TERM),
+        kill,
+    ];
+    for end in ends {
+        let child = start(runqlat(&env, &["--all", "--for", "1h"]).stdout(Stdio::piped()));
+        wait_until_attached(child.id(), 1);
+        let (programs, maps) = in_kernel(&env);
+        assert_eq!(programs, 1);
+        assert!(maps >= 5, "{maps}");
+        end(child.id());
+        let _ = finish(child);
+        // The kernel clears a map away once no CPU looks at it any more.
+        wait_until("the kernel has cleared it away", || {
+            in_kernel(&env) == (0, 0)
+        });
+    }
+    run(&mut runqlat(&env, &["--all", "--for", "1s"])).succeeds();
+    wait_until("the kernel has cleared it away", || {
+        in_kernel(&env) == (0, 0)
+    });
+}
+
+#[test]
+fn without_bpf_it_has_means_and_says_so() {
+    let env = TestEnv::new();
+    let _machine = whole_machine();
+    let hogs = Hogs::start(&env, cpus() + 1);
+    let pid = hogs.0[0].id().to_string();
+    let imgbuild = runqlat(&env, &["--pid", &pid, "--for", "2s"]);
+    let mut command = if rights::is_root("drop the right to load programs") {
+        let mut command = env.command("setpriv");
+        command.args(["--bounding-set", "-all", "--inh-caps", "-all", "--"]);
+        command
+            .arg(imgbuild.get_program())
+            .args(imgbuild.get_args());
+        command
+    } else {
+        imgbuild
+    };
+    let finished = run(&mut command)
+        .succeeds()
+        .says(&["BPF is not to be had", "mean"]);
+    let document = document(&finished);
+    assert_eq!(document["source"], "schedstat");
+    assert!(document["instead"].is_string(), "{document}");
+    let [row] = rows(&document) else {
+        panic!("one class, and no causes: {document}");
+    };
+    assert_eq!(
+        (&row["class"], &row["cause"]),
+        (&Value::from("other"), &Value::Null)
+    );
+    assert!(
+        row["count"].as_u64() > Some(10) && row["above"].is_null(),
+        "{row}"
+    );
+    // Half of the time at most, of two seconds.
+    let waited = row["total"].as_f64().unwrap();
+    assert!((0.1..2.5).contains(&waited), "{row}");
+}
+
+#[test]
+fn its_documents_are_as_published() {
+    let _machine = whole_machine();
+    let env = TestEnv::new();
+    let published = fs::read_to_string(workspace().join("docs/runqlat.schema.json")).unwrap();
+    let printed = run(&mut env.imgbuild(["api-schema", "--of", "runqlat"])).succeeds();
+    assert_eq!(printed.stdout, published);
+    let schema: Value = serde_json::from_str(&published).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for arguments in [
+        &["--all", "--for", "1s", "--interval", "300ms"][..],
+        &["--pid", "1", "--for", "1s"],
+    ] {
+        let finished = run(&mut runqlat(&env, arguments)).succeeds();
+        let documents = finished.json_lines();
+        assert!(!documents.is_empty());
+        for document in &documents {
+            let errors: Vec<_> = validator
+                .iter_errors(document)
+                .map(|e| e.to_string())
+                .collect();
+            assert!(errors.is_empty(), "{errors:?}: {document}");
+        }
+    }
+}
+
+#[test]
+fn bad_input_is_named() {
+    let env = TestEnv::new();
+    for (arguments, code, said) in [
+        (&["--pid", "4194304"][..], 1, "no process 4194304 is there"),
+        (
+            &["--cgroup", "no/such"],
+            1,
+            "cannot read the processes of the control group",
+        ),
+        (&["--fleet", "none"], 1, "no fleet"),
+        (&["--pid", "1", "--all"], 2, "cannot be used with"),
+        (&["--all", "--interval", "1ms"], 2, "use 10ms or more"),
+        (&["--all", "--for", "soon"], 2, "--for"),
+    ] {
+        run(&mut runqlat(&env, arguments)).exits(code).says(&[said]);
+    }
+}
