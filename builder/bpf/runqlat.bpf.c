@@ -2,11 +2,10 @@
 //
 // How long threads that could run waited for a CPU, and who had it meanwhile.
 //
-// One probe, on sched_switch. What the thread that is switched in has waited is in the
-// kernel's own account of it (struct sched_info: run_delay, last_queued), which counts
-// on where a waiting thread is moved to another CPU. Who had the CPU is in a log of the
-// last runs on each CPU. Whether a quota kept it waiting is in the thread (Linux 6.18)
-// or in its run queue.
+// A wait begins when a thread is woken up, or is taken off its CPU while it could run on,
+// and ends when it is switched in, on whichever CPU. Who had the CPU is in a log of the
+// last runs on each CPU. Whether a quota kept a thread waiting is in the thread (Linux
+// 6.18) or in its run queue.
 
 #include <linux/bpf.h>
 
@@ -21,13 +20,7 @@ typedef __u64 u64;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct rq {
-	u64 clock;
-};
-
 struct cfs_rq {
-	struct rq *rq;
-	int throttle_count;
 	u64 throttled_clock_pelt_time;
 };
 
@@ -40,18 +33,14 @@ struct sched_entity {
 	struct cfs_rq *cfs_rq;
 };
 
-struct sched_info {
-	unsigned long long run_delay;
-	unsigned long long last_queued;
-};
-
 struct task_struct {
 	unsigned int flags;
 	unsigned int __state;
 	struct sched_entity se;
-	struct sched_info sched_info;
 	int pid;
 	int tgid;
+	int on_cpu;
+	int wake_cpu;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	char comm[16];
@@ -157,8 +146,9 @@ struct {
 
 // What is known of a thread.
 struct thread {
-	// The kernel's account when it last had a CPU.
-	u64 run_delay;
+	// When it began to wait, and for which CPU; 0 while it does not wait.
+	u64 since;
+	u32 cpu;
 	// The time for which its run queue had been throttled, and which queue that was.
 	u64 throttled_for;
 	u64 queue;
@@ -343,13 +333,17 @@ static __always_inline void write_down(struct log *log, u32 group, u64 now)
 
 // Who had this CPU longest since `since`; where that is longer ago than the log goes
 // back, in the time of the log. A thread that was moved here waited behind somebody.
-static __always_inline enum cause cause_of(struct log *log, u32 group, u64 since, int was_moved,
-					   u64 throttled)
+// The verifier looks at a function of its own once, whoever calls it.
+__attribute__((noinline)) int cause_of(struct log *log, u32 group, u64 since, int was_moved,
+				       u64 throttled)
 {
 	u64 same, of_host, nobody, another = 0, most;
-	u32 at = log->next - 1, back, other;
+	u32 at, back, other;
 	enum cause cause = SAME;
 
+	if (!log)
+		return NOBODY;
+	at = log->next - 1;
 #pragma unroll
 	for (other = 0; other < GROUPS; other++)
 		log->had[other] = 0;
@@ -418,7 +412,7 @@ static __always_inline void count_shared(struct waits *waits, u64 wait, u32 buck
 }
 
 static __always_inline void claim(struct task_struct *prev, struct task_struct *next, u64 wait,
-				  enum cause cause)
+				  u32 cause)
 {
 	u32 zero = 0;
 	struct first *one = bpf_map_lookup_elem(&first, &zero);
@@ -438,36 +432,82 @@ static __always_inline void claim(struct task_struct *prev, struct task_struct *
 	__sync_fetch_and_add(&one->claimed, 1);
 }
 
+static __always_inline int is_counted(u32 group)
+{
+	return group >= from_group && group < to_group;
+}
+
+// Notes that a thread waits from now on, unless it waits already.
+static __always_inline void begin(struct thread *thread, u32 cpu, u64 now)
+{
+	if (thread->since || !is_counted(thread->group))
+		return;
+	thread->since = now;
+	thread->cpu = cpu;
+}
+
+static __always_inline int is_left_out(struct task_struct *task)
+{
+	return !task->pid || (from_group > HOST && task->flags & PF_KTHREAD);
+}
+
+static __always_inline int note_wakeup(struct task_struct *task)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct thread *thread;
+
+	// One that runs goes on running.
+	if (is_left_out(task) || task->on_cpu)
+		return 0;
+	thread = known(task);
+	if (thread)
+		begin(thread, task->wake_cpu, now);
+	return 0;
+}
+
+SEC("tp_btf/sched_wakeup")
+int on_wakeup(u64 *context)
+{
+	return note_wakeup((void *)context[0]);
+}
+
+SEC("tp_btf/sched_wakeup_new")
+int on_first_wakeup(u64 *context)
+{
+	return note_wakeup((void *)context[0]);
+}
+
 SEC("tp_btf/sched_switch")
 int on_switch(u64 *context)
 {
 	struct task_struct *prev = (void *)context[1];
 	struct task_struct *next = (void *)context[2];
-	struct cfs_rq *queue = next->se.cfs_rq;
-	u64 now = queue->rq->clock;
-	u64 queued = next->sched_info.last_queued;
-	struct thread *thread;
+	u32 cpu = bpf_get_smp_processor_id(), group = prev->pid ? HOST : IDLE;
+	u32 key, zero = 0, bucket, cause = SAME;
+	u64 now = bpf_ktime_get_ns(), since, wait, throttled = 0;
+	struct thread *thread = 0;
 	struct log *log = 0;
-	enum cause cause = SAME;
-	u64 here, wait, throttled = 0;
-	u32 key, zero = 0, bucket;
+	struct waits *counted;
 
+	if (with_causes ? prev->pid && !(prev->flags & PF_KTHREAD && from_group > HOST)
+			: !is_left_out(prev))
+		thread = known(prev);
+	if (thread) {
+		group = thread->group;
+		// Before it last ran, it may have been woken up while it did.
+		thread->since = 0;
+		if (prev->__state == TASK_RUNNING)
+			begin(thread, cpu, now);
+		if (with_causes) {
+			thread->was_throttled = is_throttled(prev);
+			thread->queue = (u64)prev->se.cfs_rq;
+			thread->throttled_for = throttled_for(prev->se.cfs_rq);
+		}
+	}
 	if (with_causes) {
-		u32 group = IDLE;
-
 		log = bpf_map_lookup_elem(&logs, &zero);
 		if (!log)
 			return 0;
-		if (prev->pid) {
-			group = HOST;
-			thread = prev->flags & PF_KTHREAD ? 0 : known(prev);
-			if (thread) {
-				group = thread->group;
-				thread->was_throttled = is_throttled(prev);
-				thread->queue = (u64)prev->se.cfs_rq;
-				thread->throttled_for = throttled_for(prev->se.cfs_rq);
-			}
-		}
 		write_down(log, group, now);
 	}
 	if (prev->__state & TASK_DEAD) {
@@ -475,33 +515,34 @@ int on_switch(u64 *context)
 
 		bpf_map_delete_elem(&threads, &pid);
 	}
-	if (!next->pid || !queued || (from_group > HOST && next->flags & PF_KTHREAD))
+	if (is_left_out(next))
 		return 0;
 	thread = known(next);
 	if (!thread)
 		return 0;
-	here = now > queued ? now - queued : 0;
-	wait = here;
-	// What it waited on another CPU before it was moved.
-	if (thread->run_delay && next->sched_info.run_delay > thread->run_delay)
-		wait += next->sched_info.run_delay - thread->run_delay;
-	thread->run_delay = next->sched_info.run_delay + here;
-	if (thread->group < from_group || thread->group >= to_group)
+	since = thread->since;
+	thread->since = 0;
+	if (!since || !is_counted(thread->group))
 		return 0;
+	wait = now > since ? now - since : 0;
 
 	bucket = bucket_of(wait);
 	if (with_causes && log) {
+		struct cfs_rq *queue = next->se.cfs_rq;
+
 		if (thread->was_throttled)
 			throttled = wait;
 		else if (thread->queue == (u64)queue)
 			throttled = throttled_for(queue) - thread->throttled_for;
 		if (throttled > wait)
 			throttled = wait;
-		cause = cause_of(log, thread->group, now - wait, wait - here > here, throttled);
+		cause = cause_of(log, thread->group, since, thread->cpu != cpu, throttled);
 	}
+	if (cause >= CAUSES)
+		return 0;
 	key = ((thread->group - from_group) * CLASSES + class_of(next, thread->group)) * CAUSES +
 	      cause;
-	struct waits *counted = bpf_map_lookup_elem(&waits, &key);
+	counted = bpf_map_lookup_elem(&waits, &key);
 	if (counted)
 		count(counted, wait, bucket);
 	if (with_guests && thread->slot != NO_SLOT) {

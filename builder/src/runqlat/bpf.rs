@@ -15,6 +15,12 @@ use super::waits::Waits;
 
 include!(concat!(env!("OUT_DIR"), "/bpf.rs"));
 
+/// The programs, and the tracepoints that they are for.
+const PROBES: [(&str, &str); 3] = [
+    ("on_wakeup", "sched_wakeup"),
+    ("on_first_wakeup", "sched_wakeup_new"),
+    ("on_switch", "sched_switch"),
+];
 /// Most threads and processes that are known at a time: in these tables, 8 MiB.
 const THREADS: u32 = 65_536;
 const PROCESSES: u32 = 32_768;
@@ -162,10 +168,11 @@ pub(super) fn load(choice: Choice) -> Result<(Program, Table), BpfError> {
     };
     let (waits, guests) = (map("waits")?.try_into()?, map("guests")?.try_into()?);
     let (first, state) = (map("first")?.try_into()?, map("state")?.try_into()?);
-    let tracepoint: &mut BtfTracePoint = (kept.program_mut("on_switch"))
-        .ok_or(lacks("on_switch"))?
-        .try_into()?;
-    tracepoint.load("sched_switch", &types)?;
+    for (name, tracepoint) in PROBES {
+        let program = kept.program_mut(name).ok_or(lacks(name))?;
+        let program: &mut BtfTracePoint = program.try_into()?;
+        program.load(tracepoint, &types)?;
+    }
     let program = Program {
         waits,
         guests,
@@ -186,10 +193,11 @@ fn threads_of_host() -> u32 {
 
 impl Program {
     pub(super) fn attach(&mut self) -> Result<(), BpfError> {
-        let tracepoint: &mut BtfTracePoint = (self.loaded.program_mut("on_switch"))
-            .ok_or(BpfError::Lacks("on_switch"))?
-            .try_into()?;
-        tracepoint.attach()?;
+        for (name, _) in PROBES {
+            let program = self.loaded.program_mut(name).ok_or(BpfError::Lacks(name))?;
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.attach()?;
+        }
         Ok(())
     }
 

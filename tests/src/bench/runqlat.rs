@@ -134,13 +134,14 @@ pub fn all() -> Vec<Row> {
         for (by, column) in ["class", "cause"].iter().zip(&mut ours) {
             let mut command =
                 env.imgbuild(["runqlat", "--json", "--all", "--for", "1h", "--by", by]);
-            let (child, took) = attach(&mut command, 1);
+            let (child, took) = attach(&mut command, 3);
             let mut other = env.command("runqlat");
             let (other, their_time) = attach(other.env("PATH", PATH), 3);
             let load = PingPong::start();
             thread::sleep(WINDOW);
             drop(load);
-            let (time, switches) = spent(&env, &["on_switch"]);
+            let (_, switches) = spent(&env, &["on_switch"]);
+            let (time, _) = spent(&env, &["on_switch", "on_wakeup", "on_first_wakeup"]);
             // Its programs at sched_switch and at the two ways to wake up.
             let (their_cost, _) = spent(&env, &["sched_switch", "sched_wakeup", "handle_sched"]);
             for child in [&child, &other] {
