@@ -46,7 +46,7 @@ soak: build
         cargo test --release --locked --package imgbuild-tests \
         --test hostile --test fleet --test clones --test image_server --test placement --test soak -- --nocapture
     IMGBUILD_START=clone IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --package imgbuild-tests \
-        --test hostile --test density --test image_server
+        --test hostile --test density --test image_server --test shell --test tap --test isolation
     tests/newcomer
 
 # Run what users do under real KVM, in a machine that QEMU emulates; --sharing: one with Linux 6.12

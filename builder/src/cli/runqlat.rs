@@ -90,7 +90,7 @@ impl Runqlat {
         })?;
         if let Some(why) = measuring.instead() {
             tracing::warn!(
-                "each thread's mean is shown instead of the distribution of its waits, and no \
+                "each thread's mean is reported instead of the distribution of its waits, and no \
                  cause: BPF is not to be had: {why}"
             );
         }

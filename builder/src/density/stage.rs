@@ -201,16 +201,16 @@ impl Stages<'_> {
     /// logged in to had the CPU before them.
     fn recover(&self) -> Result<(), DensityError> {
         let late = || self.watch.seen().in_phase(Phase::Unresponsive);
-        let (mut least, mut last) = (late(), Instant::now());
+        let (mut least, mut since) = (late(), Instant::now());
         let guests = u32::try_from(self.watch.seen().alive()).unwrap_or(u32::MAX);
         let patience = QUIET.max(deadline::scaled(guests, host::cpus()));
         let bar = progress::bar(least as u64, "late guests have answered");
         let all = least;
-        while late() > 0 && last.elapsed() < patience {
+        while late() > 0 && since.elapsed() < patience {
             self.subject.pause(PAUSE)?;
             let now = late();
             if now < least {
-                (least, last) = (now, Instant::now());
+                (least, since) = (now, Instant::now());
             }
             bar.set_position((all - least) as u64);
         }

@@ -64,7 +64,7 @@ fn head(measured: &Measured) -> String {
     };
     let lost = match measured.lost {
         0 => String::new(),
-        lost => format!("; {} more were lost", counted(lost, "wait")),
+        lost => format!("; {} lost besides", counted(lost, "wait")),
     };
     wrapped(
         &format!(
@@ -259,7 +259,7 @@ mod tests {
         let text = report(&measured(), None);
         for part in [
             "15 waits for a CPU in 10.00 s",
-            "3 waits more were lost",
+            "3 waits lost",
             "        4 -> 7         : 2          |**********",
             "vCPUs                                11",
             "something else of the host            4",
