@@ -2,11 +2,11 @@
 //! everything is measured that another needs to believe it. A run drives its fleet by
 //! the control interface alone, so that it could be beside a fleet elsewhere.
 
-use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clock::{Clock, Diary};
 use conditions::{Settings, cut_paths};
+use end::end;
 use plan::baseline_guests;
 use stage::{Configured, Growth, Stages};
 use subject::Subject;
@@ -17,10 +17,7 @@ use crate::artifact::opened::Artifacts;
 use crate::bundle::figures;
 use crate::bundle::types::{Baseline, Conditions, Goal, Headline, Outcome, Plan, RUN_VERSION, Run};
 use crate::control::bridge::Detail;
-use crate::control::client::{Client, ClientError};
-use crate::control::ending;
 use crate::directories::Directories;
-use crate::fleet::remove::{Survivors, remove};
 use crate::fleet::supervise::Attachment;
 use crate::host::snapshot::{Host, KvmProbe, Places};
 use crate::interrupt::Interrupt;
@@ -37,6 +34,7 @@ use crate::{host, reference};
 mod ask;
 mod clock;
 mod conditions;
+mod end;
 mod error;
 mod foresight;
 mod hold;
@@ -58,13 +56,6 @@ const CALM: Duration = Duration::from_secs(2);
 /// Guests for which deadlines are long enough where a host is filled: as many as the
 /// reference experiment had, and half as many again.
 const FULL: u32 = 10_000;
-/// How long guests have to power off at the end.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// How often it is tried again to end a fleet, and after how long.
-const END_TRIES: u32 = 5;
-const END_PAUSE: Duration = Duration::from_secs(2);
-
 /// Called with the run as far as it has come, after each step.
 pub(crate) type Save<'a> = dyn FnMut(&Run) -> Result<(), DensityError> + 'a;
 
@@ -433,30 +424,4 @@ fn measure(
         save(run)?;
     }
     Ok(())
-}
-
-/// Ends the fleet, whether the user asked to stop or not.
-fn end(subject: &Subject<'_>) -> Result<(), DensityError> {
-    let interrupt = Interrupt::never().map_err(DensityError::Watch)?;
-    let client = Client::new(&subject.name, &subject.paths, &interrupt);
-    let mut again = END_TRIES;
-    loop {
-        match ending::end(&client, GRACE) {
-            Ok((_, Some(supervisor))) => {
-                return ending::wait(&supervisor, &interrupt).map_err(DensityError::Watch);
-            }
-            Ok((_, None)) | Err(ClientError::Ended { .. }) => return Ok(()),
-            Err(ClientError::NotSupervised { .. }) => {
-                remove(&subject.name, subject.directories, Survivors::Kill)?;
-                return Ok(());
-            }
-            // Such as one that dies meanwhile, or is busy.
-            Err(error) if again > 0 => {
-                tracing::warn!("ending {}: {error}; trying again", subject.name);
-            }
-            Err(error) => return Err(error.into()),
-        }
-        again -= 1;
-        thread::sleep(END_PAUSE);
-    }
 }
