@@ -190,6 +190,7 @@ struct {
 
 // The last runs on a CPU, in a ring; a power of two.
 #define RUNS 64
+
 struct log {
 	u32 next;
 	u32 groups[RUNS];
@@ -223,9 +224,7 @@ static __always_inline enum class class_of(struct task_struct *task, u32 group)
 {
 	if (name_of(task) == CPU_)
 		return VCPU;
-	if (group < FIRST && group != STRANGER)
-		return OTHER;
-	if (!is_vmm(task))
+	if (group == HOST || !is_vmm(task))
 		return OTHER;
 	return task->pid == task->tgid ? VMM : IO;
 }
@@ -489,8 +488,7 @@ int on_switch(u64 *context)
 	struct log *log = 0;
 	struct waits *counted;
 
-	if (with_causes ? prev->pid && !(prev->flags & PF_KTHREAD && from_group > HOST)
-			: !is_left_out(prev))
+	if (!is_left_out(prev))
 		thread = known(prev);
 	if (thread) {
 		group = thread->group;

@@ -12,14 +12,9 @@ pub(crate) fn compile(sources: &Path, out: &Path) {
     let object = out.join("runqlat.bpf.o");
     let (program, why) = match clang(&source, &object) {
         Ok(()) => {
-            let path = object.display();
-            (
-                format!(
-                    "Some(aya::include_bytes_aligned!({path:?}))",
-                    path = path.to_string()
-                ),
-                String::new(),
-            )
+            let path = object.display().to_string();
+            let program = format!("Some(aya::include_bytes_aligned!({path:?}))");
+            (program, String::new())
         }
         Err(why) => {
             println!(

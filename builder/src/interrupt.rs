@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -37,6 +37,34 @@ struct Shared {
     readable: UnixStream,
     /// Kept open, since a closed peer would make `readable` readable.
     writable: UnixStream,
+}
+
+/// A thread that is asked to end, and waited for, when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Background {
+    end: Interrupt,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    /// Starts it; it ends soon after `end` is raised.
+    pub(crate) fn start(end: Interrupt, work: impl FnOnce(&Interrupt) + Send + 'static) -> Self {
+        let over = end.clone();
+        Self {
+            end,
+            thread: Some(thread::spawn(move || work(&over))),
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.end.raise();
+        if let Some(thread) = self.thread.take() {
+            // What it panicked of has been printed.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Interrupt {

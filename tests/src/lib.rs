@@ -13,6 +13,7 @@ pub mod http;
 pub mod kex;
 pub mod machine;
 pub mod namespace;
+pub mod probes;
 pub mod python;
 pub mod reachable;
 pub mod reference;

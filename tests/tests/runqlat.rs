@@ -10,6 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use imgbuild_tests::fleet::{Fleet, kill, signal};
+use imgbuild_tests::probes::{PATH, printed, wait_until_attached};
 use imgbuild_tests::{Finished, TestEnv, finish, rights, run, start, wait_until, workspace};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -108,41 +109,6 @@ fn share(document: &Value, cause: &str) -> f64 {
     some / all
 }
 
-/// Links by which a process holds programs in the kernel.
-fn links(pid: u32) -> usize {
-    let files = fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten();
-    let targets = files
-        .flatten()
-        .filter_map(|file| fs::read_link(file.path()).ok());
-    targets
-        .filter(|target| target.to_string_lossy().contains("bpf_link"))
-        .count()
-}
-
-/// Waits until a program has attached all of its probes.
-fn wait_until_attached(pid: u32, probes: usize) {
-    wait_until("probes are attached", || links(pid) >= probes);
-}
-
-/// The counts of a histogram as BCC's tools print it.
-fn printed(text: &str) -> Vec<u64> {
-    let mut counts = vec![0; 27];
-    for line in text.lines() {
-        let Some((range, rest)) = line.split_once(" : ") else {
-            continue;
-        };
-        let Some((from, _)) = range.split_once("->") else {
-            continue;
-        };
-        let from: u64 = from.trim().parse().unwrap();
-        let count = rest.split_ascii_whitespace().next().unwrap();
-        counts[from.checked_ilog2().unwrap_or(0) as usize] = count.parse().unwrap();
-    }
-    counts
-}
-
 /// Both measure the same guest, which runs after both began and is stopped before they
 /// end.
 fn assert_agrees(env: &TestEnv, name: &str, guest: u32, least: u64) {
@@ -150,7 +116,7 @@ fn assert_agrees(env: &TestEnv, name: &str, guest: u32, least: u64) {
     signal(guest, Signal::STOP);
     let ours = start(runqlat(env, &["--pid", &pid, "--for", "1h"]).stdout(Stdio::piped()));
     let mut theirs = env.command("runqlat");
-    theirs.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    theirs.env("PATH", PATH);
     let theirs = start(theirs.args(["-p", &pid]).stdout(Stdio::piped()));
     wait_until_attached(ours.id(), 3);
     wait_until_attached(theirs.id(), 3);
@@ -433,7 +399,7 @@ fn percentiles_agree_with_a_trace_of_each_wait() {
 fn in_kernel(env: &TestEnv) -> (usize, usize) {
     let list = |what: &str| {
         let mut command = env.command("bpftool");
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("PATH", PATH);
         let listed = run(command.args([what, "show", "--json"])).succeeds();
         let listed: Vec<Value> = serde_json::from_str(&listed.stdout).unwrap();
         let names = [

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{ArgGroup, Args};
+use indicatif::ProgressBar;
 
 use super::output::{print_as_it_is, print_json};
 use super::target::Target;
@@ -95,6 +96,18 @@ impl Runqlat {
             );
         }
         let bar = progress::bar(self.time.as_secs(), "seconds measured");
+        let exit = self.measure(&mut measuring, &bar, &context.interrupt);
+        bar.finish_and_clear();
+        exit
+    }
+
+    /// Prints what is measured until the time is over, or the user asks to stop.
+    fn measure(
+        &self,
+        measuring: &mut Measuring,
+        bar: &ProgressBar,
+        interrupt: &Interrupt,
+    ) -> Result<Exit, Failure> {
         let began = Instant::now();
         let end = began.checked_add(self.time);
         loop {
@@ -102,9 +115,9 @@ impl Runqlat {
             let next = self.interval.and_then(|time| now.checked_add(time));
             let until = [end, next].into_iter().flatten().min();
             let mut tick = || bar.set_position(began.elapsed().as_secs());
-            let is_over = self.wait(&measuring, until, &context.interrupt, &mut tick)?;
+            let is_over = self.wait(measuring, until, interrupt, &mut tick)?;
             self.show(&measuring.read()?)?;
-            if context.interrupt.requested() {
+            if interrupt.requested() {
                 return Ok(Exit::Interrupted);
             }
             if is_over || end.is_some_and(|end| Instant::now() >= end) {

@@ -1,12 +1,11 @@
 //! Follows a fleet from a thread of its own, over all its supervisors.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::bridge::Detail;
 use super::client::{Client, ClientError, Next};
 use super::types::{Event, Fleet};
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Background, Interrupt};
 
 /// How long it takes to ask again a supervisor that does not listen.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -22,46 +21,22 @@ pub(crate) enum Heard<'a> {
     Nothing,
 }
 
-/// A fleet that is followed until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Following {
+/// Follows a fleet until what this gives is dropped. Calls `hear` with what is heard, and
+/// at the time that it gives, if not before: also while there is no supervisor.
+pub(crate) fn follow(
+    client: Client,
     end: Interrupt,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Following {
-    /// Calls `hear` with what is heard, and at the time that it gives, if not before:
-    /// also while there is no supervisor.
-    pub(crate) fn start(
-        client: Client,
-        end: Interrupt,
-        mut hear: impl FnMut(Heard<'_>) -> Instant + Send + 'static,
-    ) -> Self {
-        let over = end.clone();
-        let follow = move || {
-            while !over.requested() {
-                if let Err(error) = listen(&client, &over, &mut hear) {
-                    tracing::debug!("following the fleet: {error}");
-                }
-                hear(Heard::Nothing);
-                over.wait(AGAIN);
+    mut hear: impl FnMut(Heard<'_>) -> Instant + Send + 'static,
+) -> Background {
+    Background::start(end, move |end| {
+        while !end.requested() {
+            if let Err(error) = listen(&client, end, &mut hear) {
+                tracing::debug!("following the fleet: {error}");
             }
-        };
-        Self {
-            end,
-            thread: Some(thread::spawn(follow)),
+            hear(Heard::Nothing);
+            end.wait(AGAIN);
         }
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.end.raise();
-        if let Some(thread) = self.thread.take() {
-            // What it panicked of has been printed.
-            let _ = thread.join();
-        }
-    }
+    })
 }
 
 /// Listens to one supervisor for as long as it speaks.

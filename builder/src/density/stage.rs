@@ -41,6 +41,11 @@ const QUIET: Duration = Duration::from_secs(60);
 /// settled.
 const HELD_BACK: Duration = Duration::from_secs(15);
 
+/// How long to wait for one more of so many guests.
+fn patience(guests: u32) -> Duration {
+    QUIET.max(deadline::scaled(guests, host::cpus()))
+}
+
 /// What a guest takes of the host by its configuration.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Configured {
@@ -149,7 +154,7 @@ impl Stages<'_> {
     /// Waits until every guest came up, or no more do.
     fn grow(&self, guests: u32) -> Result<Growth, DensityError> {
         let bar = progress::bar(guests.into(), "guests ready");
-        let patience = QUIET.max(deadline::scaled(guests, host::cpus()));
+        let patience = patience(guests);
         let growth = loop {
             self.subject.resume_if_dead()?;
             {
@@ -203,7 +208,7 @@ impl Stages<'_> {
         let late = || self.watch.seen().in_phase(Phase::Unresponsive);
         let (mut least, mut since) = (late(), Instant::now());
         let guests = u32::try_from(self.watch.seen().alive()).unwrap_or(u32::MAX);
-        let patience = QUIET.max(deadline::scaled(guests, host::cpus()));
+        let patience = patience(guests);
         let bar = progress::bar(least as u64, "late guests have answered");
         let all = least;
         while late() > 0 && since.elapsed() < patience {

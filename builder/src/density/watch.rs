@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use super::clock::Clock;
 use crate::bundle::types::{self, GuestStart, Moment};
 use crate::control::client::Client;
-use crate::control::follow::{Following, Heard};
+use crate::control::follow::{Heard, follow};
 use crate::control::memory::ksm_state;
 use crate::control::types::{Event, Fleet, Guest, KsmState, Stage};
 use crate::guest::Phase;
 use crate::guest::merging::{KsmSeen, Merging, Population};
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Background, Interrupt};
 use crate::sample::account;
 use crate::sample::ksm::{self, Ksm, PAGE};
 use crate::sample::schedule::Schedule;
@@ -26,11 +26,12 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The most looks that are kept: then every second one goes, and they become half as
 /// frequent.
 const MOMENTS: usize = 4_000;
+
 /// The watch; it ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Watch {
     seen: Arc<Mutex<Seen>>,
-    _following: Following,
+    _following: Background,
 }
 
 /// What was seen of a fleet and its host.
@@ -89,7 +90,7 @@ impl Watch {
         };
         Self {
             seen,
-            _following: Following::start(client, end, hear),
+            _following: follow(client, end, hear),
         }
     }
 

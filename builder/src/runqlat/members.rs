@@ -6,16 +6,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::bpf::Table;
 use super::kernel::{FIRST, NAMED, NO_SLOT};
+use crate::control::bridge::Detail;
 use crate::control::client::Client;
-use crate::control::follow::{Following, Heard};
+use crate::control::follow::{Heard, follow};
 use crate::control::types::{Event, Fleet};
 use crate::control::unsupervised::unsupervised;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Background, Interrupt};
 use crate::sample::processes;
 use crate::store::folder::{Found, Supervised};
 use crate::units::{GuestIndex, counted};
@@ -91,6 +91,7 @@ pub(super) struct Members {
     /// Supervisors: what they start is of their group.
     parents: BTreeMap<u32, u32>,
     slots: Vec<Target>,
+    places: BTreeMap<Target, u32>,
     /// Whether processes pass their group on to what they start.
     inherited: bool,
     /// Where the kernel has them; none without BPF.
@@ -100,12 +101,11 @@ pub(super) struct Members {
 
 impl Members {
     fn slot(&mut self, target: Target) -> u32 {
-        let known = self.slots.iter().position(|known| *known == target);
-        let place = known.unwrap_or_else(|| {
+        let next = u32::try_from(self.slots.len()).unwrap_or(NO_SLOT);
+        *self.places.entry(target).or_insert_with(|| {
             self.slots.push(target);
-            self.slots.len() - 1
-        });
-        u32::try_from(place).unwrap_or(NO_SLOT)
+            next
+        })
     }
 
     fn guest(&mut self, group: u32, guest: GuestIndex, pid: Option<u32>) {
@@ -211,8 +211,7 @@ impl Members {
 /// Keeps the members as they are, until it is dropped.
 pub(super) struct Roster {
     members: Arc<Mutex<Members>>,
-    _following: Vec<Following>,
-    _looking: Option<Looking>,
+    _watching: Vec<Background>,
 }
 
 impl Roster {
@@ -222,27 +221,23 @@ impl Roster {
             inherited: matches!(selection, Selection::Cgroup(_)),
             ..Members::default()
         }));
-        let mut following = Vec::new();
+        let mut watching = Vec::new();
         for (number, found) in (0_u32..).zip(selection.fleets()) {
             // The last group has all that have none of their own.
             let group = FIRST + number.min(NAMED - 1);
-            following.push(follow(&members, group, found)?);
+            watching.push(keep(&members, group, found)?);
         }
-        let looking = match selection {
-            Selection::Pids(pids) => {
-                lock(&members).pids(pids.iter().copied());
-                None
-            }
+        match selection {
+            Selection::Pids(pids) => lock(&members).pids(pids.iter().copied()),
             Selection::Cgroup(folder) => {
                 lock(&members).pids(inside(folder)?.into_iter());
-                Some(Looking::start(Arc::clone(&members), folder.clone())?)
+                watching.push(watch(Arc::clone(&members), folder.clone())?);
             }
-            Selection::Fleet(_) | Selection::All(_) => None,
-        };
+            Selection::Fleet(_) | Selection::All(_) => {}
+        }
         Ok(Self {
             members,
-            _following: following,
-            _looking: looking,
+            _watching: watching,
         })
     }
 
@@ -255,11 +250,12 @@ fn lock(members: &Mutex<Members>) -> MutexGuard<'_, Members> {
     members.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn follow(members: &Arc<Mutex<Members>>, group: u32, found: &Found) -> io::Result<Following> {
+/// Keeps the members of a fleet as they are.
+fn keep(members: &Arc<Mutex<Members>>, group: u32, found: &Found) -> io::Result<Background> {
     let end = Interrupt::never()?;
     let client = Client::new(&found.name, &found.paths, &end);
     let now = match found.paths.supervised() {
-        Supervised::By(_) => client.fleet(crate::control::bridge::Detail::Whole).ok(),
+        Supervised::By(_) => client.fleet(Detail::Whole).ok(),
         Supervised::No => unsupervised(found).ok(),
     };
     if let Some(fleet) = &now {
@@ -283,43 +279,21 @@ fn follow(members: &Arc<Mutex<Members>>, group: u32, found: &Found) -> io::Resul
         }
         due
     };
-    Ok(Following::start(client, end, hear))
+    Ok(follow(client, end, hear))
 }
 
 /// Looks through a control group again and again.
-struct Looking {
-    end: Interrupt,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Looking {
-    fn start(members: Arc<Mutex<Members>>, folder: PathBuf) -> io::Result<Self> {
-        let end = Interrupt::never()?;
-        let over = end.clone();
-        let look = move || {
-            while !over.wait(REFRESH) {
-                // One that is removed has no processes.
-                let pids = inside(&folder).unwrap_or_default();
-                let mut members = lock(&members);
-                members.pids(pids.into_iter());
-                members.tell();
-            }
-        };
-        Ok(Self {
-            end,
-            thread: Some(thread::spawn(look)),
-        })
-    }
-}
-
-impl Drop for Looking {
-    fn drop(&mut self) {
-        self.end.raise();
-        if let Some(thread) = self.thread.take() {
-            // What it panicked of has been printed.
-            let _ = thread.join();
+fn watch(members: Arc<Mutex<Members>>, folder: PathBuf) -> io::Result<Background> {
+    let end = Interrupt::never()?;
+    Ok(Background::start(end, move |end| {
+        while !end.wait(REFRESH) {
+            // One that is removed has no processes.
+            let pids = inside(&folder).unwrap_or_default();
+            let mut members = lock(&members);
+            members.pids(pids.into_iter());
+            members.tell();
         }
-    }
+    }))
 }
 
 /// The processes of a control group and of those in it (kernel document

@@ -14,11 +14,11 @@ use serde_json::Value;
 
 use super::{Budget, Row, Samples};
 use crate::fleet::signal;
-use crate::{TestEnv, finish, start, wait_until};
+use crate::probes::{PATH, printed, wait_until_attached};
+use crate::{TestEnv, finish, start};
 
 /// Whether the kernel measures programs (kernel document admin-guide/sysctl/kernel).
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
-const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 const WINDOW: Duration = Duration::from_secs(3);
 const ROUNDS: usize = 5;
 /// Of a CPU at 60,000 switches a second: 1 %.
@@ -76,23 +76,11 @@ impl Drop for PingPong {
     }
 }
 
-fn links(pid: u32) -> usize {
-    let files = fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten();
-    let targets = files
-        .flatten()
-        .filter_map(|file| fs::read_link(file.path()).ok());
-    targets
-        .filter(|target| target.to_string_lossy().contains("bpf_link"))
-        .count()
-}
-
 /// Starts it, and gives the milliseconds until its probes are attached.
 fn attach(command: &mut Command, probes: usize) -> (Child, f64) {
     let began = Instant::now();
     let child = start(command.stdout(Stdio::piped()));
-    wait_until("probes are attached", || links(child.id()) >= probes);
+    wait_until_attached(child.id(), probes);
     (child, began.elapsed().as_secs_f64() * 1000.0)
 }
 
@@ -157,11 +145,9 @@ pub fn all() -> Vec<Row> {
                 .push(rows.iter().filter_map(|row| row["count"].as_f64()).sum());
             theirs.attach.push(their_time);
             theirs.cost.push(their_cost / switches);
-            let counts = other.lines().filter_map(|line| {
-                let (_, rest) = line.split_once(" : ")?;
-                rest.split_ascii_whitespace().next()?.parse::<f64>().ok()
-            });
-            theirs.waits.push(counts.sum());
+            let count: u64 = printed(&other).iter().sum();
+            #[expect(clippy::cast_precision_loss, reason = "some hundred thousands")]
+            theirs.waits.push(count as f64);
         }
     }
     let [plain, causes] = &ours;
