@@ -46,7 +46,7 @@ soak: build
         cargo test --release --locked --package imgbuild-tests \
         --test hostile --test fleet --test clones --test image_server --test placement --test soak -- --nocapture
     IMGBUILD_START=clone IMGBUILD_BIN="$PWD/{{imgbuild}}" cargo test --release --locked --package imgbuild-tests \
-        --test hostile --test density --test image_server --test shell --test tap --test isolation
+        --test hostile --test density --test fleet_faults --test image_server --test shell --test tap --test isolation
     tests/newcomer
 
 # Run what users do under real KVM, in a machine that QEMU emulates; --sharing: one with Linux 6.12
@@ -60,7 +60,7 @@ kvm-shell *FLAVOUR: build
 
 # Run every fuzz target for so many seconds
 fuzz SECONDS="30":
-    [ -x .tools/bin/cargo-fuzz ] || cargo install cargo-fuzz --version 0.13.2 --locked --root .tools
+    [ -x .tools/bin/cargo-fuzz ] || cargo install cargo-fuzz --debug --version 0.13.2 --locked --root .tools
     # Fresh inputs go to the first folder; the seeds are only read. Packets of SSH
     # may have up to 35,000 bytes.
     set -e; export PATH="$PWD/.tools/bin:$PATH"; for target in $(cargo fuzz list --fuzz-dir tests/fuzz); do \
