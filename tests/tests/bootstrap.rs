@@ -466,7 +466,7 @@ fn a_missing_just_is_built_once() {
     }
     assert_eq!(
         machine.arguments("cargo"),
-        ["install", "just", "--locked", "--root", ".tools"]
+        ["install", "just", "--debug", "--locked", "--root", ".tools"]
     );
     assert_eq!(machine.arguments("just"), ["lint", "lint"]);
 }
