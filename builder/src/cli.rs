@@ -43,6 +43,7 @@ mod runqlat;
 mod ssh;
 mod suggest;
 mod target;
+mod top;
 mod user;
 mod verify;
 mod wait;
@@ -138,6 +139,8 @@ enum Verb {
     Cp(cp::Cp),
     /// List the guests of a fleet
     Ps(ps::Ps),
+    /// Watch a fleet on a full screen: its state, what it uses, each guest
+    Top(top::Top),
     /// Measure how long guests wait for a CPU, and who has it meanwhile
     Runqlat(runqlat::Runqlat),
     /// Wait until guests are ready
@@ -270,6 +273,7 @@ fn run(verb: Verb, interrupt: &Interrupt) -> Result<Exit, Failure> {
         Verb::Ssh(command) => command.run(&context),
         Verb::Cp(command) => command.run(&context),
         Verb::Ps(command) => command.run(&context),
+        Verb::Top(command) => command.run(&context),
         Verb::Runqlat(command) => command.run(&context),
         Verb::Wait(command) => command.run(&context),
         Verb::Stop(command) => command.run(&context),

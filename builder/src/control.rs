@@ -8,6 +8,7 @@ pub(crate) mod ending;
 pub(crate) mod follow;
 pub(crate) mod memory;
 pub(crate) mod metrics;
+pub(crate) mod picture;
 pub(crate) mod schema;
 pub(crate) mod select;
 pub(crate) mod server;

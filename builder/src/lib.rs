@@ -56,6 +56,7 @@ pub mod store;
 mod system;
 mod template;
 mod text;
+mod top;
 pub mod tree;
 pub mod trial;
 pub mod units;

@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod cgroup;
 pub mod footprint;
+pub(crate) mod host_cpu;
 pub(crate) mod ksm;
 pub(crate) mod meminfo;
 pub(crate) mod processes;
@@ -10,3 +11,4 @@ pub(crate) mod schedule;
 pub(crate) mod source;
 pub(crate) mod switches;
 pub(crate) mod unseen;
+pub(crate) mod usage;

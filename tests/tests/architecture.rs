@@ -46,7 +46,7 @@ const FLOORS: [&[&str]; 16] = [
     &["trial"],
     &["reference"],
     &["launch"],
-    &["density", "page", "report"],
+    &["density", "page", "report", "top"],
     // `words` is compiled for tests alone.
     &["cli", "words"],
     // Only declares the rooms.

@@ -16,6 +16,7 @@ use crate::recipe::RecipeError;
 use crate::store::find::FindError;
 use crate::store::ssh_config::SshConfigError;
 use crate::store::users::UsersError;
+use crate::top::TopError;
 use crate::trial::TrialError;
 use crate::trial::boot::BootError;
 use crate::vmm::qemu::ProgramError;
@@ -114,6 +115,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
                 Exit::Interrupted
             }
             _ if error.is::<ProgramError>() => Exit::Usage,
+            _ if matches!(error.downcast_ref(), Some(TopError::NoTerminal)) => Exit::Usage,
             _ => Exit::Failed,
         };
         Self { exit, error }

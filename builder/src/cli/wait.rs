@@ -7,8 +7,7 @@ use indicatif::ProgressBar;
 
 use super::target::{Target, chosen};
 use super::{Context, Exit, Failure};
-use crate::control::bridge::Detail;
-use crate::control::client::{Client, Next};
+use crate::control::client::{Client, Next, Stream};
 use crate::control::select::Selector;
 use crate::control::types::Event;
 use crate::control::waiting::{Outcome, Waiting};
@@ -41,9 +40,7 @@ impl Wait {
             .timeout
             .and_then(|time| Instant::now().checked_add(time));
         let client = self.target.client(context)?;
-        // Before the fleet is looked at, so that nothing is missed between.
-        let mut events = client.events()?;
-        let mut waiting = self.look(&client)?;
+        let (mut events, mut waiting) = self.look(&client)?;
         let bar = progress::bar(0, "guests ready");
         let exit = loop {
             show(&bar, &waiting);
@@ -51,8 +48,8 @@ impl Wait {
                 break say(outcome, &waiting);
             }
             match events.next(until)? {
-                Next::Item(Event::Lost { .. }) => waiting = self.look(&client)?,
-                Next::Item(event) => waiting.apply(&event),
+                Next::Item(Event::Lost { .. }) => (events, waiting) = self.look(&client)?,
+                Next::Item(event) => waiting.apply(event),
                 Next::End => break say(Outcome::Ended, &waiting),
                 Next::Late => {
                     tracing::error!("timed out: {}", listed(&waiting.counts()));
@@ -64,14 +61,14 @@ impl Wait {
         Ok(exit)
     }
 
-    fn look(&self, client: &Client) -> Result<Waiting, Failure> {
-        let fleet = client.fleet(Detail::Whole)?;
+    fn look(&self, client: &Client) -> Result<(Stream<Event>, Waiting), Failure> {
+        let (fleet, events) = client.watch()?;
         let ids = if self.guests.is_empty() {
             None
         } else {
             Some(chosen(&self.guests, &fleet)?.into_iter().collect())
         };
-        Ok(Waiting::new(ids, &fleet))
+        Ok((events, Waiting::new(ids, fleet)))
     }
 }
 

@@ -87,7 +87,7 @@ impl Client {
         self.get("memory")?.document()
     }
 
-    #[cfg(test)]
+    /// One guest.
     pub(crate) fn guest(&self, guest: GuestIndex) -> Result<Guest, ClientError> {
         self.get(&format!("guests/{guest}"))?.document()
     }
@@ -139,9 +139,14 @@ impl Client {
         Ok(self.post("ask", request)?.stream())
     }
 
-    /// What changes from now on.
-    pub(crate) fn events(&self) -> Result<Stream<Event>, ClientError> {
-        Ok(self.get("events")?.stream())
+    /// How the fleet stands, and what changes from now on.
+    pub(crate) fn watch(&self) -> Result<(Fleet, Stream<Event>), ClientError> {
+        let mut events: Stream<Event> = self.get("events")?.stream();
+        match events.next(None)? {
+            Next::Item(Event::Snapshot(fleet)) => Ok((*fleet, events)),
+            // A supervisor that was started by an imgbuild before snapshots.
+            _ => Ok((self.fleet(Detail::Whole)?, events)),
+        }
     }
 
     /// What a guest's console says from now on.

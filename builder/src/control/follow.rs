@@ -2,23 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use super::bridge::Detail;
 use super::client::{Client, ClientError, Next};
-use super::types::{Event, Fleet};
+use super::types::Event;
 use crate::interrupt::{Background, Interrupt};
 
 /// How long it takes to ask again a supervisor that does not listen.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// What is heard of a fleet.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Heard<'a> {
-    /// How all of it stands.
-    Fleet(&'a Fleet),
-    /// What changed.
-    Event(&'a Event),
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// How all of it stands, or what changed.
+    Event(Event),
     /// Nothing.
     Nothing,
+    /// Nothing, and nobody speaks: it has no supervisor, or that one is not reached.
+    Silence(ClientError),
 }
 
 /// Follows a fleet until what this gives is dropped. Calls `hear` with what is heard, and
@@ -26,34 +25,33 @@ pub(crate) enum Heard<'a> {
 pub(crate) fn follow(
     client: Client,
     end: Interrupt,
-    mut hear: impl FnMut(Heard<'_>) -> Instant + Send + 'static,
+    mut hear: impl FnMut(Heard) -> Instant + Send + 'static,
 ) -> Background {
     Background::start(end, move |end| {
         while !end.requested() {
-            if let Err(error) = listen(&client, end, &mut hear) {
-                tracing::debug!("following the fleet: {error}");
-            }
-            hear(Heard::Nothing);
+            let heard = match listen(&client, end, &mut hear) {
+                Ok(()) => Heard::Nothing,
+                Err(error) => Heard::Silence(error),
+            };
+            hear(heard);
             end.wait(AGAIN);
         }
     })
 }
 
-/// Listens to one supervisor for as long as it speaks.
+/// Listens to one supervisor for as long as it speaks, and nothing was lost.
 fn listen(
     client: &Client,
     end: &Interrupt,
-    hear: &mut impl FnMut(Heard<'_>) -> Instant,
+    hear: &mut impl FnMut(Heard) -> Instant,
 ) -> Result<(), ClientError> {
-    // Before the fleet is looked at, so that nothing is missed between.
-    let mut events = client.events()?;
-    let mut due = hear(Heard::Fleet(&client.fleet(Detail::Whole)?));
+    let (fleet, mut events) = client.watch()?;
+    let mut due = hear(Heard::Event(Event::Snapshot(Box::new(fleet))));
     while !end.requested() {
         due = match events.next(Some(due))? {
-            Next::Item(Event::Lost { .. }) => hear(Heard::Fleet(&client.fleet(Detail::Whole)?)),
-            Next::Item(event) => hear(Heard::Event(&event)),
+            Next::Item(Event::Lost { .. }) | Next::End => return Ok(()),
+            Next::Item(event) => hear(Heard::Event(event)),
             Next::Late => hear(Heard::Nothing),
-            Next::End => return Ok(()),
         };
     }
     Ok(())

@@ -319,11 +319,13 @@ pub struct Answer {
     pub seconds: f64,
 }
 
-/// `GET /v1/events`: one line for each change of a guest, as it happens; also
-/// what `launch --json` prints.
+/// `GET /v1/events`: how the fleet stands, and then one line for each change of a guest,
+/// as it happens; also what `launch --json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event {
+    /// The whole fleet: first, and again whenever it is of another number of guests.
+    Snapshot(Box<Fleet>),
     /// A guest's state changed.
     Guest(Guest),
     /// The fleet's stage changed.

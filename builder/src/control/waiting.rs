@@ -1,8 +1,10 @@
-//! Waiting for guests to be ready: pure, fed by a fleet and its events.
+//! Waiting for guests to be ready: pure, fed by the events of a fleet.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
+use std::time::Instant;
 
-use super::types::{Event, Fleet, Guest, Stage};
+use super::picture::Picture;
+use super::types::{Event, Fleet, Stage};
 use crate::guest::counts::{Counts, count};
 use crate::guest::{Desired, Phase};
 use crate::units::GuestIndex;
@@ -12,8 +14,7 @@ use crate::units::GuestIndex;
 pub(crate) struct Waiting {
     /// Those chosen; all of the fleet, and those that come, without.
     chosen: Option<HashSet<GuestIndex>>,
-    guests: BTreeMap<GuestIndex, (Phase, Desired)>,
-    stage: Stage,
+    picture: Picture,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,42 +28,24 @@ pub(crate) enum Outcome {
 
 impl Waiting {
     /// Waits for these guests of `fleet`.
-    pub(crate) fn new(chosen: Option<HashSet<GuestIndex>>, fleet: &Fleet) -> Self {
-        let mut waiting = Self {
-            chosen,
-            guests: BTreeMap::new(),
-            stage: fleet.stage,
-        };
-        fleet.guests.iter().for_each(|guest| waiting.see(guest));
-        waiting
+    pub(crate) fn new(chosen: Option<HashSet<GuestIndex>>, fleet: Fleet) -> Self {
+        let mut picture = Picture::default();
+        picture.take(fleet, Instant::now());
+        Self { chosen, picture }
     }
 
     /// Takes an event; [`Event::Lost`] calls for a new value.
-    pub(crate) fn apply(&mut self, event: &Event) {
-        match event {
-            Event::Guest(guest) => self.see(guest),
-            Event::Stage { stage, .. } => self.stage = *stage,
-            Event::Lost { .. } => {}
-        }
-    }
-
-    fn see(&mut self, guest: &Guest) {
-        if self
-            .chosen
-            .as_ref()
-            .is_none_or(|ids| ids.contains(&guest.id))
-        {
-            let seen = (guest.state, guest.desired);
-            self.guests.insert(guest.id, seen);
-        }
+    pub(crate) fn apply(&mut self, event: Event) {
+        self.picture.apply(event, Instant::now());
     }
 
     fn states(&self) -> impl Iterator<Item = Phase> {
+        let is_chosen = |id| (self.chosen.as_ref()).is_none_or(|ids| ids.contains(id));
         let up = self
-            .guests
-            .values()
-            .filter(|(_, desired)| *desired == Desired::Up);
-        up.map(|(state, _)| *state)
+            .picture
+            .guests()
+            .filter(move |guest| guest.desired == Desired::Up && is_chosen(&guest.id));
+        up.map(|guest| guest.state)
     }
 
     /// Guests in each state, of those that are to be up.
@@ -72,7 +55,10 @@ impl Waiting {
 
     /// How the wait ended, if it did.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        if matches!(self.stage, Stage::Stopping | Stage::Orphaned | Stage::Lost) {
+        if matches!(
+            self.picture.stage,
+            Some(Stage::Stopping | Stage::Orphaned | Stage::Lost)
+        ) {
             return Some(Outcome::Ended);
         }
         let given_up = |state| matches!(state, Phase::Failed | Phase::Exited);
@@ -81,7 +67,7 @@ impl Waiting {
         if self.states().all(|state| state == Phase::Ready) {
             Some(Outcome::Ready)
         } else if self.states().any(given_up)
-            || (self.stage == Stage::Settled && self.states().all(held_back))
+            || (self.picture.stage == Some(Stage::Settled) && self.states().all(held_back))
         {
             Some(Outcome::Part)
         } else {
@@ -92,48 +78,18 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::control::types::{BurnTotals, Totals};
+    use std::collections::BTreeMap;
 
-    fn guest(index: u32, state: Phase) -> Guest {
-        Guest {
-            id: GuestIndex::new(index).unwrap(),
-            state,
-            desired: Desired::Up,
-            pid: None,
-            for_seconds: 0.0,
-            ready_after: None,
-            restarts: 0,
-            unresponsive: 0,
-            reason: None,
-            ssh: None,
-            burn: None,
-        }
-    }
+    use super::*;
+    use crate::control::picture::tests::{fleet, guest};
+    use crate::control::types::Guest;
 
     fn waiting(stage: Stage, states: &[Phase], chosen: Option<&[u32]>) -> Waiting {
-        let fleet = Fleet {
-            api: 1,
-            fleet: "f".to_owned(),
-            host: "h".to_owned(),
-            stage,
-            supervisor: None,
-            wanted: 0,
-            counts: BTreeMap::new(),
-            held_back: None,
-            forced: Vec::new(),
-            totals: Totals::default(),
-            burn: BurnTotals::default(),
-            guests: (0..)
-                .zip(states)
-                .map(|(index, state)| guest(index, *state))
-                .collect(),
-        };
         let chosen = chosen.map(|these| {
             let these = these.iter().map(|index| GuestIndex::new(*index).unwrap());
             these.collect()
         });
-        Waiting::new(chosen, &fleet)
+        Waiting::new(chosen, fleet(stage, states))
     }
 
     #[test]
@@ -166,8 +122,8 @@ mod tests {
             Some(&[1, 2]),
         );
         assert_eq!(waiting.outcome(), None);
-        waiting.apply(&Event::Guest(guest(1, Phase::Ready)));
-        waiting.apply(&Event::Guest(guest(3, Phase::Failed)));
+        waiting.apply(Event::Guest(guest(1, Phase::Ready)));
+        waiting.apply(Event::Guest(guest(3, Phase::Failed)));
         assert_eq!(
             waiting.counts(),
             BTreeMap::from([(Phase::Booting, 1), (Phase::Ready, 1)])
@@ -178,9 +134,9 @@ mod tests {
             desired: Desired::Down,
             ..guest(2, Phase::Exited)
         };
-        waiting.apply(&Event::Guest(stopped));
+        waiting.apply(Event::Guest(stopped));
         assert_eq!(waiting.outcome(), Some(Outcome::Ready));
-        waiting.apply(&Event::Stage {
+        waiting.apply(Event::Stage {
             stage: Stage::Stopping,
             held_back: None,
         });

@@ -92,7 +92,7 @@ impl Stages<'_> {
             (self.subject.diary).note(format!("{fitted} of {guests} guests fit: {why}"));
             self.subject.call(|client| client.scale(fitted))?;
             self.look_again()?;
-            self.watch.seen().held_back = None;
+            self.watch.seen().none_is_held_back();
         }
         let grown = self.clock.now();
         let stage = self.measure(began, grown, before)?;
@@ -104,7 +104,7 @@ impl Stages<'_> {
     fn look_again(&self) -> Result<(), DensityError> {
         let fleet = self.subject.call(|client| client.fleet(Detail::Whole))?;
         let mut seen = self.watch.seen();
-        seen.take(&fleet);
+        seen.take(fleet);
         seen.wait_from_now();
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Stages<'_> {
                 Ok(_) => self.look_again()?,
                 // Such as for want of ports, which is a limit of the host.
                 Err(DensityError::Client(ClientError::Refused(why)))
-                    if self.watch.seen().alive() > 0 =>
+                    if self.watch.seen().picture().alive() > 0 =>
                 {
                     return Ok(Growth::HeldBack(why));
                 }
@@ -164,8 +164,8 @@ impl Stages<'_> {
                     break Growth::Whole;
                 }
                 let quiet = seen.grew.elapsed();
-                let planned = seen.in_phase(Phase::Planned);
-                if let Some(why) = seen.held_back.clone()
+                let planned = seen.picture().in_phase(Phase::Planned);
+                if let Some(why) = seen.picture().held_back.clone()
                     && planned == seen.on_their_way()
                     && !seen.merges()
                     && quiet >= HELD_BACK
@@ -173,7 +173,7 @@ impl Stages<'_> {
                     break Growth::HeldBack(why);
                 }
                 if quiet >= patience.max(self.experiment.settle) {
-                    let why = (seen.held_back.clone())
+                    let why = (seen.picture().held_back.clone())
                         .unwrap_or_else(|| format!("no guest came up for {} s", quiet.as_secs()));
                     break Growth::HeldBack(why);
                 }
@@ -187,7 +187,7 @@ impl Stages<'_> {
     /// Guests that were started: those with the lowest numbers.
     fn fitted(&self) -> u32 {
         let seen = self.watch.seen();
-        let started = seen.guests().len() - seen.in_phase(Phase::Planned);
+        let started = seen.picture().guests().count() - seen.picture().in_phase(Phase::Planned);
         u32::try_from(started).unwrap_or(u32::MAX)
     }
 
@@ -205,9 +205,9 @@ impl Stages<'_> {
     /// Waits for the guests that are late with a sign of life, because those that were
     /// logged in to had the CPU before them.
     fn recover(&self) -> Result<(), DensityError> {
-        let late = || self.watch.seen().in_phase(Phase::Unresponsive);
+        let late = || self.watch.seen().picture().in_phase(Phase::Unresponsive);
         let (mut least, mut since) = (late(), Instant::now());
-        let guests = u32::try_from(self.watch.seen().alive()).unwrap_or(u32::MAX);
+        let guests = u32::try_from(self.watch.seen().picture().alive()).unwrap_or(u32::MAX);
         let patience = patience(guests);
         let bar = progress::bar(least as u64, "late guests have answered");
         let all = least;

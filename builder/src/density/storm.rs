@@ -132,8 +132,9 @@ fn wait_for(
         {
             let seen = stages.watch.seen();
             for guest in victims {
-                let is_back = (seen.guests().get(guest)).is_some_and(|last| {
-                    last.phase == Phase::Ready && last.pid != before.get(guest).copied()
+                let is_back = (seen.picture().standing(*guest)).is_some_and(|standing| {
+                    let guest = &standing.guest;
+                    guest.state == Phase::Ready && guest.pid != before.get(&guest.id).copied()
                 });
                 if is_back {
                     back.entry(*guest).or_insert_with(|| at.elapsed());

@@ -11,7 +11,8 @@ use crate::bundle::types::{self, GuestStart, Moment};
 use crate::control::client::Client;
 use crate::control::follow::{Heard, follow};
 use crate::control::memory::ksm_state;
-use crate::control::types::{Event, Fleet, Guest, KsmState, Stage};
+use crate::control::picture::Picture;
+use crate::control::types::{Event, Fleet, Guest, KsmState};
 use crate::guest::Phase;
 use crate::guest::merging::{KsmSeen, Merging, Population};
 use crate::interrupt::{Background, Interrupt};
@@ -38,12 +39,8 @@ pub(super) struct Watch {
 #[derive(Debug)]
 pub(super) struct Seen {
     clock: Clock,
-    /// Each guest as it was last seen.
-    guests: BTreeMap<GuestIndex, Last>,
+    picture: Picture,
     starts: BTreeMap<GuestIndex, GuestStart>,
-    /// Why no more guests are started.
-    pub held_back: Option<String>,
-    pub stage: Option<Stage>,
     /// The most guests that were up at a time since the fleet was changed, and since
     /// when: guests that come and go are no progress.
     most_up: usize,
@@ -54,22 +51,12 @@ pub(super) struct Seen {
     ksm: Option<KsmState>,
 }
 
-/// A guest as it was last seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Last {
-    pub phase: Phase,
-    pub pid: Option<u32>,
-    pub restarts: u32,
-}
-
 impl Watch {
     pub(super) fn start(client: Client, clock: Clock, series: Vec<Moment>, end: Interrupt) -> Self {
         let seen = Arc::new(Mutex::new(Seen {
             clock,
-            guests: BTreeMap::new(),
+            picture: Picture::default(),
             starts: BTreeMap::new(),
-            held_back: None,
-            stage: None,
             most_up: 0,
             grew: Instant::now(),
             series,
@@ -79,11 +66,9 @@ impl Watch {
         }));
         let shared = Arc::clone(&seen);
         let mut due = Instant::now();
-        let hear = move |heard: Heard<'_>| {
-            match heard {
-                Heard::Fleet(fleet) => lock(&shared).take(fleet),
-                Heard::Event(event) => lock(&shared).apply(event),
-                Heard::Nothing => {}
+        let hear = move |heard: Heard| {
+            if let Heard::Event(event) = heard {
+                lock(&shared).hear(event);
             }
             look_if_due(&shared, &mut due);
             due
@@ -120,48 +105,37 @@ fn look_if_due(seen: &Mutex<Seen>, due: &mut Instant) {
 
 impl Seen {
     /// Takes over how a fleet stands.
-    pub(super) fn take(&mut self, fleet: &Fleet) {
-        self.stage = Some(fleet.stage);
-        self.held_back.clone_from(&fleet.held_back);
-        let here: Vec<_> = fleet.guests.iter().map(|guest| guest.id).collect();
-        self.guests
-            .retain(|guest, _| here.binary_search(guest).is_ok());
-        for guest in &fleet.guests {
-            self.see(guest);
+    pub(super) fn take(&mut self, fleet: Fleet) {
+        self.hear(Event::Snapshot(Box::new(fleet)));
+    }
+
+    fn hear(&mut self, event: Event) {
+        match &event {
+            Event::Snapshot(fleet) => fleet.guests.iter().for_each(|guest| self.note(guest)),
+            Event::Guest(guest) => self.note(guest),
+            Event::Stage { .. } | Event::Lost { .. } => {}
+        }
+        self.picture.apply(event, Instant::now());
+        let up = self.picture.up();
+        if up > self.most_up {
+            self.most_up = up;
+            self.grew = Instant::now();
         }
     }
 
     /// Gives guests time to come up from now on.
     pub(super) fn wait_from_now(&mut self) {
-        self.most_up = self.up();
+        self.most_up = self.picture.up();
         self.grew = Instant::now();
     }
 
-    fn apply(&mut self, event: &Event) {
-        match event {
-            Event::Guest(guest) => self.see(guest),
-            Event::Stage { stage, held_back } => {
-                self.stage = Some(*stage);
-                self.held_back.clone_from(held_back);
-            }
-            Event::Lost { .. } => {}
-        }
+    /// Forgets that guests were held back: they were taken away.
+    pub(super) fn none_is_held_back(&mut self) {
+        self.picture.held_back = None;
     }
 
-    fn see(&mut self, guest: &Guest) {
-        let last = Last {
-            phase: guest.state,
-            pid: guest.pid,
-            restarts: guest.restarts,
-        };
-        if self.guests.insert(guest.id, last) == Some(last) {
-            return;
-        }
-        let up = self.up();
-        if up > self.most_up {
-            self.most_up = up;
-            self.grew = Instant::now();
-        }
+    /// Takes note of how a guest comes up.
+    fn note(&mut self, guest: &Guest) {
         if guest.restarts > 0 || guest.pid.is_none() {
             return;
         }
@@ -182,10 +156,10 @@ impl Seen {
     }
 
     fn look(&mut self, ksm: Option<&Ksm>, ksmd: Option<f64>, available: Option<u64>) {
-        let (ready, alive) = (self.ready(), self.alive());
+        let (ready, alive) = (self.ready(), self.picture.alive());
         let counters = ksm.and_then(KsmSeen::of);
         let population = Population {
-            up: self.up(),
+            up: self.picture.up(),
             living: alive,
         };
         self.ksm = ksm.and_then(|ksm| ksm_state(&mut self.merging, ksm, population));
@@ -213,32 +187,19 @@ impl Seen {
         self.ksm == Some(KsmState::Merging)
     }
 
-    pub(super) fn in_phase(&self, phase: Phase) -> usize {
-        let all = self.guests.values();
-        all.filter(|last| last.phase == phase).count()
+    pub(super) fn picture(&self) -> &Picture {
+        &self.picture
     }
 
     pub(super) fn ready(&self) -> usize {
-        self.in_phase(Phase::Ready)
-    }
-
-    /// Guests that came up, and have not gone.
-    fn up(&self) -> usize {
-        self.ready() + self.in_phase(Phase::Unresponsive)
-    }
-
-    /// Guests that have a process.
-    pub(super) fn alive(&self) -> usize {
-        (self.guests.values())
-            .filter(|last| last.pid.is_some())
-            .count()
+        self.picture.in_phase(Phase::Ready)
     }
 
     /// Guests on their way: they are started, or are going to be.
     pub(super) fn on_their_way(&self) -> usize {
-        let is_on_its_way = |last: &&Last| {
+        let is_on_its_way = |guest: &&Guest| {
             matches!(
-                last.phase,
+                guest.state,
                 Phase::Planned
                     | Phase::Starting
                     | Phase::Restoring
@@ -246,11 +207,7 @@ impl Seen {
                     | Phase::Restarting
             )
         };
-        self.guests.values().filter(is_on_its_way).count()
-    }
-
-    pub(super) fn guests(&self) -> &BTreeMap<GuestIndex, Last> {
-        &self.guests
+        self.picture.guests().filter(is_on_its_way).count()
     }
 
     /// How guests came up that are not in `known`.
@@ -260,7 +217,7 @@ impl Seen {
             .collect();
         // Without those that were scaled away.
         let starts = self.starts.values();
-        let starts = starts.filter(|start| self.guests.contains_key(&start.guest));
+        let starts = starts.filter(|start| self.picture.standing(start.guest).is_some());
         starts
             .filter(|start| !known.contains(&start.guest))
             .copied()

@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::bundle::types::CpuClass;
+use crate::sample::host_cpu::HostCpu;
 use crate::sample::ksm;
 use crate::sample::schedule::Schedule;
 use crate::sample::source::Source;
 use crate::sample::switches;
 use crate::units::GuestIndex;
-
-/// Ticks of /proc/stat in a second: `USER_HZ` of every architecture here (time(7)).
-const TICKS: f64 = 100.0;
 
 /// The counters at one time.
 #[derive(Debug)]
@@ -33,13 +31,6 @@ struct Counters {
     pid: u32,
     cpu: f64,
     switches: u64,
-}
-
-/// CPU seconds of the whole host since its boot.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct HostCpu {
-    busy: f64,
-    idle: f64,
 }
 
 /// What happened between two looks.
@@ -72,7 +63,7 @@ impl Look {
         };
         Self {
             at: Instant::now(),
-            host: text("/proc/stat").and_then(|text| host(&text)),
+            host: HostCpu::now(),
             pressure: ["cpu", "memory", "io"]
                 .iter()
                 .filter_map(|what| Some((what, text(&format!("/proc/pressure/{what}"))?)))
@@ -154,23 +145,6 @@ fn float(number: u64) -> f64 {
     number as f64
 }
 
-/// The line of all CPUs in /proc/stat (proc_stat(5)); guests' time is part of the
-/// user's.
-fn host(stat: &str) -> Option<HostCpu> {
-    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
-    let ticks: Vec<u64> = (line.split_ascii_whitespace().take(8))
-        .map(|field| field.parse().ok())
-        .collect::<Option<_>>()?;
-    let [user, nice, system, idle, iowait, irq, softirq, steal] = *ticks else {
-        return None;
-    };
-    let seconds = |ticks: u64| float(ticks) / TICKS;
-    Some(HostCpu {
-        busy: seconds(user + nice + system + irq + softirq + steal),
-        idle: seconds(idle + iowait),
-    })
-}
-
 /// Microseconds for which some or all tasks stalled (kernel document
 /// accounting/psi).
 fn totals(what: &str, text: &str) -> Vec<(String, u64)> {
@@ -191,20 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_host_s_counters_are_read_as_the_kernel_writes_them() {
-        let stat = "cpu  100 20 30 4000 50 6 7 8 90 0\ncpu0 1 2 3 4 5 6 7 8 9 0\n";
-        let host = host(stat).unwrap();
-        assert!((host.busy - 1.71).abs() < 1e-9, "{host:?}");
-        assert!((host.idle - 40.5).abs() < 1e-9, "{host:?}");
-        for torn in [
-            "",
-            "cpu ",
-            "cpu  1 2 3",
-            "cpu  1 2 3 4 5 6 7 x 9",
-            "cpu0 1 2 3 4 5 6 7 8",
-        ] {
-            assert_eq!(super::host(torn), None, "{torn}");
-        }
+    fn pressure_is_read_as_the_kernel_writes_it() {
         let psi = "some avg10=0.00 avg60=0.00 avg300=0.00 total=123\nfull avg10=1 total=7\nx\n";
         let expected = [("cpu.some".to_owned(), 123), ("cpu.full".to_owned(), 7)];
         assert_eq!(totals("cpu", psi), expected);

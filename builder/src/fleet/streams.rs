@@ -17,10 +17,13 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    pub(crate) fn add_events(&mut self, events: Sender<Event>) {
+    /// Adds one who listens, and is told `first` how the fleet stands.
+    pub(crate) fn add_events(&mut self, events: Sender<Event>, first: Event) {
         // A fleet at rest tells them nothing, by which they would be found gone.
         self.events.retain(|(listener, _)| !listener.is_closed());
-        self.events.push((events, 0));
+        if events.try_send(first).is_ok() {
+            self.events.push((events, 0));
+        }
     }
 
     pub(crate) fn add_console(&mut self, guest: GuestIndex, lines: Sender<Vec<u8>>) {
@@ -86,15 +89,17 @@ mod tests {
     #[test]
     fn a_slow_listener_reads_what_it_lost() {
         let mut streams = Streams::default();
-        let (slow, mut slowly) = channel(2);
-        let (gone, listener) = channel(2);
+        let (slow, mut slowly) = channel(3);
+        let (gone, listener) = channel(3);
         drop(listener);
-        streams.add_events(slow);
-        streams.add_events(gone);
+        let first = Event::Lost { events: 99 };
+        streams.add_events(slow, first.clone());
+        streams.add_events(gone, first.clone());
         for _ in 0..5 {
             streams.send(&event());
         }
         assert_eq!(streams.events.len(), 1);
+        assert_eq!(slowly.try_recv().unwrap(), first);
         assert_eq!(slowly.try_recv().unwrap(), event());
         assert_eq!(slowly.try_recv().unwrap(), event());
         streams.send(&event());
@@ -106,8 +111,9 @@ mod tests {
     fn who_has_gone_is_forgotten_when_another_comes() {
         let mut streams = Streams::default();
         for which in 0..3 {
-            let (events, _) = channel(1);
-            streams.add_events(events);
+            let (events, listener) = channel(1);
+            streams.add_events(events, event());
+            drop(listener);
             let (lines, _) = channel(1);
             streams.add_console(guest(which), lines);
         }

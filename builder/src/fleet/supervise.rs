@@ -24,7 +24,7 @@ use crate::guest::{BurnAt, Desired, Guest, Phase, Reason, deadline};
 use crate::store::journal::{Journal, Record};
 use crate::store::{logs, orphans};
 use crate::system::Doing as _;
-use crate::units::GuestIndex;
+use crate::units::{GuestIndex, GuestRange};
 use crate::{host, outlet};
 
 mod end;
@@ -60,6 +60,8 @@ pub(crate) struct Fleet<'a> {
     inbox: mpsc::Receiver<Request>,
     server: Server,
     streams: Streams,
+    /// The guests that those who listen know of.
+    told_of: GuestRange,
     asks: Asks,
     /// When a guest's duty was recorded last: a guest may set another with every line.
     duties_noted: HashMap<GuestIndex, Instant>,
@@ -97,7 +99,7 @@ impl<'a> Fleet<'a> {
         let (outbox, inbox) = bridge(supervisor.waker()?);
         let spec = supervisor.site().spec();
         let metrics = spec.metrics;
-        let ksmd = Ksmd::of(spec);
+        let (ksmd, told_of) = (Ksmd::of(spec), spec.guests);
         let folder = supervisor.site().folder();
         let control = folder.control();
         let bound = server::bind(&folder.socket(&control));
@@ -113,6 +115,7 @@ impl<'a> Fleet<'a> {
             inbox,
             server,
             streams: Streams::default(),
+            told_of,
             asks: Asks::default(),
             duties_noted: HashMap::new(),
             changes: Changes::default(),
@@ -383,6 +386,7 @@ impl<'a> Fleet<'a> {
             }
         }
         self.report_stage();
+        self.tell_of_others();
     }
 
     fn report_stage(&mut self) {

@@ -406,7 +406,7 @@ pub(crate) fn look(root: &Path, allowed: Option<u64>, booting: usize, living: us
         living,
         available: meminfo::available(&mut source).unwrap_or(u64::MAX),
         room: allowed.unwrap_or(u64::MAX),
-        memory_pressure: meminfo::pressure(&mut source).unwrap_or(0.0),
+        memory_pressure: meminfo::pressure(&mut source, "memory").unwrap_or(0.0),
         ksm: ksm.as_ref().and_then(KsmSeen::of),
     }
 }

@@ -82,13 +82,13 @@ fn cells(guest: &Guest) -> [String; 7] {
 }
 
 /// Why it is not ready; of one that is, the reason of its last start is history.
-fn why(guest: &Guest) -> Option<&str> {
+pub(crate) fn why(guest: &Guest) -> Option<&str> {
     let reason = guest.reason.as_deref();
     reason.filter(|_| guest.state != Phase::Ready)
 }
 
 /// How often it was started: once, and then again.
-fn starts(guest: &Guest) -> u32 {
+pub(crate) fn starts(guest: &Guest) -> u32 {
     let is_yet_to_start = guest.state == Phase::Planned && guest.restarts == 0;
     guest.restarts + u32::from(!is_yet_to_start)
 }

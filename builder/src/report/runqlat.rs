@@ -202,7 +202,7 @@ fn who(cause: Cause) -> &'static str {
 }
 
 /// In the unit that reads best.
-fn time(seconds: f64) -> String {
+pub(crate) fn time(seconds: f64) -> String {
     match seconds {
         s if s >= 1.0 => format!("{s:.2} s"),
         s if s >= 1e-3 => format!("{:.2} ms", s * 1e3),

@@ -263,12 +263,12 @@ fn keep(members: &Arc<Mutex<Members>>, group: u32, found: &Found) -> io::Result<
     }
     let shared = Arc::clone(members);
     let mut due = Instant::now();
-    let hear = move |heard: Heard<'_>| {
+    let hear = move |heard: Heard| {
         let mut members = lock(&shared);
         match heard {
-            Heard::Fleet(fleet) => members.fleet(group, fleet),
+            Heard::Event(Event::Snapshot(fleet)) => members.fleet(group, &fleet),
             Heard::Event(Event::Guest(guest)) => members.guest(group, guest.id, guest.pid),
-            Heard::Event(_) | Heard::Nothing => {}
+            Heard::Event(_) | Heard::Nothing | Heard::Silence(_) => {}
         }
         // Not with each of the thousands of events of a fleet that starts: until the
         // kernel is told, a new guest is known by its parent.

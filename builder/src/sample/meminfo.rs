@@ -32,10 +32,10 @@ pub(crate) fn available(source: &mut Source) -> Option<u64> {
     size(source, "MemAvailable")
 }
 
-/// Share of the last ten seconds in which some task waited for memory, in percent
-/// (kernel document accounting/psi).
-pub(crate) fn pressure(source: &mut Source) -> Option<f64> {
-    let text = source.text("proc/pressure/memory")?;
+/// Share of the last ten seconds in which some task waited for `memory`, the `cpu` or
+/// `io`, in percent (kernel document accounting/psi).
+pub(crate) fn pressure(source: &mut Source, of: &str) -> Option<f64> {
+    let text = source.text(format!("proc/pressure/{of}"))?;
     let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
     let figure = some
         .split(' ')
@@ -88,7 +88,7 @@ mod tests {
         ] {
             fs::write(path("pressure/memory"), text).unwrap();
             let mut source = Source::new(root.path(), &mut unseen);
-            assert_eq!(pressure(&mut source), percent, "{text:?}");
+            assert_eq!(pressure(&mut source, "memory"), percent, "{text:?}");
         }
         for (text, kills) in [("oom_kill 7\n", 7), ("oom_kill", 0), ("oom_kill -7\n", 0)] {
             fs::write(path("vmstat"), text).unwrap();

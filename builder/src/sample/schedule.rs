@@ -69,10 +69,18 @@ impl Schedule {
     /// CPU time of the threads of the process `pid` alone, which goes on for longer than
     /// what it started.
     pub(crate) fn own_cpu(pid: u32) -> Duration {
-        let tasks = Path::new("/proc").join(pid.to_string()).join("task");
+        Self::own(Path::new("/proc"), pid).0
+    }
+
+    /// The same below `proc`, and the time that all of them waited for a CPU.
+    pub(crate) fn own(proc: &Path, pid: u32) -> (Duration, Duration) {
+        let tasks = proc.join(pid.to_string()).join("task");
         let tasks = fs::read_dir(tasks).into_iter().flatten().flatten();
         let times = tasks.filter_map(|thread| times(&text(&thread.path(), "schedstat").ok()?));
-        times.map(|(cpu, _)| cpu).sum()
+        times.fold(
+            (Duration::ZERO, Duration::ZERO),
+            |(cpu, waited), (more, longer)| (cpu + more, waited + longer),
+        )
     }
 
     /// What is counted since `before`.

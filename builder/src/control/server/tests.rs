@@ -392,7 +392,7 @@ fn an_interrupt_ends_a_wait() {
     let served = Served::new();
     let interrupt = Interrupt::never().unwrap();
     let client = Client::new("f", &paths(served.folder.path()), &interrupt);
-    let mut events = client.events().unwrap();
+    let (_, mut events) = client.watch().unwrap();
     assert_eq!(
         events.next(None).unwrap(),
         Next::Item(Event::Guest(guest()))
@@ -634,7 +634,7 @@ fn metrics_are_answered_on_both_and_alone_on_the_port() {
 fn the_end_finishes_what_is_under_way() {
     let mut served = Served::new();
     let client = served.client();
-    let mut events = client.events().unwrap();
+    let (_, mut events) = client.watch().unwrap();
     assert_eq!(
         events.next(None).unwrap(),
         Next::Item(Event::Guest(guest()))

@@ -1,12 +1,32 @@
 //! The requests of clients to a supervisor.
 
 use super::Fleet;
-use crate::control::bridge::Request;
+use crate::control::bridge::{Detail, Request};
+use crate::control::types::{self, Event};
 use crate::fleet::supervise::REQUESTS_A_TURN;
 use crate::fleet::supervisor::Member;
 use crate::fleet::view;
 
 impl Fleet<'_> {
+    fn view(&self, detail: Detail) -> types::Fleet {
+        let (stage, held_back) = self.reported.clone();
+        view::fleet(&self.supervisor, stage, held_back, detail)
+    }
+
+    /// The event that says how the fleet stands.
+    fn snapshot(&self) -> Event {
+        Event::Snapshot(Box::new(self.view(Detail::Whole)))
+    }
+
+    /// Tells those who listen of all guests, if they are others than before.
+    pub(super) fn tell_of_others(&mut self) {
+        let guests = self.supervisor.members().guests();
+        if guests != self.told_of {
+            self.told_of = guests;
+            self.streams.send(&self.snapshot());
+        }
+    }
+
     pub(super) fn take_requests(&mut self) {
         self.has_requests = false;
         for _ in 0..REQUESTS_A_TURN {
@@ -22,8 +42,7 @@ impl Fleet<'_> {
         let supervisor = &mut self.supervisor;
         match request {
             Request::Fleet { detail, reply } => {
-                let (stage, held_back) = self.reported.clone();
-                let _ = reply.send(view::fleet(supervisor, stage, held_back, detail));
+                let _ = reply.send(self.view(detail));
             }
             Request::Processes { reply } => {
                 self.ksmd.look(supervisor);
@@ -51,7 +70,10 @@ impl Fleet<'_> {
                     .begin(&mut self.supervisor, &request, answers, patience);
             }
             Request::Attend { guests, held } => self.asks.attend(supervisor, &guests, held),
-            Request::Events { events } => self.streams.add_events(events),
+            Request::Events { events } => {
+                let snapshot = self.snapshot();
+                self.streams.add_events(events, snapshot);
+            }
             Request::Console { guest, lines } => {
                 self.streams.add_console(guest, lines);
             }
