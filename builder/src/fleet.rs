@@ -12,3 +12,4 @@ mod streams;
 pub(crate) mod supervise;
 pub(crate) mod supervisor;
 pub(crate) mod view;
+mod waits;

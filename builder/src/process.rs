@@ -25,7 +25,7 @@ mod group;
 mod package;
 
 pub(crate) use attached::attached;
-pub(crate) use child::{close_inherited, die_with_parent, leave_no_core};
+pub(crate) use child::{close_inherited, die_with_parent, leave_no_core, this_program};
 pub(crate) use error::{ProcessError, start_error};
 pub(crate) use find::{find, may_run};
 pub(crate) use group::Stream;

@@ -5,15 +5,14 @@
 //! chose to see of it, changed by keys; `screen` draws both; `terminal` is borrowed from
 //! the shell, and given back whatever ends the screen.
 
-use std::io;
-use std::process::{Command, ExitStatus};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
 
-use self::model::{Link, Model};
+pub(crate) use self::error::TopError;
+use self::model::{Link, Model, lock};
 use self::terminal::Terminal;
 use self::view::{Action, View};
 use crate::control::bridge::Act;
@@ -21,12 +20,15 @@ use crate::control::client::{Client, ClientError};
 use crate::control::follow::{Heard, follow};
 use crate::control::types::{ActAnswer, ActRequest, Selection};
 use crate::control::unsupervised::unsupervised;
+use crate::directories::Directories;
+use crate::fleet::ssh::{Reachable, TRANSPORT};
 use crate::interrupt::Interrupt;
 use crate::store::folder::Found;
-use crate::system::{Doing as _, SystemError};
+use crate::system::Doing as _;
 use crate::text::printable;
 use crate::units::GuestIndex;
 
+mod error;
 mod look;
 mod model;
 mod rows;
@@ -38,23 +40,20 @@ mod view;
 const PERIOD: Duration = Duration::from_secs(1);
 /// How long a key is waited for before it is looked whether the process is to end.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long it takes to find what was typed already.
+const AT_ONCE: Duration = Duration::from_millis(1);
 /// How often the guests of a fleet without a supervisor are looked for.
 const ORPHANS: Duration = Duration::from_secs(2);
 /// Nothing is due before something is heard.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// The screen could not be kept.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TopError {
-    #[error("top takes a terminal on stdin and stdout; `imgbuild ps` and `ps --json` print")]
-    NoTerminal,
-    #[error(transparent)]
-    System(#[from] SystemError),
-}
-
 /// Shows a fleet until the user has seen enough: then it gives `true`, and `false` if
 /// the process is to end.
-pub(crate) fn show(found: &Found, interrupt: &Interrupt) -> Result<bool, TopError> {
+pub(crate) fn show(
+    found: &Found,
+    directories: &Directories,
+    interrupt: &Interrupt,
+) -> Result<bool, TopError> {
     let end = interrupt.child().doing("make a pair of sockets")?;
     let model = Arc::new(Mutex::new(Model::new(&found.name, Instant::now())));
     let mut terminal = Terminal::borrow()?;
@@ -77,7 +76,7 @@ pub(crate) fn show(found: &Found, interrupt: &Interrupt) -> Result<bool, TopErro
             continue;
         }
         // All that was typed, so that a key that is held down is not answered for longer.
-        while event::poll(Duration::ZERO).doing("read the terminal")? {
+        while event::poll(AT_ONCE).doing("read the terminal")? {
             let input = event::read().doing("read the terminal")?;
             let Input::Key(key) = input else {
                 continue;
@@ -102,7 +101,8 @@ pub(crate) fn show(found: &Found, interrupt: &Interrupt) -> Result<bool, TopErro
                     });
                 }
                 Action::LogIn(guest) => {
-                    let ended = terminal.lend(|| log_in(&found.name, guest))?;
+                    let ended =
+                        terminal.lend(|| log_in(&found.name, guest, &client, directories, &end))?;
                     if let Err(why) = ended {
                         lock(&model).note(format!("ssh {guest}: {why}"));
                     }
@@ -112,10 +112,6 @@ pub(crate) fn show(found: &Found, interrupt: &Interrupt) -> Result<bool, TopErro
         due = Instant::now();
     }
     Ok(false)
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Hands what is heard of the fleet to the model.
@@ -176,15 +172,21 @@ fn outcome(answer: Result<ActAnswer, ClientError>, guest: GuestIndex) -> String 
 }
 
 /// Logs in to a guest as `imgbuild ssh` does, on the terminal that is the user's again.
-fn log_in(fleet: &str, guest: GuestIndex) -> Result<(), String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut ssh = Command::new(own);
-    ssh.args(["ssh", "--fleet", fleet, &guest.to_string()]);
-    let ended: io::Result<ExitStatus> = ssh.status();
-    match ended {
-        Err(error) => Err(error.to_string()),
+fn log_in(
+    fleet: &str,
+    guest: GuestIndex,
+    client: &Client,
+    directories: &Directories,
+    end: &Interrupt,
+) -> Result<(), String> {
+    let reachable = Reachable::find(Some(fleet), directories);
+    let reachable = reachable.map_err(|error| printable(&error.to_string()))?;
+    // Without it, it only takes longer.
+    let _attended = client.attend(Selection::These(vec![guest])).ok();
+    match reachable.attached(guest, &[], end) {
+        Err(error) => Err(printable(&error.to_string())),
         // What ssh says of a guest that it does not reach was on the screen.
-        Ok(status) if status.code() == Some(255) => Err("it was not reached".to_owned()),
+        Ok(code) if i32::from(code) == TRANSPORT => Err("it was not reached".to_owned()),
         Ok(_) => Ok(()),
     }
 }

@@ -21,6 +21,7 @@ pub mod rights;
 pub mod root;
 pub mod small_kernel;
 pub mod stand_in;
+pub mod terminal;
 pub mod tree;
 
 use std::ffi::OsStr;

@@ -212,6 +212,14 @@ fn root_acts_as_another_user() {
     let line = format!("tester:x:{TESTER}:{TESTER}::{}:/bin/sh\n", home.display());
     let known = fs::read_to_string("/etc/passwd").unwrap();
     fs::write(&passwd, known + &line).unwrap();
+    // As in root's own folders, which are closed to others.
+    let closed = env.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    let (roots, anybodys) = (closed.join("imgbuild"), env.path().join("imgbuild"));
+    for copy in [&roots, &anybodys] {
+        fs::copy(imgbuild_tests::binary(), copy).unwrap();
+    }
     // Users are the machine's: another list is seen by these commands alone.
     let among_users = |words: &str| {
         let script = format!(
@@ -220,7 +228,7 @@ fn root_acts_as_another_user() {
         );
         let mut command = env.command("unshare");
         command.args(["--mount", "sh", "-c", &script, "sh"]);
-        command.arg(imgbuild_tests::binary());
+        command.args([&roots, &anybodys]);
         command
     };
     let as_tester = |words: &str| run(&mut among_users(&format!("\"$1\" --user tester {words}")));
@@ -231,7 +239,7 @@ fn root_acts_as_another_user() {
     as_tester(&launch).succeeds();
     // Without root's variables, as that user by any other way.
     let plain = format!(
-        "setpriv --reuid {TESTER} --regid {TESTER} --clear-groups env -i HOME='{}' \"$1\"",
+        "setpriv --reuid {TESTER} --regid {TESTER} --clear-groups env -i HOME='{}' \"$2\"",
         home.display()
     );
     for found in [

@@ -16,7 +16,7 @@ pub(super) struct Top {
 impl Top {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let found = self.target.find(context)?;
-        if top::show(&found, &context.interrupt)? {
+        if top::show(&found, &context.directories, &context.interrupt)? {
             Ok(Exit::Done)
         } else {
             Ok(Exit::Interrupted)

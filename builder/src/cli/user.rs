@@ -4,10 +4,11 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::errno::Errno;
 use nix::unistd::{Uid, User, geteuid, initgroups, setgid, setuid};
+
+use crate::process;
 
 /// What of root's environment is the user's as well: how things are shown, and
 /// what imgbuild was asked to do.
@@ -48,11 +49,9 @@ pub(super) fn act_as(name: &str) -> Result<(), UserError> {
         source,
     };
     become_user(&user).map_err(|errno| refused(errno.into()))?;
-    let mut arguments = std::env::args_os();
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = process::this_program();
     command
-        .arg0(arguments.next().unwrap_or_default())
-        .args(arguments)
+        .args(std::env::args_os().skip(1))
         .env_clear()
         .envs(environment(&user));
     Err(refused(command.exec()))

@@ -24,6 +24,8 @@ pub(crate) enum Request {
         detail: Detail,
         reply: oneshot::Sender<Fleet>,
     },
+    /// The fleet without its guests, some of which are asked how far they burned.
+    Scrape { reply: oneshot::Sender<Fleet> },
     /// The processes that the fleet consists of, for whoever measures them.
     Processes { reply: oneshot::Sender<Processes> },
     Guest {

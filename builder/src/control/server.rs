@@ -32,13 +32,16 @@ use tokio::time::{sleep, timeout};
 
 use self::handle::{Handler, Serves};
 use self::limits::{ATTENDING_MAX, CONNECTIONS_MAX, HEAD_MAX, READ_TIME};
+use self::scraped::Scraped;
 use super::bridge::Outbox;
+use super::metrics::RunQueue;
 
 mod body;
 mod handle;
 mod limits;
 mod refusal;
 mod routes;
+mod scraped;
 #[cfg(test)]
 mod tests;
 
@@ -142,6 +145,7 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
 pub(crate) fn serve(
     control: UnixListener,
     metrics: Option<TcpListener>,
+    run_queue: Arc<dyn RunQueue>,
     outbox: Outbox,
 ) -> io::Result<Server> {
     let runtime = runtime::Builder::new_current_thread()
@@ -157,12 +161,14 @@ pub(crate) fn serve(
     let (stopping, stopped) = watch::channel(false);
     let attending = Arc::new(Semaphore::new(ATTENDING_MAX));
     let broken = Arc::new(AtomicU64::new(0));
+    let scraped = Arc::new(Scraped::new(run_queue));
     let handler = |serves| Handler {
         outbox: outbox.clone(),
         stopping: stopped.clone(),
         serves,
         attending: Arc::clone(&attending),
         broken: Arc::clone(&broken),
+        scraped: Arc::clone(&scraped),
     };
     let control_handler = handler(Serves::Everything);
     let mut listeners = vec![runtime.spawn(accept_control(control, control_handler.clone())?)];

@@ -53,6 +53,12 @@ pub struct Totals {
     pub restarts: u64,
     /// How often one was late with an answer.
     pub unresponsive: u64,
+    /// How often a start of one was begun since the supervisor began.
+    #[serde(default)]
+    pub starts: u64,
+    /// Rounds of work that they reported since the supervisor began.
+    #[serde(default)]
+    pub rounds: u64,
 }
 
 /// What the guests of a fleet burn in sum.

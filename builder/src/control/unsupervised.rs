@@ -115,7 +115,7 @@ pub(crate) fn unsupervised(found: &Found) -> Result<Fleet, UnsupervisedError> {
         forced: spec.forced,
         totals: Totals {
             restarts: guests.iter().map(|guest| u64::from(guest.restarts)).sum(),
-            unresponsive: 0,
+            ..Totals::default()
         },
         burn: BurnTotals::default(),
         guests,

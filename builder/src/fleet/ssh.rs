@@ -19,7 +19,7 @@ use crate::store::ssh_config;
 use crate::units::GuestIndex;
 
 /// What ssh(1) exits with when it, and not the guest's command, failed.
-const TRANSPORT: i32 = 255;
+pub(crate) const TRANSPORT: i32 = 255;
 
 /// A running fleet whose guests can be logged in to.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::ksmd::Ksmd;
@@ -17,6 +17,7 @@ use super::supervisor::{
     COMING_UP, Member, Notice, Observation, Outlook, Supervisor, TO_COME, Why,
 };
 use super::view;
+use super::waits::RunQueueWaits;
 use crate::control::bridge::{Request, bridge};
 use crate::control::server::{self, Server};
 use crate::control::types::{Event, Stage};
@@ -109,7 +110,8 @@ impl<'a> Fleet<'a> {
             Some(address) => Some(listen(address)?),
             None => None,
         };
-        let server = server::serve(bound, metrics, outbox).doing(SERVE)?;
+        let waits = Arc::new(RunQueueWaits::of(supervisor.site().folder())?);
+        let server = server::serve(bound, metrics, waits, outbox).doing(SERVE)?;
         Ok(Self {
             supervisor,
             inbox,

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, setsid};
@@ -41,8 +41,7 @@ pub(crate) fn detach(
         .doing(use_log())?;
     let mut said = File::open(&log).doing(use_log())?;
     said.seek(SeekFrom::End(0)).doing(use_log())?;
-    let program = std::env::current_exe().doing("find imgbuild's own file by /proc/self/exe")?;
-    let mut command = Command::new(&program);
+    let mut command = process::this_program();
     // It outlives the script that launches the fleet, which may hold a lock by a
     // descriptor, or read a pipe to its end, and may want its folder away.
     process::close_inherited(&mut command);
@@ -64,7 +63,7 @@ pub(crate) fn detach(
     // it takes no lock and allocates nothing.
     unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
     let child = command.spawn();
-    let mut child = child.doing(format!("start {} to supervise it", program.display()))?;
+    let mut child = child.doing("start imgbuild once more to supervise it")?;
     let pid = child.id();
     loop {
         // Another process that was started to supervise it may have been faster.

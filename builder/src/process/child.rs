@@ -52,6 +52,14 @@ pub(crate) fn die_with_parent(command: &mut Command, signal: Signal) {
     };
 }
 
+/// This program once more. By this name the kernel finds its file where a folder on the
+/// way is closed to this user, as root's own are to whom `--user` names.
+pub(crate) fn this_program() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(std::env::args_os().next().unwrap_or_default());
+    command
+}
+
 /// Has `command` keep no file open but its standard streams, and those that it
 /// is handed after this: not what its starter inherited from a shell or a
 /// make(1), whose files need not be marked to be closed.

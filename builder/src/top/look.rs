@@ -7,8 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::lock;
-use super::model::{Host, Model, RunQueue};
+use super::model::{Host, Model, RunQueue, lock};
 use super::view::View;
 use crate::control::client::{Client, ClientError, Next};
 use crate::control::memory::ksm_state;

@@ -2,6 +2,7 @@
 //! its host.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::control::picture::Picture;
@@ -92,6 +93,11 @@ pub(super) struct Uses {
     pid: u32,
     last: Option<(Usage, Instant)>,
     burned: Option<(u64, Instant)>,
+}
+
+/// What threads share, whatever became of the others.
+pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Model {

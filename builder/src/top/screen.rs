@@ -36,7 +36,7 @@ Up Down PageUp PageDown Home End   select a guest
 Enter                              its details and its console, and back
 Left Right                         order by another column
 i                                  the other way round
-/                                  list guests by id, state or reason; Esc: all
+/                                  list guests by id, state, reason; Esc: all
 
 s                                  stop the selected guest
 r                                  restart it
@@ -383,10 +383,10 @@ fn footer(model: &Model, view: &View, now: Instant) -> Line<'static> {
             }
             let filter = match &*view.filter {
                 "" => String::new(),
-                filter => format!("   with: {} (Esc: all)", printable(filter)),
+                filter => format!("with: {} (Esc: all)   ", printable(filter)),
             };
             Line::raw(format!(
-                "? help   Enter details   / filter   s stop   r restart   l log in   q quit{filter}"
+                "{filter}? help   Enter details   / filter   s stop   r restart   l log in   q quit"
             ))
         }
     }

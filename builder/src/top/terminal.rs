@@ -11,7 +11,7 @@ use ratatui::crossterm::terminal::{
 };
 use ratatui::{CompletedFrame, Frame};
 
-use super::TopError;
+use super::error::TopError;
 use crate::system::Doing as _;
 
 /// The whole screen; the shell's is back once this is dropped.

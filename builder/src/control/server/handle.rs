@@ -1,9 +1,10 @@
 //! Passes a request to the supervisor and its answer back.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -19,12 +20,15 @@ use super::body::Answer;
 use super::limits::{BODY_MAX, READ_TIME};
 use super::refusal::Refusal;
 use super::routes::Route;
+use super::scraped::{Kept, Scraped};
 use crate::control::bridge::{Detail, Outbox, Request, STREAM_LINES};
+use crate::control::metrics::Readings;
 use crate::control::types::{
     ActRequest, AskRequest, AttendRequest, Fleet, Guest, Memory, ScaleRequest, Typed,
 };
 use crate::control::{metrics, schema};
 use crate::lines::LINE_MAX;
+use crate::sample::ksm;
 use crate::text;
 use crate::units::{GuestIndex, GuestRange};
 
@@ -71,6 +75,7 @@ pub(crate) struct Handler {
     pub attending: Arc<Semaphore>,
     /// Connections that ended in an error.
     pub broken: Arc<AtomicU64>,
+    pub scraped: Arc<Scraped>,
 }
 
 impl Handler {
@@ -90,9 +95,7 @@ impl Handler {
         }
         match route {
             Route::Metrics => {
-                let fleet = self.fleet(Detail::Summary).await?;
-                let broken = self.broken.load(Ordering::Relaxed);
-                let text = metrics::text(&fleet, metrics::Process::own(), broken);
+                let text = self.metrics().await?;
                 Ok(whole(metrics::CONTENT_TYPE, text.into()))
             }
             Route::Schema => Ok(json(&schema::schema())),
@@ -180,6 +183,31 @@ impl Handler {
                 format!("cannot read in /proc what the fleet's processes cost: {error}"),
             )
         })
+    }
+
+    /// The text for Prometheus.
+    async fn metrics(&self) -> Result<String, Refusal> {
+        let fleet = self.ask(|reply| Request::Scrape { reply }).await?;
+        let mut kept = self.scraped.memory.lock().await;
+        if kept.as_ref().is_none_or(Kept::is_old) {
+            let began = Instant::now();
+            // Without it the other numbers are told.
+            *kept = (self.memory().await.ok()).map(|memory| Kept::read(memory, began));
+        }
+        let run_queue = Arc::clone(&self.scraped.run_queue);
+        let read = spawn_blocking(move || {
+            let ksm = ksm::read(Path::new("/"), &mut Vec::new());
+            (ksm, run_queue.read())
+        });
+        let (ksm, run_queue) = read.await.unwrap_or_default();
+        Ok(metrics::text(&Readings {
+            fleet: &fleet,
+            process: metrics::Process::own(),
+            broken: self.broken.load(Ordering::Relaxed),
+            memory: kept.as_ref().map(Kept::told),
+            ksm,
+            run_queue,
+        }))
     }
 
     async fn guest(&self, guest: GuestIndex) -> Result<Guest, Refusal> {

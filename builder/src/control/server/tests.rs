@@ -62,6 +62,15 @@ fn guest() -> Guest {
     }
 }
 
+/// One whose threads never waited.
+struct Still;
+
+impl RunQueue for Still {
+    fn read(&self) -> Vec<Distribution> {
+        Vec::new()
+    }
+}
+
 fn fleet(detail: Detail) -> Fleet {
     Fleet {
         api: API_VERSION,
@@ -76,6 +85,7 @@ fn fleet(detail: Detail) -> Fleet {
         totals: Totals {
             restarts: 3,
             unresponsive: 2,
+            ..Totals::default()
         },
         burn: BurnTotals::default(),
         guests: match detail {
@@ -166,7 +176,9 @@ fn serve_request(
                 let _ = left.send(());
             });
         }
+        Request::Scrape { reply } => drop(reply.send(fleet(Detail::Summary))),
         Request::Events { events } => {
+            let _ = events.try_send(Event::Snapshot(Box::new(fleet(Detail::Whole))));
             let _ = events.try_send(Event::Guest(guest()));
             open.events.push(events);
         }
@@ -200,7 +212,7 @@ impl Served {
         let control = bind(&folder.path().join("f/control")).unwrap();
         let metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = metrics.local_addr().unwrap();
-        let server = serve(control, Some(metrics), outbox).unwrap();
+        let server = serve(control, Some(metrics), Arc::new(Still), outbox).unwrap();
         let (go, wait) = mpsc::channel();
         let (leave, left) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();

@@ -7,6 +7,10 @@ use crate::fleet::supervise::REQUESTS_A_TURN;
 use crate::fleet::supervisor::Member;
 use crate::fleet::view;
 
+/// Guests that are asked how far they burned when a scraper comes: a heartbeat takes a
+/// guest a millisecond or two.
+const ASKED_A_SCRAPE: usize = 100;
+
 impl Fleet<'_> {
     fn view(&self, detail: Detail) -> types::Fleet {
         let (stage, held_back) = self.reported.clone();
@@ -43,6 +47,10 @@ impl Fleet<'_> {
         match request {
             Request::Fleet { detail, reply } => {
                 let _ = reply.send(self.view(detail));
+            }
+            Request::Scrape { reply } => {
+                let _ = reply.send(self.view(Detail::Summary));
+                self.supervisor.ask_in_turn(ASKED_A_SCRAPE);
             }
             Request::Processes { reply } => {
                 self.ksmd.look(supervisor);

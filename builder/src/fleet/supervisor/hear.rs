@@ -155,6 +155,11 @@ impl Supervisor {
         }
     }
 
+    /// Asks so many of the guests that burn how far they are, each in its turn.
+    pub(crate) fn ask_in_turn(&mut self, count: usize) {
+        self.members.ask_in_turn(count);
+    }
+
     /// Reads what VMMs wrote to stderr.
     pub(super) fn read_errors(&mut self) {
         let written = self.errors.read();

@@ -167,6 +167,12 @@ pub struct Members {
     counts: Counts,
     /// What happened to those that went with a smaller number of guests.
     gone: Totals,
+    /// Starts that were begun.
+    starts: u64,
+    /// Rounds of work that guests reported, those of earlier lives among them.
+    burned: u64,
+    /// The place of the guest that was asked for a heartbeat last.
+    next_asked: usize,
 }
 
 impl Members {
@@ -214,7 +220,24 @@ impl Members {
     /// What happened to guests in all.
     pub(super) fn totals(&self) -> Totals {
         let guests = self.all.iter().map(Member::guest);
-        guests.fold(self.gone, and)
+        Totals {
+            starts: self.starts,
+            rounds: self.burned,
+            ..guests.fold(self.gone, and)
+        }
+    }
+
+    /// Asks so many of the guests that burn for a heartbeat, each in its turn.
+    pub(super) fn ask_in_turn(&mut self, count: usize) {
+        let all = self.all.len();
+        for _ in 0..count.min(all) {
+            self.next_asked = (self.next_asked + 1) % all;
+            let member = &mut self.all[self.next_asked];
+            let status = member.guest.status();
+            if status.is_some_and(|status| status.burn.duty > 0) {
+                member.ask_for_heartbeat();
+            }
+        }
     }
 
     /// Has the members be these guests, which begin as those before did: new ones
@@ -256,14 +279,22 @@ impl Members {
         policy: &Policy,
     ) -> Actions {
         let before = self[guest].guest.phase();
+        let burned = rounds(&self[guest].guest);
         let actions = self[guest].guest.apply(now, jitter, event, policy);
         self.recount(guest, before);
+        // Rounds count from the guest's start; those of before it was adopted are not
+        // of this supervisor's time.
+        if let (Some(then), Some(now)) = (burned, rounds(&self[guest].guest)) {
+            let more = now.checked_sub(then).unwrap_or(now);
+            self.burned = self.burned.saturating_add(more);
+        }
         actions
     }
 
     /// Counts a guest where it stands now, and not where it stood before.
     fn recount(&mut self, guest: GuestIndex, before: Phase) {
         let now = self[guest].guest.phase();
+        self.starts += u64::from(now == Phase::Starting && before != Phase::Starting);
         recount(&mut self.counts, Some(before), Some(now));
     }
 }
@@ -273,7 +304,13 @@ fn and(totals: Totals, guest: &Guest) -> Totals {
     Totals {
         restarts: totals.restarts + u64::from(guest.restarts()),
         unresponsive: totals.unresponsive + u64::from(guest.unresponsive()),
+        ..totals
     }
+}
+
+/// Rounds of work since the guest's start, as it last reported.
+fn rounds(guest: &Guest) -> Option<u64> {
+    guest.status().map(|status| status.burn.rounds)
 }
 
 impl Index<GuestIndex> for Members {
