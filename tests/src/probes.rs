@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::wait_until;
+use serde_json::Value;
+
+use crate::{TestEnv, run, wait_until};
 
 /// Where Debian has BCC's tools and bpftool.
 pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -44,4 +46,28 @@ pub fn printed(text: &str) -> Vec<u64> {
         counts[from.checked_ilog2().unwrap_or(0) as usize] = count.parse().expect("it is a number");
     }
     counts
+}
+
+/// Programs and maps of this kind that the kernel has.
+#[must_use]
+pub fn in_kernel(env: &TestEnv) -> (usize, usize) {
+    let list = |what: &str| {
+        let mut command = env.command("bpftool");
+        command.env("PATH", PATH);
+        let listed = run(command.args([what, "show", "--json"])).succeeds();
+        let listed: Vec<Value> = serde_json::from_str(&listed.stdout).unwrap();
+        let names = [
+            "on_wakeup",
+            "on_first_wakeup",
+            "on_switch",
+            "threads",
+            "processes",
+            "waits",
+            "guests",
+            "logs",
+        ];
+        let is_ours = |one: &&Value| names.iter().any(|name| one["name"] == *name);
+        listed.iter().filter(is_ours).count()
+    };
+    (list("prog"), list("map"))
 }

@@ -124,6 +124,13 @@ fn all_but(left_out: &[&str]) -> Machine {
     Machine::with_packages(&installed)
 }
 
+/// What would serve this machine, if it were installed, is there.
+fn has_unpacked_servers(machine: &Machine) {
+    for folder in [".tools/openssh-server", ".tools/prometheus"] {
+        fs::create_dir_all(machine.env.path().join(folder)).unwrap();
+    }
+}
+
 #[test]
 fn is_well_formed_for_sh() {
     let env = TestEnv::new();
@@ -213,7 +220,7 @@ fn the_first_commands_need_no_just_and_build_what_they_run() {
     assert_eq!(machine.arguments("cargo"), build);
     assert_eq!(machine.arguments("imgbuild"), ["tty-burn", "--out", "a b"]);
     assert!(machine.arguments("bin").is_empty());
-    fs::create_dir_all(machine.env.path().join(".tools/openssh-server")).unwrap();
+    has_unpacked_servers(&machine);
     run(&mut machine.bootstrap(&["test", "--test", "a b"])).succeeds();
     let [binary] = &machine.arguments("bin")[..] else {
         panic!("cargo test is to be told which imgbuild it tests");
@@ -382,8 +389,7 @@ fn an_emulated_machine_has_a_kernel_unpacked_once_and_none_installed() {
     );
     machine.records("apt-get", ": >linux-image-7-amd64_7.1_amd64.deb");
     machine.records("dpkg-deb", "/bin/mkdir \"$3/boot\"");
-    let server = |machine: &Machine| machine.env.path().join(".tools/openssh-server");
-    fs::create_dir_all(server(&machine)).unwrap();
+    has_unpacked_servers(&machine);
     // One that was killed left a part.
     let kernels = machine.env.path().join(".tools/linux-image");
     let part = kernels.with_extension("part");
@@ -401,7 +407,7 @@ fn an_emulated_machine_has_a_kernel_unpacked_once_and_none_installed() {
     assert_eq!(machine.arguments("just"), ["soak", "kvm", "kvm-shell"]);
 
     let machine = all_but(&[]);
-    fs::create_dir_all(server(&machine)).unwrap();
+    has_unpacked_servers(&machine);
     run(&mut machine.bootstrap(&["soak"]))
         .exits(1)
         .says(&["apt has no package linux-image-cloud-amd64"]);
@@ -411,33 +417,31 @@ fn an_emulated_machine_has_a_kernel_unpacked_once_and_none_installed() {
 }
 
 #[test]
-fn a_server_for_the_guests_of_tests_is_unpacked_and_not_installed() {
+fn servers_of_tests_are_unpacked_and_not_installed() {
     let machine = all_but(&[]);
     for tool in ["mkdir", "mv", "rm"] {
         machine
             .env
             .stand_in(tool, &format!("exec /bin/{tool} \"$@\""));
     }
-    machine.records("apt-get", ": >openssh-server_9_amd64.deb");
+    machine.records("apt-get", ": >a_package_9_amd64.deb");
     machine.records("dpkg-deb", "/bin/mkdir \"$3/usr\"");
     let packages = [
         "download",
         "openssh-server",
         "openssh-sftp-server",
         "libwrap0",
+        "download",
+        "prometheus",
     ];
     for _ in 0..2 {
         // Which is to build then, and has no cargo that does.
         run(&mut machine.bootstrap(&["test"])).exits(1);
         assert_eq!(machine.arguments("apt-get"), packages);
     }
-    assert!(
-        machine
-            .env
-            .path()
-            .join(".tools/openssh-server/usr")
-            .is_dir()
-    );
+    for folder in [".tools/openssh-server/usr", ".tools/prometheus/usr"] {
+        assert!(machine.env.path().join(folder).is_dir(), "{folder}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use imgbuild_tests::fleet::{Fleet, kill, signal};
-use imgbuild_tests::probes::{PATH, printed, wait_until_attached};
+use imgbuild_tests::probes::{PATH, in_kernel, printed, wait_until_attached};
 use imgbuild_tests::{Finished, TestEnv, finish, rights, run, start, wait_until, workspace};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -393,29 +393,6 @@ fn percentiles_agree_with_a_trace_of_each_wait() {
         let order = ["p50", "p90", "p99", "p999", "longest"].map(figure);
         assert!(order.is_sorted(), "{row}");
     }
-}
-
-/// Programs and maps of this kind that the kernel has.
-fn in_kernel(env: &TestEnv) -> (usize, usize) {
-    let list = |what: &str| {
-        let mut command = env.command("bpftool");
-        command.env("PATH", PATH);
-        let listed = run(command.args([what, "show", "--json"])).succeeds();
-        let listed: Vec<Value> = serde_json::from_str(&listed.stdout).unwrap();
-        let names = [
-            "on_wakeup",
-            "on_first_wakeup",
-            "on_switch",
-            "threads",
-            "processes",
-            "waits",
-            "guests",
-            "logs",
-        ];
-        let is_ours = |one: &&Value| names.iter().any(|name| one["name"] == *name);
-        listed.iter().filter(is_ours).count()
-    };
-    (list("prog"), list("map"))
 }
 
 #[test]

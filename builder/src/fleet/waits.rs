@@ -89,6 +89,10 @@ impl RunQueue for RunQueueWaits {
             state.measuring = begin(&state.found);
             state.in_vain = state.measuring.is_none();
             if state.measuring.is_some() {
+                // A class of which nobody waits is told, too.
+                for class in [Class::Vcpu, Class::Vmm, Class::Io] {
+                    state.sums.entry(class).or_default();
+                }
                 self.end_unasked();
             }
         }
