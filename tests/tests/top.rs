@@ -5,12 +5,12 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use imgbuild::control::types::Memory;
 use imgbuild::guest::Phase;
 use imgbuild_tests::fleet::{Fleet, signal};
 use imgbuild_tests::terminal::Terminal;
 use imgbuild_tests::{TestEnv, binary, run, start, wait_until};
 use rustix::process::Signal;
+use serde_json::Value;
 
 const SMALL: (u16, u16) = (80, 24);
 const LARGE: (u16, u16) = (200, 60);
@@ -69,18 +69,15 @@ fn a_fleet_is_watched_and_its_numbers_are_those_of_ps_and_of_proc() {
         terminal.shows("watched is up: 3 guests, 3 ready; supervisor");
         let screen = terminal.shows("guests a GiB");
         let memory = run(&mut fleet.imgbuild(["ps", "--memory", "--json"])).succeeds();
-        let memory: Memory = serde_json::from_str(&memory.stdout).unwrap();
+        let memory: Value = serde_json::from_str(&memory.stdout).unwrap();
         let line = screen
             .lines()
             .find(|line| line.starts_with("memory"))
             .unwrap();
         let (all, each) = line.split_once(", ").unwrap();
-        let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
-        assert!(
-            is_near(mebibytes(all), mib(memory.bytes)),
-            "{line} {memory:?}"
-        );
-        let a_guest = mib(memory.bytes_a_guest.unwrap());
+        let mib = |name: &str| memory[name].as_f64().unwrap() / 1_048_576.0;
+        assert!(is_near(mebibytes(all), mib("bytes")), "{line} {memory:?}");
+        let a_guest = mib("bytes_a_guest");
         assert!(is_near(mebibytes(each), a_guest), "{line} {memory:?}");
         let (_, dense) = line.split_once("guest: ").unwrap();
         let dense: f64 = dense.split(' ').next().unwrap().parse().unwrap();

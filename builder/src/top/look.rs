@@ -73,12 +73,11 @@ pub(super) fn start(found: Found, client: Client, shown: Shown, end: Interrupt) 
 /// Looks at the host, at the guests on the screen, and at the others in turn.
 fn watch(found: &Found, model: &Mutex<Model>, view: &Mutex<View>, end: &Interrupt) {
     let mut merging = Merging::default();
-    let mut waits = Waits::begin(found);
+    let mut waits = None;
     let mut turn = Turn::default();
     loop {
         let began = Instant::now();
         look_at_host(model, &mut merging);
-        let run_queue = waits.read();
         let on_screen = lock(view).on_screen.clone();
         let pids = turn.next(&lock(model), &on_screen);
         for (guest, pid) in pids {
@@ -93,10 +92,12 @@ fn watch(found: &Found, model: &Mutex<Model>, view: &Mutex<View>, end: &Interrup
         let console = console.map(|guest| (guest, tail(found, guest)));
         {
             let mut model = lock(model);
-            model.run_queue = run_queue;
             model.console = console;
             model.forget(began);
         }
+        // Last, since to begin takes longer than all the rest.
+        let run_queue = waits.get_or_insert_with(|| Waits::begin(found)).read();
+        lock(model).run_queue = run_queue;
         if end.wait(PERIOD.saturating_sub(began.elapsed()).max(PERIOD / 4)) {
             return;
         }

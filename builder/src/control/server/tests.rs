@@ -16,6 +16,7 @@ use super::*;
 use crate::control::bridge::{Act, Detail, Request, bridge};
 use crate::control::client::{Client, ClientError, Next};
 use crate::control::memory::Processes;
+use crate::control::metrics::Distribution;
 use crate::control::types::{
     self, API_VERSION, ActAnswer, ActRequest, Answer, AskRequest, BurnTotals, Event, Fleet, Guest,
     Refusal, Selection, Stage, Totals,
