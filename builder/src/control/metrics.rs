@@ -428,7 +428,7 @@ mod tests {
             ksm: None,
             run_queue: Vec::new(),
         });
-        for name in ["memory_bytes{", "ksm", "run_queue"] {
+        for name in ["imgbuild_memory", "ksm", "run_queue"] {
             assert!(!text.contains(name), "{text}");
         }
         assert!(
