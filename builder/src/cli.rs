@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
@@ -188,7 +188,11 @@ pub fn main() -> ExitCode {
     if let Some(command) = ProbeKvm::of(env::args_os()) {
         return command.run();
     }
-    let cli = read(env::args_os()).unwrap_or_else(|error| end(&error));
+    let mut cli = read(env::args_os()).unwrap_or_else(|error| end(&error));
+    if matches!(cli.verb, Verb::Top(_)) && io::stderr().is_terminal() {
+        // Messages would be written over its screen.
+        (cli.talk.quiet, cli.talk.verbose) = (true, false);
+    }
     logging::install(&cli.talk);
     if let Some(user) = &cli.talk.user
         && let Err(error) = user::act_as(user)

@@ -219,9 +219,10 @@ fn a_start_that_goes_no_further_is_given_up_with_its_reason() {
     }
     let env = TestEnv::new();
     let out = env.artifacts("tty-idle");
-    // Some guests are all that the group holds.
+    // Some guests are all that the group holds; clones would all fit.
     let finished = run(env
         .imgbuild(["launch", "--accel", "tcg", "--no-canary", "--json"])
+        .args(["--start", "boot"])
         .args(["--count", "4", "--memory-max", "96M", "--patience", "1s"])
         .arg(&out))
     .exits(4)
