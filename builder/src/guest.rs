@@ -167,6 +167,8 @@ pub struct Guest {
     restarts: u32,
     unresponsive: u32,
     status: Option<Status>,
+    /// When it said so, in milliseconds of its own clock.
+    status_ms: u64,
     /// What it burned last, in this life or one before.
     duty: Option<Duty>,
     tail: VecDeque<String>,
@@ -191,6 +193,11 @@ impl Guest {
     /// What it last said of itself, since its last start.
     pub fn status(&self) -> Option<Status> {
         self.status
+    }
+
+    /// When it said so, in milliseconds of its own clock.
+    pub fn status_ms(&self) -> u64 {
+        self.status_ms
     }
 
     /// The duty that it had last, whoever set it; `None` if it was never seen to

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::{TestEnv, run, wait_until};
+use crate::{TestEnv, rights, run, wait_until};
 
 /// Where Debian has BCC's tools and bpftool.
 pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -25,6 +25,19 @@ fn links(pid: u32) -> usize {
 /// Waits until a program has attached all of its probes.
 pub fn wait_until_attached(pid: u32, probes: usize) {
     wait_until("probes are attached", || links(pid) >= probes);
+}
+
+/// Whether this process is root, and sees every process of the host by the number that
+/// the kernel has for it. If not, the test is to end here, and it is said that it is
+/// skipped, and what takes that.
+#[must_use]
+pub fn is_root_of_all(may: &str) -> bool {
+    let namespace = fs::read_link("/proc/self/ns/pid");
+    let sees_all = namespace.is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]");
+    if !sees_all {
+        rights::skip(&format!("the host's PID namespace, to {may}"));
+    }
+    sees_all && rights::is_root(may)
 }
 
 /// The counts of a histogram as BCC's tools print it.

@@ -76,7 +76,8 @@ fn test() -> String {
     thread.name().expect("the harness names it").to_owned()
 }
 
-fn skip(what: &str) {
+/// Says that the test is skipped, and what it takes.
+pub fn skip(what: &str) {
     // Past the harness, which keeps what a test that passes prints.
     let line = format!("skipped: {} takes {what}\n", test());
     std::io::stderr()

@@ -10,8 +10,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use imgbuild_tests::fleet::Fleet;
-use imgbuild_tests::probes::in_kernel;
-use imgbuild_tests::{TestEnv, finish, rights, run, start, wait_until, workspace};
+use imgbuild_tests::probes::{in_kernel, is_root_of_all};
+use imgbuild_tests::{TestEnv, finish, run, start, wait_until, workspace};
 use serde_json::Value;
 
 /// A program of the unpacked package.
@@ -149,7 +149,7 @@ fn prometheus_scrapes_a_fleet_and_the_dashboard_is_answered() {
     let mut expected = names(&documented);
     // KSM is watched, and BPF to be had, where it runs and by whom it may be loaded.
     let mut told = names(&text);
-    let is_root = rights::is_root("measure run-queue waits by BPF");
+    let is_root = is_root_of_all("measure run-queue waits by BPF");
     for (name, is_told) in [
         ("imgbuild_run_queue_wait_seconds", is_root),
         ("imgbuild_ksm_settled", false),

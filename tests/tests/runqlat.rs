@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use imgbuild_tests::fleet::{Fleet, kill, signal};
-use imgbuild_tests::probes::{PATH, in_kernel, printed, wait_until_attached};
+use imgbuild_tests::probes::{PATH, in_kernel, is_root_of_all, printed, wait_until_attached};
 use imgbuild_tests::{Finished, TestEnv, finish, rights, run, start, wait_until, workspace};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -152,7 +152,7 @@ fn assert_agrees(env: &TestEnv, name: &str, guest: u32, least: u64) {
 #[test]
 fn it_counts_what_the_tool_of_bcc_counts() {
     let _machine = whole_machine();
-    if !rights::is_root(BPF) {
+    if !is_root_of_all(BPF) {
         return;
     }
     let env = TestEnv::new();
@@ -172,7 +172,7 @@ fn it_counts_what_the_tool_of_bcc_counts() {
 #[test]
 fn each_cause_is_seen_where_it_is() {
     let _machine = whole_machine();
-    if !rights::is_root(BPF) {
+    if !is_root_of_all(BPF) {
         return;
     }
     let env = TestEnv::new();
@@ -228,7 +228,7 @@ fn each_cause_is_seen_where_it_is() {
 #[test]
 fn guests_are_told_apart_and_those_that_start_are_included() {
     let _machine = whole_machine();
-    if !rights::is_root(BPF) {
+    if !is_root_of_all(BPF) {
         return;
     }
     let env = TestEnv::new();
@@ -336,7 +336,7 @@ impl Drop for Trace<'_> {
 #[test]
 fn percentiles_agree_with_a_trace_of_each_wait() {
     let _machine = whole_machine();
-    if !rights::is_root(BPF) {
+    if !is_root_of_all(BPF) {
         return;
     }
     let env = TestEnv::new();
@@ -398,7 +398,7 @@ fn percentiles_agree_with_a_trace_of_each_wait() {
 #[test]
 fn nothing_is_left_in_the_kernel_after_any_end() {
     let _machine = whole_machine();
-    if !rights::is_root(BPF) {
+    if !is_root_of_all(BPF) {
         return;
     }
     let env = TestEnv::new();

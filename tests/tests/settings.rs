@@ -8,7 +8,8 @@ use std::process::Command;
 
 use imgbuild::guest::Phase;
 use imgbuild_tests::fleet::Fleet;
-use imgbuild_tests::{TestEnv, binary, finish, rights, run, start, wait_until};
+use imgbuild_tests::probes::is_root_of_all;
+use imgbuild_tests::{TestEnv, binary, finish, run, start, wait_until};
 use rustix::process::{Pid, Signal, getpriority_process, kill_process, setpriority_process};
 use serde_json::Value;
 
@@ -83,7 +84,7 @@ fn guests() -> usize {
 impl Before {
     /// `None` for a user, to whom they are closed.
     fn look() -> Option<Self> {
-        if !rights::is_root("change this host's settings") {
+        if !is_root_of_all("change this host's settings") {
             return None;
         }
         let alone = alone();

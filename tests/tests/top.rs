@@ -66,7 +66,7 @@ fn a_fleet_is_watched_and_its_numbers_are_those_of_ps_and_of_proc() {
     let fleet = Fleet::ready(&env, "watched", 3, &[]);
     for size in [SMALL, LARGE] {
         let terminal = top(&env, size, "watched");
-        terminal.shows("watched is up: 3 guests, 3 ready; supervisor");
+        terminal.shows("watched is up, under supervisor");
         let screen = terminal.shows("guests a GiB");
         let memory = run(&mut fleet.imgbuild(["ps", "--memory", "--json"])).succeeds();
         let memory: Value = serde_json::from_str(&memory.stdout).unwrap();
@@ -133,7 +133,10 @@ fn keys_stop_restart_and_log_in_to_guests() {
     imgbuild_tests::finish(ssh).succeeds();
     terminal.keys(&["Down", "Enter"]);
     let screen = terminal.shows("owned \\u{202e}txet");
-    assert!(screen.starts_with("keys is up: 3 guests"), "{screen}");
+    assert!(
+        screen.starts_with("keys is up, under supervisor"),
+        "{screen}"
+    );
     assert!(screen.contains("ready for "), "{screen}");
 
     // Of the other guests, the filter leaves none.
@@ -175,16 +178,16 @@ fn a_supervisor_that_dies_and_a_fleet_that_ends_are_seen() {
     let env = TestEnv::new();
     let fleet = Fleet::ready(&env, "mortal", 2, &[]);
     let terminal = top(&env, SMALL, "mortal");
-    terminal.shows("mortal is up: 2 guests, 2 ready");
+    terminal.shows("2 guests: 2 ready");
     fleet.kill_supervisor();
-    terminal.shows("mortal is orphaned: 2 guests, 2 unsupervised; no supervisor");
+    terminal.shows("mortal is orphaned, without a supervisor");
     terminal.shows("`imgbuild launch --resume mortal` starts another one");
     fleet.resume().succeeds();
-    terminal.shows("mortal is up: 2 guests, 2 ready");
+    terminal.shows("2 guests: 2 ready");
     run(&mut fleet.imgbuild(["scale", "3"])).succeeds();
     terminal.shows("g00002 ready");
     run(&mut fleet.imgbuild(["scale", "1"])).succeeds();
-    let screen = terminal.shows("mortal is up: 1 guest, 1 ready");
+    let screen = terminal.shows("1 guest: 1 ready");
     assert!(!screen.contains("g00001"), "{screen}");
     run(&mut fleet.imgbuild(["stop", "--all"])).succeeds();
     terminal.shows("the fleet has ended; q leaves");

@@ -135,6 +135,9 @@ pub struct Burn {
     pub threads: u16,
     /// Rounds of work since its last start.
     pub rounds: u64,
+    /// When it said so, in milliseconds of its own clock since its last start.
+    #[serde(default)]
+    pub ms: u64,
 }
 
 /// `GET /v1/memory`: what the fleet costs its host in memory now, in bytes;
@@ -392,6 +395,7 @@ mod tests {
                 duty: Duty::WHOLE,
                 threads: 1,
                 rounds: 9,
+                ms: 7,
             }),
         };
         is_written(
@@ -400,7 +404,7 @@ mod tests {
                 r#"{"event":"guest","id":"g00007","state":"ready","desired":"up","pid":77,"#,
                 r#""for_seconds":1.5,"ready_after":null,"restarts":3,"unresponsive":2,"#,
                 r#""reason":null,"ssh":"127.0.0.1:2222","#,
-                r#""burn":{"duty":100,"threads":1,"rounds":9}}"#
+                r#""burn":{"duty":100,"threads":1,"rounds":9,"ms":7}}"#
             ),
         );
         is_written(

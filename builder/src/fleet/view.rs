@@ -90,6 +90,7 @@ pub(crate) fn guest(site: &Site, member: &Member) -> types::Guest {
             duty: Duty::at_most_whole(status.burn.duty),
             threads: status.burn.threads,
             rounds: status.burn.rounds,
+            ms: guest.status_ms(),
         }),
     }
 }

@@ -26,8 +26,10 @@ impl Guest {
         if !self.phase().lives() {
             return;
         }
-        if let Some(Message::Ready { status, .. } | Message::Heartbeat { status, .. }) = message {
-            self.status = Some(*status);
+        if let Some(Message::Ready { stamp, status } | Message::Heartbeat { stamp, status }) =
+            message
+        {
+            (self.status, self.status_ms) = (Some(*status), stamp.ms);
             if has_burned(status.burn) {
                 self.duty = Some(Duty::at_most_whole(status.burn.duty));
             }

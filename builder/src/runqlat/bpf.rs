@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
+use std::path::Path;
 
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::{BtfTracePoint, ProgramError};
@@ -12,6 +13,7 @@ use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader};
 use super::kernel::{self, CAUSES, CLASSES, Counted, FIRST, First, NAMED, NO_SLOT, Process};
 use super::types::{Cause, Class};
 use super::waits::Waits;
+use crate::sample::processes;
 
 include!(concat!(env!("OUT_DIR"), "/bpf.rs"));
 
@@ -31,6 +33,12 @@ const A_GUEST: u32 = 3;
 pub(super) enum BpfError {
     #[error("this imgbuild was built without it: {NO_PROGRAM}")]
     NotBuilt,
+    #[error(
+        "this is a PID namespace of its own, in which processes have other numbers than the \
+         kernel has for them: run imgbuild outside of the container, or have that share the \
+         host's (docker run --pid=host)"
+    )]
+    Namespace,
     #[error("the kernel does not describe its types (/sys/kernel/btf/vmlinux): {0}")]
     Types(#[from] BtfError),
     #[error("{}", said(.0))]
@@ -129,6 +137,9 @@ impl Table {
 /// Loads the program: what it counts begins with [`attach`](Program::attach).
 pub(super) fn load(choice: Choice) -> Result<(Program, Table), BpfError> {
     let program = PROGRAM.ok_or(BpfError::NotBuilt)?;
+    if !processes::are_all_seen(Path::new("/")) {
+        return Err(BpfError::Namespace);
+    }
     let types = Btf::from_sys_fs()?;
     let groups = if choice.all {
         0..FIRST + NAMED

@@ -24,6 +24,16 @@ pub(crate) fn folders(root: &Path) -> io::Result<impl Iterator<Item = io::Result
     )
 }
 
+/// The first PID namespace (PROC_PID_INIT_INO of Linux's include/linux/proc_ns.h).
+const FIRST_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Whether every process of the host is seen here, by the number that the kernel has for
+/// it: not in a PID namespace of a container's own (pid_namespaces(7)).
+pub(crate) fn are_all_seen(root: &Path) -> bool {
+    let namespace = fs::read_link(root.join("proc/self/ns/pid"));
+    namespace.is_ok_and(|namespace| namespace.as_os_str() == FIRST_NAMESPACE)
+}
+
 /// Whether what has this name in `/proc` is a process.
 pub(crate) fn is_process(name: &[u8]) -> bool {
     name.iter().all(u8::is_ascii_digit)

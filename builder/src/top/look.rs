@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::model::{Host, Model, RunQueue, lock};
 use super::view::View;
-use crate::control::client::{Client, ClientError, Next};
+use crate::control::bridge::Detail;
+use crate::control::client::{Client, ClientError};
 use crate::control::memory::ksm_state;
-use crate::control::types::{AskRequest, Guest, Selection};
 use crate::control::unsupervised;
 use crate::guest::Phase;
 use crate::guest::merging::{KsmSeen, Merging, Population};
@@ -36,8 +36,6 @@ const PERIOD: Duration = Duration::from_secs(1);
 const GUESTS_A_PERIOD: usize = 300;
 /// How often guests on the screen say how far they are with their burn.
 const ROUNDS_PERIOD: Duration = Duration::from_secs(10);
-/// How long they have for it.
-const ROUNDS_TIME: Duration = Duration::from_secs(2);
 /// How often what the fleet costs is read at most, and the part of the time that the
 /// reading may take: it walks the page tables of every guest.
 const MEMORY_PERIOD: Duration = Duration::from_secs(5);
@@ -52,11 +50,14 @@ type Shown = (Arc<Mutex<Model>>, Arc<Mutex<View>>);
 /// Looks until what this gives is dropped.
 pub(super) fn start(found: Found, client: Client, shown: Shown, end: Interrupt) -> [Background; 3] {
     let (memory_client, memory_found) = (client.clone(), found.clone());
+    let watch_client = client.clone();
     let (model, view) = shown;
     let memory_model = Arc::clone(&model);
     let (rounds_model, rounds_view) = (Arc::clone(&model), Arc::clone(&view));
     [
-        Background::start(end.clone(), move |end| watch(&found, &model, &view, end)),
+        Background::start(end.clone(), move |end| {
+            watch(&found, &watch_client, &model, &view, end);
+        }),
         Background::start(end.clone(), move |end| {
             measure_memory(&memory_client, &memory_found, &memory_model, end);
         }),
@@ -71,13 +72,23 @@ pub(super) fn start(found: Found, client: Client, shown: Shown, end: Interrupt) 
 }
 
 /// Looks at the host, at the guests on the screen, and at the others in turn.
-fn watch(found: &Found, model: &Mutex<Model>, view: &Mutex<View>, end: &Interrupt) {
+fn watch(
+    found: &Found,
+    client: &Client,
+    model: &Mutex<Model>,
+    view: &Mutex<View>,
+    end: &Interrupt,
+) {
     let mut merging = Merging::default();
     let mut waits = None;
     let mut turn = Turn::default();
     loop {
         let began = Instant::now();
         look_at_host(model, &mut merging);
+        // No event tells that a guest burns.
+        if let Ok(fleet) = client.fleet(Detail::Summary) {
+            lock(model).burning = fleet.burn.guests;
+        }
         let on_screen = lock(view).on_screen.clone();
         let pids = turn.next(&lock(model), &on_screen);
         for (guest, pid) in pids {
@@ -232,36 +243,22 @@ fn measure_memory(client: &Client, found: &Found, model: &Mutex<Model>, end: &In
     }
 }
 
-/// Has the guests on the screen that burn say how far they are.
+/// Takes how far the guests on the screen are with their burn, and has those that burn
+/// say so for the next time: on their consoles, since a question would give them CPU time
+/// before the others.
 fn ask_rounds(
     client: &Client,
     model: &Mutex<Model>,
     view: &Mutex<View>,
 ) -> Result<(), ClientError> {
     let on_screen = lock(view).on_screen.clone();
-    let burns = |guest: &&Guest| {
-        on_screen.contains(&guest.id)
-            && guest.state == Phase::Ready
-            && guest.burn.is_some_and(|burn| burn.duty.burns())
-    };
-    let guests: Vec<_> = (lock(model).picture.guests())
-        .filter(burns)
-        .map(|guest| guest.id)
-        .collect();
-    if guests.is_empty() {
-        return Ok(());
-    }
-    let until = Instant::now() + ROUNDS_TIME;
-    let mut answers = client.ask(&AskRequest {
-        guests: Selection::These(guests),
-        command: "heartbeat".to_owned(),
-        within_seconds: Some(ROUNDS_TIME.as_secs_f64()),
-    })?;
-    while let Next::Item(answer) = answers.next(Some(until))? {
-        if answer.code == Some(0) {
-            let now = Instant::now();
-            let guest = client.guest(answer.id)?;
-            lock(model).burned(&guest, now);
+    for id in on_screen {
+        let guest = client.guest(id)?;
+        let burns = guest.burn.is_some_and(|burn| burn.duty.burns());
+        let is_asked = burns && guest.state == Phase::Ready;
+        lock(model).burned(guest, Instant::now());
+        if is_asked {
+            client.type_lines(id, "heartbeat\n")?;
         }
     }
     Ok(())

@@ -39,6 +39,8 @@ pub(super) struct Model {
     pub link: Link,
     pub picture: Picture,
     pub host: Host,
+    /// Guests that burn, as far as each last reported.
+    pub burning: u32,
     /// What the fleet costs, and when that was read.
     pub memory: Option<(Memory, Instant)>,
     pub run_queue: RunQueue,
@@ -92,7 +94,7 @@ pub(super) struct Uses {
     pub burn: Option<f64>,
     pid: u32,
     last: Option<(Usage, Instant)>,
-    burned: Option<(u64, Instant)>,
+    burned: Option<Burn>,
 }
 
 /// What threads share, whatever became of the others.
@@ -107,6 +109,7 @@ impl Model {
             link: Link::Connecting,
             picture: Picture::default(),
             host: Host::default(),
+            burning: 0,
             memory: None,
             run_queue: RunQueue::Unknown,
             console: None,
@@ -128,6 +131,9 @@ impl Model {
             }
         }
         let is_snapshot = matches!(event, Event::Snapshot(_));
+        if let Event::Snapshot(fleet) = &event {
+            self.burning = fleet.burn.guests;
+        }
         self.picture.apply(event, now);
         if is_snapshot {
             let picture = &self.picture;
@@ -173,21 +179,20 @@ impl Model {
         uses.last = Some((usage, now));
     }
 
-    /// Takes how far a guest is with its burn.
-    pub(super) fn burned(&mut self, guest: &Guest, now: Instant) {
-        let (Some(burn), Some(uses)) = (guest.burn, self.uses.get_mut(&guest.id)) else {
-            return;
-        };
-        if let Some((before, at)) = uses.burned {
-            let wall = now.saturating_duration_since(at).as_secs_f64();
-            if wall > 0.0 {
+    /// Takes how a guest stands, and how far it is with its burn.
+    pub(super) fn burned(&mut self, guest: Guest, now: Instant) {
+        if let (Some(burn), Some(uses)) = (guest.burn, self.uses.get_mut(&guest.id)) {
+            // By the guest's own clock, whenever what it says arrives.
+            if let Some(before) = uses.burned.filter(|before| before.ms != burn.ms) {
+                let rounds = burn.rounds.checked_sub(before.rounds);
+                let time = burn.ms.checked_sub(before.ms);
                 #[expect(clippy::cast_precision_loss, reason = "seconds of work")]
-                let rounds = burn.rounds.checked_sub(before).map(|rounds| rounds as f64);
-                uses.burn = rounds.map(|rounds| rounds / wall);
+                let rate = |(rounds, ms): (u64, u64)| rounds as f64 * 1000.0 / ms as f64;
+                uses.burn = rounds.zip(time).map(rate);
             }
+            uses.burned = Some(burn);
         }
-        uses.burned = Some((burn.rounds, now));
-        self.picture.apply(Event::Guest(guest.clone()), now);
+        self.picture.apply(Event::Guest(guest), now);
     }
 
     /// What a guest uses, as far as its present process was looked at.
@@ -204,15 +209,6 @@ impl Model {
             .peekable();
         known.peek()?;
         Some(known.sum())
-    }
-
-    /// Guests that burn.
-    pub(super) fn burning(&self) -> usize {
-        let burns = |guest: &&Guest| {
-            let burn: Option<Burn> = guest.burn;
-            guest.pid.is_some() && burn.is_some_and(|burn| burn.duty.burns())
-        };
-        self.picture.guests().filter(burns).count()
     }
 
     /// Forgets when guests came up longer ago than anybody asks.
@@ -301,18 +297,23 @@ pub(super) mod tests {
         let (mut model, now) = model(&[Phase::Ready]);
         let mut guest = model.picture.guests().next().unwrap().clone();
         model.saw(guest.id, 1000, usage(0, 0), now);
-        let mut at = now;
-        for (rounds, rate) in [(100, None), (300, Some(100.0)), (50, None)] {
+        for (rounds, ms, rate) in [
+            (100, 1000, None),
+            (300, 3000, Some(100.0)),
+            // Nothing new.
+            (300, 3000, Some(100.0)),
+            // Another life.
+            (50, 500, None),
+        ] {
             guest.burn = Some(Burn {
                 duty: Duty::WHOLE,
                 threads: 1,
                 rounds,
+                ms,
             });
-            model.burned(&guest, at);
-            assert_eq!(model.uses(&guest).burn, rate);
-            at += Duration::from_secs(2);
+            model.burned(guest.clone(), now);
+            assert_eq!(model.uses(&guest).burn, rate, "{rounds} at {ms}");
         }
-        assert_eq!(model.burning(), 1);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::units::{counted, grouped};
 /// The smallest screen that has room for all of it.
 const LEAST: (u16, u16) = (80, 24);
 /// Lines about the whole fleet.
-const HEAD: u16 = 6;
+const HEAD: u16 = 7;
 /// Lines about one guest, and of its console at least.
 const DETAILS: u16 = 12;
 
@@ -107,8 +107,9 @@ fn header(model: &Model, now: Instant) -> Vec<Line<'static>> {
     };
     let supervisor = picture.fleet().and_then(|fleet| fleet.supervisor);
     let supervisor = match (&model.link, supervisor) {
-        (Link::Up, Some(supervisor)) => format!("supervisor {}", supervisor.pid),
-        _ => "no supervisor".to_owned(),
+        (Link::Up, Some(supervisor)) => format!(", under supervisor {}", supervisor.pid),
+        (Link::Orphaned, _) => ", without a supervisor".to_owned(),
+        _ => String::new(),
     };
     let guests = counted(picture.guests().count() as u64, "guest");
     let host = &model.host;
@@ -118,12 +119,10 @@ fn header(model: &Model, now: Instant) -> Vec<Line<'static>> {
         None => "",
         Some(KsmState::Stopped) => " (KSM does not run)",
         Some(KsmState::Merging) => " (KSM merges)",
-        Some(KsmState::Settled) => " (KSM has settled)",
+        Some(KsmState::Settled) => " (KSM settled)",
     };
-    let totals = picture.fleet().map_or_else(unknown, |_| {
-        let again = picture.guests().map(|guest| u64::from(guest.restarts));
-        grouped(again.sum())
-    });
+    let again = picture.guests().map(|guest| u64::from(guest.restarts));
+    let again = grouped(again.sum());
     let waits = match &model.run_queue {
         RunQueue::Unknown => "run queue -".to_owned(),
         RunQueue::Waits(None) => "run queue: no waits".to_owned(),
@@ -135,14 +134,12 @@ fn header(model: &Model, now: Instant) -> Vec<Line<'static>> {
     vec![
         Line::from(vec![
             Span::styled(model.name.clone(), BOLD),
-            Span::raw(format!(
-                " is {stage}: {guests}, {}; {supervisor}",
-                listed(&picture.counts())
-            )),
+            Span::raw(format!(" is {stage}{supervisor}")),
         ]),
+        Line::raw(format!("{guests}: {}", listed(&picture.counts()))),
         Line::raw(memory(model, now)),
         Line::raw(format!(
-            "merged {}, not merged {}{ksm}; the host has {} available",
+            "merged {}, not merged {}{ksm}; available {}",
             bytes(host.merged),
             bytes(host.unmerged),
             bytes(host.available)
@@ -156,9 +153,9 @@ fn header(model: &Model, now: Instant) -> Vec<Line<'static>> {
             percent(host.memory_pressure)
         )),
         Line::raw(format!(
-            "starts {:.1}/s, restarts {totals}; {} burning; vCPUs' {waits}",
+            "starts {:.1}/s, restarts {again}; {} burning; vCPUs' {waits}",
             model.start_rate(now),
-            grouped(model.burning() as u64)
+            grouped(model.burning.into())
         )),
         warning(model),
     ]
@@ -430,9 +427,9 @@ mod tests {
         for (width, height) in [(80, 24), (200, 60), (81, 25)] {
             let mut view = View::default();
             let text = drawn(&model, &mut view, width, height);
-            assert!(text.contains("f is up: 300 guests, 300 ready"), "{text}");
+            assert!(text.contains("300 guests: 300 ready"), "{text}");
             assert!(text.contains("g00000 ready"), "{text}");
-            assert_eq!(view.on_screen.len(), usize::from(height) - 8);
+            assert_eq!(view.on_screen.len(), usize::from(height) - 9);
         }
         for (width, height) in [(1, 1), (79, 24), (80, 23), (10, 3)] {
             drawn(&model, &mut View::default(), width, height);

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 use std::time::{Duration, Instant};
-use std::{fs, io, thread};
+use std::{io, thread};
 
 use super::{Reason, file};
 use crate::sample::ksm::PAGE;
@@ -16,9 +16,6 @@ use crate::sample::{self, meminfo, processes};
 
 /// How often ksmd's progress is looked at.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// The first PID namespace, from which every process can be seen
-/// (PROC_PID_INIT_INO of Linux's include/linux/proc_ns.h).
-const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Merged pages that KSM counts, whether their processes live or not.
 pub(crate) fn pages_shared(root: &Path) -> Result<u64, Reason> {
@@ -45,10 +42,8 @@ pub(crate) fn may_unmerge(root: &Path) -> Result<(), Reason> {
 /// Merged pages of processes that live.
 pub(crate) fn pages_of_the_living(root: &Path) -> Result<u64, Reason> {
     let unknown = |why| Reason::MergedByUnknown { why };
-    let proc = root.join("proc");
-    match fs::read_link(proc.join("self/ns/pid")) {
-        Ok(namespace) if namespace.as_os_str() == FIRST_PID_NAMESPACE => {}
-        _ => return Err(unknown("other PID namespaces cannot be seen".to_owned())),
+    if !processes::are_all_seen(root) {
+        return Err(unknown("other PID namespaces cannot be seen".to_owned()));
     }
     let failed = |error: io::Error| unknown(error.to_string());
     let mut pages = 0_u64;
