@@ -190,24 +190,7 @@ fn exit(guest: Option<&Guest>, code: Option<u8>) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::Desired;
-    use crate::units::GuestIndex;
-
-    fn guest(state: Phase) -> Guest {
-        Guest {
-            id: GuestIndex::new(0).unwrap(),
-            state,
-            desired: Desired::Up,
-            pid: None,
-            for_seconds: 0.0,
-            ready_after: None,
-            restarts: 0,
-            unresponsive: 0,
-            reason: None,
-            ssh: None,
-            burn: None,
-        }
-    }
+    use crate::control::picture::tests::guest;
 
     #[test]
     fn a_run_ends_as_its_command_unless_the_guest_ended_it() {
@@ -219,7 +202,11 @@ mod tests {
             (Phase::Failed, Some(0), Exit::Failed),
             (Phase::Booting, None, Exit::Failed),
         ] {
-            assert_eq!(exit(Some(&guest(state)), code), ended, "{state:?} {code:?}");
+            assert_eq!(
+                exit(Some(&guest(0, state)), code),
+                ended,
+                "{state:?} {code:?}"
+            );
         }
         assert_eq!(exit(None, None), Exit::Failed);
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::control::metrics::{Distribution, RunQueue};
 use crate::interrupt::Interrupt;
 use crate::runqlat::types::{Class, Measured};
-use crate::runqlat::{By, Measuring, Options, Selection, Waits, seconds};
+use crate::runqlat::{Measuring, Waits, seconds};
 use crate::store::folder::{Folder, Found, Paths, Place, Supervised};
 use crate::system::{Doing as _, SystemError};
 
@@ -17,8 +17,6 @@ use crate::system::{Doing as _, SystemError};
 const UNASKED: Duration = Duration::from_secs(300);
 /// How often it is looked whether anybody has.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Waits longer than this are counted apart, which nobody reads here.
-const THRESHOLD: Duration = Duration::from_millis(10);
 
 /// Measures from the first time that it is asked, where BPF is to be had.
 pub(super) struct RunQueueWaits {
@@ -115,25 +113,9 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 /// Begins to measure; `None` where only the kernel's counters are to be had, which have
 /// means and no distribution.
 fn begin(found: &Found) -> Option<Measuring> {
-    let measuring = Measuring::start(Options {
-        selection: Selection::Fleet(found.clone()),
-        by: Some(By::Class),
-        threshold: THRESHOLD,
-        stop: false,
-    });
-    match measuring {
-        Ok(measuring) => match measuring.instead() {
-            None => Some(measuring),
-            Some(why) => {
-                tracing::info!("the metrics have no run-queue waits: {why}");
-                None
-            }
-        },
-        Err(error) => {
-            tracing::warn!("the metrics have no run-queue waits: {error}");
-            None
-        }
-    }
+    Measuring::by_class(found)
+        .inspect_err(|why| tracing::info!("the metrics have no run-queue waits: {why}"))
+        .ok()
 }
 
 impl State {

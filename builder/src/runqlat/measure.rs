@@ -11,6 +11,7 @@ use super::members::{Roster, Selection, Target, everybody};
 use super::schedstat::{self, Look};
 use super::types::{Cause, Class, Measured, RUNQLAT_VERSION, Row, Source, Stopped, Thread};
 use super::waits::{Waits, seconds};
+use crate::store::folder::Found;
 
 /// By what waits are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -140,6 +141,23 @@ impl Measuring {
             lost: 0,
             before: BTreeMap::new(),
         })
+    }
+
+    /// Begins to measure a fleet's threads by class, by BPF alone: the kernel's counters
+    /// have means and no distribution, and those of thousands of threads take long to
+    /// read. Says why it cannot.
+    pub(crate) fn by_class(found: &Found) -> Result<Self, String> {
+        let measuring = Self::start(Options {
+            selection: Selection::Fleet(found.clone()),
+            by: Some(By::Class),
+            threshold: Duration::MAX,
+            stop: false,
+        })
+        .map_err(|error| error.to_string())?;
+        match measuring.instead().map(ToOwned::to_owned) {
+            None => Ok(measuring),
+            Some(why) => Err(why),
+        }
     }
 
     /// Why it is not by BPF.

@@ -17,8 +17,8 @@ use crate::guest::Phase;
 use crate::guest::merging::{KsmSeen, Merging, Population};
 use crate::host;
 use crate::interrupt::{Background, Interrupt};
-use crate::runqlat::types::{Class, Measured};
-use crate::runqlat::{By, Measuring, Options, Selection as Threads};
+use crate::runqlat::Measuring;
+use crate::runqlat::types::{Class, Measured, Row};
 use crate::sample::account;
 use crate::sample::host_cpu::HostCpu;
 use crate::sample::ksm::{self, PAGE};
@@ -42,8 +42,6 @@ const MEMORY_PERIOD: Duration = Duration::from_secs(5);
 const MEMORY_PART: u32 = 100;
 /// Lines of a console that are kept for the screen.
 const LINES: usize = 200;
-/// Waits longer than this are counted apart, which nobody reads here.
-const THRESHOLD: Duration = Duration::from_millis(10);
 
 type Shown = (Arc<Mutex<Model>>, Arc<Mutex<View>>);
 
@@ -188,19 +186,9 @@ enum Waits {
 
 impl Waits {
     fn begin(found: &Found) -> Self {
-        let options = Options {
-            selection: Threads::Fleet(found.clone()),
-            by: Some(By::Class),
-            threshold: THRESHOLD,
-            stop: false,
-        };
-        match Measuring::start(options) {
-            Ok(measuring) => match measuring.instead().map(str::to_owned) {
-                None => Self::Measuring(Box::new(measuring)),
-                // The kernel's counters of all threads take too long every second.
-                Some(why) => Self::Not(why),
-            },
-            Err(error) => Self::Not(error.to_string()),
+        match Measuring::by_class(found) {
+            Ok(measuring) => Self::Measuring(Box::new(measuring)),
+            Err(why) => Self::Not(why),
         }
     }
 
@@ -218,7 +206,7 @@ impl Waits {
 }
 
 fn of_vcpus(measured: &Measured) -> Option<(f64, f64)> {
-    let is_of_vcpus = |row: &&crate::runqlat::types::Row| row.class == Some(Class::Vcpu);
+    let is_of_vcpus = |row: &&Row| row.class == Some(Class::Vcpu);
     let row = measured.rows.iter().find(is_of_vcpus)?;
     Some((row.p50, row.p99))
 }
